@@ -1,0 +1,1 @@
+"""Pure tensor functions for RL and preference learning; imports torch and jaxtyping only."""

@@ -1,0 +1,1 @@
+"""The driver: configuration, placement, the training loops and everything a person sees."""

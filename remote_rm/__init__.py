@@ -1,0 +1,1 @@
+"""The HTTP reward and judge service; shares JSON with the rest of the project, never code."""

@@ -1,0 +1,119 @@
+"""What crosses process boundaries: plain frozen records, no tensors, no engine objects.
+
+Two token lists describe one prompt and are never interchangeable:
+
+    engine_prompt_ids   one placeholder token per image, as an engine's own processor expects it
+    prompt_ids          placeholders expanded to one token per vision feature, as a model's forward sees it
+
+Media are named by the SHA-256 of their bytes and travel as references; bytes are read where they are used.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+FinishReason = Literal["stop", "length", "abort"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaRef:
+    """One image on disk, identified by its content."""
+
+    sha256: str
+    path: str
+    """Absolute path, already confined to the media root."""
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """One dataset row as the loop uses it; immutable and tokenizer-independent."""
+
+    uid: str
+    """Stable across runs and resumes, e.g. ``train-000012``."""
+    messages: tuple[dict[str, Any], ...]
+    """Chat turns ``{"role", "content": [{"type": "text", "text"} | {"type": "image"}]}``; images in ``media`` order."""
+    media: tuple[MediaRef, ...]
+    label: str | None = None
+    """The preferred response of a pairwise judgement, ``"1"`` or ``"2"``; None where the row has none."""
+    target: str | None = None
+    """A demonstration response, present only in data meant for ``sft``."""
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedPrompt:
+    """A prompt in token ids, in both spellings."""
+
+    uid: str
+    engine_prompt_ids: tuple[int, ...]
+    prompt_ids: tuple[int, ...]
+    media: tuple[MediaRef, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationRequest:
+    """One sample to draw. ``(uid, sample_index)`` names it for its whole life."""
+
+    uid: str
+    sample_index: int
+    engine_prompt_ids: tuple[int, ...]
+    prompt_ids: tuple[int, ...]
+    media: tuple[MediaRef, ...]
+    seed: int
+    max_new_tokens: int
+    temperature: float
+    """0 is greedy."""
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What an engine sampled for one request."""
+
+    uid: str
+    sample_index: int
+    completion_ids: tuple[int, ...]
+    """Includes the end-of-turn token when ``finish_reason`` is ``stop``."""
+    rollout_logprobs: tuple[float, ...]
+    """Nats per completion token, from the raw (unbiased, temperature 1) distribution."""
+    finish_reason: FinishReason
+    policy_version: int
+    """Optimizer steps behind the weights that sampled it."""
+    engine: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sequence:
+    """Prompt plus completion as every trainer-side forward takes it. Media are required, possibly empty."""
+
+    uid: str
+    sample_index: int
+    input_ids: np.ndarray
+    """int64 ``[T]``: expanded prompt ids, then completion ids."""
+    prompt_len: int
+    media: tuple[MediaRef, ...]
+
+    @property
+    def action_mask(self) -> np.ndarray:
+        """bool ``[T]``, True where the policy sampled the token."""
+        mask = np.zeros(len(self.input_ids), dtype=bool)
+        mask[self.prompt_len :] = True
+        return mask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSample:
+    """A sequence with everything the loss reads, slot t speaking of token t."""
+
+    sequence: Sequence
+    loss_weight: np.ndarray
+    """float64 ``[T]``: this token's share of the global-batch objective; 0 outside ``loss_mask``."""
+    advantages: np.ndarray
+    """float32 ``[T]``; zeros for supervised losses."""
+    old_logprobs: np.ndarray
+    """float32 ``[T]``; slot 0 unused."""
+    rollout_logprobs: np.ndarray
+    """float32 ``[T]``; slot 0 unused."""
