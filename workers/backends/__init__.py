@@ -1,0 +1,1 @@
+"""Sharded-training engines behind the policy worker."""

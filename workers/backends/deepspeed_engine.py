@@ -1,0 +1,158 @@
+"""DeepSpeed behind four verbs: forward, accumulate, step, and the exact state a resume needs.
+
+The objective is given by the caller as per-token weights over the global batch, so gradients are *summed* over
+micro-batches and ranks. DeepSpeed averages over ranks; the loss is multiplied by the world size to undo that.
+"""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import deepspeed
+import torch
+from deepspeed.ops.op_builder import ShareMemCommBuilder  # type: ignore[attr-defined]
+from torch import Tensor, nn
+
+from workers.backends.schedule import Schedule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizerSpec:
+    """AdamW and how it is sharded."""
+
+    zero_stage: int
+    betas: tuple[float, float]
+    weight_decay: float
+    max_grad_norm: float
+    """Global gradient norm is clipped to this."""
+    offload_optimizer: bool
+    schedule: Schedule
+
+
+def init_process_group(rank: int, world_size: int, master_address: str, master_port: int) -> None:
+    """Join the trainer's process group (NCCL on GPU, gloo on CPU)."""
+    # The optional shared-memory collective would compile C++ for a minute at first use; gloo needs no compiler.
+    deepspeed.ops.__compatible_ops__[ShareMemCommBuilder.NAME] = False
+    deepspeed.init_distributed(
+        dist_backend="nccl" if torch.cuda.is_available() else "gloo",
+        auto_mpi_discovery=False,
+        verbose=False,
+        init_method=f"tcp://{master_address}:{master_port}",
+        rank=rank,
+        world_size=world_size,
+    )
+
+
+class DeepSpeedEngine:
+    """One rank of the sharded policy."""
+
+    def __init__(self, module: nn.Module, spec: OptimizerSpec, *, bf16: bool, world_size: int) -> None:
+        self._spec = spec
+        self._world_size = world_size
+        self.num_steps = 0
+        trainable = [p for p in module.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            trainable, lr=spec.schedule.lr(0), betas=spec.betas, weight_decay=spec.weight_decay
+        )
+        self.engine, *_ = deepspeed.initialize(
+            model=module, optimizer=optimizer, config=_engine_config(spec, bf16=bf16), dist_init_required=False
+        )
+
+    def forward(self, *args: Any) -> tuple[Tensor, Tensor]:
+        """Run the wrapped module through the engine, so that sharded parameters are gathered."""
+        return self.engine(*args)
+
+    def backward(self, loss: Tensor, *, last: bool) -> None:
+        """Accumulate gradients of ``loss``; ``last`` marks the optimizer step's final micro-batch on every rank."""
+        self.engine.set_gradient_accumulation_boundary(last)
+        self.engine.backward(loss * self._world_size, scale_wrt_gas=False)
+
+    def step(self) -> float:
+        """Apply the accumulated gradient and return its norm before clipping (0-based steps drive the schedule)."""
+        lr = self._spec.schedule.lr(self.num_steps)
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = lr
+        # Unsharded float32 training leaves clipping to torch, and DeepSpeed then reports no norm.
+        grads = [p.grad for p in self.engine.module.parameters() if p.grad is not None]
+        plain_norm = torch.nn.utils.get_total_norm(grads) if grads else torch.tensor(0.0)
+        self.engine.step()
+        self.num_steps += 1
+        norm = self.engine.get_global_grad_norm()
+        return float(plain_norm if norm is None else norm)
+
+    @property
+    def lr(self) -> float:
+        """Learning rate the next step will use."""
+        return self._spec.schedule.lr(self.num_steps)
+
+    def full_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield ``(name, tensor)`` of every parameter, whole, one at a time; every rank must iterate together."""
+        for name, parameter in self.engine.module.named_parameters():
+            gather = deepspeed.zero.GatheredParameters([parameter]) if self._spec.zero_stage == 3 else nullcontext()
+            with gather:
+                yield name, parameter.detach()
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """This rank's share of what a resume needs: master weights and Adam moments, by partition."""
+        tensors: dict[str, Tensor] = {}
+        for index, master in enumerate(self._master_partitions()):
+            tensors[f"{index}.master"] = master.detach().cpu().contiguous()
+            for key, value in self._adam.state.get(master, {}).items():
+                tensors[f"{index}.{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
+        return tensors
+
+    def load_state_tensors(self, tensors: dict[str, Tensor], *, num_steps: int) -> None:
+        """Restore what ``state_tensors`` returned on the same rank of an equally sharded run.
+
+        The module must already hold the checkpoint's weights: only masters and moments are restored here.
+
+        Raises:
+            ValueError: the partitions differ in number or size from those saved.
+        """
+        masters = self._master_partitions()
+        saved = {int(name.split(".")[0]) for name in tensors}
+        if saved != set(range(len(masters))):
+            raise ValueError(f"checkpoint has {len(saved)} optimizer partitions, this run has {len(masters)}")
+        for index, master in enumerate(masters):
+            source = tensors[f"{index}.master"]
+            if source.shape != master.shape:
+                raise ValueError(f"optimizer partition {index}: saved {tuple(source.shape)}, here {tuple(master.shape)}")
+            with torch.no_grad():
+                master.copy_(source)
+            moments = {k.split(".", 1)[1]: v for k, v in tensors.items() if k.startswith(f"{index}.")}
+            moments.pop("master")
+            if moments:
+                # AdamW keeps its step counter on the CPU and its moments beside the parameter.
+                self._adam.state[master] = {
+                    key: value.clone() if key == "step" else value.to(master.device) for key, value in moments.items()
+                }
+        self.num_steps = num_steps
+
+    @property
+    def _adam(self) -> torch.optim.Optimizer:
+        optimizer = self.engine.optimizer
+        return optimizer if isinstance(optimizer, torch.optim.Optimizer) else optimizer.optimizer
+
+    def _master_partitions(self) -> list[Tensor]:
+        if self._spec.zero_stage == 3:
+            return list(self.engine.optimizer.fp32_partitioned_groups_flat)
+        if self._spec.zero_stage in (1, 2):
+            return list(self.engine.optimizer.single_partition_of_fp32_groups)
+        return [p for group in self._adam.param_groups for p in group["params"]]
+
+
+def _engine_config(spec: OptimizerSpec, *, bf16: bool) -> dict[str, Any]:
+    zero: dict[str, Any] = {"stage": spec.zero_stage}
+    if spec.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": spec.max_grad_norm,
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "bf16": {"enabled": bf16},
+        "steps_per_print": 1 << 60,
+    }

@@ -1,0 +1,92 @@
+"""One record per architecture: which parameters belong to which module, and what its names are on disk.
+
+Everything else about a model (placeholder counts, positions, attention) is asked of the model's own
+processor and forward, so a new architecture is a new record here and a test, not a subclass.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+MODULES = ("vision", "bridge", "language")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelAdapter:
+    """What the trainer must know about one architecture.
+
+    Patterns are regular expressions matched at the start of the trainer's parameter names.
+    """
+
+    model_type: str
+    vision: str
+    """Parameters of the vision tower."""
+    bridge: str
+    """Parameters between the tower and the language model (projector, merger)."""
+    needs_token_types: bool
+    """True where the forward builds its positions from ``mm_token_type_ids`` (M-RoPE families)."""
+    checkpoint_names: tuple[tuple[str, str], ...]
+    """``(pattern, replacement)`` applied in order to get the released checkpoints' names, which vLLM expects too."""
+
+    def module_of(self, name: str) -> str:
+        """Return which of ``MODULES`` the trainer's parameter ``name`` belongs to."""
+        if re.match(self.bridge, name):
+            return "bridge"
+        if re.match(self.vision, name):
+            return "vision"
+        return "language"
+
+    def checkpoint_name(self, name: str) -> str:
+        """Translate a trainer parameter name into the name used on disk and by the engine."""
+        for pattern, replacement in self.checkpoint_names:
+            name = re.sub(pattern, replacement, name)
+        return name
+
+
+QWEN2_5_VL = ModelAdapter(
+    model_type="qwen2_5_vl",
+    vision=r"model\.visual\.(?!merger\.)",
+    bridge=r"model\.visual\.merger\.",
+    needs_token_types=True,
+    checkpoint_names=((r"^model\.visual\.", "visual."), (r"^model\.language_model\.", "model.")),
+)
+
+# transformers dropped one level of the CLIP tower's names; vLLM and the released files keep it.
+LLAVA = ModelAdapter(
+    model_type="llava",
+    vision=r"model\.vision_tower\.",
+    bridge=r"model\.multi_modal_projector\.",
+    needs_token_types=False,
+    checkpoint_names=(
+        (r"^model\.vision_tower\.(?!vision_model\.)", "vision_tower.vision_model."),
+        (r"^model\.vision_tower\.vision_model\.", "vision_tower.vision_model."),
+        (r"^model\.multi_modal_projector\.", "multi_modal_projector."),
+        (r"^model\.language_model\.", "language_model.model."),
+        (r"^lm_head\.", "language_model.lm_head."),
+    ),
+)
+
+ADAPTERS: dict[str, ModelAdapter] = {a.model_type: a for a in (QWEN2_5_VL, LLAVA)}
+
+
+def adapter_for(model_type: str) -> ModelAdapter:
+    """Return the adapter of ``model_type``.
+
+    Raises:
+        ValueError: the architecture has no adapter; the message lists those that do.
+    """
+    if model_type not in ADAPTERS:
+        raise ValueError(f"model_type {model_type!r} is not supported; supported: {', '.join(sorted(ADAPTERS))}")
+    return ADAPTERS[model_type]
+
+
+def check_freeze(modules: Iterable[str]) -> frozenset[str]:
+    """Validate a freeze list against ``MODULES``.
+
+    Raises:
+        ValueError: an unknown module name.
+    """
+    unknown = sorted(set(modules) - set(MODULES))
+    if unknown:
+        raise ValueError(f"freeze names unknown modules {unknown}; known: {', '.join(MODULES)}")
+    return frozenset(modules)

@@ -1,0 +1,38 @@
+"""A Hugging Face model folder seen from outside: validated before any process is started."""
+
+import json
+from pathlib import Path
+
+from workers.models.adapters import ADAPTERS
+
+_PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+
+def check_model_folder(path: str | Path) -> dict[str, object]:
+    """Check that ``path`` holds a supported model with its processor, tokenizer and weights; return its config.
+
+    Reads only small JSON files, so a wrong folder is refused within milliseconds.
+
+    Raises:
+        ValueError: what is missing or unsupported, in one sentence.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise ValueError(f"{str(path)!r} is not a folder")
+    config_file = root / "config.json"
+    if not config_file.is_file():
+        raise ValueError(f"{str(path)!r} has no config.json")
+    try:
+        config = json.loads(config_file.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{str(config_file)!r} is not valid JSON ({error.msg} at line {error.lineno})") from error
+    model_type = config.get("model_type") if isinstance(config, dict) else None
+    if model_type not in ADAPTERS:
+        raise ValueError(f"{str(path)!r} has model_type {model_type!r}; supported: {', '.join(sorted(ADAPTERS))}")
+    for kind, names in (("processor", _PROCESSOR_FILES), ("tokenizer", _TOKENIZER_FILES)):
+        if not any((root / name).is_file() for name in names):
+            raise ValueError(f"{str(path)!r} has no {kind} (none of {', '.join(names)})")
+    if not any(root.glob("*.safetensors")):
+        raise ValueError(f"{str(path)!r} has no weights (*.safetensors)")
+    return config

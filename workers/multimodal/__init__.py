@@ -1,0 +1,1 @@
+"""From prompts and media references to the tensors a model's forward takes."""

@@ -1,0 +1,231 @@
+"""The policy: one rank of the sharded model that scores, learns, publishes its weights and saves itself."""
+
+import os
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from algorithms.off_policy import truncated_is_weights
+from algorithms.policy_losses import ppo_clip_loss_map, sft_loss_map
+from workers.actor_base import WorkerBase
+from workers.backends.deepspeed_engine import DeepSpeedEngine, OptimizerSpec, init_process_group
+from workers.models.export import export_folder
+from workers.models.loading import ModelSpec, freeze_modules, load_model
+from workers.models.policy_module import PolicyModule
+from workers.multimodal.collate import Batch, Collator
+from workers.types import Sequence, TrainSample
+from workers.weight_sync import shared_memory
+from workers.weight_sync.manifest import WeightManifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossSpec:
+    """Numbers of the per-token loss."""
+
+    kind: Literal["policy_gradient", "sft"]
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    preclip_min: float | None = None
+    """Lower Pre-CLIP bound on the ratio; None switches Pre-CLIP off."""
+    preclip_max: float | None = None
+    tis_cap: float | None = None
+    """Cap of the truncated importance weights between trainer and engine; None applies none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySpec:
+    """Everything one policy rank needs to start."""
+
+    model: ModelSpec
+    optimizer: OptimizerSpec
+    loss: LossSpec
+    freeze: tuple[str, ...]
+    gradient_checkpointing: bool
+
+
+@dataclass(slots=True, kw_only=True)
+class UpdateStats:
+    """Sums over one rank's loss tokens in one optimizer step; the driver adds ranks and divides."""
+
+    loss: float = 0.0
+    """This rank's share of the global objective."""
+    num_tokens: int = 0
+    entropy_sum: float = 0.0
+    preclip_hits: int = 0
+    clip_hits: int = 0
+    grad_norm: float = 0.0
+    lr: float = 0.0
+    nonfinite: tuple[str, ...] = ()
+    """Samples whose loss was not finite; if any rank has one, no rank has stepped."""
+
+
+class PolicyWorker(WorkerBase):
+    """One rank. Methods that communicate (all but ``rss_gib``, ``ping``) must be called on every rank together."""
+
+    def __init__(self, *, rank: int, world_size: int, spec: PolicySpec, num_threads: int) -> None:
+        super().__init__(num_threads=num_threads)
+        self._rank, self._world_size, self._spec = rank, world_size, spec
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def setup(self, master_address: str, master_port: int) -> int:
+        """Join the process group, load the model and shard it; return the number of trainable tensors."""
+        os.environ.update(RANK=str(self._rank), WORLD_SIZE=str(self._world_size), LOCAL_RANK="0")
+        init_process_group(self._rank, self._world_size, master_address, master_port)
+        model, self._adapter = load_model(self._spec.model)
+        trainable = freeze_modules(model, self._adapter, self._spec.freeze)
+        if self._spec.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+            _train_without_dropout(model)
+        self._collate = Collator(
+            self._spec.model.path,
+            dtype=self._spec.model.torch_dtype,
+            trust_remote_code=self._spec.model.trust_remote_code,
+        )
+        keepalive = self._world_size > 1 and self._spec.optimizer.zero_stage == 3
+        self._engine = DeepSpeedEngine(
+            PolicyModule(model, vision_keepalive=keepalive),
+            self._spec.optimizer,
+            bf16=self._spec.model.torch_dtype == torch.bfloat16,
+            world_size=self._world_size,
+        )
+        return trainable
+
+    def score(self, microbatches: Seq[Seq[Sequence]]) -> list[np.ndarray]:
+        """Log-probs under the current weights: one float32 ``[T]`` array per sequence, in the order given."""
+        scored: list[np.ndarray] = []
+        with torch.no_grad():
+            for sequences in microbatches:
+                batch = self._collate(sequences)
+                logprobs, _ = self._forward(batch)
+                rows = logprobs.float().cpu().numpy()
+                scored.extend(rows[i, :length].copy() for i, length in enumerate(batch.lengths))
+        return scored
+
+    def update(self, microbatches: Seq[Seq[TrainSample]]) -> UpdateStats:
+        """One optimizer step over this rank's micro-batches."""
+        stats = UpdateStats(lr=self._engine.lr)
+        for index, samples in enumerate(microbatches):
+            loss = self._loss(samples, stats)
+            self._engine.backward(loss, last=index == len(microbatches) - 1)
+        if self._any_rank(bool(stats.nonfinite)):
+            return stats
+        stats.grad_norm = self._engine.step()
+        return stats
+
+    def publish(self, *, run_id: str, policy_version: int, full: bool) -> WeightManifest | None:
+        """Write the weights for the engines; rank 0 returns the manifest, the others only help gathering."""
+        parameters = (
+            (name, tensor.to(self._spec.model.torch_dtype)) for name, tensor, trainable in self._named() if full or trainable
+        )
+        if self._rank > 0:
+            for _ in parameters:
+                pass
+            return None
+        return shared_memory.publish(parameters, run_id=run_id, policy_version=policy_version, full=full)
+
+    def save(self, folder: str) -> None:
+        """Write ``policy/`` (a plain model folder, rank 0) and this rank's optimizer state under ``folder``."""
+        tensors = {name: tensor.cpu().clone() for name, tensor, _ in self._named() if self._rank == 0}
+        if self._rank == 0:
+            export_folder(tensors, source=self._spec.model.path, target=Path(folder) / "policy")
+        state = Path(folder) / "state"
+        state.mkdir(parents=True, exist_ok=True)
+        save_file(self._engine.state_tensors(), state / f"rank_{self._rank:05d}.safetensors")
+
+    def load_state(self, folder: str, *, num_steps: int) -> None:
+        """Restore optimizer state saved by the same rank of an equally sharded run.
+
+        Raises:
+            ValueError: the run was sharded differently.
+        """
+        file = Path(folder) / "state" / f"rank_{self._rank:05d}.safetensors"
+        if not file.is_file():
+            raise ValueError(f"checkpoint {folder} holds no optimizer state of rank {self._rank}")
+        self._engine.load_state_tensors(load_file(file), num_steps=num_steps)
+
+    def _named(self):
+        prefix = "model."
+        for name, tensor in self._engine.full_parameters():
+            trainer_name = name.removeprefix(prefix)
+            trainable = self._adapter.module_of(trainer_name) not in self._spec.freeze
+            yield self._adapter.checkpoint_name(trainer_name), tensor, trainable
+
+    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        def move(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {key: value.to(self._device) for key, value in tensors.items()}
+
+        return self._engine.forward(
+            batch.input_ids.to(self._device),
+            batch.attention_mask.to(self._device),
+            batch.action_mask.to(self._device),
+            move(batch.mm_inputs),
+            move(self._collate.blank_mm_inputs),
+        )
+
+    def _loss(self, samples: Seq[TrainSample], stats: UpdateStats) -> Tensor:
+        batch = self._collate([s.sequence for s in samples])
+        logprobs, entropy = self._forward(batch)
+        weight, advantages, old, rollout = (
+            _pad([getattr(s, field) for s in samples], logprobs)
+            for field in ("loss_weight", "advantages", "old_logprobs", "rollout_logprobs")
+        )
+        mask = weight > 0
+        if self._spec.loss.kind == "sft":
+            loss_map = sft_loss_map(logprobs, mask)
+        else:
+            loss_map = self._policy_loss_map(logprobs, old, rollout, advantages, mask, stats)
+        per_row = torch.where(mask, loss_map * weight, 0.0).sum(dim=1)
+        finite = torch.isfinite(per_row).tolist()
+        stats.nonfinite += tuple(s.sequence.uid for s, ok in zip(samples, finite, strict=True) if not ok)
+        stats.loss += float(per_row.detach().sum())
+        stats.num_tokens += int(mask.sum())
+        stats.entropy_sum += float(entropy.detach()[mask].sum())
+        return per_row.sum()
+
+    def _policy_loss_map(
+        self, logprobs: Tensor, old: Tensor, rollout: Tensor, advantages: Tensor, mask: Tensor, stats: UpdateStats
+    ) -> Tensor:
+        spec = self._spec.loss
+        result = ppo_clip_loss_map(
+            logprobs,
+            old,
+            advantages,
+            mask,
+            clip_low=spec.clip_low,
+            clip_high=spec.clip_high,
+            preclip_min=spec.preclip_min,
+            preclip_max=spec.preclip_max,
+        )
+        stats.preclip_hits += int(result.preclip_hit.sum())
+        stats.clip_hits += int(result.clip_hit.sum())
+        if spec.tis_cap is None:
+            return result.loss
+        return result.loss * truncated_is_weights(old, rollout, mask, cap=spec.tis_cap)
+
+    def _any_rank(self, flag: bool) -> bool:
+        if self._world_size == 1:
+            return flag
+        value = torch.tensor([float(flag)], device=self._device)
+        torch.distributed.all_reduce(value, op=torch.distributed.ReduceOp.MAX)
+        return bool(value.item())
+
+
+def _pad(rows: list[np.ndarray], like: Tensor) -> Tensor:
+    out = torch.zeros(like.shape, dtype=torch.float32)
+    for index, row in enumerate(rows):
+        out[index, : len(row)] = torch.from_numpy(np.asarray(row, dtype=np.float32))
+    return out.to(like.device)
+
+
+def _train_without_dropout(model: torch.nn.Module) -> None:
+    """transformers checkpoints activations only in training mode; dropout would make log-probs incomparable."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0

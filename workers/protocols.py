@@ -1,0 +1,37 @@
+"""What the driver may ask of a rollout engine, whichever library is behind it."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from workers.types import Completion, GenerationRequest
+from workers.weight_sync.manifest import SyncReceipt, WeightManifest
+
+
+class RolloutEngine(Protocol):
+    """A generation engine fed continuously.
+
+    Requests are queued by ``submit`` and come back from ``collect`` as they finish, in any order; new ones may
+    be submitted while others run. The engine makes progress only inside ``collect``.
+    """
+
+    name: str
+
+    def submit(self, requests: Sequence[GenerationRequest]) -> None:
+        """Queue requests; their order is the order of scheduling."""
+        ...
+
+    def collect(self, max_wait_s: float) -> list[Completion]:
+        """Run until something has finished or ``max_wait_s`` has passed; empty when nothing is in flight."""
+        ...
+
+    def load_weights(self, manifest: WeightManifest) -> SyncReceipt:
+        """Take over published weights and forget everything computed with the old ones.
+
+        Raises:
+            SyncError: what arrived is not what was announced.
+        """
+        ...
+
+    def checksums(self) -> dict[str, str]:
+        """SHA-256 of every tensor in the engine's own layout."""
+        ...

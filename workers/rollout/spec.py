@@ -1,0 +1,21 @@
+"""How a rollout engine is built, whichever library is behind it."""
+
+from dataclasses import dataclass
+
+from workers.models.loading import ModelSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSpec:
+    """How a rollout engine is built; engine-independent."""
+
+    model: ModelSpec
+    tensor_parallel_size: int
+    max_model_len: int
+    max_num_seqs: int
+    max_images_per_prompt: int
+    gpu_memory_utilization: float
+    banned_token_ids: tuple[int, ...]
+    """Vision tokens: they stand for media in prompts and must never be sampled."""
+    stop_token_ids: tuple[int, ...]
+    seed: int

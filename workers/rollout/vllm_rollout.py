@@ -1,0 +1,142 @@
+"""vLLM as a rollout engine, driven one scheduling step at a time inside the actor's own process."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image
+from vllm import LLM, SamplingParams
+from vllm.config import WeightTransferConfig
+
+from workers.multimodal.media import load_image
+from workers.rollout.spec import EngineSpec
+from workers.types import Completion, GenerationRequest, MediaRef
+from workers.weight_sync import vllm_engine
+from workers.weight_sync.manifest import NameLedger, SyncError, SyncReceipt, WeightManifest
+
+_BAN = -100.0
+_IMAGE_CACHE_ITEMS = 1024
+
+
+class VllmEngine:
+    """A vLLM engine that starts with dummy weights and receives the policy's through weight transfer."""
+
+    def __init__(self, name: str, spec: EngineSpec) -> None:
+        vllm_engine.register()
+        self.name = name
+        self._spec = spec
+        self._policy_version = -1
+        self._ledger = NameLedger()
+        self._in_flight: dict[str, GenerationRequest] = {}
+        self._images: OrderedDict[str, Image.Image] = OrderedDict()
+        self._llm = LLM(
+            model=spec.model.path,
+            load_format="dummy",
+            dtype={"torch.float32": "float32", "torch.bfloat16": "bfloat16"}[str(spec.model.torch_dtype)],
+            trust_remote_code=spec.model.trust_remote_code,
+            tensor_parallel_size=spec.tensor_parallel_size,
+            max_model_len=spec.max_model_len,
+            max_num_seqs=spec.max_num_seqs,
+            gpu_memory_utilization=spec.gpu_memory_utilization,
+            limit_mm_per_prompt={"image": spec.max_images_per_prompt},
+            enforce_eager=True,
+            seed=spec.seed,
+            weight_transfer_config=WeightTransferConfig(backend=vllm_engine.BACKEND),
+        )
+        self._llm.init_weight_transfer_engine({"init_info": {}})
+
+    def submit(self, requests: Sequence[GenerationRequest]) -> None:
+        """Queue requests in the given order."""
+        for request in requests:
+            key = f"{request.uid}/{request.sample_index}"
+            prompt: dict[str, Any] = {"prompt_token_ids": list(request.engine_prompt_ids)}
+            if request.media:
+                prompt["multi_modal_data"] = {"image": [self._image(ref) for ref in request.media]}
+                prompt["multi_modal_uuids"] = {"image": [ref.sha256 for ref in request.media]}
+            self._llm.llm_engine.add_request(key, prompt, self._sampling(request))  # type: ignore[arg-type]
+            self._in_flight[key] = request
+
+    def collect(self, max_wait_s: float) -> list[Completion]:
+        """Step the engine until something finished or time is up."""
+        deadline = time.monotonic() + max_wait_s
+        finished: list[Completion] = []
+        while self._in_flight and not finished and time.monotonic() < deadline:
+            for output in self._llm.llm_engine.step():
+                if output.finished:
+                    finished.append(self._completion(output))
+        return finished
+
+    def load_weights(self, manifest: WeightManifest) -> SyncReceipt:
+        """Load published weights, then drop every cache that was computed with the old ones."""
+        first = self._policy_version < 0
+        before = self.checksums() if first else {}
+        self._ledger.check(manifest)
+        self._llm.start_weight_update()
+        self._llm.update_weights({"update_info": {"paths": list(manifest.paths), "digest": manifest.digest}})
+        self._llm.finish_weight_update()
+        self.reset_caches()
+        after = self.checksums()
+        if first:
+            _require_all_received(before, after)
+        self._policy_version = manifest.policy_version
+        return SyncReceipt(engine=self.name, policy_version=manifest.policy_version, engine_checksums=after)
+
+    def reset_caches(self) -> None:
+        """Forget encoded images, processed media and prefixes; vLLM does none of it by itself on an update."""
+        self._llm.llm_engine.reset_encoder_cache()
+        self._llm.llm_engine.reset_mm_cache()
+        self._llm.llm_engine.reset_prefix_cache()
+
+    def checksums(self) -> dict[str, str]:
+        """SHA-256 of every tensor in vLLM's layout, over all tensor-parallel workers."""
+        merged: dict[str, str] = {}
+        for part in self._llm.collective_rpc("compute_weight_checksums"):
+            merged.update(part)
+        return merged
+
+    def _sampling(self, request: GenerationRequest) -> SamplingParams:
+        return SamplingParams(
+            temperature=request.temperature,
+            top_p=request.top_p,
+            max_tokens=request.max_new_tokens,
+            seed=request.seed,
+            logprobs=0,
+            logit_bias={token: _BAN for token in self._spec.banned_token_ids},
+            stop_token_ids=list(self._spec.stop_token_ids),
+            detokenize=False,
+        )
+
+    def _completion(self, output: Any) -> Completion:
+        request = self._in_flight.pop(output.request_id)
+        if tuple(output.prompt_token_ids) != request.prompt_ids:
+            raise RuntimeError(
+                f"engine {self.name} expanded prompt {request.uid} to {len(output.prompt_token_ids)} tokens, "
+                f"the processor to {len(request.prompt_ids)}: their image preprocessing differs"
+            )
+        sample = output.outputs[0]
+        ids = tuple(sample.token_ids)
+        return Completion(
+            uid=request.uid,
+            sample_index=request.sample_index,
+            completion_ids=ids,
+            rollout_logprobs=tuple(step[token].logprob for step, token in zip(sample.logprobs, ids, strict=True)),
+            finish_reason=sample.finish_reason,
+            policy_version=self._policy_version,
+            engine=self.name,
+        )
+
+    def _image(self, ref: MediaRef) -> Image.Image:
+        if ref.sha256 not in self._images:
+            self._images[ref.sha256] = load_image(ref)
+            if len(self._images) > _IMAGE_CACHE_ITEMS:
+                self._images.popitem(last=False)
+        self._images.move_to_end(ref.sha256)
+        return self._images[ref.sha256]
+
+
+def _require_all_received(before: dict[str, str], after: dict[str, str]) -> None:
+    """The engine started from dummy weights, so a tensor that the first transfer left unchanged was never sent."""
+    untouched = sorted(name for name, digest in before.items() if after.get(name) == digest)
+    if untouched:
+        raise SyncError(f"{len(untouched)} engine tensors were not received in the first sync: {', '.join(untouched[:5])}")

@@ -1,0 +1,41 @@
+"""The rollout actor: picks the engine and hands every call through."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from workers.actor_base import WorkerBase
+from workers.protocols import RolloutEngine
+from workers.rollout.spec import EngineSpec
+from workers.types import Completion, GenerationRequest
+from workers.weight_sync.manifest import SyncReceipt, WeightManifest
+
+
+class RolloutWorker(WorkerBase):
+    """One engine in one process."""
+
+    def __init__(self, *, name: str, engine: Literal["vllm", "transformers"], spec: EngineSpec, num_threads: int) -> None:
+        super().__init__(num_threads=num_threads)
+        self._engine = build_engine(name, engine, spec)
+
+    def submit(self, requests: Sequence[GenerationRequest]) -> None:
+        """Queue requests."""
+        self._engine.submit(requests)
+
+    def collect(self, max_wait_s: float) -> list[Completion]:
+        """Run the engine until something has finished or the time is up."""
+        return self._engine.collect(max_wait_s)
+
+    def load_weights(self, manifest: WeightManifest) -> SyncReceipt:
+        """Take over published weights."""
+        return self._engine.load_weights(manifest)
+
+
+def build_engine(name: str, engine: Literal["vllm", "transformers"], spec: EngineSpec) -> RolloutEngine:
+    """Construct the named engine; its library is imported only here."""
+    if engine == "vllm":
+        from workers.rollout.vllm_rollout import VllmEngine
+
+        return VllmEngine(name, spec)
+    from workers.rollout.transformers_rollout import TransformersEngine
+
+    return TransformersEngine(name, spec)

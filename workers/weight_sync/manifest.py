@@ -1,0 +1,80 @@
+"""The record of one weight transfer: what was sent, under which names, with which content."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class SyncError(RuntimeError):
+    """A weight transfer that did not bring exactly what was announced."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightManifest:
+    """What the trainer published for one policy version."""
+
+    policy_version: int
+    paths: tuple[str, ...]
+    """Safetensors files in shared memory."""
+    digests: dict[str, str]
+    """Checkpoint name to SHA-256 of the tensor's bytes."""
+    num_bytes: int
+    full: bool
+    """True where every parameter was sent, False where only the trainable ones were."""
+
+    @property
+    def digest(self) -> str:
+        """One digest over all tensors, equal exactly when every name and every byte is."""
+        return combined_digest(self.digests)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncReceipt:
+    """What an engine says after loading a manifest."""
+
+    engine: str
+    policy_version: int
+    engine_checksums: dict[str, str]
+    """Engine tensor name to SHA-256 in the engine's own layout, to be compared between engines."""
+
+
+def tensor_digest(tensor: Tensor) -> str:
+    """SHA-256 of a tensor's bytes in row-major order."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return hashlib.sha256(flat.numpy().data).hexdigest()
+
+
+def combined_digest(digests: Mapping[str, str]) -> str:
+    """Digest of a name-to-digest table, independent of its order."""
+    lines = "".join(f"{name}={digests[name]}\n" for name in sorted(digests))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+class NameLedger:
+    """Remembers which names an engine was first sent and refuses a later transfer that brings others.
+
+    Holds one set for full transfers and one for those of trainable parameters only.
+    """
+
+    def __init__(self) -> None:
+        self._names: dict[bool, frozenset[str]] = {}
+
+    def check(self, manifest: WeightManifest) -> None:
+        """Compare ``manifest`` with the first one of its kind.
+
+        Raises:
+            SyncError: names the first tensors missing or new; or the first transfer was not a full one.
+        """
+        names = frozenset(manifest.digests)
+        if not self._names and not manifest.full:
+            raise SyncError("the first weight transfer to an engine must be a full one")
+        expected = self._names.setdefault(manifest.full, names)
+        missing, extra = sorted(expected - names), sorted(names - expected)
+        if missing or extra:
+            raise SyncError(
+                f"weight transfer {manifest.policy_version}: {len(missing)} tensors not sent {missing[:3]}, "
+                f"{len(extra)} not expected {extra[:3]}"
+            )
