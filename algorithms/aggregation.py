@@ -1,0 +1,56 @@
+"""From a per-token loss map to the scalar objective, with denominators counted over the global batch.
+
+The scalar is Σ loss · weight. Because each weight depends only on its own row and on counts of the whole batch,
+neither accumulation, padding nor the number of ranks can change the objective.
+"""
+
+from typing import Literal
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from algorithms.masking import keep
+
+Aggregation = Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm"]
+
+
+def token_weights(
+    mask: Bool[Tensor, "B T"],
+    *,
+    mode: Aggregation,
+    global_num_sequences: int,
+    global_num_tokens: int,
+    max_tokens: int | None = None,
+) -> Float[Tensor, "B T"]:
+    """Weight of every token in the objective, float64, zero outside the mask.
+
+    Args:
+        mask: Tokens the loss counts, any part of the global batch.
+        global_num_sequences: Sequences of the global batch with at least one counted token.
+        global_num_tokens: Counted tokens of the global batch.
+        max_tokens: Constant divisor of ``seq-mean-token-sum-norm`` (Dr. GRPO), usually the generation limit.
+    Raises:
+        ValueError: a count below 1 while the mask counts tokens, or ``max_tokens`` missing where it is needed.
+    """
+    per_row = mask.sum(dim=1, keepdim=True)
+    weights = mask.double()
+    if not bool(mask.any()):
+        return weights
+    if global_num_sequences < 1 or global_num_tokens < 1:
+        raise ValueError(f"global counts ({global_num_sequences}, {global_num_tokens}) must be at least 1")
+    if mode == "token-mean":
+        return weights / global_num_tokens
+    weights = weights / global_num_sequences
+    if mode == "seq-mean-token-mean":
+        return weights / per_row.clamp(min=1)
+    if mode == "seq-mean-token-sum-norm":
+        if max_tokens is None or max_tokens < 1:
+            raise ValueError(f"max_tokens = {max_tokens} must be at least 1 for {mode}")
+        return weights / max_tokens
+    return weights
+
+
+def aggregate(loss: Float[Tensor, "B T"], weights: Float[Tensor, "B T"]) -> Float[Tensor, ""]:
+    """Σ loss · weight over tokens with a positive weight."""
+    counted = weights > 0
+    return (keep(loss, counted) * weights.to(loss.dtype)).sum()

@@ -1,0 +1,93 @@
+"""Greedy verdicts on held-out pairs, once with their own images and once with the images shuffled among them.
+
+A judge that looks does well with the first and no better than chance with the second.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from orchestrator.evaluation.types import EvalResult, EvalSample
+from orchestrator.evaluation.verdict import parse_verdict
+from orchestrator.rollouts import build_requests, generate
+from workers.multimodal.prompt_encoder import PromptEncoder
+from workers.types import Prompt
+
+_SHUFFLE_SEED = 20_250_502
+
+
+def evaluate(
+    engines: Sequence[Any],
+    encoder: PromptEncoder,
+    prompts: Sequence[Prompt],
+    *,
+    max_new_tokens: int,
+    deadline_s: float,
+    with_shuffled: bool = True,
+) -> EvalResult:
+    """Evaluate on ``prompts``; unparsed verdicts count as wrong."""
+    texts = _greedy(engines, encoder, prompts, max_new_tokens, deadline_s)
+    verdicts = [parse_verdict(text) for text in texts]
+    shuffled = None
+    if with_shuffled:
+        others = shuffle_images(prompts)
+        shuffled_texts = _greedy(engines, encoder, others, max_new_tokens, deadline_s)
+        shuffled = _accuracy(prompts, [parse_verdict(text) for text in shuffled_texts])
+    return EvalResult(
+        accuracy=_accuracy(prompts, verdicts),
+        accuracy_shuffled_images=shuffled,
+        first_position_rate=sum(v == "1" for v in verdicts) / len(prompts),
+        num_pairs=len(prompts),
+        samples=tuple(
+            EvalSample(
+                uid=prompt.uid,
+                prompt_text=prompt_text(prompt),
+                completion_text=text,
+                verdict=verdict,
+                label=prompt.label,
+            )
+            for prompt, text, verdict in zip(prompts, texts, verdicts, strict=True)
+        ),
+    )
+
+
+def shuffle_images(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """Give every prompt the images of another with as many; seeded, so each evaluation uses the same swap."""
+    rng = np.random.Generator(np.random.Philox(_SHUFFLE_SEED))
+    source = list(range(len(prompts)))
+    for count in {len(p.media) for p in prompts}:
+        members = [i for i, p in enumerate(prompts) if len(p.media) == count]
+        for i, j in zip(members, rng.permutation(members), strict=True):
+            source[i] = int(j)
+    return [replace(p, uid=f"{p.uid}-shuffled", media=prompts[j].media) for p, j in zip(prompts, source, strict=True)]
+
+
+def prompt_text(prompt: Prompt) -> str:
+    """The text parts of a prompt, for people."""
+    parts = (part for turn in prompt.messages for part in turn["content"])
+    return " ".join(part["text"] if part["type"] == "text" else "[image]" for part in parts)
+
+
+def _greedy(
+    engines: Sequence[Any],
+    encoder: PromptEncoder,
+    prompts: Sequence[Prompt],
+    max_new_tokens: int,
+    deadline_s: float,
+) -> list[str]:
+    requests = build_requests(
+        [encoder.encode(p) for p in prompts],
+        samples_per_prompt=1,
+        seed_of=lambda uid, index: 0,
+        max_new_tokens=max_new_tokens,
+        temperature=0.0,
+        top_p=1.0,
+    )
+    completions = generate(engines, requests, deadline_s=deadline_s)
+    return [encoder.decode(c.completion_ids) for c in completions]
+
+
+def _accuracy(prompts: Sequence[Prompt], verdicts: Sequence[str | None]) -> float:
+    return sum(v == p.label for p, v in zip(prompts, verdicts, strict=True)) / len(prompts)

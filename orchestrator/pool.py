@@ -1,0 +1,190 @@
+"""The live worker pool: actors on their placement groups, addressed by role. The only module that creates actors."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from orchestrator.batching import plan_microbatches
+from orchestrator.errors import GuardStop
+from orchestrator.placement import PlacementPlan, WorkerPlacement
+from orchestrator.waits import get
+from workers.policy import PolicySpec, PolicyWorker
+from workers.reference import ReferenceWorker
+from workers.rollout.spec import EngineSpec
+from workers.rollout.worker import RolloutWorker
+from workers.types import Completion, GenerationRequest, Sequence as TokenSequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSpec:
+    """What runs in the pool; where it runs is the placement plan's business."""
+
+    policy: PolicySpec
+    engine: EngineSpec
+    engine_kind: str
+    tokens_per_microbatch: int
+    num_threads: int
+    start_deadline_s: float = 600.0
+
+
+class WorkerPool:
+    """Policy ranks, rollout engines and reference workers of one run."""
+
+    def __init__(self, plan: PlacementPlan, spec: PoolSpec) -> None:
+        self._plan, self._spec = plan, spec
+        self._groups: dict[str, PlacementGroup] = {}
+        self.engines: list[Any] = []
+        self.policy: list[Any] = []
+        self.reference: list[Any] = []
+        for group in plan.groups:
+            handle = placement_group(bundles=[dict(b.resources) for b in group.bundles], strategy=group.strategy)
+            self._groups[group.name] = handle
+            get(handle.ready(), name=f"placement group {group.name}", deadline_s=60.0)
+
+    def start_engines(self) -> None:
+        """Start every rollout engine; returns before they are up, calls queue behind construction."""
+        self.engines = [self._start_engine(i) for i in range(len(self._plan.workers_of("rollout")))]
+
+    def start_policy(self, spec: PolicySpec) -> None:
+        """Start the policy ranks on ``spec``, replacing any that run."""
+        for actor in self.policy:
+            ray.kill(actor)
+        places = self._plan.workers_of("policy")
+        actor_class = ray.remote(PolicyWorker)
+        self.policy = [
+            self._place(actor_class, place).remote(
+                rank=place.index, world_size=len(places), spec=spec, num_threads=self._spec.num_threads
+            )
+            for place in places
+        ]
+        address, port = get(
+            self.policy[0].rendezvous.remote(), name="policy: rank 0 start", deadline_s=self._spec.start_deadline_s
+        )
+        self.policy_call("setup", address, port, deadline_s=self._spec.start_deadline_s)
+
+    def start_reference(self) -> None:
+        """Start the reference workers on the model the run started from."""
+        actor_class = ray.remote(ReferenceWorker)
+        self.reference = [
+            self._place(actor_class, place).remote(spec=self._spec.policy.model, num_threads=self._spec.num_threads)
+            for place in self._plan.workers_of("reference")
+        ]
+
+    def replace_engine(self, index: int) -> None:
+        """Kill a rollout engine and start a fresh one in its place; it holds no weights until the next full sync."""
+        ray.kill(self.engines[index])
+        self.engines[index] = self._start_engine(index)
+
+    def policy_call(self, method: str, *args: Any, deadline_s: float, **kwargs: Any) -> list[Any]:
+        """Call a method on every policy rank together and wait; results in rank order."""
+        refs = [getattr(actor, method).remote(*args, **kwargs) for actor in self.policy]
+        return get(refs, name=f"policy: {method}", deadline_s=deadline_s)
+
+    def policy_update(self, per_rank: Sequence[Sequence[Sequence[Any]]], *, deadline_s: float) -> list[Any]:
+        """Run one optimizer step, each rank on its own micro-batches."""
+        refs = [actor.update.remote(batches) for actor, batches in zip(self.policy, per_rank, strict=True)]
+        return get(refs, name="policy: update", deadline_s=deadline_s)
+
+    def policy_score(self, sequences: Sequence[TokenSequence], *, deadline_s: float) -> list[np.ndarray]:
+        """Log-probs under the current policy, in the order given."""
+        return self._score("policy", self.policy, sequences, deadline_s)
+
+    def reference_score(self, sequences: Sequence[TokenSequence], *, deadline_s: float) -> list[np.ndarray]:
+        """Log-probs under the reference, in the order given."""
+        return self._score("reference", self.reference, sequences, deadline_s)
+
+    def rss_gib(self) -> dict[str, float]:
+        """Resident memory by role, GiB; the largest of its workers."""
+        roles = {"policy": self.policy, "rollout": self.engines, "reference": self.reference}
+        return {
+            role: max(get([a.rss_gib.remote() for a in actors], name=f"{role}: memory", deadline_s=60.0))
+            for role, actors in roles.items()
+            if actors
+        }
+
+    def close(self) -> None:
+        """Kill every actor and give the placement groups back."""
+        for actor in (*self.policy, *self.engines, *self.reference):
+            ray.kill(actor)
+        for handle in self._groups.values():
+            remove_placement_group(handle)
+
+    def _score(
+        self, role: str, actors: list[Any], sequences: Sequence[TokenSequence], deadline_s: float
+    ) -> list[np.ndarray]:
+        # Every rank must take part in a sharded forward, so a batch smaller than the ranks is filled up with repeats.
+        order = list(range(len(sequences)))
+        order += [i % len(sequences) for i in range(max(0, len(actors) - len(sequences)))]
+        plan = plan_microbatches(
+            [len(sequences[i].input_ids) for i in order],
+            num_ranks=len(actors),
+            token_budget=self._spec.tokens_per_microbatch,
+        )
+        refs = [
+            actor.score.remote([[sequences[order[i]] for i in batch] for batch in batches])
+            for actor, batches in zip(actors, plan, strict=True)
+        ]
+        scored: list[np.ndarray | None] = [None] * len(sequences)
+        results = get(refs, name=f"{role}: score", deadline_s=deadline_s)
+        for batches, rows in zip(plan, results, strict=True):
+            for position, row in zip((i for batch in batches for i in batch), rows, strict=True):
+                scored[order[position]] = row
+        return [row for row in scored if row is not None]
+
+    def _start_engine(self, index: int) -> Any:
+        place = self._plan.workers_of("rollout")[index]
+        return self._place(ray.remote(RolloutWorker), place).remote(
+            name=f"engine-{index}",
+            engine=self._spec.engine_kind,
+            spec=self._spec.engine,
+            num_threads=self._spec.num_threads,
+        )
+
+    def _place(self, actor_class: Any, place: WorkerPlacement) -> Any:
+        return actor_class.options(
+            num_cpus=place.num_cpus,
+            num_gpus=place.num_gpus,
+            scheduling_strategy=PlacementGroupSchedulingStrategy(
+                placement_group=self._groups[place.group], placement_group_bundle_index=place.bundle_indices[0]
+            ),
+            runtime_env={"env_vars": worker_environment(self._spec.num_threads, gpu=place.num_gpus > 0)},
+        )
+
+
+def worker_environment(num_threads: int, *, gpu: bool) -> dict[str, str]:
+    """Environment of every worker process; set before any library is imported."""
+    shared = {
+        "OMP_NUM_THREADS": str(num_threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONHASHSEED": "0",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+    if gpu:
+        return shared
+    return shared | {
+        "CUDA_VISIBLE_DEVICES": "",
+        "DS_ACCELERATOR": "cpu",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    }
+
+
+def completion_sequence(request: GenerationRequest, completion: Completion) -> TokenSequence:
+    """Join a prompt, as the model's forward sees it, with the ids sampled for it."""
+    ids = np.asarray((*request.prompt_ids, *completion.completion_ids), dtype=np.int64)
+    return TokenSequence(
+        uid=request.uid,
+        sample_index=request.sample_index,
+        input_ids=ids,
+        prompt_len=len(request.prompt_ids),
+        media=request.media,
+    )

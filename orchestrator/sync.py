@@ -1,0 +1,153 @@
+"""A weight sync is verified or it did not happen.
+
+    publish ─► every engine loads, checks names and digests, resets its caches
+            ─► engines hold the same tensors as each other
+            ─► each engine answers probe prompts (with images it has already seen); the trainer scores the same ids;
+               the log-probs must agree
+    an engine that fails any of these is re-synced once with all weights, then replaced, then the run stops
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import ray.exceptions
+
+from orchestrator.errors import GuardStop
+from orchestrator.pool import WorkerPool, completion_sequence
+from orchestrator.rollouts import build_requests, generate
+from orchestrator.waits import get
+from workers.types import EncodedPrompt
+from workers.weight_sync.manifest import SyncError, SyncReceipt, WeightManifest
+
+_PROBE_TOKENS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncResult:
+    """What one verified sync measured."""
+
+    policy_version: int
+    seconds: float
+    digest: str
+    probe_gap: float
+    """Largest absolute difference between an engine's and the trainer's probe log-probs, nats."""
+    repaired: int
+    """Engines that needed a second transfer or a restart."""
+
+
+class WeightSync:
+    """Carries the policy to every engine and proves that it arrived."""
+
+    def __init__(self, pool: WorkerPool, *, run_id: str, tolerance: float, deadline_s: float) -> None:
+        self._pool, self._run_id = pool, run_id
+        self._tolerance, self._deadline_s = tolerance, deadline_s
+        self._needs_full = True
+
+    def sync(self, policy_version: int, probe: Sequence[EncodedPrompt]) -> SyncResult:
+        """Bring every engine to ``policy_version`` and verify it.
+
+        Raises:
+            GuardStop: an engine could not be brought to the right weights; the sentence names it and why.
+        """
+        started = time.monotonic()
+        manifest = self._publish(policy_version, full=self._needs_full)
+        faults, gap = self._attempt(manifest, range(len(self._pool.engines)), probe)
+        repaired = len(faults)
+        for repair in (self._resync, self._replace):
+            if faults:
+                faults, gap = repair(policy_version, sorted(faults), probe)
+        if faults:
+            index, reason = sorted(faults.items())[0]
+            raise GuardStop(f"weight sync {policy_version}: engine {index} could not be verified: {reason}")
+        self._needs_full = False
+        return SyncResult(
+            policy_version=policy_version,
+            seconds=time.monotonic() - started,
+            digest=manifest.digest,
+            probe_gap=gap,
+            repaired=repaired,
+        )
+
+    def _publish(self, policy_version: int, *, full: bool) -> WeightManifest:
+        manifests = self._pool.policy_call(
+            "publish", run_id=self._run_id, policy_version=policy_version, full=full, deadline_s=self._deadline_s
+        )
+        return manifests[0]
+
+    def _resync(
+        self, policy_version: int, indices: Sequence[int], probe: Sequence[EncodedPrompt]
+    ) -> tuple[dict[int, str], float]:
+        return self._attempt(self._publish(policy_version, full=True), indices, probe)
+
+    def _replace(
+        self, policy_version: int, indices: Sequence[int], probe: Sequence[EncodedPrompt]
+    ) -> tuple[dict[int, str], float]:
+        for index in indices:
+            self._pool.replace_engine(index)
+        return self._resync(policy_version, indices, probe)
+
+    def _attempt(
+        self, manifest: WeightManifest, indices: Sequence[int], probe: Sequence[EncodedPrompt]
+    ) -> tuple[dict[int, str], float]:
+        """Transfer and verify; return the reason of each engine that failed and the probe gap of the rest."""
+        refs = {i: self._pool.engines[i].load_weights.remote(manifest) for i in indices}
+        receipts: dict[int, SyncReceipt] = {}
+        faults: dict[int, str] = {}
+        for index, ref in refs.items():
+            try:
+                receipts[index] = get(ref, name=f"sync: engine {index}", deadline_s=self._deadline_s)
+            except (SyncError, ray.exceptions.RayError) as error:
+                faults[index] = _reason(error)
+        faults |= disagreeing(receipts)
+        gap = 0.0
+        for index in sorted(set(receipts) - set(faults)):
+            engine_gap = self._probe_gap(index, manifest.policy_version, probe)
+            if not engine_gap <= self._tolerance:
+                faults[index] = f"probe log-probs differ from the trainer's by {engine_gap:.3g} (limit {self._tolerance:g})"
+            gap = max(gap, engine_gap)
+        return faults, gap
+
+    def _probe_gap(self, index: int, policy_version: int, probe: Sequence[EncodedPrompt]) -> float:
+        engine = self._pool.engines[index]
+        requests = build_requests(
+            probe,
+            samples_per_prompt=1,
+            seed_of=lambda uid, index: 0,
+            max_new_tokens=_PROBE_TOKENS,
+            temperature=0.0,
+            top_p=1.0,
+        )
+        completions = generate([engine], requests, deadline_s=self._deadline_s)
+        if any(c.policy_version != policy_version for c in completions):
+            return float("inf")
+        sequences = [completion_sequence(r, c) for r, c in zip(requests, completions, strict=True)]
+        scored = self._pool.policy_score(sequences, deadline_s=self._deadline_s)
+        # What the probe itself cached must not make this step differ from the same step after a resume.
+        get(engine.reset_caches.remote(), name=f"sync: engine {index} caches", deadline_s=self._deadline_s)
+        gaps = [
+            np.abs(trainer[s.prompt_len :] - np.asarray(c.rollout_logprobs, dtype=np.float32)).max()
+            for trainer, s, c in zip(scored, sequences, completions, strict=True)
+        ]
+        return float(np.max(gaps))
+
+
+def disagreeing(receipts: dict[int, SyncReceipt]) -> dict[int, str]:
+    """Engines whose tensors differ from those of the most common content; a tie accuses the later engines."""
+    contents = {i: frozenset(r.engine_checksums.items()) for i, r in receipts.items()}
+    if len(set(contents.values())) <= 1:
+        return {}
+    counts = {content: sum(1 for c in contents.values() if c == content) for content in contents.values()}
+    agreed = max(counts, key=lambda content: counts[content])
+    return {
+        i: f"holds other tensors than its peers, first {sorted(dict(content.symmetric_difference(agreed)))[0]!r}"
+        for i, content in contents.items()
+        if content != agreed
+    }
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1]
+
+
