@@ -1,0 +1,1 @@
+"""Readers of people's files, each declared by name."""

@@ -1,0 +1,84 @@
+"""The embedded task: which of two responses names the handwritten digit in the image?
+
+scikit-learn ships 1,797 real digits (8 x 8, UCI). They are written out as PNG files beside an R1-Reward-format
+file, so that the demo runs through the same reader as anybody's own data. Train and held-out digits are disjoint
+by image; every held-out digit is judged in both orders.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from orchestrator.run_folder import write_atomic
+
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+QUESTION = "which response names the digit ?"
+SIDE = 56
+"""Edge of the written images, pixels: 16 vision patches of 14, 4 image tokens."""
+_HELD_OUT_IMAGES = 256
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DigitsPaths:
+    """Where the task's files are."""
+
+    train: Path
+    held_out: Path
+
+
+def build_digits_data(folder: Path, *, seed: int) -> DigitsPaths:
+    """Write images and both JSONL files under ``folder``; does nothing when they are already there."""
+    paths = DigitsPaths(folder / "train.jsonl", folder / "held_out.jsonl")
+    mark = folder / "manifest.json"
+    content = json.dumps({"task": "digits", "version": _VERSION, "seed": seed})
+    if mark.is_file() and mark.read_text() == content:
+        return paths
+    digits = load_digits()
+    rng = np.random.Generator(np.random.Philox(seed))
+    order = rng.permutation(len(digits.target))
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    for index in order:
+        _write_image(folder / "images" / f"{index:04d}.png", digits.images[index])
+    held_out, train = order[:_HELD_OUT_IMAGES], order[_HELD_OUT_IMAGES:]
+    rows = [r for i in held_out for r in _both_orders(int(i), int(digits.target[i]), rng)]
+    write_atomic(paths.held_out, _jsonl(rows))
+    rows = [r for i in train for r in _both_orders(int(i), int(digits.target[i]), rng)]
+    write_atomic(paths.train, _jsonl([rows[i] for i in rng.permutation(len(rows))]))
+    write_atomic(mark, content)
+    return paths
+
+
+def _both_orders(index: int, digit: int, rng: np.random.Generator) -> list[dict[str, object]]:
+    """The same pair twice, the right response first and second; so labels are 1:1 by construction."""
+    wrong = WORDS[(digit + int(rng.integers(1, 10))) % 10]
+    right = WORDS[digit]
+    return [_row(index, right, (right, wrong), "1"), _row(index, right, (wrong, right), "2")]
+
+
+def _row(index: int, shown: str, responses: tuple[str, str], label: str) -> dict[str, object]:
+    text = f"{QUESTION} response 1 : {responses[0]} . response 2 : {responses[1]} ."
+    parts = [{"type": "text", "text": text}, {"type": "image", "image": f"images/{index:04d}.png"}]
+    return {
+        "message": json.dumps([{"role": "user", "content": parts}]),
+        "question": QUESTION,
+        "answer": [f"<answer>{label}</answer>"],
+        "response": (
+            f"<think> the image shows {shown} . response {label} says {shown} . </think> <answer> {label} </answer>"
+        ),
+    }
+
+
+def _write_image(path: Path, pixels: np.ndarray) -> None:
+    grey = Image.fromarray((pixels * (255.0 / 16.0)).round().astype(np.uint8))
+    partial = path.with_suffix(".partial")
+    grey.resize((SIDE, SIDE), Image.Resampling.BILINEAR).convert("RGB").save(partial, format="PNG")
+    partial.replace(path)
+
+
+def _jsonl(rows: list[dict[str, object]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)

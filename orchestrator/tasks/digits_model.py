@@ -1,0 +1,127 @@
+"""A Qwen2.5-VL small enough to learn digits on a laptop, from random weights, with its own tokenizer and processor."""
+
+import json
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
+    Qwen2VLImageProcessor,
+    Qwen2VLVideoProcessor,
+)
+
+from orchestrator.run_folder import write_atomic
+from orchestrator.tasks.digits import QUESTION, SIDE, WORDS
+
+_SPECIAL = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+_RESPONSE_WORDS = "<think> </think> <answer> </answer> the image shows response says 1 2 : . user assistant"
+_TEMPLATE = (
+    "{% for m in messages %}<|im_start|> {{ m.role }} "
+    "{% for c in m.content %}{% if c.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% else %} {{ c.text }} {% endif %}{% endfor %}<|im_end|> {% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|> assistant {% endif %}"
+)
+_HIDDEN, _LAYERS, _HEADS, _KV_HEADS = 128, 4, 4, 2
+_VISION_WIDTH, _VISION_DEPTH = 64, 2
+_VERSION = 1
+
+
+def build_digits_model(folder: Path, *, seed: int) -> Path:
+    """Write the model folder with random weights drawn from ``seed``; does nothing when it is already there."""
+    mark = folder / "raylign_digits.json"
+    content = json.dumps({"model": "digits", "version": _VERSION, "seed": seed})
+    if mark.is_file() and mark.read_text() == content:
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = _tokenizer()
+    _processor(tokenizer).save_pretrained(folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Qwen2_5_VLForConditionalGeneration(_config(tokenizer))
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    pad = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    model.generation_config = GenerationConfig(eos_token_id=end, pad_token_id=pad)
+    model.save_pretrained(folder)
+    write_atomic(mark, content)
+    return folder
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    """One token a word: the vocabulary is closed, and decoding gives the spaced text back exactly."""
+    words = dict.fromkeys((*_SPECIAL, "<unk>", *_RESPONSE_WORDS.split(), *QUESTION.split(), *WORDS))
+    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        unk_token="<unk>",
+        additional_special_tokens=[t for t in _SPECIAL if t not in ("<|im_end|>", "<|endoftext|>")],
+        clean_up_tokenization_spaces=False,
+        model_max_length=512,
+    )
+
+
+def _processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLProcessor:
+    size = {"shortest_edge": SIDE * SIDE, "longest_edge": SIDE * SIDE}
+    return Qwen2_5_VLProcessor(
+        image_processor=Qwen2VLImageProcessor(size=size),
+        tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(size=size),
+        chat_template=_TEMPLATE,
+    )
+
+
+def _config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
+    def token(text: str) -> int:
+        return int(tokenizer.convert_tokens_to_ids(text))
+
+    head_dim = _HIDDEN // _HEADS
+    return Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": _HIDDEN,
+            "intermediate_size": 3 * _HIDDEN,
+            "num_hidden_layers": _LAYERS,
+            "num_attention_heads": _HEADS,
+            "num_key_value_heads": _KV_HEADS,
+            "max_position_embeddings": 512,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "mrope_section": [head_dim // 8, 3 * head_dim // 16, 3 * head_dim // 16],
+            },
+            "bos_token_id": token("<|im_start|>"),
+            "eos_token_id": token("<|im_end|>"),
+            "pad_token_id": token("<|endoftext|>"),
+        },
+        vision_config={
+            "depth": _VISION_DEPTH,
+            "hidden_size": _VISION_WIDTH,
+            "intermediate_size": 2 * _VISION_WIDTH,
+            "num_heads": 4,
+            "patch_size": 14,
+            "spatial_merge_size": 2,
+            "window_size": 56,
+            "out_hidden_size": _HIDDEN,
+            "fullatt_block_indexes": [_VISION_DEPTH - 1],
+        },
+        image_token_id=token("<|image_pad|>"),
+        video_token_id=token("<|video_pad|>"),
+        vision_start_token_id=token("<|vision_start|>"),
+        vision_end_token_id=token("<|vision_end|>"),
+        tie_word_embeddings=False,
+    )
