@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from PIL import Image
 from vllm import LLM, SamplingParams
 from vllm.config import WeightTransferConfig
@@ -13,14 +14,16 @@ from workers.multimodal.media import load_image
 from workers.rollout.spec import EngineSpec
 from workers.types import Completion, GenerationRequest, MediaRef
 from workers.weight_sync import vllm_engine
-from workers.weight_sync.manifest import NameLedger, SyncError, SyncReceipt, WeightManifest
+from workers.weight_sync.manifest import NameLedger, SyncReceipt, WeightManifest
 
 _BAN = -100.0
 _IMAGE_CACHE_ITEMS = 1024
+_CPU_BATCHED_TOKENS = 8192
+_CPU_BATCHED_TOKENS_LIMIT = 65536
 
 
 class VllmEngine:
-    """A vLLM engine that starts with dummy weights and receives the policy's through weight transfer."""
+    """A vLLM engine whose weights are replaced through vLLM's own weight transfer."""
 
     def __init__(self, name: str, spec: EngineSpec) -> None:
         vllm_engine.register()
@@ -32,7 +35,6 @@ class VllmEngine:
         self._images: OrderedDict[str, Image.Image] = OrderedDict()
         self._llm = LLM(
             model=spec.model.path,
-            load_format="dummy",
             dtype={"torch.float32": "float32", "torch.bfloat16": "bfloat16"}[str(spec.model.torch_dtype)],
             trust_remote_code=spec.model.trust_remote_code,
             tensor_parallel_size=spec.tensor_parallel_size,
@@ -42,6 +44,7 @@ class VllmEngine:
             limit_mm_per_prompt={"image": spec.max_images_per_prompt},
             enforce_eager=True,
             seed=spec.seed,
+            **_scheduling(spec),
             weight_transfer_config=WeightTransferConfig(backend=vllm_engine.BACKEND),
         )
         self._llm.init_weight_transfer_engine({"init_info": {}})
@@ -69,18 +72,16 @@ class VllmEngine:
 
     def load_weights(self, manifest: WeightManifest) -> SyncReceipt:
         """Load published weights, then drop every cache that was computed with the old ones."""
-        first = self._policy_version < 0
-        before = self.checksums() if first else {}
         self._ledger.check(manifest)
         self._llm.start_weight_update()
-        self._llm.update_weights({"update_info": {"paths": list(manifest.paths), "digest": manifest.digest}})
+        update = {"paths": list(manifest.paths), "digest": manifest.digest, "full": manifest.full}
+        self._llm.update_weights({"update_info": update})
         self._llm.finish_weight_update()
         self.reset_caches()
-        after = self.checksums()
-        if first:
-            _require_all_received(before, after)
         self._policy_version = manifest.policy_version
-        return SyncReceipt(engine=self.name, policy_version=manifest.policy_version, engine_checksums=after)
+        return SyncReceipt(
+            engine=self.name, policy_version=manifest.policy_version, engine_checksums=self.checksums()
+        )
 
     def reset_caches(self) -> None:
         """Forget encoded images, processed media and prefixes; vLLM does none of it by itself on an update."""
@@ -135,8 +136,12 @@ class VllmEngine:
         return self._images[ref.sha256]
 
 
-def _require_all_received(before: dict[str, str], after: dict[str, str]) -> None:
-    """The engine started from dummy weights, so a tensor that the first transfer left unchanged was never sent."""
-    untouched = sorted(name for name, digest in before.items() if after.get(name) == digest)
-    if untouched:
-        raise SyncError(f"{len(untouched)} engine tensors were not received in the first sync: {', '.join(untouched[:5])}")
+def _scheduling(spec: EngineSpec) -> dict[str, Any]:
+    """On a CPU every prompt must be prefilled in one piece.
+
+    vLLM rewinds a seeded request's generator after a partial prefill, which torch's CPU generator cannot do.
+    """
+    if torch.cuda.is_available():
+        return {}
+    batched = min(max(_CPU_BATCHED_TOKENS, spec.max_num_seqs * spec.max_model_len), _CPU_BATCHED_TOKENS_LIMIT)
+    return {"enable_chunked_prefill": False, "max_num_batched_tokens": max(batched, spec.max_model_len)}

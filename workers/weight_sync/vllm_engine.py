@@ -28,6 +28,8 @@ class SharedMemoryUpdateInfo(WeightTransferUpdateInfo):
     paths: list[str]
     digest: str
     """Combined digest the trainer announced."""
+    full: bool
+    """Every parameter of the model must be among the tensors."""
 
 
 class SharedMemoryEngine(WeightTransferEngine[SharedMemoryInitInfo, SharedMemoryUpdateInfo]):
@@ -47,12 +49,16 @@ class SharedMemoryEngine(WeightTransferEngine[SharedMemoryInitInfo, SharedMemory
         """Check the files against the announced digest, then load them.
 
         Raises:
-            SyncError: a tensor is missing, extra or different.
+            SyncError: a tensor is missing, extra or different, or a full transfer left an engine parameter unset.
         """
         found = combined_digest({name: tensor_digest(tensor) for name, tensor in read(update_info.paths)})
         if found != update_info.digest:
             raise SyncError(f"weights in shared memory have digest {found[:12]}, announced was {update_info.digest[:12]}")
-        self.model.load_weights(read(update_info.paths))
+        expected = {name for name, _ in self.model.named_parameters()}
+        loaded = self.model.load_weights(read(update_info.paths))
+        unset = sorted(expected - set(loaded)) if update_info.full else []
+        if unset:
+            raise SyncError(f"{len(unset)} engine parameters were not received: {', '.join(unset[:5])}")
 
     def finish_weight_update(self) -> None:
         """Re-pack the kernels' weights."""
