@@ -1,6 +1,5 @@
 """The advantage filter of StableReinforce: extreme standardised advantages are set to zero."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,7 +35,8 @@ def filter_advantages(
     Args:
         z: Standardised advantages.
         raw_mean: Mean return before standardising; read by ``r1_released`` only.
-    Source: R1-Reward eq. 6, https://arxiv.org/abs/2505.02835; yfzhang114/r1_reward replay_buffer.py:265-275
+    Source: R1-Reward, "Advantage Filter", https://arxiv.org/abs/2505.02835;
+        its release yfzhang114/r1_reward, replay_buffer.py:265-275
     """
     if rule == "none":
         kept = torch.ones_like(mask)
@@ -56,18 +56,3 @@ def filter_advantages(
 def _share(part: Tensor, whole: Tensor) -> float:
     total = int(whole.sum())
     return int(part.sum()) / total if total else 0.0
-
-
-def released_threshold(right: float, wrong: float) -> float:
-    """Batch accuracy above which ``r1_released`` zeroes every wrong answer, for two-valued rewards.
-
-    Solves z_wrong = μ − 3 with z_wrong = −√(p/(1−p)) and μ = p·right + (1−p)·wrong, by bisection.
-    """
-    low, high = 0.0, 1.0 - 1e-12
-    for _ in range(80):
-        p = 0.5 * (low + high)
-        if -math.sqrt(p / (1 - p)) < p * right + (1 - p) * wrong - _SIGMAS:
-            high = p
-        else:
-            low = p
-    return high

@@ -28,10 +28,20 @@ class Moments:
 
 
 def token_moments(values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Moments:
-    """Moments over the masked tokens of one shard, in float64."""
+    """Moments over the masked tokens of one shard, in float64.
+
+    Raises:
+        ValueError: a counted value is not finite. The released code turns one such value into a rollout of zeros.
+    """
     chosen = values[mask].double()
     if chosen.numel() == 0:
         return Moments(0.0, 0.0, 0.0)
+    finite = torch.isfinite(values) | ~mask
+    if not bool(finite.all()):
+        row, slot = (~finite).nonzero()[0].tolist()
+        raise ValueError(
+            f"return of row {row}, token {slot} is {values[row, slot].item()}: it must be finite, or masked out"
+        )
     mean = chosen.mean()
     return Moments(float(chosen.numel()), mean.item(), (chosen - mean).square().sum().item())
 
@@ -52,10 +62,10 @@ def combine_moments(shards: Sequence[Moments]) -> Moments:
 def whiten(values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], moments: Moments) -> Float[Tensor, "B T"]:
     """Standardise by moments of the *whole* rollout: z = (G − μ) / √max(σ², 1e-8), zero outside the mask.
 
-    Every token counts once, so long responses weigh more. The released code adds 1e-8 to z; here a batch of equal
-    returns gives exactly 0.
+    Moments of shards combine to those of the whole, so the number of ranks cannot change z. Every token counts
+    once, so long responses weigh more. The released code adds 1e-8 to z; here equal returns give exactly 0.
 
-    Source: R1-Reward section 4.2, https://arxiv.org/abs/2505.02835
+    Source: R1-Reward, Algorithm 1, https://arxiv.org/abs/2505.02835
     """
     scale = max(moments.variance, _MIN_VARIANCE) ** -0.5
     return keep((values - moments.mean) * scale, mask)
@@ -82,7 +92,5 @@ def group_advantages(
             continue
         rewards = scores[members]
         centred = rewards - rewards.mean()
-        advantages[members] = (
-            centred / (rewards.std() + 1e-4) if baseline == "grpo" else centred * count / (count - 1)
-        )
+        advantages[members] = centred / (rewards.std() + 1e-4) if baseline == "grpo" else centred * count / (count - 1)
     return advantages

@@ -5,7 +5,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def token_logprobs(logits: Float[Tensor, "N V"], ids: Int[Tensor, " N"]) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
+def token_logprobs(
+    logits: Float[Tensor, "N V"], ids: Int[Tensor, " N"]
+) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
     """Return ``(logprobs, entropy)`` of ``ids`` under ``logits``, in nats, computed in at least float32.
 
     Only the log-probs carry gradient; entropy is a metric.

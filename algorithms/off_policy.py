@@ -15,6 +15,8 @@ class Mismatch:
 
     abs_mean: float
     abs_max: float
+    num_nonfinite: int
+    """Tokens whose engine log-prob was not finite: left out of both numbers, and dropped by the weights."""
 
 
 def truncated_is_weights(
@@ -24,7 +26,7 @@ def truncated_is_weights(
     *,
     cap: float,
 ) -> Float[Tensor, "B T"]:
-    """min(π_trainer / π_engine, cap) per token, detached; 0 outside the mask and where the engine's value is not finite.
+    """min(π_trainer / π_engine, cap) per token, detached; 0 outside the mask and where the engine's is not finite.
 
     Raises:
         ValueError: cap not above 0.
@@ -40,8 +42,10 @@ def truncated_is_weights(
 def logprob_mismatch(
     old_logprobs: Float[Tensor, "B T"], rollout_logprobs: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]
 ) -> Mismatch:
-    """Mean and largest absolute gap over the mask; 0 for an empty mask."""
-    if not bool(mask.any()):
-        return Mismatch(0.0, 0.0)
-    gap = (old_logprobs - rollout_logprobs)[mask].abs()
-    return Mismatch(gap.mean().item(), gap.max().item())
+    """Mean and largest absolute gap over the masked tokens the engine scored; 0 where there is none."""
+    usable = mask & torch.isfinite(rollout_logprobs)
+    num_nonfinite = int(mask.sum() - usable.sum())
+    if not bool(usable.any()):
+        return Mismatch(0.0, 0.0, num_nonfinite)
+    gap = (old_logprobs - rollout_logprobs)[usable].abs()
+    return Mismatch(gap.mean().item(), gap.max().item(), num_nonfinite)

@@ -20,6 +20,8 @@ class PolicyLoss:
     """bool ``[B, T]``: the log-ratio was outside the Pre-CLIP bounds; such a token has no gradient."""
     clip_hit: Tensor
     """bool ``[B, T]``: the clipped term of PPO was the active one."""
+    ratio: Tensor
+    """``[B, T]``, detached: π / π_old as the loss used it, so after Pre-CLIP; 1 outside the mask."""
 
 
 def pre_clip(
@@ -68,7 +70,10 @@ def ppo_clip_loss_map(
     plain = ratio * kept
     clipped = ratio.clamp(1.0 - clip_low, 1.0 + clip_high) * kept
     return PolicyLoss(
-        loss=keep(-torch.minimum(plain, clipped), mask), preclip_hit=hit & mask, clip_hit=(clipped < plain) & mask
+        loss=keep(-torch.minimum(plain, clipped), mask),
+        preclip_hit=hit & mask,
+        clip_hit=(clipped < plain) & mask,
+        ratio=ratio.detach(),
     )
 
 

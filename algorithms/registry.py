@@ -5,6 +5,7 @@ from typing import Literal
 
 from algorithms.advantage_filter import AdvantageFilter
 from algorithms.aggregation import Aggregation
+from algorithms.kl import KlEstimator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,8 +15,22 @@ class AlgorithmSpec:
     advantage: Literal["whitened_return", "grpo", "rloo"]
     adv_filter: AdvantageFilter
     preclip_min: float | None
+    """Lower Pre-CLIP bound on the ratio; None in both bounds switches Pre-CLIP off."""
     preclip_max: float | None
     aggregation: Aggregation
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    kl_estimator: KlEstimator = "k1"
+    """Estimator of the KL term that shapes the rewards."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """Where the paper of StableReinforce and its released code disagree."""
+
+    adv_filter: AdvantageFilter
+    kl_coef: float
+    learning_rate: float
 
 
 ALGORITHMS: dict[str, AlgorithmSpec] = {
@@ -41,3 +56,9 @@ ALGORITHMS: dict[str, AlgorithmSpec] = {
         advantage="rloo", adv_filter="none", preclip_min=None, preclip_max=None, aggregation="token-mean"
     ),
 }
+
+PROFILES: dict[str, Profile] = {
+    "paper": Profile(adv_filter="sigma3", kl_coef=0.0, learning_rate=1e-6),
+    "r1_released": Profile(adv_filter="r1_released", kl_coef=1e-3, learning_rate=3e-7),
+}
+"""Profiles of ``stable_reinforce``; ``paper`` is the default."""

@@ -21,7 +21,10 @@ def place_terminal_reward(
 
     Args:
         scores: Reward of each rollout.
+        kl: Nats per token; nothing outside the mask reaches the rewards.
+        kl_coef: Nonnegative; a negative one counts as 0, as in the released code.
         reward_clip: Scores are clamped to ±this; None leaves them.
+    Source: Ziegler et al. 2019, eq. 2, https://arxiv.org/abs/1909.08593
     """
     clipped = scores if reward_clip is None else scores.clamp(-reward_clip, reward_clip)
     positions = torch.arange(action_mask.shape[1], device=action_mask.device)

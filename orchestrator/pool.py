@@ -1,7 +1,6 @@
 """The live worker pool: actors on their placement groups, addressed by role. The only module that creates actors."""
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +10,14 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.batching import plan_microbatches
-from orchestrator.errors import GuardStop
 from orchestrator.placement import PlacementPlan, WorkerPlacement
 from orchestrator.waits import get
 from workers.policy import PolicySpec, PolicyWorker
 from workers.reference import ReferenceWorker
 from workers.rollout.spec import EngineSpec
 from workers.rollout.worker import RolloutWorker
-from workers.types import Completion, GenerationRequest, Sequence as TokenSequence
+from workers.types import Completion, GenerationRequest
+from workers.types import Sequence as TokenSequence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +36,7 @@ class WorkerPool:
     """Policy ranks, rollout engines and reference workers of one run."""
 
     def __init__(self, plan: PlacementPlan, spec: PoolSpec) -> None:
-        self._plan, self._spec = plan, spec
+        self.plan, self._spec = plan, spec
         self._groups: dict[str, PlacementGroup] = {}
         self.engines: list[Any] = []
         self.policy: list[Any] = []
@@ -49,13 +48,13 @@ class WorkerPool:
 
     def start_engines(self) -> None:
         """Start every rollout engine; returns before they are up, calls queue behind construction."""
-        self.engines = [self._start_engine(i) for i in range(len(self._plan.workers_of("rollout")))]
+        self.engines = [self._start_engine(i) for i in range(len(self.plan.workers_of("rollout")))]
 
     def start_policy(self, spec: PolicySpec) -> None:
         """Start the policy ranks on ``spec``, replacing any that run."""
         for actor in self.policy:
             ray.kill(actor)
-        places = self._plan.workers_of("policy")
+        places = self.plan.workers_of("policy")
         actor_class = ray.remote(PolicyWorker)
         self.policy = [
             self._place(actor_class, place).remote(
@@ -73,7 +72,7 @@ class WorkerPool:
         actor_class = ray.remote(ReferenceWorker)
         self.reference = [
             self._place(actor_class, place).remote(spec=self._spec.policy.model, num_threads=self._spec.num_threads)
-            for place in self._plan.workers_of("reference")
+            for place in self.plan.workers_of("reference")
         ]
 
     def replace_engine(self, index: int) -> None:
@@ -98,6 +97,10 @@ class WorkerPool:
     def reference_score(self, sequences: Sequence[TokenSequence], *, deadline_s: float) -> list[np.ndarray]:
         """Log-probs under the reference, in the order given."""
         return self._score("reference", self.reference, sequences, deadline_s)
+
+    def reset_engine_caches(self, *, deadline_s: float) -> None:
+        """Make every engine forget prefixes and encoded images, so that a step never depends on what came before."""
+        get([e.reset_caches.remote() for e in self.engines], name="rollout: caches", deadline_s=deadline_s)
 
     def rss_gib(self) -> dict[str, float]:
         """Resident memory by role, GiB; the largest of its workers."""
@@ -138,7 +141,7 @@ class WorkerPool:
         return [row for row in scored if row is not None]
 
     def _start_engine(self, index: int) -> Any:
-        place = self._plan.workers_of("rollout")[index]
+        place = self.plan.workers_of("rollout")[index]
         return self._place(ray.remote(RolloutWorker), place).remote(
             name=f"engine-{index}",
             engine=self._spec.engine_kind,

@@ -1,10 +1,10 @@
 """A weight sync is verified or it did not happen.
 
-    publish ─► every engine loads, checks names and digests, resets its caches
-            ─► engines hold the same tensors as each other
-            ─► each engine answers probe prompts (with images it has already seen); the trainer scores the same ids;
-               the log-probs must agree
-    an engine that fails any of these is re-synced once with all weights, then replaced, then the run stops
+publish ─► every engine loads, checks names and digests, resets its caches
+        ─► engines hold the same tensors as each other
+        ─► each engine answers probe prompts (with images it has already seen); the trainer scores the same ids;
+           the log-probs must agree
+an engine that fails any of these is re-synced once with all weights, then replaced, then the run stops
 """
 
 import time
@@ -105,7 +105,9 @@ class WeightSync:
         for index in sorted(set(receipts) - set(faults)):
             engine_gap = self._probe_gap(index, manifest.policy_version, probe)
             if not engine_gap <= self._tolerance:
-                faults[index] = f"probe log-probs differ from the trainer's by {engine_gap:.3g} (limit {self._tolerance:g})"
+                faults[index] = (
+                    f"probe log-probs differ from the trainer's by {engine_gap:.3g} (limit {self._tolerance:g})"
+                )
             gap = max(gap, engine_gap)
         return faults, gap
 
@@ -149,5 +151,3 @@ def disagreeing(receipts: dict[int, SyncReceipt]) -> dict[int, str]:
 
 def _reason(error: Exception) -> str:
     return str(error).strip().splitlines()[-1]
-
-

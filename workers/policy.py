@@ -121,7 +121,9 @@ class PolicyWorker(WorkerBase):
     def publish(self, *, run_id: str, policy_version: int, full: bool) -> WeightManifest | None:
         """Write the weights for the engines; rank 0 returns the manifest, the others only help gathering."""
         parameters = (
-            (name, tensor.to(self._spec.model.torch_dtype)) for name, tensor, trainable in self._named() if full or trainable
+            (name, tensor.to(self._spec.model.torch_dtype))
+            for name, tensor, trainable in self._named()
+            if full or trainable
         )
         if self._rank > 0:
             for _ in parameters:

@@ -32,6 +32,10 @@ class RolloutEngine(Protocol):
         """
         ...
 
+    def reset_caches(self) -> None:
+        """Forget everything computed so far: prefixes, processed and encoded media."""
+        ...
+
     def checksums(self) -> dict[str, str]:
         """SHA-256 of every tensor in the engine's own layout."""
         ...

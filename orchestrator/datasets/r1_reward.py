@@ -142,7 +142,9 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
         try:
             elements = json.loads(text)
         except json.JSONDecodeError as error:
-            raise RefusedInput(f"data.path {str(path)!r} is not valid JSON: {error.msg} at line {error.lineno}") from error
+            raise RefusedInput(
+                f"data.path {str(path)!r} is not valid JSON: {error.msg} at line {error.lineno}"
+            ) from error
         yield from enumerate(elements, start=1)
         return
     for number, line in enumerate(text.splitlines(), start=1):

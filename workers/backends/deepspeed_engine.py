@@ -117,7 +117,9 @@ class DeepSpeedEngine:
         for index, master in enumerate(masters):
             source = tensors[f"{index}.master"]
             if source.shape != master.shape:
-                raise ValueError(f"optimizer partition {index}: saved {tuple(source.shape)}, here {tuple(master.shape)}")
+                raise ValueError(
+                    f"optimizer partition {index}: saved {tuple(source.shape)}, here {tuple(master.shape)}"
+                )
             with torch.no_grad():
                 master.copy_(source)
             moments = {k.split(".", 1)[1]: v for k, v in tensors.items() if k.startswith(f"{index}.")}

@@ -40,7 +40,9 @@ class PromptEncoder:
         engine_ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         found = engine_ids.count(self.image_token_id)
         if found != len(prompt.media):
-            raise ValueError(f"prompt {prompt.uid}: {len(prompt.media)} images but {found} image placeholders in its text")
+            raise ValueError(
+                f"prompt {prompt.uid}: {len(prompt.media)} images but {found} image placeholders in its text"
+            )
         counts = self._placeholder_counts([(m.height, m.width) for m in prompt.media])
         return EncodedPrompt(
             uid=prompt.uid,
@@ -76,4 +78,3 @@ def expand_placeholders(ids: Sequence[int], placeholder: int, counts: Sequence[i
     for token in ids:
         expanded.extend([token] * next(remaining) if token == placeholder else [token])
     return expanded
-

@@ -73,9 +73,10 @@ class TransformersEngine:
             for name, tensor in weights.items():
                 self._parameters[name].copy_(tensor)
         self._policy_version = manifest.policy_version
-        return SyncReceipt(
-            engine=self.name, policy_version=manifest.policy_version, engine_checksums=self.checksums()
-        )
+        return SyncReceipt(engine=self.name, policy_version=manifest.policy_version, engine_checksums=self.checksums())
+
+    def reset_caches(self) -> None:
+        """Nothing is kept between batches but processed pixels, which no weight has touched."""
 
     def checksums(self) -> dict[str, str]:
         """SHA-256 of every parameter."""

@@ -79,9 +79,7 @@ class VllmEngine:
         self._llm.finish_weight_update()
         self.reset_caches()
         self._policy_version = manifest.policy_version
-        return SyncReceipt(
-            engine=self.name, policy_version=manifest.policy_version, engine_checksums=self.checksums()
-        )
+        return SyncReceipt(engine=self.name, policy_version=manifest.policy_version, engine_checksums=self.checksums())
 
     def reset_caches(self) -> None:
         """Forget encoded images, processed media and prefixes; vLLM does none of it by itself on an update."""
@@ -103,7 +101,7 @@ class VllmEngine:
             max_tokens=request.max_new_tokens,
             seed=request.seed,
             logprobs=0,
-            logit_bias={token: _BAN for token in self._spec.banned_token_ids},
+            logit_bias=dict.fromkeys(self._spec.banned_token_ids, _BAN),
             stop_token_ids=list(self._spec.stop_token_ids),
             detokenize=False,
         )

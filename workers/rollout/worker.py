@@ -13,7 +13,9 @@ from workers.weight_sync.manifest import SyncReceipt, WeightManifest
 class RolloutWorker(WorkerBase):
     """One engine in one process."""
 
-    def __init__(self, *, name: str, engine: Literal["vllm", "transformers"], spec: EngineSpec, num_threads: int) -> None:
+    def __init__(
+        self, *, name: str, engine: Literal["vllm", "transformers"], spec: EngineSpec, num_threads: int
+    ) -> None:
         super().__init__(num_threads=num_threads)
         self._engine = build_engine(name, engine, spec)
 
@@ -28,6 +30,10 @@ class RolloutWorker(WorkerBase):
     def load_weights(self, manifest: WeightManifest) -> SyncReceipt:
         """Take over published weights."""
         return self._engine.load_weights(manifest)
+
+    def reset_caches(self) -> None:
+        """Forget everything computed with earlier weights or prompts."""
+        self._engine.reset_caches()
 
 
 def build_engine(name: str, engine: Literal["vllm", "transformers"], spec: EngineSpec) -> RolloutEngine:

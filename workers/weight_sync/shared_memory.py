@@ -34,7 +34,9 @@ def clear_exchange(run_id: str) -> None:
     folder.rmdir()
 
 
-def publish(parameters: Iterable[tuple[str, Tensor]], *, run_id: str, policy_version: int, full: bool) -> WeightManifest:
+def publish(
+    parameters: Iterable[tuple[str, Tensor]], *, run_id: str, policy_version: int, full: bool
+) -> WeightManifest:
     """Write ``parameters`` (checkpoint names) for the engines and return the manifest.
 
     Earlier versions of the run are removed first: engines copy on load and keep no mapping.

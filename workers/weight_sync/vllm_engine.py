@@ -53,7 +53,9 @@ class SharedMemoryEngine(WeightTransferEngine[SharedMemoryInitInfo, SharedMemory
         """
         found = combined_digest({name: tensor_digest(tensor) for name, tensor in read(update_info.paths)})
         if found != update_info.digest:
-            raise SyncError(f"weights in shared memory have digest {found[:12]}, announced was {update_info.digest[:12]}")
+            raise SyncError(
+                f"weights in shared memory have digest {found[:12]}, announced was {update_info.digest[:12]}"
+            )
         expected = {name for name, _ in self.model.named_parameters()}
         loaded = self.model.load_weights(read(update_info.paths))
         unset = sorted(expected - set(loaded)) if update_info.full else []

@@ -1,0 +1,169 @@
+"""Who works on what: micro-batches of a step, the order of prompts, the seed of a sample. Pure and deterministic.
+
+A micro-batch is padded to its longest sequence, so its cost is longest length x number of sequences. Every rank gets
+the same number of micro-batches and none is empty: under ZeRO-3 each forward is a collective of all ranks.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+from orchestrator.errors import RefusedInput
+
+_SEED_BITS = 63
+
+
+def plan_microbatches(lengths: Sequence[int], *, num_ranks: int, token_budget: int) -> list[list[list[int]]]:
+    """Split samples into micro-batches, as few as the budget allows, and deal them out to ranks.
+
+    Sorted by length, an optimal split is made of neighbours. The i-th micro-batches of all ranks have similar cost, as
+    the ranks wait for each other after each one.
+
+    Args:
+        lengths: Tokens of each sample.
+        token_budget: Largest cost of one micro-batch, tokens with padding.
+    Returns:
+        For each rank its micro-batches, longest first, each a list of indices into ``lengths``.
+    Raises:
+        RefusedInput: a sample above the budget, fewer samples than ranks, or samples too long to be shared equally.
+            The last cannot happen when the number of samples is a multiple of ``num_ranks``.
+    """
+    for index, length in enumerate(lengths):
+        if length > token_budget:
+            raise RefusedInput(
+                f"sample {index} has {length} tokens, more than policy.tokens_per_microbatch = {token_budget}"
+            )
+    if len(lengths) < num_ranks:
+        raise RefusedInput(f"{len(lengths)} samples cannot be shared by {num_ranks} ranks: each needs at least one")
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    fewest = len(_fill(order, lengths, token_budget))
+    num_batches = -(-fewest // num_ranks) * num_ranks
+    if num_batches > len(lengths):
+        raise RefusedInput(
+            f"{len(lengths)} samples make at least {fewest} micro-batches of policy.tokens_per_microbatch = "
+            f"{token_budget} tokens, which {num_ranks} ranks cannot share equally"
+        )
+    return _deal(_split(order, lengths, num_batches, token_budget), lengths, num_ranks)
+
+
+def sample_seed(run_seed: int, uid: str, sample_index: int, policy_version: int) -> int:
+    """Seed of one sample, 63 bits: the same for the same four arguments, on any machine."""
+    return _digest("sample", run_seed, uid, sample_index, policy_version) >> (256 - _SEED_BITS)
+
+
+def shuffled_order(num_prompts: int, *, seed: int, epoch: int) -> list[int]:
+    """The order of one epoch: indices sorted by their hash, so no library's generator can change it."""
+    return sorted(range(num_prompts), key=lambda index: _digest("order", seed, epoch, index))
+
+
+@dataclass(frozen=True, slots=True)
+class PromptPick:
+    """One prompt of a batch."""
+
+    index: int
+    """Position in the data set."""
+    repeat: int
+    """Times the prompt is already in this batch: above 0 when it spans epochs. Tells the samples' names apart."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptCursor:
+    """Where the run stands in its data; a checkpoint keeps it."""
+
+    num_prompts: int
+    seed: int
+    epoch: int = 0
+    position: int = 0
+    """Prompts of this epoch already taken."""
+
+    def __post_init__(self) -> None:
+        if self.num_prompts < 1 or not 0 <= self.position < self.num_prompts:
+            raise ValueError(f"position = {self.position} must be in [0, num_prompts = {self.num_prompts})")
+
+    def take(self, count: int) -> tuple[list[PromptPick], Self]:
+        """The next ``count`` prompts, running on into the next epochs, and the cursor behind them.
+
+        Every epoch takes each prompt once.
+        """
+        picks: list[PromptPick] = []
+        seen: dict[int, int] = {}
+        epoch, position = self.epoch, self.position
+        while len(picks) < count:
+            taken = shuffled_order(self.num_prompts, seed=self.seed, epoch=epoch)[position:][: count - len(picks)]
+            for index in taken:
+                picks.append(PromptPick(index, seen.get(index, 0)))
+                seen[index] = seen.get(index, 0) + 1
+            position += len(taken)
+            if position == self.num_prompts:
+                epoch, position = epoch + 1, 0
+        return picks, replace(self, epoch=epoch, position=position)
+
+    def to_json(self) -> dict[str, int]:
+        """Plain numbers for a checkpoint."""
+        return {
+            "num_prompts": self.num_prompts,
+            "seed": self.seed,
+            "epoch": self.epoch,
+            "position": self.position,
+        }
+
+    @classmethod
+    def from_json(cls, state: Mapping[str, int]) -> Self:
+        """Read back what ``to_json`` wrote."""
+        return cls(
+            num_prompts=state["num_prompts"],
+            seed=state["seed"],
+            epoch=state["epoch"],
+            position=state["position"],
+        )
+
+
+def _fill(order: Sequence[int], lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Neighbours filled up to a cost of ``capacity``: for samples sorted longest first, the fewest batches possible."""
+    batches: list[list[int]] = []
+    for index in order:
+        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= capacity:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
+def _split(order: list[int], lengths: Sequence[int], num_batches: int, token_budget: int) -> list[list[int]]:
+    """Exactly ``num_batches`` micro-batches whose largest cost is as small as can be."""
+    low, high = lengths[order[0]], token_budget
+    while low < high:
+        middle = (low + high) // 2
+        if len(_fill(order, lengths, middle)) <= num_batches:
+            high = middle
+        else:
+            low = middle + 1
+    batches = _fill(order, lengths, low)
+    while len(batches) < num_batches:
+        widest = max((b for b in batches if len(b) > 1), key=lambda b: (_cost(b, lengths), -b[0]))
+        at, half = batches.index(widest), len(widest) // 2
+        batches[at : at + 1] = [widest[:half], widest[half:]]
+    return batches
+
+
+def _deal(batches: list[list[int]], lengths: Sequence[int], num_ranks: int) -> list[list[list[int]]]:
+    """Round by round, similar costs side by side, the costliest to the rank with the least so far."""
+    plan: list[list[list[int]]] = [[] for _ in range(num_ranks)]
+    load = [0] * num_ranks
+    by_cost = sorted(batches, key=lambda b: (-_cost(b, lengths), b[0]))
+    for start in range(0, len(by_cost), num_ranks):
+        lightest_first = sorted(range(num_ranks), key=lambda rank: (load[rank], rank))
+        for rank, batch in zip(lightest_first, by_cost[start : start + num_ranks], strict=True):
+            plan[rank].append(batch)
+            load[rank] += _cost(batch, lengths)
+    return plan
+
+
+def _cost(batch: Sequence[int], lengths: Sequence[int]) -> int:
+    return max(lengths[i] for i in batch) * len(batch)
+
+
+def _digest(*parts: int | str) -> int:
+    # repr keeps the parts apart: a uid with a separator in it cannot collide with another key.
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest())

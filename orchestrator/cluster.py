@@ -1,0 +1,64 @@
+"""The machines a run may use, as placement sees them."""
+
+import math
+import tomllib
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from orchestrator.config.refusal import refusal
+from orchestrator.errors import RefusedInput
+
+GIB = 2**30
+
+
+class NodeResources(BaseModel):
+    """What one machine offers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    name: str = Field(min_length=1)
+    cpus: float = Field(ge=0)
+    gpus: int = Field(default=0, ge=0)
+    memory_gib: float | None = Field(default=None, gt=0)
+    """None = not stated, so not checked."""
+
+    def offer(self) -> dict[str, float]:
+        """Amounts under Ray's names, memory in bytes; infinite where it is not stated."""
+        memory = math.inf if self.memory_gib is None else self.memory_gib * GIB
+        return {"GPU": float(self.gpus), "CPU": self.cpus, "memory": memory}
+
+
+class ClusterResources(BaseModel):
+    """The machines a run may use."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    nodes: tuple[NodeResources, ...] = Field(strict=False)
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        if not self.nodes:
+            raise ValueError("nodes = []: a cluster needs at least one node")
+        names = [node.name for node in self.nodes]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"nodes.name = {name!r} is used {names.count(name)} times: every node needs its own")
+        return self
+
+
+def load_cluster_file(path: str) -> ClusterResources:
+    """Read a cluster from TOML: one ``[[nodes]]`` table a machine with ``name``, ``cpus``, ``gpus``, ``memory_gib``.
+
+    Raises:
+        RefusedInput: the file is missing, is not TOML, or has a wrong key or value.
+    """
+    try:
+        return ClusterResources.model_validate(tomllib.loads(Path(path).read_text(encoding="utf-8")))
+    except OSError as error:
+        raise RefusedInput(f"placement.cluster = {path!r}: {error.strerror}") from error
+    except ValidationError as error:
+        raise RefusedInput(f"placement.cluster = {path!r}: {refusal(error)}") from error
+    except ValueError as error:  # broken TOML, or bytes that are not UTF-8
+        raise RefusedInput(f"placement.cluster = {path!r} is not valid TOML: {error}") from error

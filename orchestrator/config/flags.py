@@ -1,0 +1,107 @@
+"""Dotted flags: ``--section.key value`` into typed values, and the few flags that are no option."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import NoneType
+from typing import Annotated, Any, get_args, get_origin
+
+from orchestrator.config.options import options, unknown_option
+from orchestrator.errors import RefusedInput
+
+
+@dataclass(slots=True)
+class Flags:
+    """A parsed command line."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    """Typed values by dotted name; the last of a repeated flag counts."""
+    config_files: list[str] = field(default_factory=list)
+    """In the order given."""
+    dry_run: bool = False
+    help: bool = False
+
+
+def parse_flags(argv: Sequence[str]) -> Flags:
+    """Read a command line.
+
+    A text that does not fit its option's type stays a string, which the schema then refuses with the type it expects.
+
+    Raises:
+        RefusedInput: an unknown flag, a missing value or too many values.
+    """
+    known = options()
+    flags = Flags()
+    for name, texts in _groups(argv):
+        if name in ("help", "h"):
+            flags.help = True
+        elif name == "dry_run":
+            if texts:
+                raise RefusedInput(f"--dry-run takes no value, got {' '.join(texts)!r}")
+            flags.dry_run = True
+        elif name == "config":
+            flags.config_files += _some(name, texts)
+        elif name in known:
+            flags.values[name] = _value(name, known[name], _some(name, texts))
+        else:
+            raise unknown_option(name, written=f"flag --{name}")
+    return flags
+
+
+def _groups(argv: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Each flag with the words that follow it."""
+    groups: list[tuple[str, list[str]]] = []
+    for word in argv:
+        if word.startswith("--") or word == "-h":
+            name, equals, text = word.lstrip("-").partition("=")
+            groups.append((name.replace("-", "_"), [text] if equals else []))
+        elif groups:
+            groups[-1][1].append(word)
+        else:
+            raise RefusedInput(f"unexpected argument {word!r}: every value follows its --flag")
+    return groups
+
+
+def _some(name: str, texts: list[str]) -> list[str]:
+    if not texts:
+        raise RefusedInput(f"--{name} needs a value")
+    return texts
+
+
+def _value(name: str, annotation: Any, texts: list[str]) -> Any:
+    kind = _kind(annotation)
+    if get_origin(kind) is tuple:
+        parse = _parser(get_args(kind)[0])
+        return [parse(word) for text in texts for word in re.split(r"[,\s]+", text) if word]
+    if len(texts) > 1:
+        raise RefusedInput(f"--{name} takes one value, got {' '.join(texts)!r}")
+    return _parser(kind)(texts[0])
+
+
+def _kind(annotation: Any) -> Any:
+    """The type without its bounds and without ``None``."""
+    if get_origin(annotation) is Annotated:
+        return _kind(get_args(annotation)[0])
+    if NoneType in get_args(annotation):
+        return _kind(next(member for member in get_args(annotation) if member is not NoneType))
+    return annotation
+
+
+def _parser(annotation: Any) -> Callable[[str], Any]:
+    """From a flag's text to what TOML would have given for this type."""
+    return {bool: _bool, int: _int, float: _float}.get(_kind(annotation), str)
+
+
+def _bool(text: str) -> bool | str:
+    return {"true": True, "false": False}.get(text.lower(), text)
+
+
+def _int(text: str) -> int | str:
+    return int(text) if re.fullmatch(r"[+-]?\d+", text) else text
+
+
+def _float(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -1,0 +1,33 @@
+"""The option list: dotted names and types, read off the schema."""
+
+import difflib
+from typing import Any
+
+from orchestrator.config.schema import TrainConfig
+from orchestrator.config.sections import Section
+from orchestrator.errors import RefusedInput
+
+
+def options() -> dict[str, Any]:
+    """Type annotation of every option by dotted name, in the schema's order."""
+    found: dict[str, Any] = {}
+    for name, field in TrainConfig.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, Section):
+            found.update({f"{name}.{key}": inner.annotation for key, inner in section.model_fields.items()})
+        else:
+            found[name] = section
+    return found
+
+
+def unknown_option(name: str, *, written: str) -> RefusedInput:
+    """The refusal of an option that does not exist, with the nearest one that does.
+
+    Args:
+        written: What the user wrote and where: ``flag --optimizer.lrr`` or ``key 'optimizer.lrr' in a.toml``.
+    """
+    known = list(options())
+    leaf = name.rpartition(".")[2]
+    nearest = [option for option in known if option.rpartition(".")[2] == leaf]
+    nearest = nearest or difflib.get_close_matches(name, known, n=1)
+    return RefusedInput(f"unknown {written}" + (f"; did you mean {' or '.join(nearest)}?" if nearest else ""))

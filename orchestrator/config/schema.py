@@ -1,0 +1,99 @@
+"""The whole configuration of a training run and the checks that span its sections."""
+
+from typing import Literal, Self
+
+from pydantic import model_validator
+
+from orchestrator.config.sections import (
+    AlgorithmSection,
+    DataSection,
+    ModelSection,
+    OptimizerSection,
+    PlacementSection,
+    PolicySection,
+    ReferenceSection,
+    RewardSection,
+    RolloutSection,
+    RunSection,
+    Section,
+    SyncSection,
+)
+
+AlgorithmName = Literal["stable_reinforce", "reinforce_pp", "sft"]
+
+
+class TrainConfig(Section):
+    """Everything one run is made of."""
+
+    algo: AlgorithmName
+    """Training algorithm."""
+    profile: Literal["paper", "r1_released"] = "paper"
+    """Defaults of the R1-Reward paper, or of its released code (other filter, KL 1e-3, learning rate 3e-7)."""
+    run: RunSection = RunSection()
+    model: ModelSection = ModelSection()
+    data: DataSection = DataSection()
+    rollout: RolloutSection = RolloutSection()
+    algorithm: AlgorithmSection = AlgorithmSection()
+    optimizer: OptimizerSection = OptimizerSection()
+    policy: PolicySection = PolicySection()
+    reference: ReferenceSection = ReferenceSection()
+    reward: RewardSection = RewardSection()
+    placement: PlacementSection = PlacementSection()
+    sync: SyncSection = SyncSection()
+
+    @property
+    def embedded_task(self) -> bool:
+        """True when the run trains on the embedded task, digits, instead of a file of the user's."""
+        return self.data.path is None
+
+    @property
+    def samples_per_step(self) -> int:
+        """Completions sampled in one step."""
+        return self.rollout.prompts_per_step * self.rollout.samples_per_prompt
+
+    @model_validator(mode="after")
+    def _check_batches(self) -> Self:
+        size, ranks = self.policy.train_batch_size, self.policy.num_ranks
+        if size % ranks:
+            raise ValueError(f"policy.train_batch_size = {size} is not a multiple of policy.num_ranks = {ranks}")
+        if self.algo != "sft" and self.samples_per_step % size:
+            prompts, samples = self.rollout.prompts_per_step, self.rollout.samples_per_prompt
+            raise ValueError(
+                "rollout.prompts_per_step * rollout.samples_per_prompt = "
+                f"{prompts} * {samples} = {self.samples_per_step} is not a multiple of "
+                f"policy.train_batch_size = {size}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_sources(self) -> Self:
+        data, reward = self.data, self.reward
+        if data.path is not None and self.model.path is None:
+            raise ValueError(f"model.path is not set, but data.path = {data.path!r} needs a model folder")
+        for name, value in (("media_root", data.media_root), ("eval_path", data.eval_path)):
+            if data.path is None and value is not None:
+                raise ValueError(f"data.path is not set, but data.{name} = {value!r} belongs to it")
+        if data.min_pixels is not None and data.min_pixels > data.max_pixels:
+            raise ValueError(f"data.min_pixels = {data.min_pixels} is above data.max_pixels = {data.max_pixels}")
+        if reward.judge == "openai" and reward.url is None:
+            for name, value in (("judge_url", reward.judge_url), ("judge_model", reward.judge_model)):
+                if value is None:
+                    raise ValueError(f"reward.{name} is not set, but reward.judge = 'openai' needs it")
+        return self
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> Self:
+        if set(self.model.freeze) == {"vision", "bridge", "language"}:
+            raise ValueError("model.freeze = vision, bridge, language leaves nothing to train")
+        if self.model.attention == "flash_attention_2" and self.model.dtype == "float32":
+            raise ValueError("model.attention = 'flash_attention_2' needs model.dtype = 'bfloat16', not 'float32'")
+        if self.policy.offload_optimizer and self.policy.zero_stage == 0:
+            raise ValueError("policy.offload_optimizer = true needs policy.zero_stage of at least 1, not 0")
+        # CUDA IPC hands over memory of one GPU; NCCL refuses two ranks on one GPU.
+        needed = {"ipc": "colocated", "nccl": "separate"}.get(self.sync.backend)
+        if needed is not None and self.placement.layout != needed:
+            raise ValueError(
+                f"sync.backend = {self.sync.backend!r} needs placement.layout = {needed!r}, "
+                f"not {self.placement.layout!r}"
+            )
+        return self

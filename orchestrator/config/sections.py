@@ -1,0 +1,231 @@
+"""The sections of a run's configuration. The docstring under a field is its help on the command line."""
+
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Text = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Seconds = Annotated[float, Field(gt=0.0)]
+
+NONE_WORD = "none"
+
+
+class Section(BaseModel):
+    """Frozen, closed and strictly typed; an optional field is unset by the word ``none``."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unset(cls, values: Any) -> Any:
+        # TOML has no null and a flag is a string, so both spell it as a word.
+        if not isinstance(values, dict):
+            return values
+        optional = {name for name, field in cls.model_fields.items() if NoneType in get_args(field.annotation)}
+        return {k: None if k in optional and v == NONE_WORD else v for k, v in values.items()}
+
+
+class RunSection(Section):
+    """The run as a whole."""
+
+    dir: Text = "runs/<algo>"
+    """Run folder; <algo> stands for the algorithm's name."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of everything random in the run."""
+    steps: Count = 1000
+    """Steps to train: one rollout and its updates, or one optimizer step for sft."""
+    resume: Literal["auto", "never", "must"] = "auto"
+    """Continue from the run folder's last checkpoint: if there is one, never, or refuse to start without one."""
+    checkpoint_every: Count = 25
+    """Steps between checkpoints."""
+    keep_checkpoints: Count = 2
+    """Newest checkpoints to keep."""
+    eval_every: Count = 25
+    """Steps between evaluations on held-out data."""
+    tensorboard: bool = True
+    """Write TensorBoard files into the run folder."""
+    stop_at_accuracy: Share | None = None
+    """End early once held-out accuracy reaches this share; none = train all steps."""
+
+
+class ModelSection(Section):
+    """The model that is trained."""
+
+    path: Text | None = None
+    """Hugging Face model folder; none = the small model of the embedded task."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number format of weights and activations; auto = bfloat16 on GPU, float32 on CPU."""
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    """Attention implementation of the trainer."""
+    freeze: tuple[Literal["vision", "bridge", "language"], ...] = Field(default=(), strict=False)
+    """Parts that stay as they are: vision tower, bridge into the language model, language model."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
+    trust_remote_code: bool = False
+    """Run Python code shipped in the model folder."""
+
+
+class DataSection(Section):
+    """What the model is trained and evaluated on."""
+
+    path: Text | None = None
+    """Training file; none = the embedded task, digits."""
+    media_root: Text | None = None
+    """Folder that every media path must stay inside; none = the folder of the data file."""
+    format: Literal["r1_reward"] = "r1_reward"
+    """Format of the data files."""
+    eval_path: Text | None = None
+    """Held-out file in the same format; none = no evaluation, or the embedded task's own."""
+    max_pixels: Count = 1_003_520
+    """Largest image accepted, pixels."""
+    min_pixels: Count | None = None
+    """Images with fewer pixels are scaled up to this; none = the processor's own bound."""
+    max_prompt_tokens: Count = 20_480
+    """Longest prompt accepted, tokens with image placeholders expanded; a prompt is never truncated."""
+    max_bad_frac: Share = 0.0
+    """Share of bad rows that is skipped with a count instead of refused."""
+    video_frames: Count = 8
+    """Frames read from each video."""
+
+
+class RolloutSection(Section):
+    """How completions are sampled."""
+
+    engine: Literal["auto", "vllm", "transformers"] = "auto"
+    """Generation engine; auto = vllm where it is installed, else transformers."""
+    num_engines: Count = 1
+    """Engines that sample side by side."""
+    tensor_parallel_size: Count = 1
+    """GPUs that share one engine."""
+    prompts_per_step: Count = 256
+    """Prompts of one step."""
+    samples_per_prompt: Count = 1
+    """Completions sampled for each prompt."""
+    max_new_tokens: Count = 1024
+    """Longest completion, tokens."""
+    temperature: float = Field(default=1.0, gt=0.0)
+    """Sampling temperature."""
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    """Nucleus sampling: share of probability that is kept."""
+    gpu_memory_utilization: float = Field(default=0.6, gt=0.0, le=1.0)
+    """Share of a GPU's memory an engine may take."""
+    max_num_seqs: Count = 256
+    """Sequences an engine generates at once."""
+    timeout_s: Seconds = 600.0
+    """Longest time without a single finished completion, seconds."""
+
+
+class AlgorithmSection(Section):
+    """The reinforcement learning objective."""
+
+    adv_filter: Literal["none", "sigma3", "r1_released"] = "sigma3"
+    """Which standardised advantages are set to zero: none, |z| > 3 (the paper), or the released code's rule."""
+    preclip_min: float | None = Field(default=1e-3, gt=0.0, le=1.0)
+    """Pre-CLIP: least ratio before exponentiation; none = off."""
+    preclip_max: float | None = Field(default=1e3, ge=1.0)
+    """Pre-CLIP: largest ratio before exponentiation; none = off."""
+    clip_low: float = Field(default=0.2, ge=0.0, lt=1.0)
+    """PPO clip: the ratio counts down to 1 - clip_low."""
+    clip_high: float = Field(default=0.2, ge=0.0)
+    """PPO clip: the ratio counts up to 1 + clip_high."""
+    kl_coef: float = Field(default=0.0, ge=0.0)
+    """Weight of the KL penalty in the reward; 0 = no reference worker."""
+    kl_estimator: Literal["k1", "k2", "k3"] = "k1"
+    """Estimator of the KL divergence to the reference."""
+    gamma: Share = 1.0
+    """Discount per completion token."""
+    reward_clip: float = Field(default=10.0, gt=0.0)
+    """Rewards are clamped to plus or minus this."""
+    aggregation: Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm"] = (
+        "seq-mean-token-mean"
+    )
+    """How per-token losses become one number."""
+    tis_cap: float | None = Field(default=None, gt=0.0)
+    """Truncated importance sampling: largest trainer/engine ratio; none = off."""
+
+
+class OptimizerSection(Section):
+    """AdamW and its learning rate."""
+
+    lr: float = Field(default=1e-6, gt=0.0)
+    """Peak learning rate."""
+    betas: tuple[Annotated[float, Field(ge=0.0, lt=1.0)], Annotated[float, Field(ge=0.0, lt=1.0)]] = Field(
+        default=(0.9, 0.95), strict=False
+    )
+    """Decay of the first and second moment."""
+    weight_decay: float = Field(default=0.0, ge=0.0)
+    """Decoupled weight decay."""
+    max_grad_norm: float = Field(default=1.0, gt=0.0)
+    """Gradients are scaled down to this global norm."""
+    schedule: Literal["constant", "cosine", "linear"] = "cosine"
+    """Course of the learning rate after warm-up."""
+    warmup_frac: Share = 0.03
+    """Share of the optimizer steps in which the learning rate rises from 0."""
+    min_lr_frac: Share = 0.1
+    """Floor of the decay, as a share of the peak."""
+
+
+class PolicySection(Section):
+    """The workers that train."""
+
+    num_ranks: Count = 1
+    """Training workers, one GPU each where there are GPUs."""
+    zero_stage: int = Field(default=2, ge=0, le=3)
+    """DeepSpeed ZeRO stage."""
+    train_batch_size: Count = 128
+    """Samples of one optimizer step, over all ranks."""
+    tokens_per_microbatch: Count = 16_384
+    """Longest sequence times number of sequences of one forward pass on one rank, tokens."""
+    offload_optimizer: bool = False
+    """Keep the optimizer state in CPU memory."""
+
+
+class ReferenceSection(Section):
+    """The frozen workers behind the KL penalty; they exist only when algorithm.kl_coef is above 0."""
+
+    num_ranks: Count = 1
+    """Reference workers."""
+
+
+class RewardSection(Section):
+    """Where scores come from."""
+
+    url: Text | None = None
+    """Address of a running reward service; none = the run starts its own."""
+    judge: Literal["rules", "openai"] = "rules"
+    """Judge of consistency: fixed rules, or a model behind an OpenAI-compatible endpoint."""
+    judge_url: Text | None = None
+    """Address of that endpoint."""
+    judge_model: Text | None = None
+    """Name of the model there."""
+    min_coverage: Share = 0.9
+    """The run stops when a smaller share of a step's samples was scored."""
+    timeout_s: Seconds = 60.0
+    """Longest wait for one scoring request, seconds."""
+    cache_path: Text | None = None
+    """Verdict cache file; none = in the run folder."""
+
+
+class PlacementSection(Section):
+    """Which workers share which machines."""
+
+    layout: Literal["colocated", "separate"] = "colocated"
+    """Worker i of every role on the same GPU, or each role on GPUs of its own."""
+    cluster: Text | None = None
+    """TOML file that describes the cluster; none = the cluster Ray reports."""
+
+
+class SyncSection(Section):
+    """How new weights reach the engines."""
+
+    backend: Literal["auto", "shared_memory", "nccl", "ipc"] = "auto"
+    """Transport; auto = shared memory on CPU, CUDA IPC when colocated, NCCL when separate."""
+    tolerance: float | None = Field(default=None, gt=0.0)
+    """Largest accepted gap of a probe's log-probs, nats; none = 1e-4 in float32, 5e-2 in bfloat16."""
+    probe_prompts: Count = 2
+    """Prompts scored by engine and trainer after each sync."""

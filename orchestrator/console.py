@@ -1,0 +1,84 @@
+"""What a person sees while a run is going: a live panel on a terminal, one plain line a step elsewhere."""
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+
+from rich.console import Console as RichConsole
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+
+from orchestrator.waits import current_waits
+
+_SHOWN = (
+    ("reward", "reward/mean", "{:.3f}"),
+    ("held-out accuracy", "eval/accuracy", "{:.3f}"),
+    ("loss", "policy/loss", "{:+.4f}"),
+    ("mismatch", "mismatch/logprob_abs_mean", "{:.1e}"),
+    ("coverage", "judge/coverage", "{:.2f}"),
+    ("rollout tokens/s", "throughput/rollout_tokens_per_s", "{:.0f}"),
+    ("step s", "time/step_s", "{:.2f}"),
+)
+_MEMORY = "memory/rss_gib/"
+_REFRESH_PER_S = 4
+_SLOW_WAIT_S = 2.0
+
+
+class Console:
+    """Shows step, phase, named waits with their deadlines, and the last figures."""
+
+    def __init__(self, total_steps: int, *, title: str) -> None:
+        self._rich = RichConsole(file=sys.stdout)
+        self._total, self._title = total_steps, title
+        self._step, self._phase, self._phase_since = 0, "start", time.monotonic()
+        self._latest: dict[str, float] = {}
+        self._live: Live | None = None
+
+    def __enter__(self) -> "Console":
+        if self._rich.is_terminal:
+            self._live = Live(get_renderable=self._panel, console=self._rich, refresh_per_second=_REFRESH_PER_S)
+            self._live.start()
+        else:
+            self.note(self._title)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def phase(self, name: str) -> None:
+        """Say what the run is doing now."""
+        self._phase, self._phase_since = name, time.monotonic()
+
+    def note(self, text: str) -> None:
+        """Print one line that stays."""
+        self._rich.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def update(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Show the figures of a finished step."""
+        self._step = step
+        self._latest.update(metrics)
+        if self._live is None:
+            figures = [f"{label} {form.format(metrics[name])}" for label, name, form in _SHOWN if name in metrics]
+            self.note(f"step {step}/{self._total}  " + "  ".join(figures))
+
+    def _panel(self) -> RenderableType:
+        figures = Table.grid(padding=(0, 2))
+        for label, name, form in _SHOWN:
+            if name in self._latest:
+                figures.add_row(label, form.format(self._latest[name]))
+        memory = {k.removeprefix(_MEMORY): v for k, v in self._latest.items() if k.startswith(_MEMORY)}
+        if memory:
+            figures.add_row("memory GiB", "  ".join(f"{role} {gib:.1f}" for role, gib in memory.items()))
+        now = f"step {self._step}/{self._total}   {self._phase} {time.monotonic() - self._phase_since:.0f} s"
+        waits = [
+            f"waiting for {w.name} {w.note}: {w.elapsed_s:.0f} s (limit {w.deadline_s:.0f} s)"
+            for w in current_waits()
+            if w.elapsed_s > _SLOW_WAIT_S
+        ]
+        return Panel(Group(now, figures, *waits), title=self._title, title_align="left")

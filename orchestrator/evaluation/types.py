@@ -1,0 +1,29 @@
+"""What an evaluation returns."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalSample:
+    """One held-out judgement."""
+
+    uid: str
+    prompt_text: str
+    completion_text: str
+    verdict: str | None
+    """``"1"``, ``"2"``, or None where the response holds no clear answer."""
+    label: str | None
+    completion_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalResult:
+    """Held-out figures, shares in [0, 1]."""
+
+    accuracy: float
+    accuracy_shuffled_images: float | None
+    """With the images shuffled among the pairs: a judge that looks falls to chance. None where not measured."""
+    first_position_rate: float
+    """Share of verdicts for the response shown first; 0.5 is unbiased on balanced data."""
+    num_pairs: int
+    samples: tuple[EvalSample, ...]

@@ -1,0 +1,218 @@
+"""From a checked configuration to a live session: specs for the workers, Ray, the pool, the reward service."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import NAMESPACE_URL, uuid5
+
+import ray
+
+from orchestrator.batching import PromptCursor
+from orchestrator.checkpoint import Progress, find_checkpoint
+from orchestrator.config.schema import TrainConfig
+from orchestrator.console import Console
+from orchestrator.placement import PlacementPlan
+from orchestrator.pool import PoolSpec, WorkerPool, worker_environment
+from orchestrator.preflight import RunData, engine_kind
+from orchestrator.reward_service import start_reward_service
+from orchestrator.run_folder import RunFolder
+from orchestrator.scoring import RewardClient
+from orchestrator.session import Session
+from orchestrator.sync import WeightSync
+from orchestrator.tracking import open_tracker
+from orchestrator.waits import get
+from workers.backends.deepspeed_engine import OptimizerSpec
+from workers.backends.schedule import Schedule
+from workers.models.loading import ModelSpec
+from workers.multimodal.prompt_encoder import PromptEncoder
+from workers.policy import LossSpec, PolicySpec
+from workers.rollout.spec import EngineSpec
+from workers.weight_sync.shared_memory import clear_exchange
+
+_TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}
+_SERVICE_START_S = 60.0
+_OBJECT_STORE_BYTES = 1 << 30
+
+
+@contextmanager
+def ray_cluster(plan: PlacementPlan) -> Iterator[None]:
+    """Connect to the running cluster, or start one on this machine that ends with this process."""
+    needs_gpu = any(worker.num_gpus for worker in plan.workers)
+    ray.init(
+        num_cpus=None if ray_is_running() else max(1, os.cpu_count() or 1),
+        object_store_memory=None if ray_is_running() or needs_gpu else _OBJECT_STORE_BYTES,
+        include_dashboard=None if ray_is_running() else False,
+        log_to_driver=False,
+        logging_level="warning",
+        runtime_env={"env_vars": worker_environment(1, gpu=needs_gpu)},
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def ray_is_running() -> bool:
+    """True inside a job or where an address of a cluster is set."""
+    return "RAY_ADDRESS" in os.environ
+
+
+def model_spec(config: TrainConfig, path: str) -> ModelSpec:
+    """How every role loads the model."""
+    return ModelSpec(
+        path=path,
+        dtype=config.model.dtype,
+        attention=config.model.attention,
+        trust_remote_code=config.model.trust_remote_code,
+    )
+
+
+def policy_spec(config: TrainConfig, path: str) -> PolicySpec:
+    """What a policy rank needs to start from the weights at ``path``."""
+    optimizer, algorithm = config.optimizer, config.algorithm
+    per_step = 1 if config.algo == "sft" else config.samples_per_step // config.policy.train_batch_size
+    return PolicySpec(
+        model=model_spec(config, path),
+        optimizer=OptimizerSpec(
+            zero_stage=config.policy.zero_stage,
+            betas=optimizer.betas,
+            weight_decay=optimizer.weight_decay,
+            max_grad_norm=optimizer.max_grad_norm,
+            offload_optimizer=config.policy.offload_optimizer,
+            schedule=Schedule(
+                peak_lr=optimizer.lr,
+                kind=optimizer.schedule,
+                total_steps=config.run.steps * per_step,
+                warmup_frac=optimizer.warmup_frac,
+                min_lr_frac=optimizer.min_lr_frac,
+            ),
+        ),
+        loss=LossSpec(
+            kind="sft" if config.algo == "sft" else "policy_gradient",
+            clip_low=algorithm.clip_low,
+            clip_high=algorithm.clip_high,
+            preclip_min=algorithm.preclip_min,
+            preclip_max=algorithm.preclip_max,
+            tis_cap=algorithm.tis_cap,
+        ),
+        freeze=config.model.freeze,
+        gradient_checkpointing=config.model.gradient_checkpointing,
+    )
+
+
+def engine_spec(config: TrainConfig, encoder: PromptEncoder, *, longest_prompt: int, max_images: int) -> EngineSpec:
+    """How every rollout engine is built."""
+    assert config.model.path is not None
+    return EngineSpec(
+        model=model_spec(config, config.model.path),
+        tensor_parallel_size=config.rollout.tensor_parallel_size,
+        max_model_len=longest_prompt + config.rollout.max_new_tokens + 1,
+        max_num_seqs=config.rollout.max_num_seqs,
+        max_images_per_prompt=max(1, max_images),
+        gpu_memory_utilization=config.rollout.gpu_memory_utilization,
+        banned_token_ids=encoder.vision_token_ids,
+        stop_token_ids=encoder.eos_token_ids,
+        seed=config.run.seed,
+    )
+
+
+@contextmanager
+def reward_client(config: TrainConfig, folder: RunFolder) -> Iterator[RewardClient]:
+    """A client of ``reward.url``, or of a service started for this run."""
+    url, service = config.reward.url, None
+    if url is None:
+        service = start_reward_service(service_arguments(config, folder))
+        url = get(service.url.remote(), name="reward service: start", deadline_s=_SERVICE_START_S)
+    client = RewardClient(url, timeout_s=config.reward.timeout_s)
+    try:
+        yield client
+    finally:
+        client.close()
+        if service is not None:
+            ray.kill(service)
+
+
+def service_arguments(config: TrainConfig, folder: RunFolder) -> list[str]:
+    """Command-line arguments of this run's reward service."""
+    reward = config.reward
+    arguments = ["--judge", reward.judge, "--cache", reward.cache_path or str(folder.root / "verdicts.sqlite")]
+    if reward.judge == "openai":
+        arguments += ["--judge-url", str(reward.judge_url), "--judge-model", str(reward.judge_model)]
+    return arguments
+
+
+def start_pool(config: TrainConfig, plan: PlacementPlan, spec: EngineSpec) -> WorkerPool:
+    """Create the pool and start its engines; policy and reference follow stage by stage."""
+    assert config.model.path is not None
+    ranks = len(plan.workers_of("policy"))
+    pool = WorkerPool(
+        plan,
+        PoolSpec(
+            policy=policy_spec(config, config.model.path),
+            engine=spec,
+            engine_kind=engine_kind(config),
+            tokens_per_microbatch=config.policy.tokens_per_microbatch,
+            # Roles take turns, so one rank may use every core of a small machine.
+            num_threads=max(1, (os.cpu_count() or 1) // ranks),
+        ),
+    )
+    pool.start_engines()
+    return pool
+
+
+@contextmanager
+def open_session(
+    config: TrainConfig, folder: RunFolder, pool: WorkerPool, encoder: PromptEncoder, data: RunData
+) -> Iterator[tuple[Session, Progress]]:
+    """Start the policy (and reference), resume if there is something to resume, and sync the engines.
+
+    Yields:
+        The session and where it stands.
+    Raises:
+        RefusedInput: the run folder holds a checkpoint of another run.
+    """
+    assert config.model.path is not None
+    fingerprint = data.train.fingerprint
+    cursor = PromptCursor(num_prompts=len(data.train.prompts), seed=config.run.seed)
+    found = find_checkpoint(folder, config, fingerprint=fingerprint)
+    progress = found[1] if found else Progress(step=0, num_updates=0, policy_version=0, cursor=cursor)
+    folder.truncate_after(progress.step)
+    run_id = uuid5(NAMESPACE_URL, str(Path(folder.root).resolve())).hex[:12]
+    clear_exchange(run_id)
+    dtype = "bfloat16" if "bfloat16" in str(model_spec(config, config.model.path).torch_dtype) else "float32"
+    with (
+        Console(config.run.steps, title=f"{config.algo} in {folder.root}") as console,
+        open_tracker(folder, tensorboard=config.run.tensorboard) as tracker,
+    ):
+        console.phase("start workers")
+        if pool.plan.workers_of("reference"):
+            pool.start_reference()
+        pool.start_policy(policy_spec(config, str(found[0] / "policy") if found else config.model.path))
+        if found:
+            pool.policy_call(
+                "load_state", str(found[0]), num_steps=progress.num_updates, deadline_s=config.rollout.timeout_s
+            )
+        session = Session(
+            config=config,
+            folder=folder,
+            pool=pool,
+            sync=WeightSync(
+                pool,
+                run_id=run_id,
+                tolerance=config.sync.tolerance or _TOLERANCE[dtype],
+                deadline_s=config.rollout.timeout_s,
+            ),
+            encoder=encoder,
+            train=data.train.prompts,
+            held_out=data.held_out,
+            fingerprint=fingerprint,
+            tracker=tracker,
+            console=console,
+        )
+        try:
+            session.verified_sync(progress.policy_version)
+            yield session, progress
+        finally:
+            clear_exchange(run_id)
+

@@ -1,0 +1,219 @@
+"""The online loop: one screen.
+
+prompts ─► engines sample ─► scored while sampling ─► log-probs (policy, reference)
+        ─► experience: KL shaping, returns, whitening, filter
+        ─► policy updates ─► weights to the engines, verified ─► held-out evaluation ─► checkpoint
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from orchestrator.batching import PromptPick, plan_microbatches, sample_seed, shuffled_order
+from orchestrator.checkpoint import Progress, save_checkpoint
+from orchestrator.errors import GuardStop
+from orchestrator.evaluation.types import EvalResult
+from orchestrator.experience import Rollout, make_experience, training_samples
+from orchestrator.pool import completion_sequence
+from orchestrator.rollout_store import write_rollouts
+from orchestrator.rollouts import build_requests, generate
+from orchestrator.scoring import Reward, RewardClient, RewardItem
+from orchestrator.session import Session, eval_metrics
+from orchestrator.step_metrics import StepRecord, online_metrics, rollout_rows
+from workers.policy import UpdateStats
+from workers.types import Completion, GenerationRequest, Prompt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a run ended."""
+
+    progress: Progress
+    before: EvalResult | None
+    after: EvalResult | None
+
+
+def run_online(session: Session, client: RewardClient, start: Progress) -> Outcome:
+    """Train from ``start`` to ``run.steps``; engines already hold the policy of ``start``."""
+    config, progress = session.config, start
+    before = after = session.evaluate()
+    if progress.step == 0:
+        session.tracker.log(0, eval_metrics(before))
+    while progress.step < config.run.steps:
+        progress, record = train_step(session, client, progress)
+        last = progress.step == config.run.steps
+        if last or progress.step % config.run.eval_every == 0:
+            after = session.evaluate()
+        metrics = online_metrics(record, session.pool.rss_gib())
+        if last or progress.step % config.run.eval_every == 0:
+            metrics |= eval_metrics(after)
+        session.tracker.log(progress.step, metrics)
+        session.console.update(progress.step, metrics)
+        if last or progress.step % config.run.checkpoint_every == 0:
+            checkpoint(session, progress, after)
+    return Outcome(progress=progress, before=before, after=after)
+
+
+def train_step(session: Session, client: RewardClient, progress: Progress) -> tuple[Progress, StepRecord]:
+    """One rollout, its updates and a verified sync."""
+    config, started = session.config, time.monotonic()
+    picks, cursor = progress.cursor.take(config.rollout.prompts_per_step)
+    prompts = {p.uid: p for p in (named_prompt(session.train, pick) for pick in picks)}
+    session.console.phase("rollout")
+    session.pool.reset_engine_caches(deadline_s=session.deadline_s)
+    requests = _requests(session, list(prompts.values()), progress.policy_version)
+    stream = client.open_stream()
+    completions = generate(
+        session.pool.engines,
+        requests,
+        deadline_s=session.deadline_s,
+        on_finished=lambda c: stream.add(_reward_item(session, prompts[c.uid], c)),
+    )
+    rolled_out = time.monotonic()
+    session.console.phase("reward")
+    by_id = stream.results()
+    rewards = [by_id[f"{c.uid}/{c.sample_index}"] for c in completions]
+    check_coverage(rewards, minimum=config.reward.min_coverage)
+    scored = time.monotonic()
+    session.console.phase("train")
+    rollouts = _rollouts(session, requests, completions, rewards)
+    experience = make_experience(rollouts, algo=config.algo, settings=config.algorithm)
+    updates = _update(session, experience, progress)
+    trained = time.monotonic()
+    version = progress.policy_version + len(updates)
+    sync = session.verified_sync(version, [pick_uid for pick_uid in prompts if "~" not in pick_uid])
+    record = StepRecord(
+        prompts=tuple(prompts.values()), requests=tuple(requests), completions=tuple(completions),
+        rewards=tuple(rewards), experience=experience, updates=tuple(updates), sync=sync,
+        rollout_s=rolled_out - started, reward_s=scored - rolled_out, train_s=trained - scored,
+        step_s=time.monotonic() - started,
+    )  # fmt: skip
+    step = progress.step + 1
+    write_rollouts(session.folder.rollout_file(step), rollout_rows(record, session.encoder))
+    return (
+        Progress(step=step, num_updates=progress.num_updates + len(updates), policy_version=version, cursor=cursor),
+        record,
+    )
+
+
+def checkpoint(session: Session, progress: Progress, evaluation: EvalResult | None) -> None:
+    """Save the run as it stands."""
+    session.console.phase("checkpoint")
+    save_checkpoint(
+        session.folder,
+        session.pool,
+        progress,
+        config=session.config,
+        fingerprint=session.fingerprint,
+        extra={"evaluation": eval_metrics(evaluation)},
+        deadline_s=session.deadline_s,
+    )
+
+
+def named_prompt(prompts: Sequence[Prompt], pick: PromptPick) -> Prompt:
+    """The picked prompt; one that stands in its batch again gets a name of its own."""
+    prompt = prompts[pick.index]
+    return prompt if pick.repeat == 0 else replace(prompt, uid=f"{prompt.uid}~{pick.repeat}")
+
+
+def check_coverage(rewards: Sequence[Reward], *, minimum: float) -> None:
+    """Stop when too few rollouts could be scored to learn from.
+
+    Raises:
+        GuardStop: with the coverage, the bound and one service's reason.
+    """
+    failed = [r for r in rewards if r.value is None]
+    coverage = 1.0 - len(failed) / len(rewards)
+    if coverage < minimum or len(failed) == len(rewards):
+        raise GuardStop(
+            f"reward coverage {coverage:.3f} is below reward.min_coverage = {minimum:g}: "
+            f"{len(failed)} of {len(rewards)} rollouts were not scored, first reason: {failed[0].detail}"
+        )
+
+
+def _requests(session: Session, prompts: Sequence[Prompt], policy_version: int) -> list[GenerationRequest]:
+    config = session.config
+    return build_requests(
+        [session.encoder.encode(p) for p in prompts],
+        samples_per_prompt=config.rollout.samples_per_prompt,
+        seed_of=lambda uid, index: sample_seed(config.run.seed, uid, index, policy_version),
+        max_new_tokens=config.rollout.max_new_tokens,
+        temperature=config.rollout.temperature,
+        top_p=config.rollout.top_p,
+    )
+
+
+def _reward_item(session: Session, prompt: Prompt, completion: Completion) -> RewardItem:
+    return RewardItem(
+        uid=completion.uid,
+        sample_index=completion.sample_index,
+        prompt=prompt.meta.get("question", ""),
+        response=session.encoder.decode(completion.completion_ids),
+        label=prompt.label,
+        media=tuple(m.sha256 for m in prompt.media),
+    )
+
+
+def _rollouts(
+    session: Session,
+    requests: Sequence[GenerationRequest],
+    completions: Sequence[Completion],
+    rewards: Sequence[Reward],
+) -> list[Rollout]:
+    """Join completions with the trainer's view of them."""
+    sequences = [completion_sequence(r, c) for r, c in zip(requests, completions, strict=True)]
+    old = session.pool.policy_score(sequences, deadline_s=session.deadline_s)
+    refs: list[np.ndarray | None] = [None] * len(sequences)
+    if session.pool.reference:
+        refs = list(session.pool.reference_score(sequences, deadline_s=session.deadline_s))
+    return [
+        Rollout(
+            sequence=s,
+            reward=reward.value,
+            rollout_logprobs=np.concatenate(
+                [np.zeros(s.prompt_len, np.float32), np.asarray(c.rollout_logprobs, np.float32)]
+            ),
+            old_logprobs=o,
+            ref_logprobs=ref,
+        )
+        for s, c, reward, o, ref in zip(sequences, completions, rewards, old, refs, strict=True)
+    ]
+
+
+def _update(session: Session, experience, progress: Progress) -> list[list[UpdateStats]]:
+    """All optimizer steps of one rollout; a list of rank statistics for each."""
+    config = session.config
+    count = len(experience.rollouts)
+    order = shuffled_order(count, seed=config.run.seed, epoch=progress.policy_version)
+    num_updates = max(1, config.samples_per_step // config.policy.train_batch_size)
+    updates = []
+    for part in np.array_split(np.asarray(order), min(num_updates, count)):
+        samples = training_samples(
+            experience,
+            [int(i) for i in part],
+            aggregation=config.algorithm.aggregation,
+            max_tokens=config.rollout.max_new_tokens,
+        )
+        updates.append(optimizer_step(session, samples))
+    return updates
+
+
+def optimizer_step(session: Session, samples) -> list[UpdateStats]:
+    """Share one batch among the ranks and step.
+
+    Raises:
+        GuardStop: a loss that is not finite; no rank has stepped then.
+    """
+    plan = plan_microbatches(
+        [len(s.sequence.input_ids) for s in samples],
+        num_ranks=session.config.policy.num_ranks,
+        token_budget=session.config.policy.tokens_per_microbatch,
+    )
+    per_rank = [[[samples[i] for i in batch] for batch in batches] for batches in plan]
+    stats = session.pool.policy_update(per_rank, deadline_s=session.deadline_s)
+    nonfinite = [uid for rank in stats for uid in rank.nonfinite]
+    if nonfinite:
+        raise GuardStop(f"the loss of {len(nonfinite)} samples is not finite, first {nonfinite[0]}; no step was taken")
+    return stats

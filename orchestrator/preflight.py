@@ -1,0 +1,136 @@
+"""Everything that can be refused before a process is started: cheapest checks first, all within seconds."""
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from orchestrator.cluster import ClusterResources, NodeResources, load_cluster_file
+from orchestrator.config.schema import TrainConfig
+from orchestrator.datasets.dataset import Dataset
+from orchestrator.datasets.registry import read_dataset
+from orchestrator.errors import RefusedInput
+from orchestrator.placement import PlacementPlan, RoleRequest, plan_placement
+from workers.models.folder import check_model_folder
+from workers.multimodal.prompt_encoder import PromptEncoder
+from workers.types import Prompt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunData:
+    """The data of one run, read and checked."""
+
+    train: Dataset
+    held_out: tuple[Prompt, ...]
+
+
+def check_model(config: TrainConfig) -> None:
+    """Refuse a model folder or library that cannot serve.
+
+    Raises:
+        RefusedInput: in one sentence.
+    """
+    assert config.model.path is not None
+    try:
+        check_model_folder(config.model.path)
+    except ValueError as error:
+        raise RefusedInput(f"model.path: {error}") from error
+    if config.model.attention == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
+        raise RefusedInput("model.attention = 'flash_attention_2', but the package flash_attn is not installed")
+    if config.rollout.engine == "vllm" and importlib.util.find_spec("vllm") is None:
+        raise RefusedInput("rollout.engine = 'vllm', but vllm is not installed; use 'transformers' or 'auto'")
+
+
+def engine_kind(config: TrainConfig) -> Literal["vllm", "transformers"]:
+    """The rollout engine this run uses."""
+    if config.rollout.engine != "auto":
+        return config.rollout.engine
+    return "vllm" if importlib.util.find_spec("vllm") is not None else "transformers"
+
+
+def read_data(config: TrainConfig) -> RunData:
+    """Read training and held-out data.
+
+    Raises:
+        RefusedInput: from the reader, or rows without what the algorithm learns from.
+    """
+    assert config.data.path is not None
+    train = _read(config, config.data.path)
+    field = "target" if config.algo == "sft" else "label"
+    for prompt in train.prompts:
+        if (prompt.target if config.algo == "sft" else prompt.label) is None:
+            name = {"target": "response", "label": "answer"}[field]
+            raise RefusedInput(f"data.path: row {prompt.uid} has no {name!r}, which --algo {config.algo} learns from")
+    held_out = _read(config, config.data.eval_path).prompts if config.data.eval_path is not None else ()
+    return RunData(train=train, held_out=held_out)
+
+
+def check_lengths(config: TrainConfig, encoder: PromptEncoder, prompts: Sequence[Prompt]) -> int:
+    """Refuse prompts longer than allowed (a multimodal prompt is never truncated); return the longest.
+
+    Raises:
+        RefusedInput: with the count, the longest and the bound; or a micro-batch that could not hold one sample.
+    """
+    lengths = [len(encoder.encode(p).prompt_ids) for p in prompts]
+    bound, longest = config.data.max_prompt_tokens, max(lengths)
+    if longest > bound:
+        too_long = sum(length > bound for length in lengths)
+        worst = prompts[lengths.index(longest)].uid
+        raise RefusedInput(
+            f"{too_long} of {len(lengths)} prompts are longer than data.max_prompt_tokens = {bound}; "
+            f"the longest is row {worst} with {longest} tokens"
+        )
+    whole = longest + config.rollout.max_new_tokens
+    if whole > config.policy.tokens_per_microbatch:
+        raise RefusedInput(
+            f"policy.tokens_per_microbatch = {config.policy.tokens_per_microbatch} cannot hold one sample of "
+            f"{longest} prompt + {config.rollout.max_new_tokens} new tokens = {whole}"
+        )
+    return longest
+
+
+def role_requests(config: TrainConfig, cluster: ClusterResources) -> list[RoleRequest]:
+    """The workers a run asks for; on a cluster without GPUs they ask for CPUs alone."""
+    gpu = 1 if any(node.gpus for node in cluster.nodes) else 0
+    counts = {"policy": config.policy.num_ranks}
+    if config.algorithm.kl_coef > 0 and config.algo != "sft":
+        counts["reference"] = config.reference.num_ranks
+    requests = [
+        RoleRequest(role=role, num_workers=count, gpus_per_worker=gpu, cpus_per_worker=1.0)
+        for role, count in counts.items()
+    ]
+    width = config.rollout.tensor_parallel_size * gpu
+    return [
+        *requests,
+        RoleRequest(role="rollout", num_workers=config.rollout.num_engines, gpus_per_worker=width, cpus_per_worker=1.0),
+    ]
+
+
+def plan_run(config: TrainConfig) -> tuple[ClusterResources, PlacementPlan]:
+    """Place the run on the described cluster, or on this machine.
+
+    Raises:
+        RefusedInput: with the sum that does not fit.
+    """
+    cluster = load_cluster_file(config.placement.cluster) if config.placement.cluster else this_machine()
+    return cluster, plan_placement(cluster, role_requests(config, cluster), layout=config.placement.layout)
+
+
+def this_machine() -> ClusterResources:
+    """This machine's processors and GPUs."""
+    import torch  # deferred: configuration errors are answered before torch is loaded
+
+    node = NodeResources(name="this machine", cpus=float(os.cpu_count() or 1), gpus=torch.cuda.device_count())
+    return ClusterResources(nodes=(node,))
+
+
+def _read(config: TrainConfig, path: str) -> Dataset:
+    return read_dataset(
+        path,
+        media_root=config.data.media_root,
+        data_format=config.data.format,
+        max_pixels=config.data.max_pixels,
+        video_frames=config.data.video_frames,
+        max_bad_frac=config.data.max_bad_frac,
+    )

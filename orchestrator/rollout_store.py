@@ -1,0 +1,80 @@
+"""Rollouts of every step in Parquet, for people and for exact comparison of runs."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from orchestrator.run_folder import sync_folder
+
+_SCHEMA = pa.schema(
+    [
+        ("uid", pa.string()),
+        ("sample_index", pa.int32()),
+        ("prompt_text", pa.string()),
+        ("media", pa.list_(pa.string())),
+        ("media_paths", pa.list_(pa.string())),
+        ("completion_text", pa.string()),
+        ("completion_ids", pa.list_(pa.int32())),
+        ("rollout_logprobs", pa.list_(pa.float32())),
+        ("reward", pa.float64()),
+        ("reward_status", pa.string()),
+        ("format", pa.float64()),
+        ("accuracy", pa.float64()),
+        ("consistency", pa.float64()),
+        ("label", pa.string()),
+        ("verdict", pa.string()),
+        ("finish_reason", pa.string()),
+        ("seed", pa.int64()),
+        ("policy_version", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutRow:
+    """One rollout as it is kept."""
+
+    uid: str
+    sample_index: int
+    prompt_text: str
+    media: tuple[str, ...]
+    """SHA-256 of each image."""
+    media_paths: tuple[str, ...]
+    completion_text: str
+    completion_ids: tuple[int, ...]
+    rollout_logprobs: tuple[float, ...]
+    reward: float | None
+    """None where scoring failed."""
+    reward_status: str
+    format: float | None
+    accuracy: float | None
+    consistency: float | None
+    label: str | None
+    verdict: str | None
+    """The parsed answer; None where there is no clear one."""
+    finish_reason: str
+    seed: int
+    policy_version: int
+
+
+def write_rollouts(path: Path, rows: Sequence[RolloutRow]) -> None:
+    """Write one step's rollouts; the file appears whole."""
+    partial = path.with_name(f".{path.name}.partial")
+    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=_SCHEMA), partial)
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    partial.replace(path)
+    sync_folder(path.parent)
+
+
+def read_rollouts(path: Path) -> list[RolloutRow]:
+    """Read back what ``write_rollouts`` wrote."""
+    tuples = ("media", "media_paths", "completion_ids", "rollout_logprobs")
+    return [
+        RolloutRow(**{name: tuple(value) if name in tuples else value for name, value in row.items()})
+        for row in pq.read_table(path).to_pylist()
+    ]

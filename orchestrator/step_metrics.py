@@ -1,0 +1,137 @@
+"""One step's raw outcome, as metric rows and as rollout records for people."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from orchestrator.evaluation.held_out import prompt_text
+from orchestrator.evaluation.verdict import parse_verdict
+from orchestrator.experience import Experience
+from orchestrator.rollout_store import RolloutRow
+from orchestrator.scoring import Reward
+from orchestrator.sync import SyncResult
+from workers.multimodal.prompt_encoder import PromptEncoder
+from workers.policy import UpdateStats
+from workers.types import Completion, GenerationRequest, Prompt
+
+_DIGEST_HEX = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRecord:
+    """Everything one online step produced."""
+
+    prompts: tuple[Prompt, ...]
+    requests: tuple[GenerationRequest, ...]
+    completions: tuple[Completion, ...]
+    """In the order of ``requests``, as are the rewards."""
+    rewards: tuple[Reward, ...]
+    experience: Experience
+    updates: tuple[Sequence[UpdateStats], ...]
+    """For each optimizer step the statistics of every rank."""
+    sync: SyncResult
+    rollout_s: float
+    reward_s: float
+    train_s: float
+    step_s: float
+
+
+def online_metrics(record: StepRecord, rss_gib: Mapping[str, float]) -> dict[str, float]:
+    """The flat row of one online step; names as in docs/metrics.md."""
+    lengths = [len(c.completion_ids) for c in record.completions]
+    experience = record.experience
+    return {
+        **reward_metrics(record.rewards),
+        "adv/filtered_pos_frac": experience.filtered.filtered_pos_frac,
+        "adv/filtered_neg_frac": experience.filtered.filtered_neg_frac,
+        **update_metrics(record.updates),
+        "kl/ref": experience.kl_mean,
+        "mismatch/logprob_abs_mean": experience.mismatch.abs_mean,
+        "mismatch/logprob_abs_max": experience.mismatch.abs_max,
+        "sync/seconds": record.sync.seconds,
+        "sync/verified": 1.0,
+        "sync/probe_gap": record.sync.probe_gap,
+        "sync/repaired": float(record.sync.repaired),
+        # 48 bits fit a float exactly: two runs with equal weights show equal numbers.
+        "sync/weights_digest48": float(int(record.sync.digest[:_DIGEST_HEX], 16)),
+        "time/rollout_s": record.rollout_s,
+        "time/reward_s": record.reward_s,
+        "time/train_s": record.train_s,
+        "time/sync_s": record.sync.seconds,
+        "time/step_s": record.step_s,
+        "length/mean": float(np.mean(lengths)),
+        "length/truncated_frac": float(np.mean([c.finish_reason == "length" for c in record.completions])),
+        "throughput/rollout_tokens_per_s": sum(lengths) / record.rollout_s,
+        **{f"memory/rss_gib/{role}": gib for role, gib in rss_gib.items()},
+    }
+
+
+def reward_metrics(rewards: Sequence[Reward]) -> dict[str, float]:
+    """Means over the rewards that exist, and what share of them does."""
+    scored = [r for r in rewards if r.value is not None]
+    total = len(rewards)
+    return {
+        "reward/mean": _mean([r.value for r in scored]),
+        "reward/format": _mean([r.format for r in scored]),
+        "reward/accuracy": _mean([r.accuracy for r in scored]),
+        "reward/consistency": _mean([r.consistency for r in scored]),
+        "judge/coverage": len(scored) / total,
+        "judge/cached_frac": sum(r.status == "cached" for r in rewards) / total,
+        "judge/unknown_frac": sum(r.status == "unknown" for r in rewards) / total,
+    }
+
+
+def update_metrics(updates: Sequence[Sequence[UpdateStats]]) -> dict[str, float]:
+    """Means over optimizer steps; within one, rank sums over rank token counts."""
+    rows = []
+    for ranks in updates:
+        tokens = max(1, sum(r.num_tokens for r in ranks))
+        rows.append(
+            {
+                "policy/loss": sum(r.loss for r in ranks),
+                "policy/grad_norm": ranks[0].grad_norm,
+                "policy/entropy": sum(r.entropy_sum for r in ranks) / tokens,
+                "policy/preclip_frac": sum(r.preclip_hits for r in ranks) / tokens,
+                "policy/clip_frac": sum(r.clip_hits for r in ranks) / tokens,
+                "policy/lr": ranks[0].lr,
+            }
+        )
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+
+def rollout_rows(record: StepRecord, encoder: PromptEncoder) -> list[RolloutRow]:
+    """One record per rollout, with its texts, ids, rewards and seed."""
+    prompts = {p.uid: p for p in record.prompts}
+    rows = []
+    for request, completion, reward in zip(record.requests, record.completions, record.rewards, strict=True):
+        prompt = prompts[request.uid]
+        text = encoder.decode(completion.completion_ids)
+        rows.append(
+            RolloutRow(
+                uid=request.uid,
+                sample_index=request.sample_index,
+                prompt_text=prompt_text(prompt),
+                media=tuple(m.sha256 for m in prompt.media),
+                media_paths=tuple(m.path for m in prompt.media),
+                completion_text=text,
+                completion_ids=completion.completion_ids,
+                rollout_logprobs=completion.rollout_logprobs,
+                reward=reward.value,
+                reward_status=reward.status,
+                format=reward.format,
+                accuracy=reward.accuracy,
+                consistency=reward.consistency,
+                label=prompt.label,
+                verdict=parse_verdict(text),
+                finish_reason=completion.finish_reason,
+                seed=request.seed,
+                policy_version=completion.policy_version,
+            )
+        )
+    return rows
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    present = [v for v in values if v is not None]
+    return float(np.mean(present)) if present else float("nan")

@@ -1,0 +1,65 @@
+"""Supervised fine-tuning over the same workers: the cold start of reinforcement learning.
+
+It may stop by held-out accuracy instead of by steps: how long a small model takes to begin to look at the image
+varies several-fold with the seed.
+"""
+
+import time
+
+import numpy as np
+
+from orchestrator.checkpoint import Progress
+from orchestrator.evaluation.types import EvalResult
+from orchestrator.experience import supervised_samples
+from orchestrator.online import Outcome, checkpoint, named_prompt, optimizer_step
+from orchestrator.session import Session, eval_metrics
+from orchestrator.step_metrics import update_metrics
+from workers.types import Prompt, Sequence
+
+
+def run_supervised(session: Session, start: Progress) -> Outcome:
+    """Train on demonstrations from ``start`` until ``run.steps`` or ``run.stop_at_accuracy``."""
+    config, progress = session.config, start
+    evaluation: EvalResult | None = None
+    done = False
+    while not done and progress.step < config.run.steps:
+        started = time.monotonic()
+        session.console.phase("train")
+        picks, cursor = progress.cursor.take(config.policy.train_batch_size)
+        sequences = [_demonstration(session, named_prompt(session.train, pick)) for pick in picks]
+        samples = supervised_samples(sequences, aggregation=config.algorithm.aggregation)
+        stats = optimizer_step(session, samples)
+        progress = Progress(
+            step=progress.step + 1,
+            num_updates=progress.num_updates + 1,
+            policy_version=progress.policy_version + 1,
+            cursor=cursor,
+        )
+        metrics = update_metrics([stats]) | {"time/train_s": time.monotonic() - started}
+        if progress.step % config.run.eval_every == 0:
+            session.verified_sync(progress.policy_version)
+            evaluation = session.evaluate(quick=True)
+            metrics |= eval_metrics(evaluation)
+            done = _accurate_enough(evaluation, config.run.stop_at_accuracy)
+        last = done or progress.step == config.run.steps
+        session.tracker.log(progress.step, metrics)
+        session.console.update(progress.step, metrics)
+        if last or progress.step % config.run.checkpoint_every == 0:
+            checkpoint(session, progress, evaluation)
+    return Outcome(progress=progress, before=None, after=evaluation)
+
+
+def _accurate_enough(evaluation: EvalResult | None, threshold: float | None) -> bool:
+    return evaluation is not None and threshold is not None and evaluation.accuracy >= threshold
+
+
+def _demonstration(session: Session, prompt: Prompt) -> Sequence:
+    encoded = session.encoder.encode(prompt)
+    target = session.encoder.encode_target(prompt.target or "")
+    return Sequence(
+        uid=prompt.uid,
+        sample_index=0,
+        input_ids=np.asarray((*encoded.prompt_ids, *target), dtype=np.int64),
+        prompt_len=len(encoded.prompt_ids),
+        media=prompt.media,
+    )

@@ -1,0 +1,123 @@
+"""``python -m orchestrator.train --algo NAME``: one run, from the command line to the closing summary."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchestrator.config.load import load_config
+from orchestrator.config.resolved import resolved_json
+from orchestrator.config.schema import TrainConfig
+from orchestrator.errors import GuardStop, RefusedInput
+from orchestrator.placement import PlacementPlan, describe_plan
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code: 0 done, 2 refused, 3 stopped by a guard."""
+    try:
+        config, options = load_config(sys.argv[1:] if argv is None else argv)
+        if options.dry_run:
+            dry_run(config)
+        else:
+            train(config)
+    except RefusedInput as refusal:
+        sys.stderr.write(f"refused: {refusal}\n")
+        return 2
+    except GuardStop as stop:
+        sys.stderr.write(f"stopped: {stop}\n")
+        return 3
+    return 0
+
+
+def dry_run(config: TrainConfig) -> None:
+    """Print the resolved configuration, the batch arithmetic and the placement; start nothing."""
+    from orchestrator.preflight import check_model, plan_run
+
+    if config.model.path is not None:
+        check_model(config)
+    _, plan = plan_run(config)
+    sys.stdout.write(resolved_json(config))
+    sys.stdout.write("\n".join([*describe_batches(config), *describe_plan(plan)]) + "\n")
+
+
+def describe_batches(config: TrainConfig) -> list[str]:
+    """The arithmetic of one step, in lines."""
+    size, ranks = config.policy.train_batch_size, config.policy.num_ranks
+    if config.algo == "sft":
+        return [f"step: {size} demonstrations, {size // ranks} a rank on {ranks} ranks"]
+    samples = config.samples_per_step
+    return [
+        f"step: {config.rollout.prompts_per_step} prompts x {config.rollout.samples_per_prompt} samples = {samples} "
+        f"completions on {config.rollout.num_engines} engines",
+        f"updates: {samples} / {size} = {samples // size} optimizer steps of {size} samples, {size // ranks} a rank",
+    ]
+
+
+def train(config: TrainConfig) -> None:
+    """Prepare, check, launch and train; print the summary."""
+    from orchestrator.preflight import check_model, plan_run
+    from orchestrator.run_folder import RunFolder
+
+    if not config.embedded_task:
+        check_model(config)
+    _, plan = plan_run(config)
+    folder = RunFolder(Path(config.run.dir))
+    if not config.embedded_task:
+        _check_files(config)
+    folder.create()
+    try:
+        if config.embedded_task:
+            config = _embedded(config, folder)
+        _launch(config, plan, folder)
+    finally:
+        folder.release()
+
+
+def _check_files(config: TrainConfig) -> None:
+    """Refuse a missing data file before the run folder is made."""
+    for name, path in (("data.path", config.data.path), ("data.eval_path", config.data.eval_path)):
+        if path is not None and not os.path.isfile(path):
+            raise RefusedInput(f"{name} {path!r} is not a file")
+
+
+def _embedded(config: TrainConfig, folder) -> TrainConfig:
+    """Write the embedded task's files and point the configuration at them, as a user would."""
+    from orchestrator.tasks.digits import build_digits_data
+    from orchestrator.tasks.digits_model import build_digits_model
+
+    paths = build_digits_data(folder.root / "task" / "data", seed=config.run.seed)
+    model = config.model.path or str(build_digits_model(folder.root / "task" / "model", seed=config.run.seed))
+    return config.model_copy(
+        update={
+            "data": config.data.model_copy(update={"path": str(paths.train), "eval_path": str(paths.held_out)}),
+            "model": config.model.model_copy(update={"path": model}),
+        }
+    )
+
+
+def _launch(config: TrainConfig, plan: PlacementPlan, folder) -> None:
+    from orchestrator import launch, stages
+    from orchestrator.preflight import check_lengths, read_data
+    from workers.multimodal.prompt_encoder import PromptEncoder
+
+    data = read_data(config)
+    assert config.model.path is not None
+    encoder = PromptEncoder(config.model.path, trust_remote_code=config.model.trust_remote_code)
+    prompts = [*data.train.prompts, *data.held_out]
+    spec = launch.engine_spec(
+        config,
+        encoder,
+        longest_prompt=check_lengths(config, encoder, prompts),
+        max_images=max(len(p.media) for p in prompts),
+    )
+    stages.write_run_files(config, folder, data)
+    with launch.ray_cluster(plan):
+        pool = launch.start_pool(config, plan, spec)
+        try:
+            stages.run_stages(config, folder, pool, encoder, data)
+        finally:
+            pool.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

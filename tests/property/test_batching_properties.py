@@ -1,0 +1,77 @@
+"""For any lengths: every sample once, within the budget, the same number of micro-batches on every rank."""
+
+from itertools import chain
+
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from orchestrator.batching import PromptCursor, plan_microbatches, shuffled_order
+from orchestrator.errors import RefusedInput
+
+_LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=40)
+
+
+def _cost(batch: list[int], lengths: list[int]) -> int:
+    return max(lengths[i] for i in batch) * len(batch)
+
+
+@given(_LENGTHS, st.integers(1, 4), st.integers(60, 400))
+def test_every_sample_is_in_one_micro_batch_within_the_budget(lengths: list[int], ranks: int, budget: int) -> None:
+    lengths = (lengths * ranks)[: max(ranks, len(lengths) - len(lengths) % ranks)]
+    plan = plan_microbatches(lengths, num_ranks=ranks, token_budget=budget)
+    batches = list(chain.from_iterable(plan))
+    assert sorted(chain.from_iterable(batches)) == list(range(len(lengths)))
+    assert all(batch and _cost(batch, lengths) <= budget for batch in batches)
+    assert len(plan) == ranks and len({len(own) for own in plan}) == 1
+    assert plan == plan_microbatches(lengths, num_ranks=ranks, token_budget=budget)
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=7), st.integers(9, 30))
+def test_one_rank_gets_the_fewest_micro_batches_possible(lengths: list[int], budget: int) -> None:
+    (batches,) = plan_microbatches(lengths, num_ranks=1, token_budget=budget)
+    assert len(batches) == _fewest(tuple(sorted(lengths, reverse=True)), budget)
+
+
+@given(_LENGTHS, st.integers(1, 4), st.integers(60, 200))
+def test_refusal_of_an_unequal_share_is_never_avoidable(lengths: list[int], ranks: int, budget: int) -> None:
+    assume(len(lengths) >= ranks)
+    try:
+        plan_microbatches(lengths, num_ranks=ranks, token_budget=budget)
+    except RefusedInput:
+        (alone,) = plan_microbatches(lengths, num_ranks=1, token_budget=budget)
+        assert not any(k % ranks == 0 for k in range(len(alone), len(lengths) + 1))
+
+
+@given(_LENGTHS, st.integers(2, 4))
+def test_ranks_differ_by_at_most_one_micro_batch(lengths: list[int], ranks: int) -> None:
+    lengths = lengths * ranks
+    plan = plan_microbatches(lengths, num_ranks=ranks, token_budget=240)
+    loads = [sum(_cost(batch, lengths) for batch in own) for own in plan]
+    assert max(loads) - min(loads) <= max(_cost(batch, lengths) for own in plan for batch in own)
+
+
+@given(st.integers(1, 20), st.integers(0, 3), st.lists(st.integers(1, 25), min_size=1, max_size=6))
+def test_batches_of_any_size_walk_through_whole_epochs(num_prompts: int, seed: int, sizes: list[int]) -> None:
+    cursor, taken = PromptCursor(num_prompts=num_prompts, seed=seed), []
+    for size in sizes:
+        picks, cursor = cursor.take(size)
+        assert len(set(picks)) == size
+        taken += [pick.index for pick in picks]
+    epochs = range(cursor.epoch + 1)
+    walk = list(chain.from_iterable(shuffled_order(num_prompts, seed=seed, epoch=epoch) for epoch in epochs))
+    assert taken == walk[: sum(sizes)]
+    assert cursor.epoch * num_prompts + cursor.position == sum(sizes)
+
+
+def _fewest(lengths: tuple[int, ...], budget: int) -> int:
+    """Fewest micro-batches by trying every set of companions for the first sample."""
+    if not lengths:
+        return 0
+    first, rest = lengths[0], lengths[1:]
+    best = len(lengths)
+    for chosen in range(2 ** len(rest)):
+        companions = [i for i in range(len(rest)) if chosen >> i & 1]
+        if max((first, *(rest[i] for i in companions))) * (1 + len(companions)) <= budget:
+            left = tuple(length for i, length in enumerate(rest) if i not in companions)
+            best = min(best, 1 + _fewest(left, budget))
+    return best

@@ -1,0 +1,63 @@
+"""Log-probs, entropy and KL on distributions small enough to do by hand."""
+
+import math
+
+import pytest
+import torch
+
+from algorithms.kl import kl_estimate, next_kl_coef
+from algorithms.logprobs import token_logprobs
+
+
+def test_logprobs_and_entropy_of_a_two_way_choice() -> None:
+    # softmax(0, ln 3) = (1/4, 3/4)
+    logits = torch.tensor([[0.0, math.log(3.0)], [0.0, 0.0]], dtype=torch.float64)
+    logprobs, entropy = token_logprobs(logits, torch.tensor([1, 0]))
+    torch.testing.assert_close(logprobs.exp(), torch.tensor([0.75, 0.5], dtype=torch.float64))
+    mixed = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
+    torch.testing.assert_close(entropy, torch.tensor([mixed, math.log(2.0)], dtype=torch.float64))
+
+
+def test_half_precision_logits_give_float32_results() -> None:
+    logprobs, entropy = token_logprobs(torch.zeros(2, 4, dtype=torch.bfloat16), torch.tensor([0, 3]))
+    assert (logprobs.dtype, entropy.dtype) == (torch.float32, torch.float32)
+    assert logprobs.tolist() == pytest.approx([-math.log(4.0)] * 2)
+
+
+def test_gradient_of_a_logprob_is_one_hot_minus_softmax_and_entropy_has_none() -> None:
+    logits = torch.tensor([[0.0, math.log(3.0)]], requires_grad=True)
+    logprobs, entropy = token_logprobs(logits, torch.tensor([1]))
+    logprobs.sum().backward()
+    assert logits.grad is not None
+    torch.testing.assert_close(logits.grad, torch.tensor([[-0.25, 0.25]]))
+    assert not entropy.requires_grad
+
+
+def test_entropy_of_a_token_banned_by_minus_infinity_is_finite() -> None:
+    _, entropy = token_logprobs(torch.tensor([[0.0, 0.0, -math.inf]]), torch.tensor([0]))
+    assert entropy.item() == pytest.approx(math.log(2.0))
+
+
+def test_kl_estimators_by_hand() -> None:
+    # d = ln 2: k1 = ln 2, k2 = (ln 2)^2 / 2, k3 = 1/2 - 1 + ln 2
+    logprobs, ref = torch.tensor([[0.0, math.log(0.5)]]), torch.tensor([[0.0, math.log(0.25)]])
+    mask = torch.tensor([[False, True]])
+    estimates = {name: kl_estimate(logprobs, ref, mask, estimator=name)[0, 1].item() for name in ("k1", "k2", "k3")}
+    assert estimates == pytest.approx({"k1": math.log(2.0), "k2": 0.5 * math.log(2.0) ** 2, "k3": math.log(2.0) - 0.5})
+
+
+@pytest.mark.parametrize(
+    ("observed_kl", "expected"),
+    [
+        (0.11, 0.01 * (1 + 0.1 * 0.25)),  # 10 % above target, a quarter of the horizon
+        (9.0, 0.01 * (1 + 0.2 * 0.25)),  # the error is cut at 20 %
+        (0.0, 0.01 * (1 - 0.2 * 0.25)),
+    ],
+)
+def test_kl_coefficient_moves_towards_the_target(observed_kl: float, expected: float) -> None:
+    kl_coef = next_kl_coef(0.01, observed_kl=observed_kl, target_kl=0.1, num_samples=25, horizon=100)
+    assert kl_coef == pytest.approx(expected, rel=1e-12)
+
+
+def test_kl_coefficient_without_a_target_stays() -> None:
+    assert next_kl_coef(0.01, observed_kl=9.0, target_kl=None, num_samples=25, horizon=100) == 0.01

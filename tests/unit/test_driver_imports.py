@@ -1,0 +1,13 @@
+"""A refusal must come within seconds, so what decides it loads no heavy library."""
+
+import subprocess
+import sys
+
+_LIGHT = "orchestrator.config, orchestrator.placement, orchestrator.batching, orchestrator.doctor, orchestrator.errors"
+_HEAVY = ("torch", "ray", "vllm", "transformers", "deepspeed")
+
+
+def test_planning_modules_load_no_heavy_library() -> None:
+    code = f"import sys, {_LIGHT}; print(*[name for name in {_HEAVY!r} if name in sys.modules])"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.split() == []
