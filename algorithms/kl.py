@@ -24,7 +24,7 @@ def kl_estimate(
 
     Source: Schulman, http://joschu.net/blog/kl-approx.html
     """
-    difference = keep(logprobs, action_mask) - keep(ref_logprobs, action_mask)
+    difference = keep(logprobs - ref_logprobs, action_mask)
     if estimator == "k1":
         return difference
     if estimator == "k2":

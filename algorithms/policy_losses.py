@@ -61,7 +61,7 @@ def ppo_clip_loss_map(
         mask: Tokens the loss counts; nothing outside it reaches value or gradient.
     Source: Schulman et al. 2017, eq. 7, https://arxiv.org/abs/1707.06347
     """
-    log_ratio = keep(logprobs, mask) - keep(old_logprobs, mask)
+    log_ratio = keep(logprobs - old_logprobs, mask)
     hit = torch.zeros_like(mask)
     if preclip_min is not None and preclip_max is not None:
         log_ratio, hit = pre_clip(log_ratio, ratio_min=preclip_min, ratio_max=preclip_max)

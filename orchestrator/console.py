@@ -10,8 +10,10 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
-from orchestrator.waits import current_waits
+from orchestrator.metrics import MEMORY_PREFIX
+from orchestrator.waits import Wait, current_waits
 
 _SHOWN = (
     ("reward", "reward/mean", "{:.3f}"),
@@ -22,7 +24,6 @@ _SHOWN = (
     ("rollout tokens/s", "throughput/rollout_tokens_per_s", "{:.0f}"),
     ("step s", "time/step_s", "{:.2f}"),
 )
-_MEMORY = "memory/rss_gib/"
 _REFRESH_PER_S = 4
 _SLOW_WAIT_S = 2.0
 
@@ -32,13 +33,15 @@ class Console:
 
     def __init__(self, total_steps: int, *, title: str) -> None:
         self._rich = RichConsole(file=sys.stdout)
+        # Not left to rich alone: with FORCE_COLOR set it would redraw the panel into a log file.
+        self._can_redraw = sys.stdout.isatty() and self._rich.is_terminal and not self._rich.is_dumb_terminal
         self._total, self._title = total_steps, title
         self._step, self._phase, self._phase_since = 0, "start", time.monotonic()
         self._latest: dict[str, float] = {}
         self._live: Live | None = None
 
     def __enter__(self) -> "Console":
-        if self._rich.is_terminal:
+        if self._can_redraw:
             self._live = Live(get_renderable=self._panel, console=self._rich, refresh_per_second=_REFRESH_PER_S)
             self._live.start()
         else:
@@ -65,20 +68,23 @@ class Console:
         self._latest.update(metrics)
         if self._live is None:
             figures = [f"{label} {form.format(metrics[name])}" for label, name, form in _SHOWN if name in metrics]
-            self.note(f"step {step}/{self._total}  " + "  ".join(figures))
+            self.note("  ".join([f"step {step}/{self._total}", *figures]))
 
     def _panel(self) -> RenderableType:
         figures = Table.grid(padding=(0, 2))
         for label, name, form in _SHOWN:
             if name in self._latest:
                 figures.add_row(label, form.format(self._latest[name]))
-        memory = {k.removeprefix(_MEMORY): v for k, v in self._latest.items() if k.startswith(_MEMORY)}
+        latest = self._latest.items()
+        memory = {name.removeprefix(MEMORY_PREFIX): v for name, v in latest if name.startswith(MEMORY_PREFIX)}
         if memory:
             figures.add_row("memory GiB", "  ".join(f"{role} {gib:.1f}" for role, gib in memory.items()))
         now = f"step {self._step}/{self._total}   {self._phase} {time.monotonic() - self._phase_since:.0f} s"
-        waits = [
-            f"waiting for {w.name} {w.note}: {w.elapsed_s:.0f} s (limit {w.deadline_s:.0f} s)"
-            for w in current_waits()
-            if w.elapsed_s > _SLOW_WAIT_S
-        ]
-        return Panel(Group(now, figures, *waits), title=self._title, title_align="left")
+        # Text, not str: rich would read the brackets in a name or a path as markup.
+        waits = [Text(_wait_line(wait)) for wait in current_waits() if wait.elapsed_s > _SLOW_WAIT_S]
+        return Panel(Group(Text(now), figures, *waits), title=Text(self._title), title_align="left")
+
+
+def _wait_line(wait: Wait) -> str:
+    progress = f" ({wait.note})" if wait.note else ""
+    return f"waiting for {wait.name}{progress}: {wait.elapsed_s:.0f} s (limit {wait.deadline_s:.0f} s)"

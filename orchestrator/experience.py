@@ -20,6 +20,7 @@ from algorithms.masking import masked_mean
 from algorithms.off_policy import Mismatch, logprob_mismatch
 from algorithms.registry import ALGORITHMS
 from algorithms.returns import discounted_returns, place_terminal_reward
+from orchestrator.errors import GuardStop
 from workers.types import Sequence as TokenSequence
 from workers.types import TrainSample
 
@@ -87,7 +88,10 @@ def make_experience(rollouts: Sequence[Rollout], *, algo: str, settings: Advanta
     if ALGORITHMS[algo].advantage == "whitened_return":
         rewards = place_terminal_reward(scores, kl, mask, kl_coef=settings.kl_coef, reward_clip=settings.reward_clip)
         returns = discounted_returns(rewards, mask, gamma=settings.gamma)
-        moments = token_moments(returns, mask)
+        try:
+            moments = token_moments(returns, mask)
+        except ValueError as error:
+            raise GuardStop(f"advantages cannot be computed: {error}") from error
         advantages, raw_mean = whiten(returns, mask, moments), moments.mean
     else:
         advantages = _group_relative(scored, scores, mask, algo)
@@ -172,5 +176,5 @@ def _stack(rows: Sequence[np.ndarray]) -> Tensor:
     """Right-pad rows with zeros to one float32 ``[B, T]`` tensor."""
     out = torch.zeros(len(rows), max(len(r) for r in rows), dtype=torch.float32)
     for index, row in enumerate(rows):
-        out[index, : len(row)] = torch.from_numpy(np.asarray(row, dtype=np.float32))
+        out[index, : len(row)] = torch.from_numpy(np.array(row, dtype=np.float32))
     return out

@@ -1,5 +1,6 @@
 """From a checked configuration to a live session: specs for the workers, Ray, the pool, the reward service."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,7 +45,7 @@ def ray_cluster(plan: PlacementPlan) -> Iterator[None]:
         object_store_memory=None if ray_is_running() or needs_gpu else _OBJECT_STORE_BYTES,
         include_dashboard=None if ray_is_running() else False,
         log_to_driver=False,
-        logging_level="warning",
+        logging_level=logging.WARNING,
         runtime_env={"env_vars": worker_environment(1, gpu=needs_gpu)},
     )
     try:
@@ -215,4 +216,3 @@ def open_session(
             yield session, progress
         finally:
             clear_exchange(run_id)
-

@@ -121,9 +121,9 @@ class WorkerPool:
     def _score(
         self, role: str, actors: list[Any], sequences: Sequence[TokenSequence], deadline_s: float
     ) -> list[np.ndarray]:
-        # Every rank must take part in a sharded forward, so a batch smaller than the ranks is filled up with repeats.
+        # Every rank must take part in a sharded forward, so the batch is filled up to a multiple of the ranks.
         order = list(range(len(sequences)))
-        order += [i % len(sequences) for i in range(max(0, len(actors) - len(sequences)))]
+        order += [i % len(sequences) for i in range(-len(sequences) % len(actors))]
         plan = plan_microbatches(
             [len(sequences[i].input_ids) for i in order],
             num_ranks=len(actors),
@@ -150,13 +150,19 @@ class WorkerPool:
         )
 
     def _place(self, actor_class: Any, place: WorkerPlacement) -> Any:
+        environment = worker_environment(self._spec.num_threads, gpu=place.num_gpus > 0)
+        spans = len(place.bundle_indices) > 1
+        if spans:
+            # vLLM places the workers of a tensor-parallel engine itself, on the bundles it is told.
+            environment["VLLM_RAY_BUNDLE_INDICES"] = ",".join(map(str, place.bundle_indices))
+            environment["VLLM_RAY_PER_WORKER_GPUS"] = str(place.num_gpus)
         return actor_class.options(
             num_cpus=place.num_cpus,
-            num_gpus=place.num_gpus,
+            num_gpus=0 if spans else place.num_gpus,
             scheduling_strategy=PlacementGroupSchedulingStrategy(
                 placement_group=self._groups[place.group], placement_group_bundle_index=place.bundle_indices[0]
             ),
-            runtime_env={"env_vars": worker_environment(self._spec.num_threads, gpu=place.num_gpus > 0)},
+            runtime_env={"env_vars": environment},
         )
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from typing import Any
 
 import ray
 
@@ -46,7 +47,7 @@ class RewardServiceActor:
         return self._process.pid
 
 
-def start_reward_service(arguments: list[str]) -> ray.actor.ActorHandle:
+def start_reward_service(arguments: list[str]) -> Any:
     """Start the service on this node; it takes no CPU of the plan."""
     return ray.remote(RewardServiceActor).options(num_cpus=0).remote(arguments)
 

@@ -1,14 +1,14 @@
 """Rollouts of every step in Parquet, for people and for exact comparison of runs."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.run_folder import sync_folder
+from orchestrator.run_folder import write_atomic
 
 _SCHEMA = pa.schema(
     [
@@ -63,18 +63,15 @@ class RolloutRow:
 
 def write_rollouts(path: Path, rows: Sequence[RolloutRow]) -> None:
     """Write one step's rollouts; the file appears whole."""
-    partial = path.with_name(f".{path.name}.partial")
-    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=_SCHEMA), partial)
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)
-    sync_folder(path.parent)
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=_SCHEMA), buffer)
+    write_atomic(path, buffer.getvalue().to_pybytes())
 
 
 def read_rollouts(path: Path) -> list[RolloutRow]:
     """Read back what ``write_rollouts`` wrote."""
     tuples = ("media", "media_paths", "completion_ids", "rollout_logprobs")
-    return [
-        RolloutRow(**{name: tuple(value) if name in tuples else value for name, value in row.items()})
-        for row in pq.read_table(path).to_pylist()
-    ]
+    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    for row in rows:
+        row |= {name: tuple(row[name]) for name in tuples}
+    return [RolloutRow(**row) for row in rows]

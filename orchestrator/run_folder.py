@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
 import shutil
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import IO, Any
 
 from orchestrator.errors import RefusedInput
+
+_STEP_NAME = re.compile(r"step_(\d{6,})(\.parquet)?")
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -31,28 +34,39 @@ def sync_folder(folder: Path) -> None:
 
 
 class RunFolder:
-    """Paths of one run, and what a resume must tidy up."""
+    """Paths of one run, the lock that keeps it one driver's, and what a resume must tidy up."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.rollouts = root / "rollouts"
         self.checkpoints = root / "checkpoints"
         self.metrics = root / "metrics.jsonl"
+        self.config = root / "config.json"
+        self.manifest = root / "manifest.json"
+        self.log = root / "log.jsonl"
+        self.report = root / "report.html"
         self._lock: IO[str] | None = None
 
     def create(self) -> None:
         """Make the folders and lock the run against a second driver.
 
+        The kernel drops the lock when the process ends, however it ends.
+
         Raises:
-            RefusedInput: another driver holds the lock.
+            RefusedInput: another driver holds the lock, or the folders cannot be made.
         """
-        self.rollouts.mkdir(parents=True, exist_ok=True)
-        self.checkpoints.mkdir(exist_ok=True)
-        self._lock = (self.root / ".lock").open("w")
         try:
-            flock(self._lock, LOCK_EX | LOCK_NB)
+            self.rollouts.mkdir(parents=True, exist_ok=True)
+            self.checkpoints.mkdir(exist_ok=True)
+            lock = (self.root / ".lock").open("w")
+        except OSError as error:
+            raise RefusedInput(f"run.dir {str(self.root)!r} cannot be made: {error.strerror}") from error
+        try:
+            flock(lock, LOCK_EX | LOCK_NB)
         except BlockingIOError as error:
+            lock.close()
             raise RefusedInput(f"run.dir {str(self.root)!r} is in use by another run") from error
+        self._lock = lock
 
     def release(self) -> None:
         """Give the lock back."""
@@ -64,15 +78,18 @@ class RunFolder:
         """Rollouts of one step."""
         return self.rollouts / f"step_{step:06d}.parquet"
 
+    def rollout_steps(self) -> list[int]:
+        """Steps whose rollouts are there, in order."""
+        return sorted(_numbered(self.rollouts))
+
     def checkpoint(self, step: int) -> Path:
         """Folder of the checkpoint taken after ``step`` steps."""
         return self.checkpoints / f"step_{step:06d}"
 
     def complete_checkpoints(self) -> list[Path]:
         """Checkpoints that exist, oldest first: those whose manifest, written last, is there."""
-        if not self.checkpoints.is_dir():
-            return []
-        return sorted(c for c in self.checkpoints.glob("step_*") if (c / "manifest.json").is_file())
+        found = sorted(_numbered(self.checkpoints).items())
+        return [folder for _, folder in found if (folder / "manifest.json").is_file()]
 
     def read_manifest(self, checkpoint: Path) -> dict[str, Any]:
         """The manifest of a complete checkpoint."""
@@ -81,22 +98,43 @@ class RunFolder:
     def prune(self, *, keep: int) -> None:
         """Remove all but the newest ``keep`` complete checkpoints."""
         for old in self.complete_checkpoints()[:-keep]:
-            # Without its manifest a half-removed checkpoint does not exist, whenever this is interrupted.
-            (old / "manifest.json").unlink()
-            shutil.rmtree(old)
+            _remove_checkpoint(old)
 
     def truncate_after(self, step: int) -> None:
-        """Drop metrics rows, rollouts and checkpoints of steps after ``step``, and a torn last metrics line."""
+        """Drop metrics rows, rollouts and checkpoints of steps after ``step``, and what a crash left half written.
+
+        A run that starts afresh passes -1: step 0 has a row of its own, the evaluation before training.
+        """
+        # Checkpoints first: one that outlived its metrics rows would be resumed from without them.
+        complete = set(self.complete_checkpoints())
+        for number, folder in _numbered(self.checkpoints).items():
+            if folder not in complete:
+                shutil.rmtree(folder)
+            elif number > step:
+                _remove_checkpoint(folder)
         if self.metrics.is_file():
             rows = [line for line in self.metrics.read_text().splitlines() if _step_of(line) in range(step + 1)]
             write_atomic(self.metrics, "".join(row + "\n" for row in rows))
-        for file in self.rollouts.glob("step_*.parquet"):
-            if int(file.stem.removeprefix("step_")) > step:
+        for number, file in _numbered(self.rollouts).items():
+            if number > step:
                 file.unlink()
-        complete = set(self.complete_checkpoints())
-        for folder in self.checkpoints.glob("step_*"):
-            if folder not in complete or int(folder.name.removeprefix("step_")) > step:
-                shutil.rmtree(folder)
+        for folder in (self.root, self.rollouts):
+            for partial in folder.glob(".*.partial"):
+                partial.unlink()
+
+
+def _remove_checkpoint(folder: Path) -> None:
+    # Without its manifest a half-removed checkpoint does not exist, whenever this is interrupted.
+    (folder / "manifest.json").unlink()
+    shutil.rmtree(folder)
+
+
+def _numbered(folder: Path) -> dict[int, Path]:
+    """What bears a step's name in ``folder``, by step; nothing where there is no such folder."""
+    if not folder.is_dir():
+        return {}
+    named = {path: _STEP_NAME.fullmatch(path.name) for path in folder.iterdir()}
+    return {int(match[1]): path for path, match in named.items() if match}
 
 
 def _step_of(line: str) -> int:

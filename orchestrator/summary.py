@@ -1,53 +1,111 @@
 """The end of a run, for a person: did it learn, does it look, what did it say before and after, where is it all."""
 
+import shlex
+import sys
 from pathlib import Path
 
 from rich.console import Console as RichConsole
 from rich.table import Table
+from rich.text import Text
 
 from orchestrator.evaluation.types import EvalResult, EvalSample
+from orchestrator.run_folder import RunFolder
 
 _SHOWN = 3
+_CHANCE = 0.5
+_PLAIN_WIDTH = 120
 
 
 def print_summary(before: EvalResult | None, after: EvalResult | None, folder: Path) -> None:
-    """Print the closing summary."""
-    console = RichConsole(soft_wrap=True)
+    """Print the closing summary to standard output; without held-out data only where the run lies."""
+    is_terminal = sys.stdout.isatty()
+    console = RichConsole(
+        file=sys.stdout, force_terminal=is_terminal, width=None if is_terminal else _PLAIN_WIDTH, highlight=False
+    )
+    # Text, not str: rich would read "[image]" in a prompt, or brackets a model wrote, as markup.
+    console.print()
     if before is not None and after is not None:
-        console.print()
-        console.print(
-            f"[bold]Held-out accuracy {before.accuracy:.3f} -> {after.accuracy:.3f}[/bold] "
-            f"on {after.num_pairs} pairs (chance 0.500)",
-            highlight=False,
-        )
-        if after.accuracy_shuffled_images is not None:
-            console.print(
-                f"With the images shuffled among the pairs: {after.accuracy_shuffled_images:.3f} "
-                "(near 0.500 means it judges by looking)",
-                highlight=False,
-            )
+        console.print(Text(accuracy_line(before, after), style="bold"), soft_wrap=True)
+        for line in (*control_lines(after), *change_lines(before, after)):
+            console.print(Text(line), soft_wrap=True)
         console.print(_verdicts(before, after))
-    console.print(f"The run: {folder}", highlight=False, markup=False)
-    console.print(f"Report:  python -m orchestrator.report {folder}", highlight=False, markup=False)
+    for line in next_lines(folder):
+        console.print(Text(line), soft_wrap=True)
+
+
+def accuracy_line(before: EvalResult, after: EvalResult) -> str:
+    """Held-out accuracy before and after, with the number of pairs and chance."""
+    return (
+        f"Held-out accuracy {before.accuracy:.3f} before, {after.accuracy:.3f} after, "
+        f"on {after.num_pairs} pairs (chance {_CHANCE:.3f})"
+    )
+
+
+def control_lines(after: EvalResult) -> list[str]:
+    """What says whether the accuracy comes from looking, and from no leaning to one side."""
+    lines = [f"It chooses the response shown first in {after.first_position_rate:.1%} of the pairs."]
+    if after.accuracy_shuffled_images is not None:
+        lines.insert(
+            0,
+            f"With the images shuffled among the pairs: {after.accuracy_shuffled_images:.3f} "
+            f"(a judge that looks falls to {_CHANCE:.3f})",
+        )
+    return lines
+
+
+def change_lines(before: EvalResult, after: EvalResult) -> list[str]:
+    """How many judgements became right and how many became wrong; nothing when the pairs differ."""
+    pairs = _same_pairs(before, after)
+    if not pairs:
+        return []
+    gained = sum(not _is_right(old) and _is_right(new) for old, new in pairs)
+    lost = sum(_is_right(old) and not _is_right(new) for old, new in pairs)
+    return [f"{gained} judgements turned from wrong to right, {lost} from right to wrong."]
+
+
+def next_lines(folder: Path) -> list[str]:
+    """Where the run lies and what to do next, of what there is."""
+    lines = [f"The run:  {folder}", f"Report:   python -m orchestrator.report {shlex.quote(str(folder))}"]
+    curves = folder / "tensorboard"
+    if curves.is_dir():
+        lines.append(f"Curves:   tensorboard --logdir {shlex.quote(str(curves))}")
+    checkpoints = RunFolder(folder).complete_checkpoints()
+    if checkpoints:
+        lines.append(f"Model:    {checkpoints[-1] / 'policy'} (transformers and vLLM load it)")
+    return lines
 
 
 def chosen_samples(before: EvalResult, after: EvalResult) -> list[tuple[EvalSample, EvalSample]]:
     """A few pairs to show: judgements that changed first, then the rest, in file order."""
-    pairs = [(old, new) for old, new in zip(before.samples, after.samples, strict=True) if old.uid == new.uid]
+    pairs = _same_pairs(before, after)
     changed = [p for p in pairs if p[0].verdict != p[1].verdict]
     same = [p for p in pairs if p[0].verdict == p[1].verdict]
     return [*changed, *same][:_SHOWN]
 
 
+def _same_pairs(before: EvalResult, after: EvalResult) -> list[tuple[EvalSample, EvalSample]]:
+    old = {sample.uid: sample for sample in before.samples}
+    return [(old[new.uid], new) for new in after.samples if new.uid in old]
+
+
 def _verdicts(before: EvalResult, after: EvalResult) -> Table:
-    table = Table(title="Held-out judgements", title_justify="left", show_lines=True)
-    for column in ("question", "before", "after", "label"):
-        table.add_column(column)
+    table = Table(
+        title="Held-out judgements, changed ones first", title_justify="left", title_style="bold", show_lines=True
+    )
+    for column in ("question", "before", "after"):
+        table.add_column(column, ratio=1)
+    table.add_column("label")
     for old, new in chosen_samples(before, after):
-        table.add_row(old.prompt_text, _said(old), _said(new), new.label or "-")
+        table.add_row(Text(old.prompt_text), _said(old), _said(new), Text(new.label or "-"))
     return table
 
 
-def _said(sample: EvalSample) -> str:
-    mark = "right" if sample.verdict == sample.label else "wrong"
-    return f"{sample.completion_text}\n({mark})"
+def _said(sample: EvalSample) -> Text:
+    verdict = "no clear verdict" if sample.verdict is None else f"verdict {sample.verdict}"
+    right = _is_right(sample)
+    mark = Text(f"\n({verdict}: {'right' if right else 'wrong'})", style="green" if right else "red")
+    return Text(sample.completion_text).append_text(mark)
+
+
+def _is_right(sample: EvalSample) -> bool:
+    return sample.verdict is not None and sample.verdict == sample.label

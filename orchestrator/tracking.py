@@ -1,21 +1,21 @@
 """Where metric rows go: one JSON line per step, and TensorBoard."""
 
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from orchestrator.metrics import metrics_row
 from orchestrator.run_folder import RunFolder
 
 
 class Sink(Protocol):
     """A destination of metric rows."""
 
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Take one row."""
+    def write(self, step: int, row: Mapping[str, float | None]) -> None:
+        """Take one row; None stands for a value that was not finite."""
         ...
 
     def close(self) -> None:
@@ -29,10 +29,9 @@ class JsonlSink:
     def __init__(self, path: Path) -> None:
         self._file = path.open("a")
 
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append one row; a value that is not finite is written as null."""
-        row = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        self._file.write(json.dumps({"step": step, **row}) + "\n")
+    def write(self, step: int, row: Mapping[str, float | None]) -> None:
+        """Append one row."""
+        self._file.write(json.dumps({"step": step, **row}, allow_nan=False) + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -49,10 +48,10 @@ class TensorBoardSink:
 
         self._writer = SummaryWriter(str(folder))
 
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+    def write(self, step: int, row: Mapping[str, float | None]) -> None:
         """Add every finite value at ``step``."""
-        for name, value in metrics.items():
-            if math.isfinite(value):
+        for name, value in row.items():
+            if value is not None:
                 self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
@@ -67,9 +66,14 @@ class Tracker:
         self._sinks = tuple(sinks)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Write one row."""
+        """Write one row.
+
+        Raises:
+            ValueError: a malformed metric name.
+        """
+        row = metrics_row(metrics)
         for sink in self._sinks:
-            sink.write(step, metrics)
+            sink.write(step, row)
 
     def close(self) -> None:
         """Close every sink."""

@@ -221,7 +221,7 @@ class PolicyWorker(WorkerBase):
 def _pad(rows: list[np.ndarray], like: Tensor) -> Tensor:
     out = torch.zeros(like.shape, dtype=torch.float32)
     for index, row in enumerate(rows):
-        out[index, : len(row)] = torch.from_numpy(np.asarray(row, dtype=np.float32))
+        out[index, : len(row)] = torch.from_numpy(np.array(row, dtype=np.float32))
     return out.to(like.device)
 
 

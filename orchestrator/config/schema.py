@@ -73,8 +73,6 @@ class TrainConfig(Section):
         for name, value in (("media_root", data.media_root), ("eval_path", data.eval_path)):
             if data.path is None and value is not None:
                 raise ValueError(f"data.path is not set, but data.{name} = {value!r} belongs to it")
-        if data.min_pixels is not None and data.min_pixels > data.max_pixels:
-            raise ValueError(f"data.min_pixels = {data.min_pixels} is above data.max_pixels = {data.max_pixels}")
         if reward.judge == "openai" and reward.url is None:
             for name, value in (("judge_url", reward.judge_url), ("judge_model", reward.judge_model)):
                 if value is None:

@@ -83,8 +83,6 @@ class DataSection(Section):
     """Held-out file in the same format; none = no evaluation, or the embedded task's own."""
     max_pixels: Count = 1_003_520
     """Largest image accepted, pixels."""
-    min_pixels: Count | None = None
-    """Images with fewer pixels are scaled up to this; none = the processor's own bound."""
     max_prompt_tokens: Count = 20_480
     """Longest prompt accepted, tokens with image placeholders expanded; a prompt is never truncated."""
     max_bad_frac: Share = 0.0

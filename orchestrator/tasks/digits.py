@@ -8,6 +8,7 @@ by image; every held-out digit is judged in both orders.
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -38,7 +39,7 @@ def build_digits_data(folder: Path, *, seed: int) -> DigitsPaths:
     content = json.dumps({"task": "digits", "version": _VERSION, "seed": seed})
     if mark.is_file() and mark.read_text() == content:
         return paths
-    digits = load_digits()
+    digits: Any = load_digits()
     rng = np.random.Generator(np.random.Philox(seed))
     order = rng.permutation(len(digits.target))
     (folder / "images").mkdir(parents=True, exist_ok=True)

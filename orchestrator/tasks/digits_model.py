@@ -87,7 +87,7 @@ def _processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLProcessor:
 
 def _config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
     def token(text: str) -> int:
-        return int(tokenizer.convert_tokens_to_ids(text))
+        return tokenizer.get_vocab()[text]
 
     head_dim = _HIDDEN // _HEADS
     return Qwen2_5_VLConfig(

@@ -11,7 +11,7 @@ from orchestrator.errors import RefusedInput
 from orchestrator.placement import Layout, PlacementPlan, RoleRequest, plan_placement
 
 _LAYOUTS = st.sampled_from(["colocated", "separate"])
-_CLUSTERS = st.lists(st.tuples(st.integers(0, 16), st.integers(0, 8)), min_size=1, max_size=4).map(
+_CLUSTERS = st.lists(st.tuples(st.sampled_from((0, 2, 40)), st.sampled_from((0, 1, 20))), min_size=1, max_size=4).map(
     lambda sizes: ClusterResources(
         nodes=tuple(NodeResources(name=f"n{i}", cpus=cpus, gpus=gpus) for i, (cpus, gpus) in enumerate(sizes))
     )
@@ -42,15 +42,16 @@ def test_no_bundle_and_no_node_is_overcommitted(
     plan = _plan(cluster, requests, layout)
     if plan is None:
         return
-    used: dict[tuple[str, int], Counter[str]] = defaultdict(Counter)
+    used: dict[tuple[str, int], dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for worker in plan.workers:
-        used[worker.group, worker.bundle_indices[0]]["CPU"] += worker.num_cpus  # type: ignore[assignment]
+        used[worker.group, worker.bundle_indices[0]]["CPU"] += worker.num_cpus
         for index in worker.bundle_indices:
-            used[worker.group, index]["GPU"] += worker.num_gpus  # type: ignore[assignment]
-    on_node: dict[str, Counter[str]] = defaultdict(Counter)
+            used[worker.group, index]["GPU"] += worker.num_gpus
+    on_node: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for group in plan.groups:
         for index, bundle in enumerate(group.bundles):
-            on_node[bundle.node].update(bundle.resources)  # type: ignore[arg-type]
+            for unit, amount in bundle.resources.items():
+                on_node[bundle.node][unit] += amount
             for unit, amount in used[group.name, index].items():
                 assert amount <= bundle.resources.get(unit, 0.0) + 1e-9
     for node in cluster.nodes:

@@ -195,10 +195,6 @@ def test_broken_toml_is_refused_with_its_place(tmp_path: Path) -> None:
         (["--policy.num_ranks", "3"], "policy.train_batch_size = 128 is not a multiple of policy.num_ranks = 3"),
         (["--data.path", "x"], "model.path is not set, but data.path = 'x' needs a model folder"),
         (["--data.eval_path", "x"], "data.path is not set, but data.eval_path = 'x' belongs to it"),
-        (
-            ["--data.min_pixels", "9", "--data.max_pixels", "8"],
-            "data.min_pixels = 9 is above data.max_pixels = 8",
-        ),
         (["--reward.judge", "openai"], "reward.judge_url is not set, but reward.judge = 'openai' needs it"),
         (
             ["--model.freeze", "vision,bridge,language"],

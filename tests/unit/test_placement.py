@@ -61,6 +61,20 @@ def test_a_tensor_parallel_engine_stays_on_one_node() -> None:
     ]
 
 
+def test_a_shared_bundle_is_as_large_as_its_largest_worker() -> None:
+    policy = RoleRequest(role="policy", num_workers=1, gpus_per_worker=0, cpus_per_worker=4.0)
+    plan = plan_placement(_cluster(("a", 4, 0)), [policy, _role("rollout", 1)], layout="colocated")
+    assert dict(plan.groups[0].bundles[0].resources) == {"CPU": 4.0}
+    assert [w.num_cpus for w in plan.workers] == [2.0, 0.5]
+
+
+def test_an_engine_takes_the_same_share_of_each_gpu_it_spans() -> None:
+    # Its first GPU is shared with the policy, its second is its own: half of each is what it can count on.
+    roles = [_role("policy", 1, 1), _role("rollout", 1, 2)]
+    plan = plan_placement(_cluster(("a", 8, 2)), roles, layout="colocated")
+    assert [(w.role, w.num_gpus) for w in plan.workers] == [("policy", 0.5), ("rollout", 0.5)]
+
+
 def test_a_role_without_workers_takes_no_place() -> None:
     plan = plan_placement(_cluster(("a", 1, 0)), [_role("policy", 1), _role("reference", 0)], layout="separate")
     assert plan.workers_of("reference") == ()

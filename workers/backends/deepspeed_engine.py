@@ -55,9 +55,10 @@ class DeepSpeedEngine:
         optimizer = torch.optim.AdamW(
             trainable, lr=spec.schedule.lr(0), betas=spec.betas, weight_decay=spec.weight_decay
         )
-        self.engine, *_ = deepspeed.initialize(
+        # DeepSpeed types its optimizer as the union of everything it might be; here it is known by the stage.
+        self.engine: Any = deepspeed.initialize(
             model=module, optimizer=optimizer, config=_engine_config(spec, bf16=bf16), dist_init_required=False
-        )
+        )[0]
 
     def forward(self, *args: Any) -> tuple[Tensor, Tensor]:
         """Run the wrapped module through the engine, so that sharded parameters are gathered."""

@@ -69,7 +69,7 @@ class Collator:
         action_mask = torch.zeros(rows, width, dtype=torch.bool)
         for row, sequence in enumerate(sequences):
             length = len(sequence.input_ids)
-            input_ids[row, :length] = torch.from_numpy(np.asarray(sequence.input_ids))
+            input_ids[row, :length] = torch.from_numpy(np.array(sequence.input_ids))
             attention_mask[row, :length] = True
             action_mask[row, sequence.prompt_len : length] = True
         return Batch(

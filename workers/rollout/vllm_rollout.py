@@ -35,9 +35,10 @@ class VllmEngine:
         self._images: OrderedDict[str, Image.Image] = OrderedDict()
         self._llm = LLM(
             model=spec.model.path,
-            dtype={"torch.float32": "float32", "torch.bfloat16": "bfloat16"}[str(spec.model.torch_dtype)],
+            dtype="float32" if spec.model.torch_dtype == torch.float32 else "bfloat16",
             trust_remote_code=spec.model.trust_remote_code,
             tensor_parallel_size=spec.tensor_parallel_size,
+            distributed_executor_backend="ray" if spec.tensor_parallel_size > 1 else None,
             max_model_len=spec.max_model_len,
             max_num_seqs=spec.max_num_seqs,
             gpu_memory_utilization=spec.gpu_memory_utilization,

@@ -1,6 +1,7 @@
 """The shared-memory transport as a vLLM weight-transfer engine, registered through vLLM's own factory."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from vllm.distributed.weight_transfer.base import (
     WeightTransferEngine,
@@ -57,7 +58,8 @@ class SharedMemoryEngine(WeightTransferEngine[SharedMemoryInitInfo, SharedMemory
                 f"weights in shared memory have digest {found[:12]}, announced was {update_info.digest[:12]}"
             )
         expected = {name for name, _ in self.model.named_parameters()}
-        loaded = self.model.load_weights(read(update_info.paths))
+        model: Any = self.model  # every vLLM model has load_weights; torch's Module does not say so
+        loaded = model.load_weights(read(update_info.paths))
         unset = sorted(expected - set(loaded)) if update_info.full else []
         if unset:
             raise SyncError(f"{len(unset)} engine parameters were not received: {', '.join(unset[:5])}")

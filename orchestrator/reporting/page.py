@@ -1,0 +1,72 @@
+"""The page: headline, the two questions, curves, time, samples, configuration."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.reporting.figures import curves, phase_bar
+from orchestrator.reporting.markup import Html, element, join, table
+from orchestrator.reporting.run_record import RunRecord
+from orchestrator.reporting.samples import sample_section
+from orchestrator.reporting.style import STYLE
+from orchestrator.reporting.verdict_on_run import Check, headline, learning_checks, soundness_checks, status
+
+_HEAD = Html('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">')
+# Nothing may be fetched and nothing may run, whatever a prompt or a completion says.
+_POLICY = Html(
+    '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+    "style-src 'unsafe-inline'\">"
+)
+_WORDS = {"yes": "yes", "no": "no", "unknown": "not known"}
+
+
+def render(record: RunRecord) -> str:
+    """The report as one HTML document that loads nothing from anywhere."""
+    name = f"{record.config.get('algo', 'run')} · {record.folder.root.resolve().name}"
+    body = [
+        element("h1", None, name),
+        element("p", {"class": "headline"}, headline(record)),
+        element("p", None, status(record)),
+        *_torn(record),
+        element("h2", None, "Is it learning?"),
+        _checks(learning_checks(record)),
+        element("h2", None, "Is it right?"),
+        _checks(soundness_checks(record)),
+        element("h2", None, "Curves"),
+        curves(record) if record.rows else element("p", None, "No step is finished yet."),
+        element("h2", None, "Where the time went"),
+        phase_bar(record),
+        element("h2", None, "What it saw and said"),
+        sample_section(record.folder),
+        element("h2", None, "What ran"),
+        _manifest(record.manifest),
+        element("details", None, element("summary", None, "Configuration"), _json(record.config)),
+    ]
+    head = join([_HEAD, _POLICY, element("title", None, name), element("style", None, Html(STYLE))])
+    page = element("html", {"lang": "en"}, element("head", None, head), element("body", None, *body))
+    return f"<!doctype html>\n{page}\n"
+
+
+def _checks(checks: list[Check]) -> Html:
+    rows = ((c.question, element("span", {"class": c.answer}, _WORDS[c.answer]), c.detail) for c in checks)
+    return table(("", "", "figures"), rows)
+
+
+def _torn(record: RunRecord) -> list[Html]:
+    if not record.num_torn_lines:
+        return []
+    return [element("p", {"class": "note"}, f"{record.num_torn_lines} torn lines of metrics.jsonl were left out.")]
+
+
+def _manifest(manifest: Mapping[str, Any]) -> Html:
+    if not manifest:
+        return element("p", None, "manifest.json is missing: versions and seed are not known.")
+    flat = {name: value for name, value in manifest.items() if not isinstance(value, dict)}
+    versions = manifest.get("versions")
+    if isinstance(versions, dict):
+        flat |= {f"version of {package}": version for package, version in versions.items()}
+    return table(("", ""), ((name, str(value)) for name, value in flat.items()))
+
+
+def _json(value: Mapping[str, Any]) -> Html:
+    return element("pre", None, json.dumps(value, indent=2, ensure_ascii=False) if value else "config.json is missing.")

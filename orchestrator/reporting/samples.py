@@ -1,0 +1,66 @@
+"""What the policy saw and said at the first, the middle and the last step."""
+
+import pyarrow as pa
+
+from orchestrator.reporting.charts import number
+from orchestrator.reporting.markup import Html, element, join
+from orchestrator.reporting.pictures import pictures
+from orchestrator.rollout_store import RolloutRow, read_rollouts
+from orchestrator.run_folder import RunFolder
+
+_PER_STEP = 4
+_LONGEST_TEXT = 4000
+
+
+def sample_section(folder: RunFolder) -> Html:
+    """A few rollouts of three steps, with their images."""
+    steps = folder.rollout_steps()
+    if not steps:
+        return element("p", None, "No rollouts have been written.")
+    return join(_step(folder, step) for step in dict.fromkeys((steps[0], steps[len(steps) // 2], steps[-1])))
+
+
+def chosen(rows: list[RolloutRow]) -> list[RolloutRow]:
+    """Right and wrong verdicts in turn, each in file order: neither the best nor the worst of the step."""
+    right = [row for row in rows if row.verdict is not None and row.verdict == row.label]
+    wrong = [row for row in rows if row.verdict is None or row.verdict != row.label]
+    half = _PER_STEP // 2
+    num_right = min(len(right), max(half, _PER_STEP - len(wrong)))
+    return [*right[:num_right], *wrong[: _PER_STEP - num_right]]
+
+
+def _step(folder: RunFolder, step: int) -> Html:
+    try:
+        rows = read_rollouts(folder.rollout_file(step))
+    except (pa.ArrowInvalid, OSError, TypeError) as error:
+        return join([element("h3", None, f"Step {step}"), element("p", None, f"Its rollouts cannot be read: {error}")])
+    num_right = sum(row.verdict is not None and row.verdict == row.label for row in rows)
+    title = f"Step {step}: {num_right} of {len(rows)} verdicts right"
+    return join([element("h3", None, title), element("div", {"class": "samples"}, *map(_sample, chosen(rows)))])
+
+
+def _sample(row: RolloutRow) -> Html:
+    is_right = row.verdict is not None and row.verdict == row.label
+    verdict = "no clear verdict" if row.verdict is None else f"verdict {row.verdict}"
+    badge = element("span", {"class": "right" if is_right else "wrong"}, "right" if is_right else "wrong")
+    parts = {"format": row.format, "accuracy": row.accuracy, "consistency": row.consistency}
+    figures = [f"reward {_or_none(row.reward)} ({row.reward_status})", f"label {row.label or '-'}", verdict]
+    figures += [f"{name} {_or_none(value)}" for name, value in parts.items()]
+    return element(
+        "article",
+        None,
+        element("div", {"class": "pictures"}, pictures(row.media_paths, row.media)),
+        element("pre", {"class": "prompt"}, _cut(row.prompt_text)),
+        element("pre", {"class": "completion"}, _cut(row.completion_text)),
+        element("p", {"class": "figures"}, badge, " " + " · ".join(figures)),
+        element("p", {"class": "note"}, f"{row.uid}, sample {row.sample_index}, finished by {row.finish_reason}"),
+    )
+
+
+def _or_none(value: float | None) -> str:
+    return "none" if value is None else number(value)
+
+
+def _cut(text: str) -> str:
+    left_out = len(text) - _LONGEST_TEXT
+    return text if left_out <= 0 else f"{text[:_LONGEST_TEXT]} … {left_out} characters more"

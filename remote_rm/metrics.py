@@ -1,0 +1,32 @@
+"""What the service counts, in a Prometheus registry of its own."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_JUDGE_BUCKETS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class Metrics:
+    """One instance a service: two services in one process do not share counters."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self.items = Counter(
+            "raylign_reward_items", "Items answered, by route and status.", ["route", "status"], registry=self._registry
+        )
+        self.verdicts = Counter(
+            "raylign_judge_verdicts",
+            "Answers by verdict (or failed) and source.",
+            ["verdict", "source"],
+            registry=self._registry,
+        )
+        self.judge_seconds = Histogram(
+            "raylign_judge_seconds",
+            "Time of one judgement, retries included.",
+            buckets=_JUDGE_BUCKETS_S,
+            registry=self._registry,
+        )
+        self.judgements_running = Gauge("raylign_judgements_running", "Judgements under way.", registry=self._registry)
+
+    def render(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self._registry)

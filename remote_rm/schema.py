@@ -1,0 +1,165 @@
+"""The wire format: every request and reply of the service. Unknown fields are refused, sizes are bounded."""
+
+import base64
+import binascii
+import hashlib
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+MAX_ITEMS = 4096
+"""Items of one request; a whole rollout fits."""
+Status = Literal["scored", "cached", "unknown", "failed"]
+Verdict = Literal["consistent", "inconsistent", "unknown"]
+Label = Literal["1", "2"]
+ItemId = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class Wire(BaseModel):
+    """Base of every message: immutable, unknown fields refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Media(Wire):
+    """One image, by the SHA-256 of its bytes; the bytes themselves are optional."""
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    data_base64: str | None = None
+
+    @model_validator(mode="after")
+    def _bytes_match_hash(self) -> "Media":
+        if self.data_base64 is None:
+            return self
+        try:
+            data = base64.b64decode(self.data_base64, validate=True)
+        except binascii.Error as error:
+            raise ValueError(f"data_base64 is not base64: {error}") from error
+        if hashlib.sha256(data).hexdigest() != self.sha256:
+            raise ValueError("data_base64 does not have the SHA-256 given in sha256")
+        return self
+
+
+class RewardItem(Wire):
+    """One completion to score."""
+
+    id: ItemId
+    prompt: str
+    response: str
+    """The completion alone, without prompt and special tokens."""
+    label: Label | None
+    """The preferred response; null is answered with ``failed``."""
+    media: list[Media] = Field(default_factory=list)
+    meta: dict[str, Any] = Field(default_factory=dict)
+    """Carried for the caller's logs; no scorer reads it."""
+
+
+class ConsistencyItem(Wire):
+    """One pair of reasoning and answer."""
+
+    id: ItemId
+    reasoning: str
+    answer: str
+    """``1``, ``2`` or a sentence."""
+
+
+_Item = TypeVar("_Item", RewardItem, ConsistencyItem)
+
+
+def _refuse_repeated_ids(items: list[_Item]) -> list[_Item]:
+    first: dict[str, int] = {}
+    for index, item in enumerate(items):
+        if item.id in first:
+            raise ValueError(f"item {index} repeats the id {item.id!r} of item {first[item.id]}")
+        first[item.id] = index
+    return items
+
+
+class RewardRequest(Wire):
+    """Body of ``POST /v1/rewards``."""
+
+    request_id: ItemId
+    items: Annotated[list[RewardItem], Field(max_length=MAX_ITEMS), AfterValidator(_refuse_repeated_ids)]
+
+
+class ConsistencyRequest(Wire):
+    """Body of ``POST /v1/consistency``."""
+
+    items: Annotated[list[ConsistencyItem], Field(max_length=MAX_ITEMS), AfterValidator(_refuse_repeated_ids)]
+
+
+class Parts(Wire):
+    """What a reward is made of; null where a part was not looked at or could not be had."""
+
+    format: float | None = None
+    accuracy: float | None = None
+    consistency: float | None = None
+
+
+class ScoredItem(Wire):
+    """The answer to one ``RewardItem``."""
+
+    id: str
+    reward: float | None
+    """Null exactly when ``status`` is ``failed``."""
+    parts: Parts
+    status: Status
+    detail: str | None = None
+
+
+class RewardReply(Wire):
+    """Answer of ``POST /v1/rewards``, in request order."""
+
+    request_id: str
+    items: list[ScoredItem]
+
+
+class JudgedItem(Wire):
+    """The answer to one ``ConsistencyItem``."""
+
+    id: str
+    verdict: Verdict
+    status: Status
+    raw: str | None
+    """What the judge said, or why it could not say anything."""
+
+
+class ConsistencyReply(Wire):
+    """Answer of ``POST /v1/consistency``, in request order."""
+
+    items: list[JudgedItem]
+
+
+class OpenRlhfRequest(Wire):
+    """Body of ``POST /get_reward``: three lists of one length, as OpenRLHF sends them."""
+
+    query: Annotated[list[str], Field(max_length=MAX_ITEMS)]
+    """Prompt and completion in one text, special tokens included."""
+    prompts: Annotated[list[str], Field(max_length=MAX_ITEMS)]
+    labels: Annotated[list[str | None], Field(max_length=MAX_ITEMS)]
+    """``1``, ``2`` or an ``<answer>`` block with one of them."""
+
+    @model_validator(mode="after")
+    def _same_length(self) -> "OpenRlhfRequest":
+        lengths = {name: len(values) for name, values in self}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"query, prompts and labels differ in length: {tuple(lengths.values())}")
+        return self
+
+
+class OpenRlhfReply(Wire):
+    """Answer of ``POST /get_reward``, in request order; null stands for a reward that could not be had."""
+
+    rewards: list[float | None]
+    format_rewards: list[float | None]
+    accuracy_rewards: list[float | None]
+    consistency_rewards: list[float | None]
+    statuses: list[Status]
+
+
+class Health(Wire):
+    """Answer of ``GET /healthz``."""
+
+    status: Literal["ok", "judge_unavailable"]
+    judge: str
+    detail: str | None = None

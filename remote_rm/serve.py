@@ -1,0 +1,160 @@
+"""Start the service: ``python -m remote_rm.serve [--host H] [--port P] [--judge rules|openai] ...``.
+
+Prints one line, ``listening on http://HOST:PORT``, once the socket is bound and the app has started; nothing else
+ever goes to stdout, because the parent that waits for this line may never read another.
+"""
+
+import socket
+import sqlite3
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Literal
+
+import tyro
+import uvicorn
+
+from remote_rm.app import Limits, create_app
+from remote_rm.judges.protocol import Judge
+from remote_rm.judges.rules import RulesJudge
+from remote_rm.scorers.rulebook import COMPAT, STRICT
+from remote_rm.verdict_cache import VerdictCache
+
+_REFUSED = 2
+_BACKLOG = 512
+# Longer than any client keeps an idle connection, so a request never meets a socket that is just being closed.
+_KEEP_ALIVE_S = 75
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions:
+    """HTTP service that rewards and judges completions."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; any other than loopback needs --token-file."""
+    port: int = 8400
+    """Port to listen on; 0 takes a free one."""
+    judge: Literal["rules", "openai"] = "rules"
+    """Judge of consistency: fixed rules, or a model behind an OpenAI-compatible endpoint."""
+    judge_url: str | None = None
+    """Base address of that endpoint, e.g. http://127.0.0.1:8000/v1."""
+    judge_model: str | None = None
+    """Name of the model there."""
+    judge_key_file: Path | None = None
+    """File holding the endpoint's API key."""
+    judge_timeout_s: float = 15.0
+    """Longest wait for one call of the judge, seconds."""
+    judge_concurrency: int = 32
+    """Calls of the judge under way at once."""
+    cache: Path | None = None
+    """SQLite file that keeps verdicts; none = they are forgotten."""
+    scoring: Literal["strict", "compat"] = "strict"
+    """Rules of format and accuracy: ours, or the lenient ones of the R1-Reward release."""
+    token_file: Path | None = None
+    """File holding the bearer token that every request must carry."""
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens as soon as it does."""
+
+    def __init__(self, config: uvicorn.Config, url: str) -> None:
+        super().__init__(config)
+        self._url = url
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            sys.stdout.write(f"listening on {self._url}\n")
+            sys.stdout.flush()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve until stopped; exit code 2 with one line when the options cannot work."""
+    options = tyro.cli(ServeOptions, args=arguments, description=ServeOptions.__doc__)
+    try:
+        _check_bounds(options)
+        token = _token(options)
+        app = create_app(
+            build_judge(options),
+            VerdictCache(options.cache) if options.cache is not None else None,
+            limits=Limits(judge_concurrency=options.judge_concurrency),
+            rulebook=STRICT if options.scoring == "strict" else COMPAT,
+            token=token,
+        )
+        listener = _bind(options.host, options.port)
+    except (ValueError, OSError, sqlite3.Error) as error:
+        sys.stderr.write(f"remote_rm.serve: {error}\n")
+        raise SystemExit(_REFUSED) from error
+    config = uvicorn.Config(app, access_log=False, log_config=None, timeout_keep_alive=_KEEP_ALIVE_S)
+    host, port = listener.getsockname()[:2]
+    _Server(config, f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}").run([listener])
+
+
+def build_judge(options: ServeOptions) -> Judge:
+    """The judge the options name.
+
+    Raises:
+        ValueError: an option the judge needs is not set.
+    """
+    if options.judge == "rules":
+        return RulesJudge()
+    for name, value in (("--judge-url", options.judge_url), ("--judge-model", options.judge_model)):
+        if not value:
+            raise ValueError(f"{name} is not set, but --judge openai needs it")
+    # Imported here: the client takes a second to load, which the embedded default need not wait for.
+    from remote_rm.judges.openai_judge import OpenAiJudge
+
+    assert options.judge_url is not None and options.judge_model is not None
+    return OpenAiJudge(
+        options.judge_url,
+        options.judge_model,
+        api_key=_secret(options.judge_key_file) if options.judge_key_file is not None else "EMPTY",
+        timeout_s=options.judge_timeout_s,
+    )
+
+
+def _check_bounds(options: ServeOptions) -> None:
+    if not 0 <= options.port <= 65535:
+        raise ValueError(f"--port {options.port} should be from 0 to 65535")
+    if options.judge_concurrency < 1:
+        raise ValueError(f"--judge-concurrency {options.judge_concurrency} should be at least 1")
+    if not options.judge_timeout_s > 0:
+        raise ValueError(f"--judge-timeout-s {options.judge_timeout_s:g} should be above 0")
+
+
+def _token(options: ServeOptions) -> str | None:
+    if options.token_file is not None:
+        return _secret(options.token_file)
+    if not _is_loopback(options.host):
+        raise ValueError(f"--host {options.host} is not loopback, so --token-file is needed")
+    return None
+
+
+def _secret(path: Path) -> str:
+    secret = path.read_text().strip()
+    if not secret:
+        raise ValueError(f"{path} is empty; it should hold a secret")
+    return secret
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise ValueError(f"cannot listen on {host} port {port}: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

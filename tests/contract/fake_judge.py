@@ -1,0 +1,115 @@
+"""A judge endpoint of a real HTTP server that misbehaves on request."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Say:
+    """A well-formed chat completion with this content, after a while."""
+
+    content: str | None
+    after_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Body:
+    """These bytes with this HTTP status."""
+
+    data: bytes
+    status: int = 200
+
+
+@dataclass(frozen=True)
+class Drop:
+    """The connection closes without an answer."""
+
+
+Behaviour = Say | Body | Drop
+
+
+class FakeJudge:
+    """Behaves as scripted, call after call; the last behaviour repeats."""
+
+    def __init__(self, script: Sequence[Behaviour]) -> None:
+        self._script = list(script)
+        self._lock = threading.Lock()
+        self._running = 0
+        self.requests: list[dict[str, Any]] = []
+        self.most_at_once = 0
+        self.url = ""
+
+    def behave(self, *script: Behaviour) -> None:
+        """Replace the script."""
+        with self._lock:
+            self._script = list(script)
+
+    def next(self, request: dict[str, Any]) -> Behaviour:
+        with self._lock:
+            self.requests.append(request)
+            self._running += 1
+            self.most_at_once = max(self.most_at_once, self._running)
+            return self._script.pop(0) if len(self._script) > 1 else self._script[0]
+
+    def done(self) -> None:
+        with self._lock:
+            self._running -= 1
+
+
+@contextmanager
+def fake_judge(*script: Behaviour) -> Iterator[FakeJudge]:
+    """Run one on a free port."""
+    judge = FakeJudge(script)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            behaviour = judge.next(request)
+            try:
+                self._act(behaviour)
+            except (BrokenPipeError, ConnectionResetError):
+                # The caller gave up waiting, as it should.
+                self.close_connection = True
+            finally:
+                judge.done()
+
+        def _act(self, behaviour: Behaviour) -> None:
+            match behaviour:
+                case Say(content, after_s):
+                    time.sleep(after_s)
+                    message = {"role": "assistant", "content": content}
+                    choice = {"index": 0, "message": message, "finish_reason": "length"}
+                    self._send(200, json.dumps({"id": "x", "object": "chat.completion", "choices": [choice]}).encode())
+                case Body(data, status):
+                    self._send(status, data)
+                case Drop():
+                    self.close_connection = True
+
+        def _send(self, status: int, data: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    judge.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield judge
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

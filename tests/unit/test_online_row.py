@@ -1,0 +1,79 @@
+"""The row of an online step carries every metric that scripts and the report rely on."""
+
+import math
+
+import torch
+
+from algorithms.advantage_filter import FilterResult
+from algorithms.off_policy import Mismatch
+from orchestrator.experience import Experience
+from orchestrator.metrics import REQUIRED_ONLINE_METRICS, metrics_row
+from orchestrator.scoring import Reward, RewardStatus
+from orchestrator.step_metrics import StepRecord, online_metrics
+from orchestrator.sync import SyncResult
+from workers.policy import UpdateStats
+from workers.types import Completion
+
+_MEMORY = {"policy": 1.5, "rollout": 2.5}
+
+
+def _record(*rewards: Reward) -> StepRecord:
+    """A step of ``rewards`` completions of two tokens each, the last one cut."""
+    completions = tuple(
+        Completion(
+            uid="train-000001",
+            sample_index=index,
+            completion_ids=(5, 6),
+            rollout_logprobs=(-0.1, -0.2),
+            finish_reason="length" if index == len(rewards) - 1 else "stop",
+            policy_version=0,
+            engine="transformers",
+        )
+        for index in range(len(rewards))
+    )
+    advantages = torch.zeros(len(rewards), 4)
+    experience = Experience(
+        rollouts=(),
+        advantages=advantages,
+        mask=advantages.bool(),
+        kl_mean=0.0,
+        mismatch=Mismatch(abs_mean=1e-6, abs_max=1e-5, num_nonfinite=0),
+        filtered=FilterResult(advantages=advantages, filtered_pos_frac=0.0, filtered_neg_frac=0.25),
+    )
+    return StepRecord(
+        prompts=(),
+        requests=(),
+        completions=completions,
+        rewards=rewards,
+        experience=experience,
+        updates=((UpdateStats(loss=0.5, num_tokens=4, entropy_sum=2.0, clip_hits=1),),),
+        sync=SyncResult(policy_version=1, seconds=0.25, digest="ab" * 32, probe_gap=1e-7, repaired=0),
+        rollout_s=2.0,
+        reward_s=0.5,
+        train_s=1.0,
+        step_s=4.0,
+    )
+
+
+def _reward(value: float | None, status: RewardStatus) -> Reward:
+    part = None if value is None else 1.0
+    return Reward(value=value, format=part, accuracy=part, consistency=part, status=status)
+
+
+def test_every_required_metric_is_in_the_row_and_finite() -> None:
+    row = metrics_row(online_metrics(_record(_reward(2.0, "scored"), _reward(1.0, "cached")), _MEMORY))
+    assert REQUIRED_ONLINE_METRICS - set(row) == set()
+    assert [name for name, value in row.items() if value is None] == []
+
+
+def test_figures_are_means_over_what_was_scored() -> None:
+    # Rewards 2 and 1, one failed: mean 1.5, coverage 2/3. Entropy 2 nats over 4 tokens, one of them clipped.
+    row = online_metrics(_record(_reward(2.0, "scored"), _reward(1.0, "unknown"), _reward(None, "failed")), _MEMORY)
+    assert (row["reward/mean"], row["judge/coverage"], row["judge/unknown_frac"]) == (1.5, 2 / 3, 1 / 3)
+    assert (row["policy/entropy"], row["policy/clip_frac"], row["length/truncated_frac"]) == (0.5, 0.25, 1 / 3)
+    assert (row["memory/rss_gib/rollout"], row["throughput/rollout_tokens_per_s"]) == (2.5, 3.0)
+
+
+def test_a_mean_over_nothing_is_null_in_the_row_and_never_0() -> None:
+    metrics = online_metrics(_record(_reward(None, "failed")), _MEMORY)
+    assert math.isnan(metrics["reward/mean"]) and metrics_row(metrics)["reward/mean"] is None

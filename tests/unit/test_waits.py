@@ -1,0 +1,76 @@
+"""Every wait has a name and a deadline, and ends with that name. Ray's own ``get`` is replaced: no cluster here."""
+
+import itertools
+
+import pytest
+import ray
+from ray.exceptions import GetTimeoutError
+
+from orchestrator import waits
+from orchestrator.waits import WaitTimeout, current_waits, get, waiting
+
+
+def _clock(monkeypatch: pytest.MonkeyPatch, *, step_s: float) -> None:
+    """A clock that moves on by ``step_s`` each time it is read."""
+    ticks = itertools.count()
+    monkeypatch.setattr(waits.time, "monotonic", lambda: next(ticks) * step_s)
+
+
+def test_waits_are_listed_outermost_first_while_they_last() -> None:
+    with waiting("rollout: completions", 10.0), waiting("rollout: engine 0", 5.0):
+        assert [(wait.name, wait.deadline_s) for wait in current_waits()] == [
+            ("rollout: completions", 10.0),
+            ("rollout: engine 0", 5.0),
+        ]
+    assert current_waits() == []
+
+
+def test_a_wait_ends_when_its_block_raises() -> None:
+    with pytest.raises(ZeroDivisionError), waiting("sync", 1.0):
+        raise ZeroDivisionError
+    assert current_waits() == []
+
+
+def test_the_deadline_is_raised_with_name_progress_and_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    _clock(monkeypatch, step_s=60.0)
+    with waiting("rollout: completions", 100.0) as wait:
+        wait.check()
+        wait.progress("3 of 8")
+        with pytest.raises(WaitTimeout, match=r"for rollout: completions \(3 of 8\), limit 100 s"):
+            for _ in range(3):
+                wait.check()
+
+
+def test_progress_starts_the_deadline_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    _clock(monkeypatch, step_s=60.0)
+    with waiting("rollout", 100.0) as wait:
+        for done in range(5):
+            wait.check()
+            wait.progress(f"{done} of 5")
+
+
+def test_get_asks_in_slices_and_shows_its_wait_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = []
+
+    def slow_get(refs: object, *, timeout: float) -> str:
+        shown.append(([wait.name for wait in current_waits()], timeout))
+        if len(shown) < 3:
+            raise GetTimeoutError
+        return f"value of {refs}"
+
+    monkeypatch.setattr(ray, "get", slow_get)
+    assert get("ref", name="policy: update", deadline_s=30.0) == "value of ref"
+    assert [names for names, _ in shown] == [["policy: update"]] * 3
+    assert all(timeout <= 5.0 for _, timeout in shown)
+    assert current_waits() == []
+
+
+def test_get_stops_with_the_name_after_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(refs: object, *, timeout: float) -> None:
+        raise GetTimeoutError
+
+    monkeypatch.setattr(ray, "get", never)
+    _clock(monkeypatch, step_s=2.0)
+    with pytest.raises(WaitTimeout, match="for sync: engine 1, limit 7 s"):
+        get("ref", name="sync: engine 1", deadline_s=7.0)
+    assert current_waits() == []
