@@ -38,14 +38,14 @@ class Outcome:
 def run_online(session: Session, client: RewardClient, start: Progress) -> Outcome:
     """Train from ``start`` to ``run.steps``; engines already hold the policy of ``start``."""
     config, progress = session.config, start
-    before = after = session.evaluate()
+    before = after = session.first_evaluation()
     if progress.step == 0:
         session.tracker.log(0, eval_metrics(before))
     while progress.step < config.run.steps:
         progress, record = train_step(session, client, progress)
         last = progress.step == config.run.steps
         if last or progress.step % config.run.eval_every == 0:
-            after = session.evaluate()
+            after = session.evaluate(progress.step)
         metrics = online_metrics(record, session.pool.rss_gib())
         if last or progress.step % config.run.eval_every == 0:
             metrics |= eval_metrics(after)

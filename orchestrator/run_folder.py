@@ -40,6 +40,7 @@ class RunFolder:
         self.root = root
         self.rollouts = root / "rollouts"
         self.checkpoints = root / "checkpoints"
+        self.evaluations = root / "evaluations"
         self.metrics = root / "metrics.jsonl"
         self.config = root / "config.json"
         self.manifest = root / "manifest.json"

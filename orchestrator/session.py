@@ -1,14 +1,16 @@
 """What a training loop holds while it runs: data, workers and everything a person sees."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from orchestrator.config.schema import TrainConfig
 from orchestrator.console import Console
 from orchestrator.evaluation.held_out import evaluate
-from orchestrator.evaluation.types import EvalResult
+from orchestrator.evaluation.types import EvalResult, EvalSample
 from orchestrator.pool import WorkerPool
-from orchestrator.run_folder import RunFolder
+from orchestrator.run_folder import RunFolder, write_atomic
 from orchestrator.sync import SyncResult, WeightSync
 from orchestrator.tracking import Tracker
 from workers.multimodal.prompt_encoder import PromptEncoder
@@ -50,13 +52,16 @@ class Session:
         self.console.phase("sync")
         return self.sync.sync(policy_version, self.probe(seen))
 
-    def evaluate(self, *, quick: bool = False) -> EvalResult | None:
-        """Held-out evaluation; ``quick`` takes a fixed subset and skips the shuffled control. None without data."""
+    def evaluate(self, step: int, *, quick: bool = False) -> EvalResult | None:
+        """Held-out evaluation after ``step`` steps, its judgements kept in ``evaluations/``; None without data.
+
+        ``quick`` takes a fixed subset and skips the shuffled control.
+        """
         if not self.held_out:
             return None
         self.console.phase("evaluate")
         prompts = self.held_out[:_PROBE_SUBSET] if quick else self.held_out
-        return evaluate(
+        result = evaluate(
             self.pool.engines,
             self.encoder,
             prompts,
@@ -64,6 +69,20 @@ class Session:
             deadline_s=self.deadline_s,
             with_shuffled=not quick,
         )
+        self.folder.evaluations.mkdir(exist_ok=True)
+        write_atomic(self._evaluation_file(step), json.dumps(asdict(result), indent=1) + "\n")
+        return result
+
+    def first_evaluation(self) -> EvalResult | None:
+        """The evaluation before the first step: made now, or read back by a resumed run. None without data."""
+        file = self._evaluation_file(0)
+        if not file.is_file():
+            return self.evaluate(0)
+        fields = json.loads(file.read_text())
+        return EvalResult(**{**fields, "samples": tuple(EvalSample(**sample) for sample in fields["samples"])})
+
+    def _evaluation_file(self, step: int) -> Path:
+        return self.folder.evaluations / f"step_{step:06d}.json"
 
 
 def eval_metrics(result: EvalResult | None) -> dict[str, float]:

@@ -52,7 +52,7 @@ def online_metrics(record: StepRecord, rss_gib: Mapping[str, float]) -> dict[str
         "sync/seconds": record.sync.seconds,
         "sync/verified": 1.0,
         "sync/probe_gap": record.sync.probe_gap,
-        "sync/repaired": float(record.sync.repaired),
+        "sync/faults": float(len(record.sync.faults)),
         # 48 bits fit a float exactly: two runs with equal weights show equal numbers.
         "sync/weights_digest48": float(int(record.sync.digest[:_DIGEST_HEX], 16)),
         "time/rollout_s": record.rollout_s,

@@ -38,7 +38,7 @@ def run_supervised(session: Session, start: Progress) -> Outcome:
         metrics = update_metrics([stats]) | {"time/train_s": time.monotonic() - started}
         if progress.step % config.run.eval_every == 0:
             session.verified_sync(progress.policy_version)
-            evaluation = session.evaluate(quick=True)
+            evaluation = session.evaluate(progress.step, quick=True)
             metrics |= eval_metrics(evaluation)
             done = _accurate_enough(evaluation, config.run.stop_at_accuracy)
         last = done or progress.step == config.run.steps

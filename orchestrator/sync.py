@@ -33,8 +33,8 @@ class SyncResult:
     digest: str
     probe_gap: float
     """Largest absolute difference between an engine's and the trainer's probe log-probs, nats."""
-    repaired: int
-    """Engines that needed a second transfer or a restart."""
+    faults: tuple[str, ...] = ()
+    """Why engines needed a second transfer or a restart; empty for a clean sync."""
 
 
 class WeightSync:
@@ -54,10 +54,11 @@ class WeightSync:
         started = time.monotonic()
         manifest = self._publish(policy_version, full=self._needs_full)
         faults, gap = self._attempt(manifest, range(len(self._pool.engines)), probe)
-        repaired = len(faults)
+        history = [f"engine {index}: {reason}" for index, reason in sorted(faults.items())]
         for repair in (self._resync, self._replace):
             if faults:
                 faults, gap = repair(policy_version, sorted(faults), probe)
+                history += [f"engine {index}: {reason}" for index, reason in sorted(faults.items())]
         if faults:
             index, reason = sorted(faults.items())[0]
             raise GuardStop(f"weight sync {policy_version}: engine {index} could not be verified: {reason}")
@@ -67,7 +68,7 @@ class WeightSync:
             seconds=time.monotonic() - started,
             digest=manifest.digest,
             probe_gap=gap,
-            repaired=repaired,
+            faults=tuple(history),
         )
 
     def _publish(self, policy_version: int, *, full: bool) -> WeightManifest:
@@ -103,7 +104,11 @@ class WeightSync:
         faults |= disagreeing(receipts)
         gap = 0.0
         for index in sorted(set(receipts) - set(faults)):
-            engine_gap = self._probe_gap(index, manifest.policy_version, probe)
+            try:
+                engine_gap = self._probe_gap(index, manifest.policy_version, probe)
+            except ray.exceptions.RayError as error:
+                faults[index] = _reason(error)
+                continue
             if not engine_gap <= self._tolerance:
                 faults[index] = (
                     f"probe log-probs differ from the trainer's by {engine_gap:.3g} (limit {self._tolerance:g})"

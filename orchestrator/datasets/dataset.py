@@ -1,6 +1,7 @@
 """What every reader returns, and the rule about bad rows."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from orchestrator.errors import RefusedInput
 from workers.types import Prompt
@@ -13,10 +14,7 @@ class BadRow:
     row: int
     """1-based: the line of a JSONL file, the element of a JSON array."""
     reason: str
-
-
-class RowError(ValueError):
-    """Why a row cannot be used, in one sentence naming field and value."""
+    """One sentence naming field and value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,18 +27,36 @@ class Dataset:
     """SHA-256 over rows and media digests: a resumed run must see the same data."""
 
 
+def row_uid(path: Path, number: int) -> str:
+    """The uid of a row: the file's name and the row's number."""
+    return f"{path.stem}-{number:06d}"
+
+
+def refuse_empty(dataset: Dataset, *, name: str) -> None:
+    """Stop when the file holds no row, good or bad.
+
+    Raises:
+        RefusedInput: naming the file.
+    """
+    if not dataset.prompts and not dataset.bad_rows:
+        raise RefusedInput(f"data file {name!r} is empty: 0 rows, at least 1 is needed")
+
+
 def refuse_bad_rows(dataset: Dataset, *, name: str, max_bad_frac: float) -> None:
     """Stop when more rows are bad than allowed, or none is good.
 
     Raises:
         RefusedInput: with the count, the bound and the first bad row.
     """
+    refuse_empty(dataset, name=name)
     bad, total = len(dataset.bad_rows), len(dataset.bad_rows) + len(dataset.prompts)
-    if total == 0:
-        raise RefusedInput(f"data.path {name!r} is empty: no rows, at least 1 is needed")
-    if bad and (bad > max_bad_frac * total or bad == total):
-        first = dataset.bad_rows[0]
-        raise RefusedInput(
-            f"data.path {name!r}: {bad} of {total} rows are bad, allowed are {max_bad_frac:g} "
-            f"(data.max_bad_frac); first is row {first.row}: {first.reason}"
-        )
+    if bad == total:
+        bound = "at least 1 must be usable"
+    elif bad > max_bad_frac * total:
+        bound = f"data.max_bad_frac = {max_bad_frac:g} allows {int(max_bad_frac * total)}"
+    else:
+        return
+    first = dataset.bad_rows[0]
+    raise RefusedInput(
+        f"data file {name!r} has {bad} bad rows out of {total}, {bound}; the first is row {first.row}: {first.reason}"
+    )

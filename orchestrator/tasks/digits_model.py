@@ -30,8 +30,9 @@ _SPECIAL = (
 _RESPONSE_WORDS = "<think> </think> <answer> </answer> the image shows response says 1 2 : . user assistant"
 _TEMPLATE = (
     "{% for m in messages %}<|im_start|> {{ m.role }} "
+    "{% if m.content is string %} {{ m.content }} {% else %}"
     "{% for c in m.content %}{% if c.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
-    "{% else %} {{ c.text }} {% endif %}{% endfor %}<|im_end|> {% endfor %}"
+    "{% else %} {{ c.text }} {% endif %}{% endfor %}{% endif %}<|im_end|> {% endfor %}"
     "{% if add_generation_prompt %}<|im_start|> assistant {% endif %}"
 )
 _HIDDEN, _LAYERS, _HEADS, _KV_HEADS = 128, 4, 4, 2

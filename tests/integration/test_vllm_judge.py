@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -27,10 +28,20 @@ from remote_rm.verdict_cache import VerdictCache
 from tests.contract.service import in_process
 
 pytest.importorskip("vllm", reason="vllm is not installed")
+# The first test waits for the server, which imports everything twice.
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
 MODEL = "tiny-judge"
-START_DEADLINE_S = 240.0
+START_DEADLINE_S = 420.0
 NUM_ITEMS = 24
+ENVIRONMENT = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    # The worker lives in the engine's process: one import of everything less.
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_OFFLINE": "1",
+}
 END = "<|end|>"
 TEMPLATE = "{% for m in messages %}[{{ m.role }}]{{ m.content }}<|end|>{% endfor %}[assistant]"
 
@@ -70,29 +81,32 @@ def judge_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     _build_model(folder / "model")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    arguments = ["--model", folder / "model", "--served-model-name", MODEL, "--host", "127.0.0.1", "--port", port]
-    arguments += ["--dtype", "float32", "--enforce-eager", "--max-model-len", 2048, "--max-num-seqs", 16]
-    environment = {
-        **os.environ,
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "VLLM_NO_USAGE_STATS": "1",
-        "HF_HUB_OFFLINE": "1",
-    }
+    arguments = ["--served-model-name", MODEL, "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
+    arguments += ["--enforce-eager", "--max-model-len", "2048", "--max-num-seqs", "16"]
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *map(str, arguments)],
+            # What ``vllm serve`` runs; that command itself needs the metadata of a package named vllm, not vllm-cpu.
+            [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", folder / "model", *arguments],
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=environment,
+            env={**os.environ, **ENVIRONMENT},
+            start_new_session=True,
         )
     try:
         _wait_until_healthy(f"http://127.0.0.1:{port}/health", server, folder / "log")
         yield f"http://127.0.0.1:{port}/v1"
     finally:
-        # SIGTERM, so that the server takes its engine process down with it.
-        server.terminate()
-        server.wait(timeout=60)
+        _stop(server)
+
+
+def _stop(server: "subprocess.Popen[bytes]") -> None:
+    """End the server with its engine process: kindly, then not."""
+    server.terminate()
+    try:
+        server.wait(timeout=30)
+    except subprocess.TimeoutExpired:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
 
 
 def _wait_until_healthy(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
@@ -115,8 +129,6 @@ def _pair(number: int) -> tuple[str, str]:
     )
 
 
-@pytest.mark.integration
-@pytest.mark.slow
 def test_every_answer_is_a_verdict_and_the_second_time_cached(judge_url: str, tmp_path: Path) -> None:
     items = [{"id": str(i), "reasoning": _pair(i)[0], "answer": _pair(i)[1]} for i in range(NUM_ITEMS)]
 
@@ -135,8 +147,6 @@ def test_every_answer_is_a_verdict_and_the_second_time_cached(judge_url: str, tm
     assert [item["verdict"] for item in second] == [item["verdict"] for item in first]
 
 
-@pytest.mark.integration
-@pytest.mark.slow
 def test_without_the_constraint_the_same_model_says_no_verdict(judge_url: str) -> None:
     """So it is the constraint that makes the answers above verdicts, not the model."""
     said = set()
@@ -147,8 +157,6 @@ def test_without_the_constraint_the_same_model_says_no_verdict(judge_url: str) -
     assert not said <= {"0", "1"}
 
 
-@pytest.mark.integration
-@pytest.mark.slow
 def test_a_model_it_does_not_serve_is_unhealthy(judge_url: str) -> None:
     async def run() -> None:
         judge = OpenAiJudge(judge_url, "another", timeout_s=60.0)

@@ -47,7 +47,7 @@ def _record(*rewards: Reward) -> StepRecord:
         rewards=rewards,
         experience=experience,
         updates=((UpdateStats(loss=0.5, num_tokens=4, entropy_sum=2.0, clip_hits=1),),),
-        sync=SyncResult(policy_version=1, seconds=0.25, digest="ab" * 32, probe_gap=1e-7, repaired=0),
+        sync=SyncResult(policy_version=1, seconds=0.25, digest="ab" * 32, probe_gap=1e-7),
         rollout_s=2.0,
         reward_s=0.5,
         train_s=1.0,

@@ -3,32 +3,53 @@
 import hashlib
 import io
 import re
-import warnings
+import struct
+import zlib
+from collections import OrderedDict
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from workers.types import MediaRef
 
 _FRAME_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+# Pillow opens dozens of formats, some through other programs (EPS starts Ghostscript): untrusted files get only these.
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+# What Pillow's decoders are known to raise on damaged files.
+_DECODE_ERRORS = (
+    OSError, SyntaxError, ValueError, TypeError, ArithmeticError, LookupError, EOFError, struct.error, zlib.error,
+)  # fmt: skip
 
 
 class MediaError(ValueError):
-    """An image that cannot be used; the message is one sentence."""
+    """A file that cannot be used; reads as one sentence: ``'x.png' is not a readable image``."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(name, problem)  # both, so that the error survives the way between processes
+        self.problem = problem
+        """The sentence without its subject, for whoever knows the file by another name."""
+
+    def __str__(self) -> str:
+        return f"{self.args[0]!r} {self.problem}"
 
 
 def resolve_media(name: str, *, root: Path) -> Path:
-    """Absolute path of ``name`` inside ``root``, symbolic links followed.
+    """Absolute path of ``name`` (relative to ``root``, or absolute) inside ``root``, symbolic links followed.
 
     Raises:
-        MediaError: the path leaves ``root`` or does not exist.
+        MediaError: the path leaves ``root``, does not exist, or is no path at all.
     """
-    base = root.resolve()
-    path = (base / name).resolve()
-    if not path.is_relative_to(base):
-        raise MediaError(f"{name!r} is outside the media root")
-    if not path.exists():
-        raise MediaError(f"{name!r} does not exist under the media root")
+    try:
+        base = root.resolve()
+        path = (base / name).resolve()
+        if not path.is_relative_to(base):
+            raise MediaError(name, f"is outside the media root {str(root)!r}")
+        if not path.exists():
+            raise MediaError(name, f"is not found under the media root {str(root)!r}")
+    except MediaError:
+        raise
+    except (OSError, ValueError, RuntimeError) as error:  # too long or unreadable, a null byte, a loop of links
+        raise MediaError(name, "is not a usable path") from error
     return path
 
 
@@ -40,14 +61,16 @@ def probe_image(path: Path, *, max_pixels: int) -> MediaRef:
     """
     data = _read(path)
     try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             width, height = image.size
-            if width * height > max_pixels:
-                raise MediaError(f"{path.name!r} has {width} x {height} = {width * height} pixels, limit {max_pixels}")
-            image.load()
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise MediaError(f"{path.name!r} is not a readable image") from error
+            if width * height <= max_pixels:
+                image.load()
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise MediaError(path.name, f"is refused before decoding: {error}") from error
+    except _DECODE_ERRORS as error:
+        raise MediaError(path.name, "is not a readable image") from error
+    if width * height > max_pixels:
+        raise MediaError(path.name, f"has {width} x {height} = {width * height} pixels, the limit is {max_pixels}")
     return MediaRef(sha256=hashlib.sha256(data).hexdigest(), path=str(path), width=width, height=height)
 
 
@@ -55,26 +78,50 @@ def load_image(ref: MediaRef) -> Image.Image:
     """Decode a probed image to RGB.
 
     Raises:
-        MediaError: the file has changed since it was probed.
+        MediaError: the file has changed since it was probed, or is gone.
     """
     data = _read(Path(ref.path))
     if hashlib.sha256(data).hexdigest() != ref.sha256:
-        raise MediaError(f"{ref.path!r} has changed since the dataset was read")
-    with Image.open(io.BytesIO(data)) as image:
+        raise MediaError(ref.path, "has changed since the data was read")
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         return image.convert("RGB")
+
+
+class ImageCache:
+    """Decoded images by content; the least recently used leave first."""
+
+    def __init__(self, max_bytes: int) -> None:
+        """Keep at most ``max_bytes`` of pixels, 3 bytes each."""
+        self._max_bytes = max_bytes
+        self._num_bytes = 0
+        self._images: OrderedDict[str, Image.Image] = OrderedDict()
+
+    def load(self, ref: MediaRef) -> Image.Image:
+        """``load_image``, unless it is still here."""
+        if ref.sha256 not in self._images:
+            image = load_image(ref)
+            self._images[ref.sha256] = image
+            self._num_bytes += _pixel_bytes(image)
+            while self._num_bytes > self._max_bytes:
+                self._num_bytes -= _pixel_bytes(self._images.popitem(last=False)[1])
+            return image
+        self._images.move_to_end(ref.sha256)
+        return self._images[ref.sha256]
 
 
 def sample_frames(folder: Path, *, num_frames: int) -> list[Path]:
     """Up to ``num_frames`` frames of a folder, evenly spread, in natural order (frame 2 before frame 10).
 
+    The paths are entries of ``folder``: a link among them is not followed, so not yet confined to any root.
+
     Raises:
         MediaError: not a folder, or a folder without frames.
     """
     if not folder.is_dir():
-        raise MediaError(f"{folder.name!r} is not a folder of frames")
+        raise MediaError(folder.name, "is not a folder of frames")
     frames = sorted((f for f in folder.iterdir() if f.suffix.lower() in _FRAME_SUFFIXES), key=_natural_key)
     if not frames:
-        raise MediaError(f"{folder.name!r} holds no frames ({', '.join(_FRAME_SUFFIXES)})")
+        raise MediaError(folder.name, f"holds no frames ({', '.join(_FRAME_SUFFIXES)})")
     if len(frames) <= num_frames:
         return frames
     if num_frames == 1:
@@ -84,11 +131,17 @@ def sample_frames(folder: Path, *, num_frames: int) -> list[Path]:
 
 def _natural_key(path: Path) -> list[tuple[int, int, str]]:
     parts = re.split(r"(\d+)", path.name)
-    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts if p]
+    return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts if p]
+
+
+def _pixel_bytes(image: Image.Image) -> int:
+    return 3 * image.width * image.height
 
 
 def _read(path: Path) -> bytes:
+    if not path.is_file():  # a pipe would be waited for
+        raise MediaError(path.name, "is not a file")
     try:
         return path.read_bytes()
     except OSError as error:
-        raise MediaError(f"{path.name!r} cannot be read ({error.strerror})") from error
+        raise MediaError(path.name, f"cannot be read ({error.strerror})") from error

@@ -1,0 +1,65 @@
+"""Real processes for the joints: a tiny model that has learned the response format, and one Ray cluster."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from orchestrator.pool import worker_environment
+from orchestrator.tasks.digits import DigitsPaths, build_digits_data
+from orchestrator.tasks.digits_model import build_digits_model
+
+
+def run_cli(*arguments: str, timeout_s: float = 280.0) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m orchestrator.train`` as a user would."""
+    return subprocess.run(
+        [sys.executable, "-m", "orchestrator.train", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> DigitsPaths:
+    """The embedded task's files."""
+    return build_digits_data(tmp_path_factory.mktemp("digits") / "data", seed=0)
+
+
+@pytest.fixture(scope="session")
+def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The digits model from random weights."""
+    return build_digits_model(tmp_path_factory.mktemp("digits") / "model", seed=0)
+
+
+@pytest.fixture(scope="session")
+def warm_model(tmp_path_factory: pytest.TempPathFactory, digits: DigitsPaths, random_model: Path) -> Path:
+    """The same model after a few supervised steps: it answers in the format, right half of the time."""
+    run_dir = tmp_path_factory.mktemp("warm")
+    result = run_cli(
+        *("--algo", "sft", "--run.dir", str(run_dir), "--model.path", str(random_model)),
+        *("--data.path", str(digits.train), "--run.steps", "30", "--run.eval_every", "1000"),
+        *("--optimizer.lr", "2e-3", "--optimizer.schedule", "constant", "--policy.train_batch_size", "64"),
+        *("--rollout.engine", "transformers", "--rollout.max_new_tokens", "32"),
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    return run_dir / "checkpoints" / "step_000030" / "policy"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """A Ray cluster of four logical processors on this machine."""
+    ray.init(
+        num_cpus=4,
+        object_store_memory=256 << 20,
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={"env_vars": worker_environment(1, gpu=False) | {"PYTHONPATH": os.getcwd()}},
+    )
+    yield
+    ray.shutdown()

@@ -1,0 +1,66 @@
+"""A worker pool on the digits model, for tests of single joints."""
+
+from pathlib import Path
+
+from orchestrator.cluster import ClusterResources, NodeResources
+from orchestrator.placement import RoleRequest, plan_placement
+from orchestrator.pool import PoolSpec, WorkerPool
+from workers.backends.deepspeed_engine import OptimizerSpec
+from workers.backends.schedule import Schedule
+from workers.models.loading import ModelSpec
+from workers.multimodal.prompt_encoder import PromptEncoder
+from workers.policy import LossSpec, PolicySpec
+from workers.rollout.spec import EngineSpec
+
+_SCHEDULE = Schedule(peak_lr=1e-3, kind="constant", total_steps=100, warmup_frac=0.0, min_lr_frac=0.1)
+
+
+def policy_spec(model: Path, *, zero_stage: int) -> PolicySpec:
+    """Supervised training with AdamW at 1e-3."""
+    return PolicySpec(
+        model=ModelSpec(path=str(model)),
+        optimizer=OptimizerSpec(
+            zero_stage=zero_stage,
+            betas=(0.9, 0.95),
+            weight_decay=0.0,
+            max_grad_norm=1.0,
+            offload_optimizer=False,
+            schedule=_SCHEDULE,
+        ),
+        loss=LossSpec(kind="sft"),
+        freeze=(),
+        gradient_checkpointing=False,
+    )
+
+
+def engine_spec(model: Path) -> EngineSpec:
+    """One engine for short digit prompts."""
+    encoder = PromptEncoder(model)
+    return EngineSpec(
+        model=ModelSpec(path=str(model)),
+        tensor_parallel_size=1,
+        max_model_len=128,
+        max_num_seqs=32,
+        max_images_per_prompt=1,
+        gpu_memory_utilization=0.5,
+        banned_token_ids=encoder.vision_token_ids,
+        stop_token_ids=encoder.eos_token_ids,
+        seed=0,
+    )
+
+
+def make_pool(model: Path, *, num_ranks: int, zero_stage: int, engine_kind: str = "vllm") -> WorkerPool:
+    """Placement groups on this machine; no actor is started yet."""
+    cluster = ClusterResources(nodes=(NodeResources(name="here", cpus=4.0),))
+    requests = [
+        RoleRequest(role="policy", num_workers=num_ranks, gpus_per_worker=0, cpus_per_worker=1.0),
+        RoleRequest(role="rollout", num_workers=1, gpus_per_worker=0, cpus_per_worker=1.0),
+    ]
+    spec = PoolSpec(
+        policy=policy_spec(model, zero_stage=zero_stage),
+        engine=engine_spec(model),
+        engine_kind=engine_kind,
+        tokens_per_microbatch=512,
+        num_threads=1,
+    )
+    return WorkerPool(plan_placement(cluster, requests, layout="colocated"), spec)

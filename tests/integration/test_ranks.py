@@ -1,0 +1,72 @@
+"""One rank or two, ZeRO-2 or ZeRO-3: the same objective and the same weights."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from orchestrator.batching import plan_microbatches
+from orchestrator.datasets.registry import read_dataset
+from orchestrator.experience import supervised_samples
+from orchestrator.tasks.digits import DigitsPaths
+from tests.integration.pools import make_pool, policy_spec
+from workers.multimodal.prompt_encoder import PromptEncoder
+from workers.types import Sequence, TrainSample
+
+pytestmark = pytest.mark.integration
+_STEPS, _BATCH, _BUDGET = 5, 16, 256
+
+
+def _batches(model: Path, digits: DigitsPaths) -> list[list[TrainSample]]:
+    encoder = PromptEncoder(model)
+    dataset = read_dataset(
+        str(digits.train), media_root=None, data_format="r1_reward", max_pixels=10**6, video_frames=1, max_bad_frac=0.0
+    )
+    sequences = []
+    for prompt in dataset.prompts[: _STEPS * _BATCH]:
+        encoded = encoder.encode(prompt)
+        target = encoder.encode_target(prompt.target or "")
+        # Uneven lengths: the ranks must not agree by accident.
+        target = target[: len(target) - len(sequences) % 5]
+        ids = np.asarray((*encoded.prompt_ids, *target))
+        sequences.append(
+            Sequence(uid=prompt.uid, sample_index=0, input_ids=ids, prompt_len=len(encoded.prompt_ids), media=prompt.media)
+        )
+    parts = [sequences[i * _BATCH : (i + 1) * _BATCH] for i in range(_STEPS)]
+    return [supervised_samples(part, aggregation="seq-mean-token-mean") for part in parts]
+
+
+def _train(model: Path, batches: list[list[TrainSample]], out: Path, *, num_ranks: int, zero_stage: int):
+    """First loss and the exported weights after all steps."""
+    pool = make_pool(model, num_ranks=num_ranks, zero_stage=zero_stage)
+    try:
+        pool.start_policy(policy_spec(model, zero_stage=zero_stage))
+        losses = []
+        for samples in batches:
+            lengths = [len(s.sequence.input_ids) for s in samples]
+            plan = plan_microbatches(lengths, num_ranks=num_ranks, token_budget=_BUDGET)
+            per_rank = [[[samples[i] for i in batch] for batch in batches_] for batches_ in plan]
+            stats = pool.policy_update(per_rank, deadline_s=120.0)
+            losses.append(sum(rank.loss for rank in stats))
+        pool.policy_call("save", str(out), deadline_s=60.0)
+    finally:
+        pool.close()
+    return losses[0], load_file(out / "policy" / "model.safetensors")
+
+
+def test_ranks_and_zero_stages_agree(cluster: None, random_model: Path, digits: DigitsPaths, tmp_path: Path) -> None:
+    batches = _batches(random_model, digits)
+    settings = [(1, 2), (2, 2), (1, 3), (2, 3)]
+    runs = {
+        (ranks, stage): _train(random_model, batches, tmp_path / f"{ranks}-{stage}", num_ranks=ranks, zero_stage=stage)
+        for ranks, stage in settings
+    }
+    start = load_file(random_model / "model.safetensors")
+    first_loss, weights = runs[1, 2]
+    assert any(float((weights[name] - start[name]).abs().max()) > 1e-3 for name in start if name in weights)
+    for loss, other in runs.values():
+        assert loss == pytest.approx(first_loss, rel=1e-5)
+        assert other.keys() == weights.keys()
+        gaps = {name: float((other[name] - weights[name]).abs().max()) for name in weights}
+        assert max(gaps.values()) < 1e-4, max(gaps, key=lambda name: gaps[name])

@@ -1,0 +1,153 @@
+"""Faults planted in the weight sync, each caught at that sync, with real vLLM and DeepSpeed workers."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+
+from orchestrator.datasets.registry import read_dataset
+from orchestrator.errors import GuardStop
+from orchestrator.experience import supervised_samples
+from orchestrator.pool import WorkerPool, worker_environment
+from orchestrator.sync import WeightSync
+from orchestrator.tasks.digits import DigitsPaths
+from tests.integration.pools import engine_spec, make_pool, policy_spec
+from workers.actor_base import WorkerBase
+from workers.multimodal.prompt_encoder import PromptEncoder
+from workers.policy import PolicyWorker
+from workers.rollout.spec import EngineSpec
+from workers.rollout.vllm_rollout import VllmEngine
+from workers.rollout.worker import RolloutWorker
+from workers.types import EncodedPrompt, Sequence, TrainSample
+from workers.weight_sync.manifest import SyncReceipt, WeightManifest
+
+pytestmark = pytest.mark.integration
+
+
+class ForgetfulPolicy(PolicyWorker):
+    """Does not send one tensor once ``forget`` was called."""
+
+    _forgetting = False
+
+    def forget(self) -> None:
+        self._forgetting = True
+
+    def _named(self):
+        for index, item in enumerate(super()._named()):
+            if not (self._forgetting and index == 3):
+                yield item
+
+
+class StickyCacheEngine(VllmEngine):
+    """Keeps what it computed with the old weights."""
+
+    def reset_caches(self) -> None:
+        return
+
+
+class StaleEngine(VllmEngine):
+    """Acknowledges every transfer after the first and keeps its old weights."""
+
+    def load_weights(self, manifest: WeightManifest) -> SyncReceipt:
+        if self._policy_version < 0:
+            return super().load_weights(manifest)
+        self._policy_version = manifest.policy_version
+        return SyncReceipt(
+            engine=self.name, policy_version=manifest.policy_version, engine_checksums=self.checksums()
+        )
+
+
+class FaultyRollout(RolloutWorker):
+    """A rollout actor around one of the faulty engines."""
+
+    def __init__(self, *, fault: str, spec: EngineSpec) -> None:
+        WorkerBase.__init__(self, num_threads=1)
+        self._engine = {"sticky": StickyCacheEngine, "stale": StaleEngine}[fault]("faulty", spec)
+
+
+@pytest.fixture(scope="module")
+def pool(cluster: None, random_model: Path) -> Iterator[WorkerPool]:
+    pool = make_pool(random_model, num_ranks=1, zero_stage=2)
+    pool.start_engines()
+    pool.start_policy(policy_spec(random_model, zero_stage=2))
+    yield pool
+    pool.close()
+
+
+@pytest.fixture(scope="module")
+def probe(random_model: Path, digits: DigitsPaths) -> list[EncodedPrompt]:
+    dataset = read_dataset(
+        str(digits.held_out), media_root=None, data_format="r1_reward", max_pixels=10**6, video_frames=1, max_bad_frac=0.0
+    )
+    encoder = PromptEncoder(random_model)
+    return [encoder.encode(p) for p in dataset.prompts[:2]]
+
+
+def _learn(pool: WorkerPool, probe: list[EncodedPrompt]) -> None:
+    """Two large supervised steps, so that old weights are clearly wrong, the vision tower's included."""
+    sequences = []
+    for p in probe:
+        ids = np.asarray((*p.prompt_ids, 8, 12, 13, 14, 2))
+        sequences.append(
+            Sequence(uid=p.uid, sample_index=0, input_ids=ids, prompt_len=len(p.prompt_ids), media=p.media)
+        )
+    samples: list[TrainSample] = supervised_samples(sequences, aggregation="token-mean")
+    for _ in range(8):
+        pool.policy_update([[samples]], deadline_s=60.0)
+
+
+def _sync(pool: WorkerPool, run_id: str) -> WeightSync:
+    return WeightSync(pool, run_id=run_id, tolerance=1e-4, deadline_s=120.0)
+
+
+def _plant(pool: WorkerPool, fault: str, model: Path) -> None:
+    ray.kill(pool.engines[0])
+    actor_class = ray.remote(FaultyRollout).options(
+        num_cpus=0, runtime_env={"env_vars": worker_environment(1, gpu=False)}
+    )
+    pool.engines[0] = actor_class.remote(fault=fault, spec=engine_spec(model))
+
+
+def test_a_clean_sync_is_verified_without_repair(pool: WorkerPool, probe: list[EncodedPrompt]) -> None:
+    sync = _sync(pool, "clean")
+    first = sync.sync(0, probe)
+    _learn(pool, probe)
+    second = sync.sync(1, probe)
+    assert first.faults == second.faults == ()
+    assert first.digest != second.digest
+    assert max(first.probe_gap, second.probe_gap) < 1e-5
+
+
+@pytest.mark.parametrize("fault", ["sticky", "stale"])
+def test_an_engine_that_keeps_the_old_is_caught_and_replaced(
+    pool: WorkerPool, probe: list[EncodedPrompt], random_model: Path, fault: str
+) -> None:
+    _plant(pool, fault, random_model)
+    sync = _sync(pool, fault)
+    assert sync.sync(0, probe).faults == ()
+    # The engine has seen the probe's images by now; only new weights can tell.
+    _learn(pool, probe)
+    result = sync.sync(1, probe)
+    assert len(result.faults) == 2
+    assert all("probe log-probs differ from the trainer's" in reason for reason in result.faults)
+    assert result.probe_gap < 1e-5
+
+
+def test_a_tensor_that_is_not_sent_stops_the_run(
+    pool: WorkerPool, probe: list[EncodedPrompt], random_model: Path
+) -> None:
+    spec = policy_spec(random_model, zero_stage=2)
+    ray.kill(pool.policy[0])
+    actor_class = ray.remote(ForgetfulPolicy).options(
+        num_cpus=0, runtime_env={"env_vars": worker_environment(1, gpu=False)}
+    )
+    pool.policy[0] = actor_class.remote(rank=0, world_size=1, spec=spec, num_threads=1)
+    address, port = ray.get(pool.policy[0].rendezvous.remote())
+    ray.get(pool.policy[0].setup.remote(address, port))
+    sync = _sync(pool, "forgetful")
+    sync.sync(0, probe)
+    ray.get(pool.policy[0].forget.remote())
+    with pytest.raises(GuardStop, match="engine parameters were not received"):
+        sync.sync(1, probe)

@@ -1,0 +1,47 @@
+"""Rows in the R1-Reward-RL format, written as a person would write them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from orchestrator.datasets.dataset import Dataset
+from orchestrator.datasets.registry import read_rows
+
+MAX_PIXELS = 100
+
+
+def text(words: str) -> dict[str, str]:
+    return {"type": "text", "text": words}
+
+
+def image(name: str) -> dict[str, str]:
+    return {"type": "image", "image": name}
+
+
+def row(*parts: dict[str, str], answer: Any = ("<answer>2</answer>",), **fields: Any) -> dict[str, Any]:
+    """One user turn of ``parts``, encoded twice as the published files are."""
+    message = json.dumps([{"role": "user", "content": list(parts) or [text("which ?")]}])
+    return {"message": message, "question": "which ?", "answer": answer, **fields}
+
+
+def picture(path: Path, *, size: tuple[int, int] = (6, 4), color: str = "red") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, color).save(path)
+    return path
+
+
+def write_jsonl(path: Path, *rows: Any) -> Path:
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return path
+
+
+def read(path: Path, *, media_root: Path | None = None, video_frames: int = 3) -> Dataset:
+    return read_rows(
+        str(path),
+        media_root=None if media_root is None else str(media_root),
+        data_format="r1_reward",
+        max_pixels=MAX_PIXELS,
+        video_frames=video_frames,
+    )

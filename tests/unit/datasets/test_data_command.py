@@ -1,0 +1,90 @@
+"""``python -m orchestrator.data``: what it prints, and its exit code."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.data import main
+from tests.unit.datasets.rows import image, picture, row, text, write_jsonl
+
+
+def test_check_lists_every_bad_row_and_sums_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture(tmp_path / "a.png", color="red")
+    picture(tmp_path / "b.png", color="blue")
+    file = write_jsonl(
+        tmp_path / "d.jsonl",
+        row(image("a.png"), answer="1"),
+        row(image("x.png")),
+        row(image("b.png"), image("a.png")),
+        row(answer="3"),
+        row(),
+    )
+    assert main(["check", str(file)]) == 2
+    assert capsys.readouterr().out.splitlines() == [
+        f"row 2: image 'x.png' is not found under the media root {str(tmp_path)!r}",
+        "row 4: field 'answer' is \"3\", expected 1 or 2",
+        "rows    5: 3 good, 2 bad",
+        "images  2 different",
+        "labels  1 say 1, 2 say 2",
+    ]
+
+
+def test_check_of_a_good_file_ends_with_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(write_jsonl(tmp_path / "d.jsonl", row()))]) == 0
+    assert capsys.readouterr().out.startswith("rows    1: 1 good, 0 bad\n")
+
+
+def test_check_applies_the_given_root_and_limit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture(tmp_path / "media" / "a.png", size=(6, 4))
+    file = str(write_jsonl(tmp_path / "d.jsonl", row(image("a.png"))))
+    settings = ["--media-root", str(tmp_path / "media"), "--max-pixels"]
+    assert main(["check", file, *settings, "24"]) == 0
+    assert main(["check", file, *settings, "23"]) == 2
+    assert "row 1: image 'a.png' has 6 x 4 = 24 pixels, the limit is 23\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", [["check"], ["show", "--row", "1"]])
+def test_a_file_that_cannot_be_read_at_all_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: list[str]
+) -> None:
+    missing, empty = tmp_path / "x.jsonl", tmp_path / "empty.jsonl"
+    empty.touch()
+    assert main([*verb, str(missing)]) == main([*verb, str(empty)]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"refused: data file {str(missing)!r} is not a file",
+        f"refused: data file {str(empty)!r} is empty: 0 rows, at least 1 is needed",
+    ]
+
+
+def test_a_limit_below_1_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = str(write_jsonl(tmp_path / "d.jsonl", row()))
+    assert main(["check", file, "--max-pixels", "0"]) == 2
+    assert capsys.readouterr().err == "refused: --max-pixels = 0: must be at least 1\n"
+
+
+def test_show_prints_a_row_as_the_model_sees_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = picture(tmp_path / "a.png", size=(6, 4))
+    shown = row(text("which\none\x1b[2J ?"), image("a.png"), response="the second")
+    file = write_jsonl(tmp_path / "d.jsonl", row(answer="3"), shown)
+    assert main(["show", str(file), "--row", "2"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "uid    d-000002",
+        "label  2",
+        "user:",
+        "  which",
+        "  one\N{REPLACEMENT CHARACTER}[2J ?",  # a terminal would have cleared its screen
+        f"  [image {path}, 6 x 4]",
+        "response:",
+        "  the second",
+    ]
+
+
+def test_show_refuses_a_bad_row_and_a_row_that_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = str(write_jsonl(tmp_path / "d.jsonl", row(answer="3"), row()))
+    assert main(["show", file, "--row", "1"]) == main(["show", file, "--row", "3"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "refused: row 1: field 'answer' is \"3\", expected 1 or 2",
+        f"refused: --row 3 is no row of {file!r}, which holds 2",
+    ]

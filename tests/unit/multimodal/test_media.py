@@ -1,0 +1,170 @@
+"""Media stay inside their root, are measured before they are decoded, and are known by their bytes."""
+
+import os
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from workers.multimodal import media
+from workers.multimodal.media import ImageCache, MediaError, load_image, probe_image, resolve_media, sample_frames
+from workers.types import MediaRef
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "root"
+    folder.mkdir()
+    return folder
+
+
+def _picture(path: Path, *, size: tuple[int, int] = (6, 4), color: str = "red") -> Path:
+    Image.new("RGB", size, color).save(path)
+    return path
+
+
+def _refuses(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(MediaError, match=f"^{re.escape(message)}$"):
+        call()
+
+
+def test_a_path_is_found_by_its_relative_and_its_absolute_name(root: Path) -> None:
+    picture = _picture(root / "a.png")
+    assert resolve_media("a.png", root=root) == resolve_media(str(picture), root=root) == picture
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "sub/../../secret.png", "link.png", "linked/secret.png"])
+def test_a_path_that_leaves_the_root_is_refused(root: Path, name: str) -> None:
+    secret = _picture(root.parent / "secret.png")
+    (root / "link.png").symlink_to(secret)
+    (root / "linked").symlink_to(root.parent)
+    _refuses(lambda: resolve_media(name, root=root), f"{name!r} is outside the media root {str(root)!r}")
+
+
+def test_an_absolute_path_outside_the_root_is_refused(root: Path) -> None:
+    secret = str(_picture(root.parent / "secret.png"))
+    _refuses(lambda: resolve_media(secret, root=root), f"{secret!r} is outside the media root {str(root)!r}")
+
+
+def test_a_link_that_stays_inside_the_root_is_followed(root: Path) -> None:
+    (root / "link.png").symlink_to(_picture(root / "a.png"))
+    assert resolve_media("link.png", root=root) == root / "a.png"
+
+
+def test_a_missing_file_is_named(root: Path) -> None:
+    _refuses(lambda: resolve_media("x.png", root=root), f"'x.png' is not found under the media root {str(root)!r}")
+
+
+@pytest.mark.parametrize("name", ["a\0.png", "a" * 300, "loop"])
+def test_what_is_no_path_is_refused(root: Path, name: str) -> None:
+    (root / "loop").symlink_to(root / "loop")
+    _refuses(lambda: resolve_media(name, root=root), f"{name!r} is not a usable path")
+
+
+def test_an_image_is_known_by_its_bytes_and_its_size(root: Path) -> None:
+    first = probe_image(_picture(root / "a.png"), max_pixels=24)
+    again = probe_image(_picture(root / "b.png"), max_pixels=24)
+    other = probe_image(_picture(root / "c.png", color="blue"), max_pixels=24)
+    assert (first.width, first.height) == (6, 4)
+    assert first.sha256 == again.sha256 != other.sha256
+
+
+def test_an_image_above_the_limit_is_refused_without_being_decoded(root: Path) -> None:
+    picture = _picture(root / "a.png")
+    picture.write_bytes(picture.read_bytes()[:45])  # the header is whole, the pixels are not
+    message = "'a.png' has 6 x 4 = 24 pixels, the limit is 23"
+    _refuses(lambda: probe_image(picture, max_pixels=23), message)
+    _refuses(lambda: probe_image(picture, max_pixels=24), "'a.png' is not a readable image")
+
+
+def test_an_image_beyond_the_decoders_own_limit_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = _picture(root / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 11)
+    with pytest.raises(MediaError, match=r"^'a.png' is refused before decoding: .*24 pixels.* limit of 22 pixels"):
+        probe_image(picture, max_pixels=100)
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 4\n"])
+def test_what_is_not_an_image_is_refused(root: Path, content: bytes) -> None:
+    (root / "a.png").write_bytes(content)
+    _refuses(lambda: probe_image(root / "a.png", max_pixels=24), "'a.png' is not a readable image")
+
+
+def test_only_plain_image_formats_are_opened(root: Path) -> None:
+    Image.new("RGB", (6, 4)).save(root / "a.ppm")
+    _refuses(lambda: probe_image(root / "a.ppm", max_pixels=24), "'a.ppm' is not a readable image")
+
+
+def test_a_pipe_is_refused_instead_of_waited_for(root: Path) -> None:
+    os.mkfifo(root / "a.png")
+    _refuses(lambda: probe_image(root / "a.png", max_pixels=24), "'a.png' is not a file")
+
+
+def test_loading_gives_rgb_whatever_the_file_holds(root: Path) -> None:
+    Image.new("L", (6, 4), 7).save(root / "grey.png")
+    image = load_image(probe_image(root / "grey.png", max_pixels=24))
+    assert (image.mode, image.getpixel((0, 0))) == ("RGB", (7, 7, 7))
+
+
+def test_a_file_changed_since_it_was_probed_is_refused(root: Path) -> None:
+    ref = probe_image(_picture(root / "a.png"), max_pixels=24)
+    _picture(root / "a.png", color="blue")
+    _refuses(lambda: load_image(ref), f"{ref.path!r} has changed since the data was read")
+
+
+def test_an_error_survives_the_way_between_processes() -> None:
+    error = pickle.loads(pickle.dumps(MediaError("a.png", "is gone")))  # noqa: S301 - our own bytes
+    assert (str(error), error.problem) == ("'a.png' is gone", "is gone")
+
+
+def test_the_cache_drops_the_least_recently_used_to_stay_within_its_bytes(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    red, green, blue = (
+        probe_image(_picture(root / f"{color}.png", color=color), max_pixels=24) for color in ("red", "green", "blue")
+    )
+    reads: list[str] = []
+
+    def counted(ref: MediaRef) -> Image.Image:
+        reads.append(Path(ref.path).stem)
+        return load_image(ref)
+
+    monkeypatch.setattr(media, "load_image", counted)
+    cache = ImageCache(max_bytes=2 * 6 * 4 * 3)  # two of the pictures
+    for ref in (red, green, red, blue, red, green):  # blue takes the place of green, the older of the two
+        cache.load(ref)
+    assert reads == ["red", "green", "blue", "green"]
+
+
+def test_an_image_larger_than_the_cache_is_loaded_and_not_kept(root: Path) -> None:
+    ref = probe_image(_picture(root / "a.png"), max_pixels=24)
+    cache = ImageCache(max_bytes=1)
+    assert cache.load(ref) is not cache.load(ref)
+
+
+def test_frames_are_spread_evenly_in_natural_order(root: Path) -> None:
+    for number in range(12):
+        _picture(root / f"frame_{number}.png")
+    (root / "notes.txt").write_text("no frame")
+    # 0, 11/3, 22/3, 11 rounded
+    names = [frame.name for frame in sample_frames(root, num_frames=4)]
+    assert names == ["frame_0.png", "frame_4.png", "frame_7.png", "frame_11.png"]
+    assert [frame.name for frame in sample_frames(root, num_frames=1)] == ["frame_0.png"]
+    assert len(sample_frames(root, num_frames=100)) == 12
+
+
+def test_frame_names_may_hold_digits_that_are_no_numbers(root: Path) -> None:
+    for name in ("frame_².png", "frame_1.png"):
+        _picture(root / name)
+    assert len(sample_frames(root, num_frames=2)) == 2
+
+
+def test_a_folder_without_frames_is_refused(root: Path) -> None:
+    (root / "clip").mkdir()
+    (root / "clip" / "notes.txt").write_text("no frame")
+    message = "'clip' holds no frames (.png, .jpg, .jpeg, .webp, .bmp)"
+    _refuses(lambda: sample_frames(root / "clip", num_frames=2), message)
+    _refuses(lambda: sample_frames(root / "clip" / "notes.txt", num_frames=2), "'notes.txt' is not a folder of frames")
