@@ -27,7 +27,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt overrides.txt
 	.venv-uv/bin/pip install --quiet uv
 	.venv-uv/bin/uv venv --quiet --clear --python $(PYTHON) $(VENV)
 	.venv-uv/bin/uv pip install --quiet --python $(BIN)/python --override overrides.txt \
-		--constraints constraints.txt --editable '.[$(EXTRA),dev]'
+		--compile-bytecode --constraints constraints.txt --editable '.[$(EXTRA),dev]'
 	touch $@
 
 lock:

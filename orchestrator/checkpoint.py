@@ -11,7 +11,7 @@ from orchestrator.batching import PromptCursor
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
 from orchestrator.pool import WorkerPool
-from orchestrator.run_folder import RunFolder, sync_folder, write_atomic
+from orchestrator.run_folder import RunFolder, flush, write_atomic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,8 @@ def save_checkpoint(
         shutil.rmtree(target)
     target.mkdir(parents=True)
     pool.policy_call("save", str(target), deadline_s=deadline_s)
-    sync_folder(target)
+    for file in target.rglob("*"):
+        flush(file)
     manifest = {
         "step": progress.step,
         "num_updates": progress.num_updates,

@@ -18,6 +18,7 @@ from orchestrator.pool import PoolSpec, WorkerPool, worker_environment
 from orchestrator.preflight import RunData, engine_kind
 from orchestrator.reward_service import start_reward_service
 from orchestrator.run_folder import RunFolder
+from orchestrator.run_log import run_log
 from orchestrator.scoring import RewardClient
 from orchestrator.session import Session
 from orchestrator.sync import WeightSync
@@ -150,7 +151,6 @@ def start_pool(config: TrainConfig, plan: PlacementPlan, spec: EngineSpec) -> Wo
     pool = WorkerPool(
         plan,
         PoolSpec(
-            policy=policy_spec(config, config.model.path),
             engine=spec,
             engine_kind=engine_kind(config),
             tokens_per_microbatch=config.policy.tokens_per_microbatch,
@@ -178,17 +178,18 @@ def open_session(
     cursor = PromptCursor(num_prompts=len(data.train.prompts), seed=config.run.seed)
     found = find_checkpoint(folder, config, fingerprint=fingerprint)
     progress = found[1] if found else Progress(step=0, num_updates=0, policy_version=0, cursor=cursor)
-    folder.truncate_after(progress.step)
+    folder.truncate_after(progress.step if found else -1)
     run_id = uuid5(NAMESPACE_URL, str(Path(folder.root).resolve())).hex[:12]
     clear_exchange(run_id)
     dtype = "bfloat16" if "bfloat16" in str(model_spec(config, config.model.path).torch_dtype) else "float32"
     with (
         Console(config.run.steps, title=f"{config.algo} in {folder.root}") as console,
         open_tracker(folder, tensorboard=config.run.tensorboard) as tracker,
+        run_log(folder.log, run=folder.root.name) as log,
     ):
         console.phase("start workers")
-        if pool.plan.workers_of("reference"):
-            pool.start_reference()
+        if config.algo != "sft":
+            pool.start_reference(model_spec(config, config.model.path))
         pool.start_policy(policy_spec(config, str(found[0] / "policy") if found else config.model.path))
         if found:
             pool.policy_call(
@@ -210,6 +211,7 @@ def open_session(
             fingerprint=fingerprint,
             tracker=tracker,
             console=console,
+            log=log,
         )
         try:
             session.verified_sync(progress.policy_version)

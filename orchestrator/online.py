@@ -5,7 +5,6 @@ prompts ─► engines sample ─► scored while sampling ─► log-probs (pol
         ─► policy updates ─► weights to the engines, verified ─► held-out evaluation ─► checkpoint
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -16,6 +15,7 @@ from orchestrator.checkpoint import Progress, save_checkpoint
 from orchestrator.errors import GuardStop
 from orchestrator.evaluation.types import EvalResult
 from orchestrator.experience import Rollout, make_experience, training_samples
+from orchestrator.metrics import PhaseClock
 from orchestrator.pool import completion_sequence
 from orchestrator.rollout_store import write_rollouts
 from orchestrator.rollouts import build_requests, generate
@@ -40,7 +40,7 @@ def run_online(session: Session, client: RewardClient, start: Progress) -> Outco
     config, progress = session.config, start
     before = after = session.first_evaluation()
     if progress.step == 0:
-        session.tracker.log(0, eval_metrics(before))
+        session.report(0, eval_metrics(before))
     while progress.step < config.run.steps:
         progress, record = train_step(session, client, progress)
         last = progress.step == config.run.steps
@@ -49,8 +49,7 @@ def run_online(session: Session, client: RewardClient, start: Progress) -> Outco
         metrics = online_metrics(record, session.pool.rss_gib())
         if last or progress.step % config.run.eval_every == 0:
             metrics |= eval_metrics(after)
-        session.tracker.log(progress.step, metrics)
-        session.console.update(progress.step, metrics)
+        session.report(progress.step, metrics)
         if last or progress.step % config.run.checkpoint_every == 0:
             checkpoint(session, progress, after)
     return Outcome(progress=progress, before=before, after=after)
@@ -58,37 +57,33 @@ def run_online(session: Session, client: RewardClient, start: Progress) -> Outco
 
 def train_step(session: Session, client: RewardClient, progress: Progress) -> tuple[Progress, StepRecord]:
     """One rollout, its updates and a verified sync."""
-    config, started = session.config, time.monotonic()
+    config, clock = session.config, PhaseClock()
     picks, cursor = progress.cursor.take(config.rollout.prompts_per_step)
     prompts = {p.uid: p for p in (named_prompt(session.train, pick) for pick in picks)}
-    session.console.phase("rollout")
-    session.pool.reset_engine_caches(deadline_s=session.deadline_s)
-    requests = _requests(session, list(prompts.values()), progress.policy_version)
-    stream = client.open_stream()
-    completions = generate(
-        session.pool.engines,
-        requests,
-        deadline_s=session.deadline_s,
-        on_finished=lambda c: stream.add(_reward_item(session, prompts[c.uid], c)),
-    )
-    rolled_out = time.monotonic()
-    session.console.phase("reward")
-    by_id = stream.results()
-    rewards = [by_id[f"{c.uid}/{c.sample_index}"] for c in completions]
-    check_coverage(rewards, minimum=config.reward.min_coverage)
-    scored = time.monotonic()
-    session.console.phase("train")
-    rollouts = _rollouts(session, requests, completions, rewards)
-    experience = make_experience(rollouts, algo=config.algo, settings=config.algorithm)
-    updates = _update(session, experience, progress)
-    trained = time.monotonic()
+    with session.phase("rollout", clock):
+        session.pool.reset_engine_caches(deadline_s=session.deadline_s)
+        requests = _requests(session, list(prompts.values()), progress.policy_version)
+        stream = client.open_stream()
+        completions = generate(
+            session.pool.engines,
+            requests,
+            deadline_s=session.deadline_s,
+            on_finished=lambda c: stream.add(_reward_item(session, prompts[c.uid], c)),
+        )
+    with session.phase("reward", clock):
+        by_id = stream.results()
+        rewards = [by_id[f"{c.uid}/{c.sample_index}"] for c in completions]
+        check_coverage(rewards, minimum=config.reward.min_coverage)
+    with session.phase("train", clock):
+        rollouts = _rollouts(session, requests, completions, rewards)
+        experience = make_experience(rollouts, algo=config.algo, settings=config.algorithm)
+        updates = _update(session, experience, progress)
     version = progress.policy_version + len(updates)
-    sync = session.verified_sync(version, [pick_uid for pick_uid in prompts if "~" not in pick_uid])
+    with session.phase("sync", clock):
+        sync = session.verified_sync(version, [uid for uid in prompts if "~" not in uid])
     record = StepRecord(
         prompts=tuple(prompts.values()), requests=tuple(requests), completions=tuple(completions),
-        rewards=tuple(rewards), experience=experience, updates=tuple(updates), sync=sync,
-        rollout_s=rolled_out - started, reward_s=scored - rolled_out, train_s=trained - scored,
-        step_s=time.monotonic() - started,
+        rewards=tuple(rewards), experience=experience, updates=tuple(updates), sync=sync, times=clock.metrics(),
     )  # fmt: skip
     step = progress.step + 1
     write_rollouts(session.folder.rollout_file(step), rollout_rows(record, session.encoder))

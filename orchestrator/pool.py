@@ -12,6 +12,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from orchestrator.batching import plan_microbatches
 from orchestrator.placement import PlacementPlan, WorkerPlacement
 from orchestrator.waits import get
+from workers.models.loading import ModelSpec
 from workers.policy import PolicySpec, PolicyWorker
 from workers.reference import ReferenceWorker
 from workers.rollout.spec import EngineSpec
@@ -24,7 +25,6 @@ from workers.types import Sequence as TokenSequence
 class PoolSpec:
     """What runs in the pool; where it runs is the placement plan's business."""
 
-    policy: PolicySpec
     engine: EngineSpec
     engine_kind: str
     tokens_per_microbatch: int
@@ -67,11 +67,11 @@ class WorkerPool:
         )
         self.policy_call("setup", address, port, deadline_s=self._spec.start_deadline_s)
 
-    def start_reference(self) -> None:
-        """Start the reference workers on the model the run started from."""
+    def start_reference(self, spec: ModelSpec) -> None:
+        """Start the reference workers, where the plan has any, on the model the run started from."""
         actor_class = ray.remote(ReferenceWorker)
         self.reference = [
-            self._place(actor_class, place).remote(spec=self._spec.policy.model, num_threads=self._spec.num_threads)
+            self._place(actor_class, place).remote(spec=spec, num_threads=self._spec.num_threads)
             for place in self.plan.workers_of("reference")
         ]
 

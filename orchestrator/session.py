@@ -1,7 +1,9 @@
 """What a training loop holds while it runs: data, workers and everything a person sees."""
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -9,14 +11,17 @@ from orchestrator.config.schema import TrainConfig
 from orchestrator.console import Console
 from orchestrator.evaluation.held_out import evaluate
 from orchestrator.evaluation.types import EvalResult, EvalSample
+from orchestrator.metrics import PhaseClock
 from orchestrator.pool import WorkerPool
 from orchestrator.run_folder import RunFolder, write_atomic
+from orchestrator.run_log import RunLogFormatter
 from orchestrator.sync import SyncResult, WeightSync
 from orchestrator.tracking import Tracker
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import EncodedPrompt, Prompt
 
 _PROBE_SUBSET = 128
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -34,11 +39,19 @@ class Session:
     """Of the training data."""
     tracker: Tracker
     console: Console
+    log: RunLogFormatter
 
     @property
     def deadline_s(self) -> float:
         """Longest wait for anything the workers do."""
         return self.config.rollout.timeout_s
+
+    @contextmanager
+    def phase(self, name: str, clock: PhaseClock) -> Iterator[None]:
+        """Show what the run is doing and time it."""
+        self.console.phase(name)
+        with clock.phase(name):
+            yield
 
     def probe(self, uids: Sequence[str] = ()) -> list[EncodedPrompt]:
         """Prompts to verify a sync with: the last ones an engine has just seen, else the first of the data."""
@@ -49,8 +62,10 @@ class Session:
 
     def verified_sync(self, policy_version: int, seen: Sequence[str] = ()) -> SyncResult:
         """Bring every engine to ``policy_version`` and prove it."""
-        self.console.phase("sync")
-        return self.sync.sync(policy_version, self.probe(seen))
+        result = self.sync.sync(policy_version, self.probe(seen))
+        for fault in result.faults:
+            _log.warning("sync %d repaired: %s", policy_version, fault)
+        return result
 
     def evaluate(self, step: int, *, quick: bool = False) -> EvalResult | None:
         """Held-out evaluation after ``step`` steps, its judgements kept in ``evaluations/``; None without data.
@@ -72,6 +87,12 @@ class Session:
         self.folder.evaluations.mkdir(exist_ok=True)
         write_atomic(self._evaluation_file(step), json.dumps(asdict(result), indent=1) + "\n")
         return result
+
+    def report(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Put the figures of a finished step on disk and on the console."""
+        self.log.step = step
+        self.tracker.log(step, metrics)
+        self.console.update(step, metrics)
 
     def first_evaluation(self) -> EvalResult | None:
         """The evaluation before the first step: made now, or read back by a resumed run. None without data."""

@@ -31,10 +31,8 @@ class StepRecord:
     updates: tuple[Sequence[UpdateStats], ...]
     """For each optimizer step the statistics of every rank."""
     sync: SyncResult
-    rollout_s: float
-    reward_s: float
-    train_s: float
-    step_s: float
+    times: Mapping[str, float]
+    """``time/<phase>_s`` of every phase and of the whole step, seconds."""
 
 
 def online_metrics(record: StepRecord, rss_gib: Mapping[str, float]) -> dict[str, float]:
@@ -49,20 +47,17 @@ def online_metrics(record: StepRecord, rss_gib: Mapping[str, float]) -> dict[str
         "kl/ref": experience.kl_mean,
         "mismatch/logprob_abs_mean": experience.mismatch.abs_mean,
         "mismatch/logprob_abs_max": experience.mismatch.abs_max,
+        "mismatch/nonfinite_tokens": float(experience.mismatch.num_nonfinite),
         "sync/seconds": record.sync.seconds,
         "sync/verified": 1.0,
         "sync/probe_gap": record.sync.probe_gap,
         "sync/faults": float(len(record.sync.faults)),
         # 48 bits fit a float exactly: two runs with equal weights show equal numbers.
         "sync/weights_digest48": float(int(record.sync.digest[:_DIGEST_HEX], 16)),
-        "time/rollout_s": record.rollout_s,
-        "time/reward_s": record.reward_s,
-        "time/train_s": record.train_s,
-        "time/sync_s": record.sync.seconds,
-        "time/step_s": record.step_s,
+        **record.times,
         "length/mean": float(np.mean(lengths)),
         "length/truncated_frac": float(np.mean([c.finish_reason == "length" for c in record.completions])),
-        "throughput/rollout_tokens_per_s": sum(lengths) / record.rollout_s,
+        "throughput/rollout_tokens_per_s": sum(lengths) / record.times["time/rollout_s"],
         **{f"memory/rss_gib/{role}": gib for role, gib in rss_gib.items()},
     }
 

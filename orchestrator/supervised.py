@@ -42,8 +42,7 @@ def run_supervised(session: Session, start: Progress) -> Outcome:
             metrics |= eval_metrics(evaluation)
             done = _accurate_enough(evaluation, config.run.stop_at_accuracy)
         last = done or progress.step == config.run.steps
-        session.tracker.log(progress.step, metrics)
-        session.console.update(progress.step, metrics)
+        session.report(progress.step, metrics)
         if last or progress.step % config.run.checkpoint_every == 0:
             checkpoint(session, progress, evaluation)
     return Outcome(progress=progress, before=None, after=evaluation)

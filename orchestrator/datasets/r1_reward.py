@@ -203,8 +203,7 @@ def _chat(row: dict[str, Any]) -> list[Any]:
 def _label(row: dict[str, Any]) -> str:
     answer = row.get("answer")
     only = answer[0] if isinstance(answer, list) and len(answer) == 1 else answer
-    is_label = isinstance(only, str) or type(only) is int  # not bool, which is an int too
-    match = _ANSWER.fullmatch(str(only)) if is_label else None
+    match = _ANSWER.fullmatch(str(only)) if isinstance(only, (str, int)) else None
     if match is None:
         raise _RowError(f"field 'answer' is {_shown(only)}, expected 1 or 2")
     return match[1] or match[2]

@@ -49,7 +49,7 @@ def engine_spec(model: Path) -> EngineSpec:
     )
 
 
-def make_pool(model: Path, *, num_ranks: int, zero_stage: int, engine_kind: str = "vllm") -> WorkerPool:
+def make_pool(model: Path, *, num_ranks: int) -> WorkerPool:
     """Placement groups on this machine; no actor is started yet."""
     cluster = ClusterResources(nodes=(NodeResources(name="here", cpus=4.0),))
     requests = [
@@ -57,9 +57,8 @@ def make_pool(model: Path, *, num_ranks: int, zero_stage: int, engine_kind: str 
         RoleRequest(role="rollout", num_workers=1, gpus_per_worker=0, cpus_per_worker=1.0),
     ]
     spec = PoolSpec(
-        policy=policy_spec(model, zero_stage=zero_stage),
         engine=engine_spec(model),
-        engine_kind=engine_kind,
+        engine_kind="vllm",
         tokens_per_microbatch=512,
         num_threads=1,
     )

@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import load_file
 
 from orchestrator.batching import plan_microbatches
-from orchestrator.datasets.registry import read_dataset
+from orchestrator.datasets.r1_reward import read_r1_reward
 from orchestrator.experience import supervised_samples
 from orchestrator.tasks.digits import DigitsPaths
 from tests.integration.pools import make_pool, policy_spec
@@ -20,9 +20,8 @@ _STEPS, _BATCH, _BUDGET = 5, 16, 256
 
 def _batches(model: Path, digits: DigitsPaths) -> list[list[TrainSample]]:
     encoder = PromptEncoder(model)
-    dataset = read_dataset(
-        str(digits.train), media_root=None, data_format="r1_reward", max_pixels=10**6, video_frames=1, max_bad_frac=0.0
-    )
+    file = digits.train
+    dataset = read_r1_reward(file, media_root=file.parent, max_pixels=10**6, video_frames=1)
     sequences = []
     for prompt in dataset.prompts[: _STEPS * _BATCH]:
         encoded = encoder.encode(prompt)
@@ -31,7 +30,9 @@ def _batches(model: Path, digits: DigitsPaths) -> list[list[TrainSample]]:
         target = target[: len(target) - len(sequences) % 5]
         ids = np.asarray((*encoded.prompt_ids, *target))
         sequences.append(
-            Sequence(uid=prompt.uid, sample_index=0, input_ids=ids, prompt_len=len(encoded.prompt_ids), media=prompt.media)
+            Sequence(
+                uid=prompt.uid, sample_index=0, input_ids=ids, prompt_len=len(encoded.prompt_ids), media=prompt.media
+            )
         )
     parts = [sequences[i * _BATCH : (i + 1) * _BATCH] for i in range(_STEPS)]
     return [supervised_samples(part, aggregation="seq-mean-token-mean") for part in parts]
@@ -39,7 +40,7 @@ def _batches(model: Path, digits: DigitsPaths) -> list[list[TrainSample]]:
 
 def _train(model: Path, batches: list[list[TrainSample]], out: Path, *, num_ranks: int, zero_stage: int):
     """First loss and the exported weights after all steps."""
-    pool = make_pool(model, num_ranks=num_ranks, zero_stage=zero_stage)
+    pool = make_pool(model, num_ranks=num_ranks)
     try:
         pool.start_policy(policy_spec(model, zero_stage=zero_stage))
         losses = []

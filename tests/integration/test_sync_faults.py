@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import ray
 
-from orchestrator.datasets.registry import read_dataset
+from orchestrator.datasets.r1_reward import read_r1_reward
 from orchestrator.errors import GuardStop
 from orchestrator.experience import supervised_samples
 from orchestrator.pool import WorkerPool, worker_environment
@@ -54,9 +54,7 @@ class StaleEngine(VllmEngine):
         if self._policy_version < 0:
             return super().load_weights(manifest)
         self._policy_version = manifest.policy_version
-        return SyncReceipt(
-            engine=self.name, policy_version=manifest.policy_version, engine_checksums=self.checksums()
-        )
+        return SyncReceipt(engine=self.name, policy_version=manifest.policy_version, engine_checksums=self.checksums())
 
 
 class FaultyRollout(RolloutWorker):
@@ -69,7 +67,7 @@ class FaultyRollout(RolloutWorker):
 
 @pytest.fixture(scope="module")
 def pool(cluster: None, random_model: Path) -> Iterator[WorkerPool]:
-    pool = make_pool(random_model, num_ranks=1, zero_stage=2)
+    pool = make_pool(random_model, num_ranks=1)
     pool.start_engines()
     pool.start_policy(policy_spec(random_model, zero_stage=2))
     yield pool
@@ -78,9 +76,8 @@ def pool(cluster: None, random_model: Path) -> Iterator[WorkerPool]:
 
 @pytest.fixture(scope="module")
 def probe(random_model: Path, digits: DigitsPaths) -> list[EncodedPrompt]:
-    dataset = read_dataset(
-        str(digits.held_out), media_root=None, data_format="r1_reward", max_pixels=10**6, video_frames=1, max_bad_frac=0.0
-    )
+    file = digits.held_out
+    dataset = read_r1_reward(file, media_root=file.parent, max_pixels=10**6, video_frames=1)
     encoder = PromptEncoder(random_model)
     return [encoder.encode(p) for p in dataset.prompts[:2]]
 

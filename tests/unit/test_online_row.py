@@ -48,10 +48,13 @@ def _record(*rewards: Reward) -> StepRecord:
         experience=experience,
         updates=((UpdateStats(loss=0.5, num_tokens=4, entropy_sum=2.0, clip_hits=1),),),
         sync=SyncResult(policy_version=1, seconds=0.25, digest="ab" * 32, probe_gap=1e-7),
-        rollout_s=2.0,
-        reward_s=0.5,
-        train_s=1.0,
-        step_s=4.0,
+        times={
+            "time/rollout_s": 2.0,
+            "time/reward_s": 0.5,
+            "time/train_s": 1.0,
+            "time/sync_s": 0.5,
+            "time/step_s": 4.0,
+        },
     )
 
 

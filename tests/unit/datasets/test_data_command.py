@@ -79,9 +79,7 @@ def test_show_prints_a_row_as_the_model_sees_it(tmp_path: Path, capsys: pytest.C
     ]
 
 
-def test_show_refuses_a_bad_row_and_a_row_that_is_not_there(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_show_refuses_a_bad_row_and_a_row_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = str(write_jsonl(tmp_path / "d.jsonl", row(answer="3"), row()))
     assert main(["show", file, "--row", "1"]) == main(["show", file, "--row", "3"]) == 2
     assert capsys.readouterr().err.splitlines() == [

@@ -106,7 +106,8 @@ def test_media_are_looked_up_under_the_media_root_when_there_is_one(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("answer", "label"), [(["<answer>2</answer>"], "2"), ("<answer> 1 </answer>", "1"), (["1"], "1"), ("2", "2"), (1, "1")]
+    ("answer", "label"),
+    [(["<answer>2</answer>"], "2"), ("<answer> 1 </answer>", "1"), (["1"], "1"), ("2", "2"), (1, "1")],
 )
 def test_a_label_may_be_written_in_these_ways(tmp_path: Path, answer: Any, label: str) -> None:
     (prompt,) = read(write_jsonl(tmp_path / "d.jsonl", row(answer=answer))).prompts

@@ -104,9 +104,9 @@ def test_the_logits_depend_on_the_image(folder: Path, encoder: PromptEncoder, pr
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
     assert sum(parameter.numel() for parameter in model.parameters()) < 1_200_000
     with torch.no_grad():
-        logits = model(
-            input_ids=batch.input_ids, attention_mask=batch.attention_mask.long(), **batch.mm_inputs
-        ).logits[:, -1]
+        logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask.long(), **batch.mm_inputs).logits[
+            :, -1
+        ]
     assert torch.isfinite(logits).all()
     torch.testing.assert_close(logits[0], logits[2])
     assert (logits[0] - logits[1]).abs().max() > 1e-4
