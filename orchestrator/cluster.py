@@ -2,8 +2,9 @@
 
 import math
 import tomllib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -62,3 +63,20 @@ def load_cluster_file(path: str) -> ClusterResources:
         raise RefusedInput(f"placement.cluster = {path!r}: {refusal(error)}") from error
     except ValueError as error:  # broken TOML, or bytes that are not UTF-8
         raise RefusedInput(f"placement.cluster = {path!r} is not valid TOML: {error}") from error
+
+
+def cluster_of_nodes(nodes: Iterable[Mapping[str, Any]]) -> ClusterResources:
+    """The machines among ``ray.nodes()`` that are alive, in an order that does not depend on when they joined."""
+    found = []
+    for node in nodes:
+        if node["Alive"]:
+            offer = node["Resources"]
+            found.append(
+                NodeResources(
+                    name=node["NodeManagerAddress"],
+                    cpus=float(offer.get("CPU", 0.0)),
+                    gpus=int(offer.get("GPU", 0)),
+                    memory_gib=float(offer["memory"]) / GIB if "memory" in offer else None,
+                )
+            )
+    return ClusterResources(nodes=tuple(sorted(found, key=lambda node: node.name)))

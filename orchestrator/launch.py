@@ -15,7 +15,7 @@ from orchestrator.config.schema import TrainConfig
 from orchestrator.console import Console
 from orchestrator.placement import PlacementPlan
 from orchestrator.pool import PoolSpec, WorkerPool, worker_environment
-from orchestrator.preflight import RunData, engine_kind
+from orchestrator.preflight import RunData, engine_kind, ray_is_running
 from orchestrator.reward_service import start_reward_service
 from orchestrator.run_folder import RunFolder
 from orchestrator.run_log import run_log
@@ -24,8 +24,7 @@ from orchestrator.session import Session
 from orchestrator.sync import WeightSync
 from orchestrator.tracking import open_tracker
 from orchestrator.waits import get
-from workers.backends.deepspeed_engine import OptimizerSpec
-from workers.backends.schedule import Schedule
+from workers.backends.schedule import OptimizerSpec, Schedule
 from workers.models.loading import ModelSpec
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.policy import LossSpec, PolicySpec
@@ -53,11 +52,6 @@ def ray_cluster(plan: PlacementPlan) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-def ray_is_running() -> bool:
-    """True inside a job or where an address of a cluster is set."""
-    return "RAY_ADDRESS" in os.environ
 
 
 def model_spec(config: TrainConfig, path: str) -> ModelSpec:

@@ -1,12 +1,13 @@
 """Everything that can be refused before a process is started: cheapest checks first, all within seconds."""
 
 import importlib.util
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.cluster import ClusterResources, NodeResources, load_cluster_file
+from orchestrator.cluster import ClusterResources, NodeResources, cluster_of_nodes, load_cluster_file
 from orchestrator.config.schema import TrainConfig
 from orchestrator.datasets.dataset import Dataset
 from orchestrator.datasets.registry import read_dataset
@@ -108,13 +109,31 @@ def role_requests(config: TrainConfig, cluster: ClusterResources) -> list[RoleRe
 
 
 def plan_run(config: TrainConfig) -> tuple[ClusterResources, PlacementPlan]:
-    """Place the run on the described cluster, or on this machine.
+    """Place the run on the described cluster, on the one Ray reports, or on this machine.
 
     Raises:
         RefusedInput: with the sum that does not fit.
     """
-    cluster = load_cluster_file(config.placement.cluster) if config.placement.cluster else this_machine()
+    cluster = load_cluster_file(config.placement.cluster) if config.placement.cluster else available_cluster()
     return cluster, plan_placement(cluster, role_requests(config, cluster), layout=config.placement.layout)
+
+
+def ray_is_running() -> bool:
+    """True inside a Ray job, or where an address of a cluster is set."""
+    return "RAY_ADDRESS" in os.environ
+
+
+def available_cluster() -> ClusterResources:
+    """The machines of the running Ray cluster, else this machine."""
+    if not ray_is_running():
+        return this_machine()
+    import ray  # deferred: most refusals need no cluster
+
+    ray.init(logging_level=logging.WARNING, log_to_driver=False)
+    try:
+        return cluster_of_nodes(ray.nodes())
+    finally:
+        ray.shutdown()
 
 
 def this_machine() -> ClusterResources:

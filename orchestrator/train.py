@@ -55,9 +55,11 @@ def describe_batches(config: TrainConfig) -> list[str]:
 
 def train(config: TrainConfig) -> None:
     """Prepare, check, launch and train; print the summary."""
+    from orchestrator.noise import quiet_libraries
     from orchestrator.preflight import check_model, plan_run
     from orchestrator.run_folder import RunFolder
 
+    quiet_libraries()
     if not config.embedded_task:
         check_model(config)
     _, plan = plan_run(config)

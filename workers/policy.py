@@ -14,7 +14,7 @@ from torch import Tensor
 from algorithms.off_policy import truncated_is_weights
 from algorithms.policy_losses import ppo_clip_loss_map, sft_loss_map
 from workers.actor_base import WorkerBase
-from workers.backends.deepspeed_engine import DeepSpeedEngine, OptimizerSpec, init_process_group
+from workers.backends.schedule import OptimizerSpec
 from workers.models.export import export_folder
 from workers.models.loading import ModelSpec, freeze_modules, load_model
 from workers.models.policy_module import PolicyModule
@@ -75,6 +75,9 @@ class PolicyWorker(WorkerBase):
 
     def setup(self, master_address: str, master_port: int) -> int:
         """Join the process group, load the model and shard it; return the number of trainable tensors."""
+        # Deferred: the driver describes a policy without DeepSpeed.
+        from workers.backends.deepspeed_engine import DeepSpeedEngine, init_process_group
+
         os.environ.update(RANK=str(self._rank), WORLD_SIZE=str(self._world_size), LOCAL_RANK="0")
         init_process_group(self._rank, self._world_size, master_address, master_port)
         model, self._adapter = load_model(self._spec.model)

@@ -21,7 +21,7 @@ QUESTION = "which response names the digit ?"
 SIDE = 56
 """Edge of the written images, pixels: 16 vision patches of 14, 4 image tokens."""
 _HELD_OUT_IMAGES = 256
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +63,15 @@ def _both_orders(index: int, digit: int, rng: np.random.Generator) -> list[dict[
 
 def _row(index: int, shown: str, responses: tuple[str, str], label: str) -> dict[str, object]:
     text = f"{QUESTION} response 1 : {responses[0]} . response 2 : {responses[1]} ."
-    parts = [{"type": "text", "text": text}, {"type": "image", "image": f"images/{index:04d}.png"}]
+    # The image first: a small causal model then learns the pairing in a third of the steps.
+    parts = [{"type": "image", "image": f"images/{index:04d}.png"}, {"type": "text", "text": text}]
     return {
         "message": json.dumps([{"role": "user", "content": parts}]),
         "question": QUESTION,
         "answer": [f"<answer>{label}</answer>"],
         "response": (
-            f"<think> the image shows {shown} . response {label} says {shown} . </think> <answer> {label} </answer>"
+            # The number right after the word: matching word to response is then one step of attention shorter.
+            f"<think> the image shows {shown} , response {label} . </think> <answer> {label} </answer>"
         ),
     }
 

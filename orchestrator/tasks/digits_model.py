@@ -27,7 +27,7 @@ _SPECIAL = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-_RESPONSE_WORDS = "<think> </think> <answer> </answer> the image shows response says 1 2 : . user assistant"
+_RESPONSE_WORDS = "<think> </think> <answer> </answer> the image shows response 1 2 : , . user assistant"
 _TEMPLATE = (
     "{% for m in messages %}<|im_start|> {{ m.role }} "
     "{% if m.content is string %} {{ m.content }} {% else %}"
@@ -37,7 +37,9 @@ _TEMPLATE = (
 )
 _HIDDEN, _LAYERS, _HEADS, _KV_HEADS = 128, 4, 4, 2
 _VISION_WIDTH, _VISION_DEPTH = 64, 2
-_VERSION = 1
+_INIT_STD = 0.06
+"""Weights this wide read digits in 25 steps instead of 60; 0.02 suits models a hundred times wider."""
+_VERSION = 2
 
 
 def build_digits_model(folder: Path, *, seed: int) -> Path:
@@ -92,7 +94,9 @@ def _config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
 
     head_dim = _HIDDEN // _HEADS
     return Qwen2_5_VLConfig(
+        initializer_range=_INIT_STD,
         text_config={
+            "initializer_range": _INIT_STD,
             "vocab_size": len(tokenizer),
             "hidden_size": _HIDDEN,
             "intermediate_size": 3 * _HIDDEN,
@@ -110,6 +114,7 @@ def _config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
             "pad_token_id": token("<|endoftext|>"),
         },
         vision_config={
+            "initializer_range": _INIT_STD,
             "depth": _VISION_DEPTH,
             "hidden_size": _VISION_WIDTH,
             "intermediate_size": 2 * _VISION_WIDTH,

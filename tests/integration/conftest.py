@@ -12,6 +12,7 @@ import ray
 from orchestrator.pool import worker_environment
 from orchestrator.tasks.digits import DigitsPaths, build_digits_data
 from orchestrator.tasks.digits_model import build_digits_model
+from tests.integration.runs import online_arguments
 
 
 def run_cli(*arguments: str, timeout_s: float = 280.0) -> subprocess.CompletedProcess[str]:
@@ -63,3 +64,12 @@ def cluster() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def unbroken_run(tmp_path_factory: pytest.TempPathFactory, warm_model: Path, digits: DigitsPaths) -> Path:
+    """Five online steps that nobody disturbed."""
+    run_dir = tmp_path_factory.mktemp("runs") / "unbroken"
+    result = run_cli(*online_arguments(warm_model, digits, run_dir))
+    assert result.returncode == 0, result.stderr[-3000:]
+    return run_dir

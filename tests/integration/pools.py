@@ -5,8 +5,7 @@ from pathlib import Path
 from orchestrator.cluster import ClusterResources, NodeResources
 from orchestrator.placement import RoleRequest, plan_placement
 from orchestrator.pool import PoolSpec, WorkerPool
-from workers.backends.deepspeed_engine import OptimizerSpec
-from workers.backends.schedule import Schedule
+from workers.backends.schedule import OptimizerSpec, Schedule
 from workers.models.loading import ModelSpec
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.policy import LossSpec, PolicySpec

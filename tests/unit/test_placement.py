@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster import GIB, ClusterResources, NodeResources, load_cluster_file
+from orchestrator.cluster import GIB, ClusterResources, NodeResources, cluster_of_nodes, load_cluster_file
 from orchestrator.errors import RefusedInput
 from orchestrator.placement import RoleRequest, describe_plan, plan_placement
 
@@ -161,3 +161,20 @@ def test_a_bad_cluster_file_is_refused_in_one_line(tmp_path: Path, text: str, re
 def test_a_missing_cluster_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RefusedInput, match="No such file or directory"):
         load_cluster_file(str(tmp_path / "absent.toml"))
+
+
+def test_the_cluster_ray_reports_is_its_living_nodes_in_a_stable_order() -> None:
+    def node(address: str, alive: bool, **resources: float) -> dict[str, object]:
+        return {"NodeManagerAddress": address, "Alive": alive, "Resources": resources}
+
+    cluster = cluster_of_nodes(
+        [
+            node("10.0.0.2", True, CPU=16.0, GPU=8.0, memory=4.0 * GIB),
+            node("10.0.0.3", False, CPU=16.0, GPU=8.0, memory=4.0 * GIB),
+            node("10.0.0.1", True, CPU=4.0),
+        ]
+    )
+    assert cluster.nodes == (
+        NodeResources(name="10.0.0.1", cpus=4.0),
+        NodeResources(name="10.0.0.2", cpus=16.0, gpus=8, memory_gib=4.0),
+    )

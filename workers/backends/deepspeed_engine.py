@@ -6,7 +6,6 @@ micro-batches and ranks. DeepSpeed averages over ranks; the loss is multiplied b
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import deepspeed
@@ -14,20 +13,7 @@ import torch
 from deepspeed.ops.op_builder import ShareMemCommBuilder  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
-from workers.backends.schedule import Schedule
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OptimizerSpec:
-    """AdamW and how it is sharded."""
-
-    zero_stage: int
-    betas: tuple[float, float]
-    weight_decay: float
-    max_grad_norm: float
-    """Global gradient norm is clipped to this."""
-    offload_optimizer: bool
-    schedule: Schedule
+from workers.backends.schedule import OptimizerSpec
 
 
 def init_process_group(rank: int, world_size: int, master_address: str, master_port: int) -> None:

@@ -1,4 +1,4 @@
-"""Learning rate as a pure function of the optimizer step, so that a resume needs no scheduler state."""
+"""The optimizer's settings; its learning rate is a pure function of the step, so a resume needs no scheduler state."""
 
 import math
 from dataclasses import dataclass
@@ -28,3 +28,16 @@ class Schedule:
         progress = min(1.0, (step - warmup) / max(1, self.total_steps - warmup))
         decay = 0.5 * (1.0 + math.cos(math.pi * progress)) if self.kind == "cosine" else 1.0 - progress
         return self.peak_lr * (self.min_lr_frac + (1.0 - self.min_lr_frac) * decay)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizerSpec:
+    """AdamW and how it is sharded."""
+
+    zero_stage: int
+    betas: tuple[float, float]
+    weight_decay: float
+    max_grad_norm: float
+    """Global gradient norm is clipped to this."""
+    offload_optimizer: bool
+    schedule: Schedule

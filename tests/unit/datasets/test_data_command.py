@@ -40,7 +40,7 @@ def test_check_applies_the_given_root_and_limit(tmp_path: Path, capsys: pytest.C
     settings = ["--media-root", str(tmp_path / "media"), "--max-pixels"]
     assert main(["check", file, *settings, "24"]) == 0
     assert main(["check", file, *settings, "23"]) == 2
-    assert "row 1: image 'a.png' has 6 x 4 = 24 pixels, the limit is 23\n" in capsys.readouterr().out
+    assert "row 1: image 'a.png' has 6 x 4 = 24 pixels, more than max_pixels = 23\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("verb", [["check"], ["show", "--row", "1"]])

@@ -146,7 +146,7 @@ def test_an_unreadable_image_is_refused(tmp_path: Path) -> None:
 
 def test_an_image_larger_than_max_pixels_is_refused(tmp_path: Path) -> None:
     picture(tmp_path / "sub" / "x.png", size=(11, 10))
-    expected = f"image 'sub/x.png' has 11 x 10 = 110 pixels, the limit is {MAX_PIXELS}"
+    expected = f"image 'sub/x.png' has 11 x 10 = 110 pixels, more than max_pixels = {MAX_PIXELS}"
     assert _reason(tmp_path, row(image("sub/x.png"))) == expected
 
 

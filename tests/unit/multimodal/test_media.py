@@ -75,7 +75,7 @@ def test_an_image_is_known_by_its_bytes_and_its_size(root: Path) -> None:
 def test_an_image_above_the_limit_is_refused_without_being_decoded(root: Path) -> None:
     picture = _picture(root / "a.png")
     picture.write_bytes(picture.read_bytes()[:45])  # the header is whole, the pixels are not
-    message = "'a.png' has 6 x 4 = 24 pixels, the limit is 23"
+    message = "'a.png' has 6 x 4 = 24 pixels, more than max_pixels = 23"
     _refuses(lambda: probe_image(picture, max_pixels=23), message)
     _refuses(lambda: probe_image(picture, max_pixels=24), "'a.png' is not a readable image")
 

@@ -39,7 +39,7 @@ def _read(path: Path) -> Dataset:
 
 def _choices(prompt: Prompt) -> tuple[str, str]:
     """The words of both responses: ``... response 1 : A . response 2 : B .``"""
-    words = prompt.messages[0]["content"][0]["text"].split()
+    words = prompt.messages[0]["content"][-1]["text"].split()
     return words[-7], words[-2]
 
 
@@ -70,12 +70,11 @@ def test_the_label_names_the_response_that_says_what_the_image_shows(held_out: D
     loaded: Any = load_digits()
     digits = loaded.target
     for prompt in held_out.prompts:
-        truth = WORDS[digits.target[int(Path(prompt.media[0].path).stem)]]
+        truth = WORDS[digits[int(Path(prompt.media[0].path).stem)]]
         right, wrong = _choices(prompt) if prompt.label == "1" else _choices(prompt)[::-1]
         assert right == truth != wrong
         assert prompt.target == (
-            f"<think> the image shows {truth} . response {prompt.label} says {truth} . </think> "
-            f"<answer> {prompt.label} </answer>"
+            f"<think> the image shows {truth} , response {prompt.label} . </think> <answer> {prompt.label} </answer>"
         )
 
 

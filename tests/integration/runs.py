@@ -1,0 +1,54 @@
+"""Short runs of the command line, and what two of them must have in common."""
+
+import json
+from pathlib import Path
+
+from orchestrator.rollout_store import read_rollouts
+from orchestrator.tasks.digits import DigitsPaths
+
+STEPS = 5
+_COMPARED = (
+    "reward/mean",
+    "policy/loss",
+    "policy/grad_norm",
+    "policy/lr",
+    "mismatch/logprob_abs_max",
+    "sync/weights_digest48",
+    "eval/accuracy",
+)
+
+
+def write_held_out(digits: DigitsPaths, num_pairs: int) -> Path:
+    """The first pairs of the held-out file, in a file beside it, so that its media stay where they are."""
+    file = digits.held_out.with_name(f"held_out_{num_pairs}.jsonl")
+    file.write_text("".join(f"{row}\n" for row in digits.held_out.read_text().splitlines()[:num_pairs]))
+    return file
+
+
+def online_arguments(model: Path, digits: DigitsPaths, run_dir: Path) -> list[str]:
+    """Five steps of StableReinforce on the digits file, two updates each, a checkpoint every second step."""
+    return [
+        *("--algo", "stable_reinforce", "--run.dir", str(run_dir), "--run.steps", str(STEPS)),
+        *("--run.checkpoint_every", "2", "--run.eval_every", "3", "--run.seed", "7"),
+        *("--model.path", str(model), "--data.path", str(digits.train)),
+        *("--data.eval_path", str(write_held_out(digits, 24))),
+        *("--rollout.prompts_per_step", "16", "--rollout.samples_per_prompt", "2", "--policy.train_batch_size", "16"),
+        *("--rollout.max_new_tokens", "32", "--optimizer.lr", "1e-3", "--optimizer.schedule", "linear"),
+    ]
+
+
+def metric_rows(run_dir: Path) -> list[dict[str, float]]:
+    """The rows of ``metrics.jsonl``; a line that is still being written is left out."""
+    file = run_dir / "metrics.jsonl"
+    lines = file.read_text().splitlines(keepends=True) if file.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def training_trace(run_dir: Path) -> list[dict[str, float]]:
+    """What a resumed run must repeat exactly, row by row."""
+    return [{"step": r["step"]} | {k: r[k] for k in _COMPARED if k in r} for r in metric_rows(run_dir)]
+
+
+def rollout_trace(run_dir: Path) -> dict[str, list[object]]:
+    """Every sampled id, seed, log-prob and reward, by file."""
+    return {file.name: list(read_rollouts(file)) for file in sorted((run_dir / "rollouts").glob("*.parquet"))}

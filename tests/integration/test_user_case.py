@@ -1,0 +1,49 @@
+"""A model and a file this project has never seen, through three flags; and every switch a user of them may turn."""
+
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.integration.conftest import run_cli
+from tests.integration.runs import metric_rows
+from tests.integration.users import write_llava, write_preferences
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+
+def test_a_users_own_llava_and_preference_file(tmp_path: Path) -> None:
+    model = write_llava(tmp_path / "llava")
+    data = write_preferences(tmp_path / "mine")
+    moved = tmp_path / "elsewhere.json"
+    moved.write_text(data.read_text())
+    run_dir = tmp_path / "run"
+
+    result = run_cli(
+        *("--algo", "stable_reinforce", "--run.dir", str(run_dir), "--run.steps", "2"),
+        *("--model.path", str(model), "--data.path", str(moved), "--data.media_root", str(data.parent)),
+        *("--data.eval_path", str(data), "--data.video_frames", "2"),
+        *("--rollout.prompts_per_step", "8", "--rollout.samples_per_prompt", "2", "--rollout.max_new_tokens", "8"),
+        *("--policy.train_batch_size", "8", "--optimizer.lr", "1e-3", "--algorithm.kl_coef", "0.1"),
+        *("--model.freeze", "vision", "--model.gradient_checkpointing", "true", "--reward.min_coverage", "0"),
+    )
+
+    assert result.returncode == 0, result.stderr[-3000:]
+    start, first, second = metric_rows(run_dir)
+    assert "eval/accuracy" in start and "eval/accuracy" in second
+    for row in (first, second):
+        assert row["mismatch/logprob_abs_max"] < 1e-4
+        assert row["judge/coverage"] == 1.0
+        assert row["memory/rss_gib/reference"] > 0.0
+    # The KL penalty alone moves a policy whose rewards are all alike: nothing before it has moved, then something has.
+    assert first["kl/ref"] == pytest.approx(0.0, abs=1e-6)
+    _check_weights(model, run_dir / "checkpoints" / "step_000002" / "policy")
+
+
+def _check_weights(before: Path, after: Path) -> None:
+    """The released names are kept, the frozen tower is untouched, the rest has learned."""
+    old, new = load_file(before / "model.safetensors"), load_file(after / "model.safetensors")
+    assert old.keys() == new.keys()
+    moved = {name for name in old if not old[name].equal(new[name])}
+    assert not any(name.startswith("vision_tower.") for name in moved)
+    assert {"language_model.lm_head.weight", "multi_modal_projector.linear_1.weight"} <= moved
