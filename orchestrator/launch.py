@@ -15,7 +15,7 @@ from orchestrator.config.schema import TrainConfig
 from orchestrator.console import Console
 from orchestrator.placement import PlacementPlan
 from orchestrator.pool import PoolSpec, WorkerPool, worker_environment
-from orchestrator.preflight import RunData, engine_kind, ray_is_running
+from orchestrator.preflight import RunData, engine_kind, ray_is_running, sync_backend
 from orchestrator.reward_service import start_reward_service
 from orchestrator.run_folder import RunFolder
 from orchestrator.run_log import run_log
@@ -97,7 +97,9 @@ def policy_spec(config: TrainConfig, path: str) -> PolicySpec:
     )
 
 
-def engine_spec(config: TrainConfig, encoder: PromptEncoder, *, longest_prompt: int, max_images: int) -> EngineSpec:
+def engine_spec(
+    config: TrainConfig, plan: PlacementPlan, encoder: PromptEncoder, *, longest_prompt: int, max_images: int
+) -> EngineSpec:
     """How every rollout engine is built."""
     assert config.model.path is not None
     return EngineSpec(
@@ -110,6 +112,7 @@ def engine_spec(config: TrainConfig, encoder: PromptEncoder, *, longest_prompt: 
         banned_token_ids=encoder.vision_token_ids,
         stop_token_ids=encoder.eos_token_ids,
         seed=config.run.seed,
+        sync_backend=sync_backend(config, plan),
     )
 
 

@@ -46,6 +46,11 @@ class WorkerPool:
             self._groups[group.name] = handle
             get(handle.ready(), name=f"placement group {group.name}", deadline_s=60.0)
 
+    @property
+    def engine_spec(self) -> EngineSpec:
+        """How every rollout engine is built."""
+        return self._spec.engine
+
     def start_engines(self) -> None:
         """Start every rollout engine; returns before they are up, calls queue behind construction."""
         self.engines = [self._start_engine(i) for i in range(len(self.plan.workers_of("rollout")))]

@@ -16,6 +16,7 @@ from orchestrator.placement import PlacementPlan, RoleRequest, plan_placement
 from workers.models.folder import check_model_folder
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import Prompt
+from workers.weight_sync.manifest import Backend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +116,30 @@ def plan_run(config: TrainConfig) -> tuple[ClusterResources, PlacementPlan]:
         RefusedInput: with the sum that does not fit.
     """
     cluster = load_cluster_file(config.placement.cluster) if config.placement.cluster else available_cluster()
-    return cluster, plan_placement(cluster, role_requests(config, cluster), layout=config.placement.layout)
+    plan = plan_placement(cluster, role_requests(config, cluster), layout=config.placement.layout)
+    sync_backend(config, plan)
+    return cluster, plan
+
+
+def sync_backend(config: TrainConfig, plan: PlacementPlan) -> Backend:
+    """How weights travel in this plan: shared memory within a machine, else IPC when colocated, NCCL when separate.
+
+    Raises:
+        RefusedInput: the transport that was asked for cannot serve the plan.
+    """
+    machines = {bundle.node for group in plan.groups for bundle in group.bundles}
+    chosen = config.sync.backend
+    if chosen == "auto":
+        across: Backend = "ipc" if config.placement.layout == "colocated" else "nccl"
+        chosen = "shared_memory" if len(machines) == 1 else across
+    if chosen == "shared_memory":
+        if len(machines) > 1:
+            raise RefusedInput(f"sync.backend = 'shared_memory' reaches 1 machine, the plan uses {len(machines)}")
+    elif engine_kind(config) == "transformers":
+        raise RefusedInput(f"sync.backend = {chosen!r} needs rollout.engine = 'vllm', not 'transformers'")
+    elif not any(worker.num_gpus for worker in plan.workers):
+        raise RefusedInput(f"sync.backend = {chosen!r} needs GPUs, the plan uses {len(machines)} machines without any")
+    return chosen
 
 
 def ray_is_running() -> bool:

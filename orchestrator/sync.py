@@ -19,7 +19,7 @@ from orchestrator.pool import WorkerPool, completion_sequence
 from orchestrator.rollouts import build_requests, generate
 from orchestrator.waits import get
 from workers.types import EncodedPrompt
-from workers.weight_sync.manifest import SyncError, SyncReceipt, WeightManifest
+from workers.weight_sync.manifest import SyncError, SyncReceipt, WeightManifest, joined
 
 _PROBE_TOKENS = 8
 
@@ -42,8 +42,10 @@ class WeightSync:
 
     def __init__(self, pool: WorkerPool, *, run_id: str, tolerance: float, deadline_s: float) -> None:
         self._pool, self._run_id = pool, run_id
+        self._backend = pool.engine_spec.sync_backend
         self._tolerance, self._deadline_s = tolerance, deadline_s
         self._needs_full = True
+        self._open = False
 
     def sync(self, policy_version: int, probe: Sequence[EncodedPrompt]) -> SyncResult:
         """Bring every engine to ``policy_version`` and verify it.
@@ -52,6 +54,8 @@ class WeightSync:
             GuardStop: an engine could not be brought to the right weights; the sentence names it and why.
         """
         started = time.monotonic()
+        if not self._open:
+            self._connect()
         manifest = self._publish(policy_version, full=self._needs_full)
         faults, gap = self._attempt(manifest, range(len(self._pool.engines)), probe)
         history = [f"engine {index}: {reason}" for index, reason in sorted(faults.items())]
@@ -71,11 +75,34 @@ class WeightSync:
             faults=tuple(history),
         )
 
+    def _connect(self) -> None:
+        """Open the policy's side of the transport; for NCCL every engine worker joins one group with rank 0."""
+        pool, width = self._pool, self._pool.engine_spec.tensor_parallel_size
+        size = 1 + width * len(pool.engines)
+        address, port = get(pool.policy[0].rendezvous.remote(), name="sync: rendezvous", deadline_s=self._deadline_s)
+        joining = []
+        if self._backend == "nccl":
+            joining = [
+                engine.connect.remote(address=address, port=port, rank_offset=1 + width * i, group_size=size)
+                for i, engine in enumerate(pool.engines)
+            ]
+        pool.policy_call(
+            "open_sender",
+            backend=self._backend,
+            run_id=self._run_id,
+            address=address,
+            port=port,
+            group_size=size,
+            deadline_s=self._deadline_s,
+        )
+        get(joining, name="sync: engines join", deadline_s=self._deadline_s)
+        self._open = True
+
     def _publish(self, policy_version: int, *, full: bool) -> WeightManifest:
         manifests = self._pool.policy_call(
-            "publish", run_id=self._run_id, policy_version=policy_version, full=full, deadline_s=self._deadline_s
+            "publish", policy_version=policy_version, full=full, deadline_s=self._deadline_s
         )
-        return manifests[0]
+        return joined(manifests)
 
     def _resync(
         self, policy_version: int, indices: Sequence[int], probe: Sequence[EncodedPrompt]
@@ -87,13 +114,17 @@ class WeightSync:
     ) -> tuple[dict[int, str], float]:
         for index in indices:
             self._pool.replace_engine(index)
+        self._connect()
         return self._resync(policy_version, indices, probe)
 
     def _attempt(
         self, manifest: WeightManifest, indices: Sequence[int], probe: Sequence[EncodedPrompt]
     ) -> tuple[dict[int, str], float]:
         """Transfer and verify; return the reason of each engine that failed and the probe gap of the rest."""
-        refs = {i: self._pool.engines[i].load_weights.remote(manifest) for i in indices}
+        # A broadcast needs every member of its group, also the engines that are well.
+        loading = range(len(self._pool.engines)) if self._backend == "nccl" else indices
+        refs = {i: self._pool.engines[i].load_weights.remote(manifest) for i in loading}
+        self._pool.policy_call("send", deadline_s=self._deadline_s)
         receipts: dict[int, SyncReceipt] = {}
         faults: dict[int, str] = {}
         for index, ref in refs.items():
@@ -101,6 +132,7 @@ class WeightSync:
                 receipts[index] = get(ref, name=f"sync: engine {index}", deadline_s=self._deadline_s)
             except (SyncError, ray.exceptions.RayError) as error:
                 faults[index] = _reason(error)
+        self._pool.policy_call("release", deadline_s=self._deadline_s)
         faults |= disagreeing(receipts)
         gap = 0.0
         for index in sorted(set(receipts) - set(faults)):

@@ -108,6 +108,7 @@ def _launch(config: TrainConfig, plan: PlacementPlan, folder) -> None:
     prompts = [*data.train.prompts, *data.held_out]
     spec = launch.engine_spec(
         config,
+        plan,
         encoder,
         longest_prompt=check_lengths(config, encoder, prompts),
         max_images=max(len(p.media) for p in prompts),

@@ -1,6 +1,7 @@
 """The policy: one rank of the sharded model that scores, learns, publishes its weights and saves itself."""
 
 import os
+from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,8 @@ from workers.models.loading import ModelSpec, freeze_modules, load_model
 from workers.models.policy_module import PolicyModule
 from workers.multimodal.collate import Batch, Collator
 from workers.types import Sequence, TrainSample
-from workers.weight_sync import shared_memory
-from workers.weight_sync.manifest import WeightManifest
+from workers.weight_sync.manifest import Backend, WeightManifest
+from workers.weight_sync.senders import SharedMemorySender, WeightSender
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,18 +122,36 @@ class PolicyWorker(WorkerBase):
         stats.grad_norm = self._engine.step()
         return stats
 
-    def publish(self, *, run_id: str, policy_version: int, full: bool) -> WeightManifest | None:
-        """Write the weights for the engines; rank 0 returns the manifest, the others only help gathering."""
-        parameters = (
-            (name, tensor.to(self._spec.model.torch_dtype))
-            for name, tensor, trainable in self._named()
-            if full or trainable
-        )
-        if self._rank > 0:
-            for _ in parameters:
-                pass
-            return None
-        return shared_memory.publish(parameters, run_id=run_id, policy_version=policy_version, full=full)
+    def open_sender(self, *, backend: Backend, run_id: str, address: str, port: int, group_size: int) -> None:
+        """Choose how weights travel; for NCCL it returns once every engine worker has joined the group."""
+        if backend == "shared_memory":
+            self._sender: WeightSender = SharedMemorySender(rank=self._rank, run_id=run_id)
+            return
+        # Deferred: it imports vLLM, which a CPU trainer has no use for.
+        from workers.weight_sync.device_senders import IpcSender, NcclSender
+
+        if backend == "ipc":
+            self._sender = IpcSender()
+        else:
+            self._sender = NcclSender(rank=self._rank, master_address=address, master_port=port, group_size=group_size)
+
+    def publish(self, *, policy_version: int, full: bool) -> WeightManifest | None:
+        """Announce the weights for the engines; None where another rank announces for all."""
+
+        def named() -> Iterator[tuple[str, Tensor]]:
+            for name, tensor, trainable in self._named():
+                if full or trainable:
+                    yield name, tensor.to(self._spec.model.torch_dtype)
+
+        return self._sender.publish(named, policy_version=policy_version, full=full)
+
+    def send(self) -> None:
+        """Move what was published, while the engines receive."""
+        self._sender.send()
+
+    def release(self) -> None:
+        """Every engine has received."""
+        self._sender.release()
 
     def save(self, folder: str) -> None:
         """Write ``policy/`` (a plain model folder, rank 0) and this rank's optimizer state under ``folder``."""

@@ -24,6 +24,14 @@ class RolloutEngine(Protocol):
         """Run until something has finished or ``max_wait_s`` has passed; empty when nothing is in flight."""
         ...
 
+    def connect(self, *, address: str, port: int, rank_offset: int, group_size: int) -> None:
+        """Join the group that weights are broadcast in.
+
+        Raises:
+            SyncError: the engine knows no such transport.
+        """
+        ...
+
     def load_weights(self, manifest: WeightManifest) -> SyncReceipt:
         """Take over published weights and forget everything computed with the old ones.
 

@@ -7,6 +7,8 @@ from orchestrator.rollout_store import read_rollouts
 from orchestrator.tasks.digits import DigitsPaths
 
 STEPS = 5
+MAX_NEW_TOKENS = 32
+NUM_HELD_OUT = 24
 _COMPARED = (
     "reward/mean",
     "policy/loss",
@@ -18,10 +20,10 @@ _COMPARED = (
 )
 
 
-def write_held_out(digits: DigitsPaths, num_pairs: int) -> Path:
+def write_held_out(digits: DigitsPaths) -> Path:
     """The first pairs of the held-out file, in a file beside it, so that its media stay where they are."""
-    file = digits.held_out.with_name(f"held_out_{num_pairs}.jsonl")
-    file.write_text("".join(f"{row}\n" for row in digits.held_out.read_text().splitlines()[:num_pairs]))
+    file = digits.held_out.with_name(f"held_out_{NUM_HELD_OUT}.jsonl")
+    file.write_text("".join(f"{row}\n" for row in digits.held_out.read_text().splitlines()[:NUM_HELD_OUT]))
     return file
 
 
@@ -31,9 +33,9 @@ def online_arguments(model: Path, digits: DigitsPaths, run_dir: Path) -> list[st
         *("--algo", "stable_reinforce", "--run.dir", str(run_dir), "--run.steps", str(STEPS)),
         *("--run.checkpoint_every", "2", "--run.eval_every", "3", "--run.seed", "7"),
         *("--model.path", str(model), "--data.path", str(digits.train)),
-        *("--data.eval_path", str(write_held_out(digits, 24))),
+        *("--data.eval_path", str(write_held_out(digits))),
         *("--rollout.prompts_per_step", "16", "--rollout.samples_per_prompt", "2", "--policy.train_batch_size", "16"),
-        *("--rollout.max_new_tokens", "32", "--optimizer.lr", "1e-3", "--optimizer.schedule", "linear"),
+        *("--rollout.max_new_tokens", str(MAX_NEW_TOKENS), "--optimizer.lr", "1e-3", "--optimizer.schedule", "linear"),
     ]
 
 

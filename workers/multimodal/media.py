@@ -70,7 +70,9 @@ def probe_image(path: Path, *, max_pixels: int) -> MediaRef:
     except _DECODE_ERRORS as error:
         raise MediaError(path.name, "is not a readable image") from error
     if width * height > max_pixels:
-        raise MediaError(path.name, f"has {width} x {height} = {width * height} pixels, more than max_pixels = {max_pixels}")
+        raise MediaError(
+            path.name, f"has {width} x {height} = {width * height} pixels, more than max_pixels = {max_pixels}"
+        )
     return MediaRef(sha256=hashlib.sha256(data).hexdigest(), path=str(path), width=width, height=height)
 
 

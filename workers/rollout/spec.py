@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from workers.models.loading import ModelSpec
+from workers.weight_sync.manifest import Backend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,3 +20,5 @@ class EngineSpec:
     """Vision tokens: they stand for media in prompts and must never be sampled."""
     stop_token_ids: tuple[int, ...]
     seed: int
+    sync_backend: Backend = "shared_memory"
+    """How weights arrive."""

@@ -58,6 +58,10 @@ class TransformersEngine:
         self._queue = [r for r in self._queue if (r.uid, r.sample_index) not in taken]
         return self._generate(batch)
 
+    def connect(self, *, address: str, port: int, rank_offset: int, group_size: int) -> None:
+        """Refuse: this engine reads shared memory only."""
+        raise SyncError(f"engine {self.name} (transformers) receives weights through shared memory only")
+
     def load_weights(self, manifest: WeightManifest) -> SyncReceipt:
         """Copy published weights into the model."""
         self._ledger.check(manifest)

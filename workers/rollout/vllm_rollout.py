@@ -46,9 +46,16 @@ class VllmEngine:
             enforce_eager=True,
             seed=spec.seed,
             **_scheduling(spec),
-            weight_transfer_config=WeightTransferConfig(backend=vllm_engine.BACKEND),
+            weight_transfer_config=WeightTransferConfig(backend=vllm_engine.BACKENDS[spec.sync_backend]),
         )
-        self._llm.init_weight_transfer_engine({"init_info": {}})
+        if spec.sync_backend != "nccl":
+            self._llm.init_weight_transfer_engine({"init_info": {}})
+
+    def connect(self, *, address: str, port: int, rank_offset: int, group_size: int) -> None:
+        """Join the trainer's NCCL group; returns once every member has."""
+        info = {"master_address": address, "master_port": port, "rank_offset": rank_offset, "world_size": group_size}
+        # Packed as the trainer's side of vLLM sends by default.
+        self._llm.init_weight_transfer_engine({"init_info": info | {"packed": True}})
 
     def submit(self, requests: Sequence[GenerationRequest]) -> None:
         """Queue requests in the given order."""
@@ -75,8 +82,7 @@ class VllmEngine:
         """Load published weights, then drop every cache that was computed with the old ones."""
         self._ledger.check(manifest)
         self._llm.start_weight_update()
-        update = {"paths": list(manifest.paths), "digest": manifest.digest, "full": manifest.full}
-        self._llm.update_weights({"update_info": update})
+        self._llm.update_weights({"update_info": vllm_engine.update_info(manifest)})
         self._llm.finish_weight_update()
         self.reset_caches()
         self._policy_version = manifest.policy_version

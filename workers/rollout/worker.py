@@ -27,6 +27,10 @@ class RolloutWorker(WorkerBase):
         """Run the engine until something has finished or the time is up."""
         return self._engine.collect(max_wait_s)
 
+    def connect(self, *, address: str, port: int, rank_offset: int, group_size: int) -> None:
+        """Join the group that weights are broadcast in."""
+        self._engine.connect(address=address, port=port, rank_offset=rank_offset, group_size=group_size)
+
     def load_weights(self, manifest: WeightManifest) -> SyncReceipt:
         """Take over published weights."""
         return self._engine.load_weights(manifest)

@@ -1,11 +1,14 @@
 """The record of one weight transfer: what was sent, under which names, with which content."""
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+Backend = Literal["shared_memory", "nccl", "ipc"]
 
 
 class SyncError(RuntimeError):
@@ -17,18 +20,40 @@ class WeightManifest:
     """What the trainer published for one policy version."""
 
     policy_version: int
-    paths: tuple[str, ...]
-    """Safetensors files in shared memory."""
     digests: dict[str, str]
-    """Checkpoint name to SHA-256 of the tensor's bytes."""
+    """Checkpoint name to SHA-256 of the tensor's bytes, in the order of the transfer."""
     num_bytes: int
     full: bool
     """True where every parameter was sent, False where only the trainable ones were."""
+    backend: Backend = "shared_memory"
+    paths: tuple[str, ...] = ()
+    """Shared memory: safetensors files."""
+    dtypes: tuple[str, ...] = ()
+    """NCCL and IPC: dtype of each tensor, as torch names it."""
+    shapes: tuple[tuple[int, ...], ...] = ()
+    """NCCL and IPC: shape of each tensor."""
+    ipc_handles: tuple[dict[str, Any], ...] = ()
+    """IPC: for each tensor, GPU UUID to what the engine on that GPU opens it with."""
 
     @property
     def digest(self) -> str:
         """One digest over all tensors, equal exactly when every name and every byte is."""
         return combined_digest(self.digests)
+
+
+def joined(manifests: Sequence[WeightManifest | None]) -> WeightManifest:
+    """One manifest of what all ranks announced: handles of every GPU.
+
+    Raises:
+        SyncError: ranks announce different content.
+    """
+    told = [m for m in manifests if m is not None]
+    if len({m.digest for m in told}) != 1:
+        raise SyncError(f"{len(told)} ranks announced {len({m.digest for m in told})} different sets of weights")
+    handles = tuple(
+        {k: v for part in parts for k, v in part.items()} for parts in zip(*(m.ipc_handles for m in told), strict=True)
+    )
+    return replace(told[0], ipc_handles=handles)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The shared-memory transport as a vLLM weight-transfer engine, registered through vLLM's own factory."""
+"""The shared-memory transport as a vLLM weight-transfer engine, and all transports in vLLM's own registry."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +11,12 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-from workers.weight_sync.manifest import SyncError, combined_digest, tensor_digest
+from workers.weight_sync.completeness import must_set_every_parameter
+from workers.weight_sync.manifest import Backend, SyncError, WeightManifest, combined_digest, tensor_digest
 from workers.weight_sync.shared_memory import read
 
-BACKEND = "raylign_shared_memory"
+BACKENDS: dict[Backend, str] = {"shared_memory": "raylign_shared_memory", "nccl": "raylign_nccl", "ipc": "raylign_ipc"}
+"""Each transport's name in vLLM's registry."""
 
 
 @dataclass
@@ -57,12 +59,9 @@ class SharedMemoryEngine(WeightTransferEngine[SharedMemoryInitInfo, SharedMemory
             raise SyncError(
                 f"weights in shared memory have digest {found[:12]}, announced was {update_info.digest[:12]}"
             )
-        expected = {name for name, _ in self.model.named_parameters()}
         model: Any = self.model  # every vLLM model has load_weights; torch's Module does not say so
-        loaded = model.load_weights(read(update_info.paths))
-        unset = sorted(expected - set(loaded)) if update_info.full else []
-        if unset:
-            raise SyncError(f"{len(unset)} engine parameters were not received: {', '.join(unset[:5])}")
+        with must_set_every_parameter(model, full=update_info.full):
+            model.load_weights(read(update_info.paths))
 
     def finish_weight_update(self) -> None:
         """Re-pack the kernels' weights."""
@@ -73,6 +72,23 @@ class SharedMemoryEngine(WeightTransferEngine[SharedMemoryInitInfo, SharedMemory
 
 
 def register() -> None:
-    """Make the backend known to vLLM in this process; also its plug-in entry point for worker processes."""
-    if BACKEND not in WeightTransferEngineFactory._registry:
-        WeightTransferEngineFactory.register_engine(BACKEND, SharedMemoryEngine)
+    """Make the transports known to vLLM in this process; also its plug-in entry point for worker processes."""
+    device_module = "workers.weight_sync.vllm_device_engines"
+    factory = WeightTransferEngineFactory
+    if BACKENDS["shared_memory"] not in factory._registry:
+        factory.register_engine(BACKENDS["shared_memory"], SharedMemoryEngine)
+        factory.register_engine(BACKENDS["nccl"], device_module, "NcclEngine")
+        factory.register_engine(BACKENDS["ipc"], device_module, "IpcEngine")
+
+
+def update_info(manifest: WeightManifest) -> dict[str, Any]:
+    """A manifest as the keyword arguments of its transport's update record."""
+    if manifest.backend == "shared_memory":
+        return {"paths": list(manifest.paths), "digest": manifest.digest, "full": manifest.full}
+    info: dict[str, Any] = {
+        "names": list(manifest.digests),
+        "dtype_names": list(manifest.dtypes),
+        "shapes": [list(shape) for shape in manifest.shapes],
+        "full": manifest.full,
+    }
+    return info if manifest.backend == "nccl" else info | {"ipc_handles": list(manifest.ipc_handles)}

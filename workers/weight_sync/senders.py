@@ -1,0 +1,52 @@
+"""The trainer's side of a weight transfer, one class a transport; every rank calls every method together.
+
+open ─► for each policy version: publish ─► send, while the engines receive ─► release
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from torch import Tensor
+
+from workers.weight_sync import shared_memory
+from workers.weight_sync.manifest import WeightManifest
+
+Named = Callable[[], Iterable[tuple[str, Tensor]]]
+"""Starts a pass over ``(checkpoint name, whole tensor)``; gathering is collective, so every rank must finish it."""
+
+
+class WeightSender(Protocol):
+    """Announces, moves and lets go of one policy version's weights."""
+
+    def publish(self, named: Named, *, policy_version: int, full: bool) -> WeightManifest | None:
+        """Announce names and content; None where this rank has nothing to tell an engine."""
+        ...
+
+    def send(self) -> None:
+        """Move what was announced, where that needs the trainer's help."""
+        ...
+
+    def release(self) -> None:
+        """Every engine has received: give memory back."""
+        ...
+
+
+class SharedMemorySender:
+    """Files in shared memory; the engines read them by themselves."""
+
+    def __init__(self, *, rank: int, run_id: str) -> None:
+        self._rank, self._run_id = rank, run_id
+
+    def publish(self, named: Named, *, policy_version: int, full: bool) -> WeightManifest | None:
+        """Rank 0 writes the files, the others only help gathering."""
+        if self._rank > 0:
+            for _ in named():
+                pass
+            return None
+        return shared_memory.publish(named(), run_id=self._run_id, policy_version=policy_version, full=full)
+
+    def send(self) -> None:
+        """Nothing: the files are there."""
+
+    def release(self) -> None:
+        """Nothing: the next version replaces the files."""
