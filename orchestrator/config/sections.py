@@ -195,12 +195,16 @@ class RewardSection(Section):
 
     url: Text | None = None
     """Address of a running reward service; none = the run starts its own."""
+    token_file: Text | None = None
+    """File holding the bearer token that service asks for."""
     judge: Literal["rules", "openai"] = "rules"
     """Judge of consistency: fixed rules, or a model behind an OpenAI-compatible endpoint."""
     judge_url: Text | None = None
     """Address of that endpoint."""
     judge_model: Text | None = None
     """Name of the model there."""
+    judge_key_file: Text | None = None
+    """File holding that endpoint's API key."""
     min_coverage: Share = 0.9
     """The run stops when a smaller share of a step's samples was scored."""
     timeout_s: Seconds = 60.0

@@ -2,7 +2,8 @@
 
 scikit-learn ships 1,797 real digits (8 x 8, UCI). They are written out as PNG files beside an R1-Reward-format
 file, so that the demo runs through the same reader as anybody's own data. Train and held-out digits are disjoint
-by image; every held-out digit is judged in both orders.
+by image; every digit is judged in both orders. The demonstrations show one training image of each digit: a cold start
+learns from them how to answer and next to nothing about reading digits, which is left to reinforcement learning.
 """
 
 import json
@@ -20,8 +21,9 @@ WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 QUESTION = "which response names the digit ?"
 SIDE = 56
 """Edge of the written images, pixels: 16 vision patches of 14, 4 image tokens."""
+DEMONSTRATIONS = "demonstrations.jsonl"
 _HELD_OUT_IMAGES = 256
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +32,12 @@ class DigitsPaths:
 
     train: Path
     held_out: Path
+    demonstrations: Path
 
 
 def build_digits_data(folder: Path, *, seed: int) -> DigitsPaths:
-    """Write images and both JSONL files under ``folder``; does nothing when they are already there."""
-    paths = DigitsPaths(folder / "train.jsonl", folder / "held_out.jsonl")
+    """Write images and the three JSONL files under ``folder``; does nothing when they are already there."""
+    paths = DigitsPaths(folder / "train.jsonl", folder / "held_out.jsonl", folder / DEMONSTRATIONS)
     mark = folder / "manifest.json"
     content = json.dumps({"task": "digits", "version": _VERSION, "seed": seed})
     if mark.is_file() and mark.read_text() == content:
@@ -46,17 +49,20 @@ def build_digits_data(folder: Path, *, seed: int) -> DigitsPaths:
     for index in order:
         _write_image(folder / "images" / f"{index:04d}.png", digits.images[index])
     held_out, train = order[:_HELD_OUT_IMAGES], order[_HELD_OUT_IMAGES:]
-    rows = [r for i in held_out for r in _both_orders(int(i), int(digits.target[i]), rng)]
+    rows = [r for i in held_out for r in _both_orders(int(i), int(digits.target[i]), int(rng.integers(1, 10)))]
     write_atomic(paths.held_out, _jsonl(rows))
-    rows = [r for i in train for r in _both_orders(int(i), int(digits.target[i]), rng)]
+    rows = [r for i in train for r in _both_orders(int(i), int(digits.target[i]), int(rng.integers(1, 10)))]
     write_atomic(paths.train, _jsonl([rows[i] for i in rng.permutation(len(rows))]))
+    shown = {int(digits.target[i]): int(i) for i in reversed(train)}
+    rows = [r for d, i in sorted(shown.items()) for shift in range(1, 10) for r in _both_orders(i, d, shift)]
+    write_atomic(paths.demonstrations, _jsonl(rows))
     write_atomic(mark, content)
     return paths
 
 
-def _both_orders(index: int, digit: int, rng: np.random.Generator) -> list[dict[str, object]]:
-    """The same pair twice, the right response first and second; so labels are 1:1 by construction."""
-    wrong = WORDS[(digit + int(rng.integers(1, 10))) % 10]
+def _both_orders(index: int, digit: int, shift: int) -> list[dict[str, object]]:
+    """A digit against the one ``shift`` further, right response first and second; so labels are 1:1."""
+    wrong = WORDS[(digit + shift) % 10]
     right = WORDS[digit]
     return [_row(index, right, (right, wrong), "1"), _row(index, right, (wrong, right), "2")]
 

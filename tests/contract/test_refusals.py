@@ -1,38 +1,13 @@
 """Bad input: exit code 2, one sentence with field or row, value and bound, and nothing started."""
 
-import json
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from orchestrator import launch
 from orchestrator.tasks.digits_model import build_digits_model
 from orchestrator.train import main
-
-
-@dataclass
-class Case:
-    """A valid run, to be spoiled in one place."""
-
-    folder: Path
-    row: dict[str, object]
-    flags: dict[str, str]
-    text: str | None = None
-    extra: list[str] = field(default_factory=list)
-
-    def argv(self) -> list[str]:
-        """The command line, its data file written."""
-        data = Path(self.flags["--data.path"])
-        data.write_text(json.dumps(self.row) + "\n" if self.text is None else self.text)
-        return [*(part for flag in self.flags.items() for part in flag), *self.extra]
-
-    def show(self, image: str) -> None:
-        """Make the row point at another image."""
-        content = [{"type": "image", "image": image}, {"type": "text", "text": "which response ?"}]
-        self.row["message"] = json.dumps([{"role": "user", "content": content}])
+from tests.contract.bad_inputs import SPOILED, Case, valid_case
 
 
 @pytest.fixture(scope="module")
@@ -46,77 +21,12 @@ def case(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
         raise AssertionError("the cluster was started")
 
     monkeypatch.setattr(launch, "ray_cluster", started)
-    data = tmp_path / "data"
-    data.mkdir()
-    Image.new("RGB", (56, 56)).save(data / "good.png")
-    Image.new("RGB", (56, 56)).save(tmp_path / "outside.png")
-    (data / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n then nothing of use")
-    built = Case(
-        folder=data,
-        row={"question": "which response ?", "answer": ["<answer>1</answer>"]},
-        flags={
-            "--algo": "stable_reinforce",
-            "--run.dir": str(tmp_path / "run"),
-            "--data.path": str(data / "rows.jsonl"),
-            "--model.path": str(model),
-        },
-    )
-    built.show("good.png")
-    return built
+    return valid_case(tmp_path, model)
 
 
-def _set(flag: str, value: str) -> Callable[[Case], None]:
-    return lambda case: case.flags.update({flag: value})
-
-
-def _text(text: str) -> Callable[[Case], None]:
-    return lambda case: setattr(case, "text", text)
-
-
-def _no_processor(case: Case) -> None:
-    bare = case.folder / "bare"
-    bare.mkdir()
-    source = Path(case.flags["--model.path"])
-    for name in ("config.json", "model.safetensors"):
-        (bare / name).write_bytes((source / name).read_bytes())
-    case.flags["--model.path"] = str(bare)
-
-
-def _small_cluster(case: Case) -> None:
-    file = case.folder / "cluster.toml"
-    file.write_text('[[nodes]]\nname = "one"\ncpus = 8\ngpus = 2\n')
-    case.flags |= {"--placement.cluster": str(file), "--policy.num_ranks": "4", "--rollout.engine": "transformers"}
-
-
-_SPOILED: dict[str, tuple[Callable[[Case], None], tuple[str, ...]]] = {
-    "missing image": (lambda c: c.show("gone.png"), ("row 1", "gone.png")),
-    "unreadable image": (lambda c: c.show("broken.png"), ("row 1", "broken.png")),
-    "image too large": (_set("--data.max_pixels", "3000"), ("row 1", "56 x 56", "3136", "max_pixels = 3000")),
-    "outside the media root": (lambda c: c.show("../outside.png"), ("row 1", "../outside.png")),
-    "answer 3": (lambda c: c.row.update(answer=["<answer>3</answer>"]), ("row 1", "answer", "3", "1 or 2")),
-    "empty file": (_text(""), ("rows.jsonl",)),
-    "broken JSON": (_text('{"message": \n'), ("row 1", "JSON")),
-    "unknown key": (_set("--rollout.temprature", "0.5"), ("rollout.temprature", "rollout.temperature")),
-    "wrong type": (_set("--run.steps", "many"), ("run.steps", "many")),
-    "out of bounds": (_set("--rollout.top_p", "1.5"), ("rollout.top_p", "1.5", "1")),
-    "no model folder": (_set("--model.path", "no/such/model"), ("model.path", "no/such/model")),
-    "no processor": (_no_processor, ("model.path", "bare", "preprocessor")),
-    "batch arithmetic": (
-        _set("--policy.train_batch_size", "100"),
-        ("256 * 1 = 256", "policy.train_batch_size = 100"),
-    ),
-    "no data file": (
-        lambda c: c.flags.update({"--data.eval_path": "no/such.jsonl"}),
-        ("data.eval_path", "no/such.jsonl"),
-    ),
-    "prompt too long": (_set("--data.max_prompt_tokens", "5"), ("data.max_prompt_tokens = 5", "row", "rows-000001")),
-    "does not fit": (_small_cluster, ("policy", "4", "2")),
-}
-
-
-@pytest.mark.parametrize("name", _SPOILED)
+@pytest.mark.parametrize("name", SPOILED)
 def test_bad_input_is_refused_in_one_sentence(name: str, case: Case, capfd: pytest.CaptureFixture[str]) -> None:
-    spoil, expected = _SPOILED[name]
+    spoil, expected = SPOILED[name]
     spoil(case)
 
     code = main(case.argv())

@@ -58,6 +58,21 @@ def test_the_client_sends_and_reads_the_golden_exchange() -> None:
     }
 
 
+def test_a_protected_service_scores_for_the_holder_of_its_token_only(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("correct horse\n")
+    item = RewardItem(
+        uid="a", sample_index=0, prompt="?", response="<think>1</think><answer>1</answer>", label="1", media=()
+    )
+    with serving("--token-file", str(file)) as (url, _):
+        for token, value_is_known in (("correct horse", True), ("wrong", False), (None, False)):
+            client = RewardClient(url, timeout_s=30.0, token=token)
+            try:
+                assert (client.post([item]).result()["a/0"].value is not None) is value_is_known
+            finally:
+                client.close()
+
+
 def test_a_body_over_the_limit_is_413() -> None:
     answer = _post("/v1/rewards", {"filler": "x" * 2000}, limits=Limits(max_body_bytes=1000))
     assert (answer.status_code, answer.json()) == (413, {"detail": "the body is larger than 1000 bytes"})

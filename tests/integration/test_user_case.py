@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from orchestrator.rollout_store import read_rollouts
+from orchestrator.tasks.digits import DigitsPaths
 from tests.integration.conftest import run_cli
-from tests.integration.runs import metric_rows
+from tests.integration.runs import metric_rows, online_arguments
 from tests.integration.users import write_llava, write_preferences
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -38,6 +40,24 @@ def test_a_users_own_llava_and_preference_file(tmp_path: Path) -> None:
     # The KL penalty alone moves a policy whose rewards are all alike: nothing before it has moved, then something has.
     assert first["kl/ref"] == pytest.approx(0.0, abs=1e-6)
     _check_weights(model, run_dir / "checkpoints" / "step_000002" / "policy")
+
+
+def test_the_released_profile_on_two_engines_and_two_ranks(
+    warm_model: Path, digits: DigitsPaths, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    result = run_cli(
+        *online_arguments(warm_model, digits, run_dir),
+        *("--profile", "r1_released", "--run.steps", "2", "--policy.num_ranks", "2", "--policy.zero_stage", "3"),
+        *("--rollout.num_engines", "2", "--rollout.engine", "transformers"),
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    _, first, second = metric_rows(run_dir)
+    assert first["mismatch/logprob_abs_max"] < 1e-4 and second["mismatch/logprob_abs_max"] < 1e-4
+    # The profile's KL penalty is in force: after the first updates the policy has left the reference.
+    assert first["kl/ref"] == pytest.approx(0.0, abs=1e-6) and second["kl/ref"] != pytest.approx(0.0, abs=1e-6)
+    engines = {row.policy_version for row in read_rollouts(run_dir / "rollouts" / "step_000002.parquet")}
+    assert engines == {2}, "both engines should hold the policy after the two updates of the first step"
 
 
 def _check_weights(before: Path, after: Path) -> None:

@@ -69,3 +69,8 @@ def test_the_clock_adds_up_a_phase_and_times_it_when_it_raises(monkeypatch: pyte
     metrics = clock.metrics()
     monkeypatch.undo()
     assert metrics == {"time/rollout_s": 3.0, "time/train_s": 5.0, "time/step_s": 12.0}
+
+
+def test_every_promised_metric_is_explained() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    assert [name for name in sorted(REQUIRED_ONLINE_METRICS) if f"`{name}`" not in page] == []

@@ -105,3 +105,13 @@ def test_files_that_are_there_are_left_alone_and_unfinished_ones_written_again(t
     assert paths.train.read_bytes() == written
     assert json.loads((tmp_path / "manifest.json").read_text())["seed"] == 0
     assert [path.name for path in tmp_path.rglob("*partial*")] == []
+
+
+def test_the_demonstrations_show_one_training_image_of_each_digit(paths: DigitsPaths, train: Dataset) -> None:
+    shown = _read(paths.demonstrations)
+    assert len(shown.prompts) == 10 * 9 * 2
+    labels = Counter(prompt.label for prompt in shown.prompts)
+    assert labels["1"] == labels["2"]
+    images = {prompt.media[0].sha256: prompt.target.split()[4] for prompt in shown.prompts if prompt.target}
+    assert sorted(images.values()) == sorted(WORDS)
+    assert images.keys() <= {prompt.media[0].sha256 for prompt in train.prompts}
