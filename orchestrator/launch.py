@@ -16,6 +16,7 @@ from orchestrator.console import Console
 from orchestrator.placement import PlacementPlan
 from orchestrator.pool import PoolSpec, WorkerPool, worker_environment
 from orchestrator.preflight import RunData, engine_kind, ray_is_running, sync_backend
+from orchestrator.reaper import reaped_processes
 from orchestrator.reward_service import start_reward_service
 from orchestrator.run_folder import RunFolder
 from orchestrator.run_log import run_log
@@ -39,19 +40,26 @@ _OBJECT_STORE_BYTES = 1 << 30
 @contextmanager
 def ray_cluster(plan: PlacementPlan) -> Iterator[None]:
     """Connect to the running cluster, or start one on this machine that ends with this process."""
-    needs_gpu = any(worker.num_gpus for worker in plan.workers)
-    ray.init(
-        num_cpus=None if ray_is_running() else max(1, os.cpu_count() or 1),
-        object_store_memory=None if ray_is_running() or needs_gpu else _OBJECT_STORE_BYTES,
-        include_dashboard=None if ray_is_running() else False,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        runtime_env={"env_vars": worker_environment(1, gpu=needs_gpu)},
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    gpu = any(worker.num_gpus for worker in plan.workers)
+    shared = {
+        "log_to_driver": False,
+        "logging_level": logging.WARNING,
+        "runtime_env": {"env_vars": worker_environment(1, gpu=gpu)},
+    }
+    if ray_is_running():
+        ray.init(**shared)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+        return
+    with reaped_processes():
+        store = None if gpu else _OBJECT_STORE_BYTES
+        ray.init(num_cpus=os.cpu_count() or 1, object_store_memory=store, include_dashboard=False, **shared)
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def model_spec(config: TrainConfig, path: str) -> ModelSpec:

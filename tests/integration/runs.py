@@ -1,6 +1,7 @@
 """Short runs of the command line, and what two of them must have in common."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.rollout_store import read_rollouts
@@ -52,5 +53,9 @@ def training_trace(run_dir: Path) -> list[dict[str, float]]:
 
 
 def rollout_trace(run_dir: Path) -> dict[str, list[object]]:
-    """Every sampled id, seed, log-prob and reward, by file."""
-    return {file.name: list(read_rollouts(file)) for file in sorted((run_dir / "rollouts").glob("*.parquet"))}
+    """Every sampled id, seed, log-prob and reward, by file.
+
+    Whether a verdict came from the cache depends on which of two equal questions was asked first, and changes nothing.
+    """
+    files = sorted((run_dir / "rollouts").glob("*.parquet"))
+    return {file.name: [replace(row, reward_status="") for row in read_rollouts(file)] for file in files}
