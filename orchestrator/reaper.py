@@ -27,6 +27,8 @@ def reaped_processes() -> Iterator[None]:
     """Mark every process started in the block, and end those that are left after it or after this process's death."""
     mark = uuid4().hex
     os.environ[_VARIABLE] = mark
+    # Ray's agents rename themselves; without this they write the new name over their environment, and the mark.
+    os.environ["SPT_NOENV"] = "1"
     # A session of its own: a Ctrl-C meant for the driver must not end it.
     reaper = subprocess.Popen(
         [sys.executable, "-m", "orchestrator.reaper", mark], stdin=subprocess.PIPE, start_new_session=True

@@ -9,7 +9,7 @@ from orchestrator.rollout_store import read_rollouts
 from orchestrator.tasks.digits import DigitsPaths
 from tests.integration.conftest import run_cli
 from tests.integration.runs import metric_rows, online_arguments
-from tests.integration.users import write_llava, write_preferences
+from tests.user_files import write_llava, write_preferences
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 

@@ -22,7 +22,8 @@ class PromptEncoder:
     @property
     def vision_token_ids(self) -> tuple[int, ...]:
         """Ids that stand for media in a prompt; sampling must never produce one."""
-        ids = {self.config.to_dict().get(field) for field in _VISION_TOKEN_FIELDS}
+        # Attributes, not the dictionary: LLaVA keeps image_token_id under another key there.
+        ids = {getattr(self.config, field, None) for field in _VISION_TOKEN_FIELDS}
         return tuple(sorted(i for i in ids if isinstance(i, int)))
 
     @property

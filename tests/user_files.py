@@ -113,9 +113,9 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 def _config(tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
     return LlavaConfig(
         vision_config=CLIPVisionConfig(
-            hidden_size=32,
-            intermediate_size=64,
-            projection_dim=32,
+            hidden_size=64,
+            intermediate_size=128,
+            projection_dim=64,
             num_hidden_layers=3,
             num_attention_heads=2,
             image_size=_SIDE,
@@ -126,7 +126,7 @@ def _config(tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
             hidden_size=64,
             intermediate_size=128,
             num_hidden_layers=2,
-            num_attention_heads=4,
+            num_attention_heads=2,
             num_key_value_heads=2,
             max_position_embeddings=1024,
             bos_token_id=tokenizer.bos_token_id,
