@@ -111,6 +111,7 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _config(tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
+    ids = tokenizer.get_vocab()
     return LlavaConfig(
         vision_config=CLIPVisionConfig(
             hidden_size=64,
@@ -129,11 +130,11 @@ def _config(tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
             num_attention_heads=2,
             num_key_value_heads=2,
             max_position_embeddings=1024,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=ids["<s>"],
+            eos_token_id=ids["</s>"],
+            pad_token_id=ids["<pad>"],
         ),
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_token_index=ids["<image>"],
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
         image_seq_length=(_SIDE // _PATCH) ** 2,

@@ -94,7 +94,7 @@ def _config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
 
     head_dim = _HIDDEN // _HEADS
     return Qwen2_5_VLConfig(
-        initializer_range=_INIT_STD,
+        initializer_range=_INIT_STD,  # type: ignore[call-arg]
         text_config={
             "initializer_range": _INIT_STD,
             "vocab_size": len(tokenizer),

@@ -6,6 +6,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -24,7 +25,7 @@ def conversations(file: Path) -> list[tuple[list[dict], Image.Image]]:
 def with_transformers(folder: str, file: Path, max_new_tokens: int) -> list[str]:
     """Greedy completions, one prompt at a time."""
     processor = AutoProcessor.from_pretrained(folder)
-    model = AutoModelForImageTextToText.from_pretrained(folder)
+    model: Any = AutoModelForImageTextToText.from_pretrained(folder)
     texts = []
     for messages, image in conversations(file):
         prompt = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
@@ -39,7 +40,7 @@ def with_vllm(folder: str, file: Path, max_new_tokens: int) -> list[str]:
     from vllm import LLM, SamplingParams
 
     processor = AutoProcessor.from_pretrained(folder)
-    prompts = [
+    prompts: list[Any] = [
         {
             "prompt": processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False),
             "multi_modal_data": {"image": image},
