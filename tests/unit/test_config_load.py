@@ -65,7 +65,7 @@ def test_released_profile_ranks_below_files_and_flags(tmp_path: Path) -> None:
 def test_without_data_the_embedded_task_sets_its_own_defaults() -> None:
     embedded = _load("--algo", "stable_reinforce", "--run.steps", "5")
     assert embedded.embedded_task
-    assert (embedded.optimizer.lr, embedded.optimizer.schedule, embedded.run.steps) == (1e-4, "constant", 5)
+    assert (embedded.optimizer.lr, embedded.optimizer.schedule, embedded.run.steps) == (4e-4, "linear", 5)
     own = _load("--algo", "stable_reinforce", *_OWN_DATA)
     assert not own.embedded_task
     assert (own.optimizer.lr, own.optimizer.schedule) == (1e-6, "cosine")
@@ -74,7 +74,7 @@ def test_without_data_the_embedded_task_sets_its_own_defaults() -> None:
 def test_cold_start_takes_its_own_recipe_and_keeps_the_runs_workers() -> None:
     argv = ("--algo", "stable_reinforce", "--run.seed", "7", "--policy.num_ranks", "2", "--optimizer.lr", "0.5")
     cold = cold_start_config(_load(*argv))
-    assert (cold.algo, cold.run.steps, cold.optimizer.lr, cold.run.stop_at_accuracy) == ("sft", 600, 2e-3, 0.62)
+    assert (cold.algo, cold.run.steps, cold.optimizer.lr, cold.run.stop_at_accuracy) == ("sft", 200, 2e-3, 0.62)
     assert (cold.run.seed, cold.policy.num_ranks) == (7, 2)
     assert cold.run.dir == "runs/stable_reinforce/cold_start"
 
