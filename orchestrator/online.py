@@ -23,7 +23,7 @@ from orchestrator.scoring import Reward, RewardClient, RewardItem
 from orchestrator.session import Session, eval_metrics
 from orchestrator.step_metrics import StepRecord, online_metrics, rollout_rows
 from workers.policy import UpdateStats
-from workers.types import Completion, GenerationRequest, Prompt
+from workers.types import Completion, GenerationRequest, Prompt, TrainSample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +195,7 @@ def _update(session: Session, experience, progress: Progress) -> list[list[Updat
     return updates
 
 
-def optimizer_step(session: Session, samples) -> list[UpdateStats]:
+def optimizer_step(session: Session, samples: Sequence[TrainSample]) -> list[UpdateStats]:
     """Share one batch among the ranks and step.
 
     Raises:
