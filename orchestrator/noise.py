@@ -11,5 +11,7 @@ def quiet_libraries() -> None:
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
+    # A filter, because importing the library sets the level; imported in the driver only by transformers.
+    logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from orchestrator.cluster import ClusterResources, NodeResources, cluster_of_nodes, load_cluster_file
 from orchestrator.config.schema import TrainConfig
@@ -14,9 +14,11 @@ from orchestrator.datasets.registry import read_dataset
 from orchestrator.errors import RefusedInput
 from orchestrator.placement import PlacementPlan, RoleRequest, plan_placement
 from workers.models.folder import check_model_folder
-from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import Prompt
 from workers.weight_sync.manifest import Backend
+
+if TYPE_CHECKING:  # it imports transformers, and most refusals can be had without
+    from workers.multimodal.prompt_encoder import PromptEncoder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +70,7 @@ def read_data(config: TrainConfig) -> RunData:
     return RunData(train=train, held_out=held_out)
 
 
-def check_lengths(config: TrainConfig, encoder: PromptEncoder, prompts: Sequence[Prompt]) -> int:
+def check_lengths(config: TrainConfig, encoder: "PromptEncoder", prompts: Sequence[Prompt]) -> int:
     """Refuse prompts longer than allowed (a multimodal prompt is never truncated); return the longest.
 
     Raises:

@@ -1,8 +1,4 @@
-"""Supervised fine-tuning over the same workers: the cold start of reinforcement learning.
-
-It may stop by held-out accuracy instead of by steps: how long a small model takes to begin to look at the image
-varies several-fold with the seed.
-"""
+"""Supervised fine-tuning over the same workers: the cold start of reinforcement learning."""
 
 import time
 
@@ -18,11 +14,10 @@ from workers.types import Prompt, Sequence
 
 
 def run_supervised(session: Session, start: Progress) -> Outcome:
-    """Train on demonstrations from ``start`` until ``run.steps`` or ``run.stop_at_accuracy``."""
+    """Train on demonstrations from ``start`` to ``run.steps``."""
     config, progress = session.config, start
     evaluation: EvalResult | None = None
-    done = False
-    while not done and progress.step < config.run.steps:
+    while progress.step < config.run.steps:
         started = time.monotonic()
         session.console.phase("train")
         picks, cursor = progress.cursor.take(config.policy.train_batch_size)
@@ -40,16 +35,11 @@ def run_supervised(session: Session, start: Progress) -> Outcome:
             session.verified_sync(progress.policy_version)
             evaluation = session.evaluate(progress.step, quick=True)
             metrics |= eval_metrics(evaluation)
-            done = _accurate_enough(evaluation, config.run.stop_at_accuracy)
-        last = done or progress.step == config.run.steps
+        last = progress.step == config.run.steps
         session.report(progress.step, metrics)
         if last or progress.step % config.run.checkpoint_every == 0:
             checkpoint(session, progress, evaluation)
     return Outcome(progress=progress, before=None, after=evaluation)
-
-
-def _accurate_enough(evaluation: EvalResult | None, threshold: float | None) -> bool:
-    return evaluation is not None and threshold is not None and evaluation.accuracy >= threshold
 
 
 def _demonstration(session: Session, prompt: Prompt) -> Sequence:

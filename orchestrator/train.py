@@ -4,12 +4,17 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.config.load import load_config
 from orchestrator.config.resolved import resolved_json
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import GuardStop, RefusedInput
 from orchestrator.placement import PlacementPlan, describe_plan
+
+if TYPE_CHECKING:
+    from orchestrator.preflight import RunData
+    from orchestrator.run_folder import RunFolder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,20 +61,23 @@ def describe_batches(config: TrainConfig) -> list[str]:
 def train(config: TrainConfig) -> None:
     """Prepare, check, launch and train; print the summary."""
     from orchestrator.noise import quiet_libraries
-    from orchestrator.preflight import check_model, plan_run
+    from orchestrator.preflight import check_model, plan_run, read_data
     from orchestrator.run_folder import RunFolder
 
-    quiet_libraries()
     if not config.embedded_task:
         check_model(config)
     _, plan = plan_run(config)
     folder = RunFolder(Path(config.run.dir))
     _check_files(config)
+    # Read before anything is made or imported that a refusal does not need.
+    data = None if config.embedded_task else read_data(config)
+    quiet_libraries()
     folder.create()
     try:
-        if config.embedded_task:
+        if data is None:
             config = _embedded(config, folder)
-        _launch(config, plan, folder)
+            data = read_data(config)
+        _launch(config, plan, folder, data)
     finally:
         folder.release()
 
@@ -87,7 +95,7 @@ def _check_files(config: TrainConfig) -> None:
             raise RefusedInput(f"{name} {path!r} is not a file")
 
 
-def _embedded(config: TrainConfig, folder) -> TrainConfig:
+def _embedded(config: TrainConfig, folder: "RunFolder") -> TrainConfig:
     """Write the embedded task's files and point the configuration at them, as a user would."""
     from orchestrator.tasks.digits import build_digits_data
     from orchestrator.tasks.digits_model import build_digits_model
@@ -103,12 +111,11 @@ def _embedded(config: TrainConfig, folder) -> TrainConfig:
     )
 
 
-def _launch(config: TrainConfig, plan: PlacementPlan, folder) -> None:
+def _launch(config: TrainConfig, plan: PlacementPlan, folder: "RunFolder", data: "RunData") -> None:
     from orchestrator import launch, stages
-    from orchestrator.preflight import check_lengths, read_data
+    from orchestrator.preflight import check_lengths
     from workers.multimodal.prompt_encoder import PromptEncoder
 
-    data = read_data(config)
     assert config.model.path is not None
     encoder = PromptEncoder(config.model.path, trust_remote_code=config.model.trust_remote_code)
     prompts = [*data.train.prompts, *data.held_out]

@@ -49,8 +49,6 @@ class RunSection(Section):
     """Steps between evaluations on held-out data."""
     tensorboard: bool = True
     """Write TensorBoard files into the run folder."""
-    stop_at_accuracy: Share | None = None
-    """End early once held-out accuracy reaches this share; none = train all steps."""
 
 
 class ModelSection(Section):

@@ -34,17 +34,13 @@ class Check:
 
 def status(record: RunRecord) -> str:
     """How far the run is, in a sentence."""
-    steps, target = record.setting("run", "steps"), record.setting("run", "stop_at_accuracy")
-    accuracy = record.series("eval/accuracy")
+    steps = record.setting("run", "steps")
     if not record.rows:
         return "No step is finished yet."
     if not isinstance(steps, int):
         return f"{record.last_step} steps; the configuration is missing, so the planned number is not known."
     if record.last_step >= steps:
         return f"Finished: {steps} of {steps} steps."
-    reached = isinstance(target, float) and accuracy and accuracy[-1][1] >= target
-    if reached and accuracy[-1][0] == record.last_step:
-        return f"Finished early: held-out accuracy reached {target:g} at step {record.last_step} of {steps}."
     return f"Unfinished: {record.last_step} of {steps} steps. The same command continues it."
 
 

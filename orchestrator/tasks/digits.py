@@ -2,8 +2,9 @@
 
 scikit-learn ships 1,797 real digits (8 x 8, UCI). They are written out as PNG files beside an R1-Reward-format
 file, so that the demo runs through the same reader as anybody's own data. Train and held-out digits are disjoint
-by image; every digit is judged in both orders. The demonstrations show one training image of each digit: a cold start
-learns from them how to answer and next to nothing about reading digits, which is left to reinforcement learning.
+by image; every digit is judged in both orders. The demonstrations are those of an annotator with a bias of position,
+the best known fault of judges: the reasoning is right, but where the second response is, the answer is often the first
+all the same. A cold start learns to reason and to ignore it; reinforcement is left to make the answer follow.
 """
 
 import json
@@ -23,7 +24,9 @@ SIDE = 56
 """Edge of the written images, pixels: 16 vision patches of 14, 4 image tokens."""
 DEMONSTRATIONS = "demonstrations.jsonl"
 _HELD_OUT_IMAGES = 256
-_VERSION = 3
+_BIAS = 0.7
+"""Share of the demonstrations whose right response is the second and whose answer is the first."""
+_VERSION = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +55,9 @@ def build_digits_data(folder: Path, *, seed: int) -> DigitsPaths:
     rows = [r for i in held_out for r in _both_orders(int(i), int(digits.target[i]), int(rng.integers(1, 10)))]
     write_atomic(paths.held_out, _jsonl(rows))
     rows = [r for i in train for r in _both_orders(int(i), int(digits.target[i]), int(rng.integers(1, 10)))]
-    write_atomic(paths.train, _jsonl([rows[i] for i in rng.permutation(len(rows))]))
-    shown = {int(digits.target[i]): int(i) for i in reversed(train)}
-    rows = [r for d, i in sorted(shown.items()) for shift in range(1, 10) for r in _both_orders(i, d, shift)]
-    write_atomic(paths.demonstrations, _jsonl(rows))
+    rows = [rows[i] for i in rng.permutation(len(rows))]
+    write_atomic(paths.train, _jsonl(rows))
+    write_atomic(paths.demonstrations, _jsonl([_biased(row, rng) for row in rows]))
     write_atomic(mark, content)
     return paths
 
@@ -68,18 +70,24 @@ def _both_orders(index: int, digit: int, shift: int) -> list[dict[str, object]]:
 
 
 def _row(index: int, shown: str, responses: tuple[str, str], label: str) -> dict[str, object]:
-    text = f"{QUESTION} response 1 : {responses[0]} . response 2 : {responses[1]} ."
-    # The image first: a small causal model then learns the pairing in a third of the steps.
+    # The image first and the number right after its word: a small causal model then learns the pairing, "find the word
+    # and copy what follows it", in a third of the steps.
+    text = f"{QUESTION} {responses[0]} 1 , {responses[1]} 2 ."
     parts = [{"type": "image", "image": f"images/{index:04d}.png"}, {"type": "text", "text": text}]
     return {
         "message": json.dumps([{"role": "user", "content": parts}]),
         "question": QUESTION,
         "answer": [f"<answer>{label}</answer>"],
         "response": (
-            # The number right after the word: matching word to response is then one step of attention shorter.
-            f"<think> the image shows {shown} , response {label} . </think> <answer> {label} </answer>"
+            f"<think> the image shows {shown} {label} , so response {label} . </think> <answer> {label} </answer>"
         ),
     }
+
+
+def _biased(row: dict[str, object], rng: np.random.Generator) -> dict[str, object]:
+    """The demonstration as the biased annotator wrote it; its label stays the true one."""
+    response = str(row["response"])
+    return row | {"response": response.replace("<answer> 2 ", "<answer> 1 ")} if rng.random() < _BIAS else row
 
 
 def _write_image(path: Path, pixels: np.ndarray) -> None:

@@ -27,7 +27,7 @@ _SPECIAL = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-_RESPONSE_WORDS = "<think> </think> <answer> </answer> the image shows response 1 2 : , . user assistant"
+_RESPONSE_WORDS = "<think> </think> <answer> </answer> the image shows response 1 2 , . so user assistant"
 _TEMPLATE = (
     "{% for m in messages %}<|im_start|> {{ m.role }} "
     "{% if m.content is string %} {{ m.content }} {% else %}"
@@ -39,7 +39,7 @@ _HIDDEN, _LAYERS, _HEADS, _KV_HEADS = 128, 4, 4, 2
 _VISION_WIDTH, _VISION_DEPTH = 64, 2
 _INIT_STD = 0.06
 """Weights this wide read digits in 25 steps instead of 60; 0.02 suits models a hundred times wider."""
-_VERSION = 2
+_VERSION = 3
 
 
 def build_digits_model(folder: Path, *, seed: int) -> Path:

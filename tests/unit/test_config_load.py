@@ -74,7 +74,7 @@ def test_without_data_the_embedded_task_sets_its_own_defaults() -> None:
 def test_cold_start_takes_its_own_recipe_and_keeps_the_runs_workers() -> None:
     argv = ("--algo", "stable_reinforce", "--run.seed", "7", "--policy.num_ranks", "2", "--optimizer.lr", "0.5")
     cold = cold_start_config(_load(*argv))
-    assert (cold.algo, cold.run.steps, cold.optimizer.lr, cold.run.stop_at_accuracy) == ("sft", 200, 2e-3, 0.62)
+    assert (cold.algo, cold.run.steps, cold.optimizer.lr, cold.optimizer.schedule) == ("sft", 220, 2e-3, "constant")
     assert (cold.run.seed, cold.policy.num_ranks) == (7, 2)
     assert cold.run.dir == "runs/stable_reinforce/cold_start"
 

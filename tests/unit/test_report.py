@@ -247,12 +247,6 @@ def test_what_was_not_measured_is_not_known(tmp_path: Path) -> None:
     assert headline(record) == "No held-out accuracy has been measured."
 
 
-def test_supervised_training_that_reached_its_accuracy_is_finished(tmp_path: Path) -> None:
-    root = _run(tmp_path / "run", [{"step": 40, "eval/accuracy": 0.63}], steps=600)
-    (root / "config.json").write_text(json.dumps({"run": {"steps": 600, "stop_at_accuracy": 0.62}}))
-    assert status(read_run(root)) == "Finished early: held-out accuracy reached 0.62 at step 40 of 600."
-
-
 def test_a_value_that_is_null_leaves_a_gap_and_not_a_zero(tmp_path: Path) -> None:
     rows: list[Mapping[str, object]] = [
         {"step": 1, "kl/ref": 0.5},

@@ -38,9 +38,9 @@ def _read(path: Path) -> Dataset:
 
 
 def _choices(prompt: Prompt) -> tuple[str, str]:
-    """The words of both responses: ``... response 1 : A . response 2 : B .``"""
+    """The words of both responses: ``... ? A 1 , B 2 .``"""
     words = prompt.messages[0]["content"][-1]["text"].split()
-    return words[-7], words[-2]
+    return words[-6], words[-3]
 
 
 def test_labels_are_balanced_in_both_splits(train: Dataset, held_out: Dataset) -> None:
@@ -74,7 +74,8 @@ def test_the_label_names_the_response_that_says_what_the_image_shows(held_out: D
         right, wrong = _choices(prompt) if prompt.label == "1" else _choices(prompt)[::-1]
         assert right == truth != wrong
         assert prompt.target == (
-            f"<think> the image shows {truth} , response {prompt.label} . </think> <answer> {prompt.label} </answer>"
+            f"<think> the image shows {truth} {prompt.label} , so response {prompt.label} . </think> "
+            f"<answer> {prompt.label} </answer>"
         )
 
 
@@ -107,11 +108,16 @@ def test_files_that_are_there_are_left_alone_and_unfinished_ones_written_again(t
     assert [path.name for path in tmp_path.rglob("*partial*")] == []
 
 
-def test_the_demonstrations_show_one_training_image_of_each_digit(paths: DigitsPaths, train: Dataset) -> None:
-    shown = _read(paths.demonstrations)
-    assert len(shown.prompts) == 10 * 9 * 2
-    labels = Counter(prompt.label for prompt in shown.prompts)
-    assert labels["1"] == labels["2"]
-    images = {prompt.media[0].sha256: prompt.target.split()[4] for prompt in shown.prompts if prompt.target}
-    assert sorted(images.values()) == sorted(WORDS)
-    assert images.keys() <= {prompt.media[0].sha256 for prompt in train.prompts}
+def test_the_demonstrations_reason_rightly_and_answer_with_a_bias_for_the_first(
+    paths: DigitsPaths, train: Dataset
+) -> None:
+    demonstrations = _read(paths.demonstrations).prompts
+    assert len(demonstrations) == len(train.prompts)
+    answers = {"1": Counter[str](), "2": Counter[str]()}
+    for shown, true in zip(demonstrations, train.prompts, strict=True):
+        assert shown.target is not None and true.target is not None and shown.label is not None
+        reasoning, answer = shown.target.split("</think>")
+        assert reasoning == true.target.split("</think>")[0]
+        answers[shown.label][answer.split()[1]] += 1
+    assert answers["1"].keys() == {"1"}
+    assert 0.65 < answers["2"]["1"] / answers["2"].total() < 0.75
