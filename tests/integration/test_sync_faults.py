@@ -91,7 +91,7 @@ def _learn(pool: WorkerPool, probe: list[EncodedPrompt]) -> None:
             Sequence(uid=p.uid, sample_index=0, input_ids=ids, prompt_len=len(p.prompt_ids), media=p.media)
         )
     samples: list[TrainSample] = supervised_samples(sequences, aggregation="token-mean")
-    for _ in range(8):
+    for _ in range(2):
         pool.policy_update([[samples]], deadline_s=60.0)
 
 
