@@ -4,13 +4,16 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 EXTRA  ?= cpu
 
-.PHONY: demo test check install lock clean
+.PHONY: demo test soak check install lock clean
 
 demo: install
 	$(BIN)/python -m orchestrator.train --algo stable_reinforce --run.dir runs/demo
 
 test: install check
 	$(BIN)/python -m pytest -q
+
+soak: install
+	$(BIN)/python -m pytest -q -m soak
 
 check: install
 	$(BIN)/ruff check .

@@ -40,7 +40,7 @@ def test_a_row_is_on_disk_as_plain_json_before_the_sink_is_closed(tmp_path: Path
 def test_rows_are_added_to_those_of_the_run_before_a_resume(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     for step in (1, 2):
-        with open_tracker(folder, tensorboard=False) as tracker:
+        with open_tracker(folder, trackers=[]) as tracker:
             tracker.log(step, {"reward/mean": 0.0})
     assert [json.loads(line)["step"] for line in folder.metrics.read_text().splitlines()] == [1, 2]
 
@@ -48,11 +48,37 @@ def test_rows_are_added_to_those_of_the_run_before_a_resume(tmp_path: Path) -> N
 def test_tensorboard_gets_the_finite_values(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    with open_tracker(RunFolder(tmp_path), tensorboard=True) as tracker:
+    with open_tracker(RunFolder(tmp_path), trackers=["tensorboard"]) as tracker:
         tracker.log(7, {"reward/mean": 0.5, "policy/loss": math.nan})
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(event.step, event.value) for event in events.Scalars("reward/mean")] == [(7, 0.5)]
     assert "policy/loss" not in events.Tags()["scalars"]
+
+
+def test_wandb_keeps_the_run_offline_and_goes_on_with_it_after_a_resume(tmp_path: Path) -> None:
+    for step in (1, 2):
+        with open_tracker(RunFolder(tmp_path), trackers=["wandb"]) as tracker:
+            tracker.log(step, {"reward/mean": 0.5, "policy/loss": math.nan})
+    files = sorted(tmp_path.glob("wandb/wandb/offline-run-*/run-*.wandb"))
+    assert len(files) == 2
+    assert len({file.name for file in files}) == 1
+    for file in files:
+        assert b"reward/mean" in file.read_bytes()
+
+
+def test_mlflow_gets_the_finite_values_of_a_run_and_of_its_resume_as_one(tmp_path: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    for step in (1, 2):
+        with open_tracker(RunFolder(tmp_path), trackers=["mlflow"]) as tracker:
+            tracker.log(step, {"reward/mean": step / 2, "policy/loss": math.nan})
+    client = MlflowClient(tracking_uri=(tmp_path / "mlflow").resolve().as_uri())
+    experiment = client.get_experiment_by_name("raylign")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    history = client.get_metric_history(run.info.run_id, "reward/mean")
+    assert [(m.step, m.value) for m in history] == [(1, 0.5), (2, 1.0)]
+    assert "policy/loss" not in run.data.metrics
 
 
 def test_the_clock_adds_up_a_phase_and_times_it_when_it_raises(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,27 @@
 """vLLM's NCCL and CUDA IPC transfer engines, with the completeness check they lack."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from vllm.distributed.weight_transfer.ipc_engine import IPCWeightTransferEngine, IPCWeightTransferUpdateInfo
 from vllm.distributed.weight_transfer.nccl_engine import NCCLWeightTransferEngine, NCCLWeightTransferUpdateInfo
 
 from workers.weight_sync.completeness import must_set_every_parameter
+
+
+class _Complete:
+    """In front of one of vLLM's engines: a full transfer must set every parameter."""
+
+    model: Any
+
+    def receive_weights(self, update_info: Any) -> None:
+        """Receive and load.
+
+        Raises:
+            SyncError: a full transfer left an engine parameter unset.
+        """
+        with must_set_every_parameter(self.model, full=update_info.full):
+            super().receive_weights(update_info)  # type: ignore[misc]
 
 
 @dataclass
@@ -15,19 +31,10 @@ class NcclUpdateInfo(NCCLWeightTransferUpdateInfo):
     full: bool = True
 
 
-class NcclEngine(NCCLWeightTransferEngine):
+class NcclEngine(_Complete, NCCLWeightTransferEngine):  # type: ignore[misc]
     """Receives rank 0's broadcast."""
 
     update_info_cls = NcclUpdateInfo
-
-    def receive_weights(self, update_info: NcclUpdateInfo) -> None:  # type: ignore[override]
-        """Receive and load.
-
-        Raises:
-            SyncError: a full transfer left an engine parameter unset.
-        """
-        with must_set_every_parameter(self.model, full=update_info.full):
-            super().receive_weights(update_info)
 
 
 @dataclass
@@ -37,16 +44,7 @@ class IpcUpdateInfo(IPCWeightTransferUpdateInfo):
     full: bool = True
 
 
-class IpcEngine(IPCWeightTransferEngine):
+class IpcEngine(_Complete, IPCWeightTransferEngine):  # type: ignore[misc]
     """Reads the memory of the policy rank on the same GPU."""
 
     update_info_cls = IpcUpdateInfo
-
-    def receive_weights(self, update_info: IpcUpdateInfo) -> None:  # type: ignore[override]
-        """Open the handles and load.
-
-        Raises:
-            SyncError: a full transfer left an engine parameter unset.
-        """
-        with must_set_every_parameter(self.model, full=update_info.full):
-            super().receive_weights(update_info)
