@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -63,14 +63,23 @@ class UpdateStats:
     grad_norm: float = 0.0
     lr: float = 0.0
     nonfinite: tuple[str, ...] = ()
-    """Samples whose loss was not finite; if any rank has one, no rank has stepped."""
+    """Samples whose loss was not finite, or the whole micro-batch whose gradient was not; then no rank has stepped."""
 
 
 class PolicyWorker(WorkerBase):
-    """One rank. Methods that communicate (all but ``rss_gib``, ``ping``) must be called on every rank together."""
+    """One rank. Methods that communicate (all but ``ping``) must be called on every rank together."""
 
-    def __init__(self, *, rank: int, world_size: int, spec: PolicySpec, num_threads: int) -> None:
-        super().__init__(num_threads=num_threads)
+    def __init__(
+        self,
+        *,
+        rank: int,
+        world_size: int,
+        spec: PolicySpec,
+        num_threads: int,
+        name: str | None = None,
+        board: Any = None,
+    ) -> None:
+        super().__init__(num_threads=num_threads, name=name, board=board)
         self._rank, self._world_size, self._spec = rank, world_size, spec
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -112,12 +121,16 @@ class PolicyWorker(WorkerBase):
         return scored
 
     def update(self, microbatches: Seq[Seq[TrainSample]]) -> UpdateStats:
-        """One optimizer step over this rank's micro-batches."""
+        """One optimizer step over this rank's micro-batches; none when any rank met something that is not finite."""
         stats = UpdateStats(lr=self._engine.lr)
         for index, samples in enumerate(microbatches):
+            before = len(stats.nonfinite)
             loss = self._loss(samples, stats)
-            self._engine.backward(loss, last=index == len(microbatches) - 1)
+            finite = self._engine.backward(loss, last=index == len(microbatches) - 1)
+            if not finite and len(stats.nonfinite) == before:
+                stats.nonfinite += tuple(s.sequence.uid for s in samples)
         if self._any_rank(bool(stats.nonfinite)):
+            self._engine.discard()
             return stats
         stats.grad_norm = self._engine.step()
         return stats

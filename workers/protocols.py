@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from workers.types import Completion, GenerationRequest
-from workers.weight_sync.manifest import SyncReceipt, WeightManifest
+from workers.weight_sync.manifest import WeightManifest
 
 
 class RolloutEngine(Protocol):
@@ -32,7 +32,7 @@ class RolloutEngine(Protocol):
         """
         ...
 
-    def load_weights(self, manifest: WeightManifest) -> SyncReceipt:
+    def load_weights(self, manifest: WeightManifest) -> None:
         """Take over published weights and forget everything computed with the old ones.
 
         Raises:
@@ -40,10 +40,22 @@ class RolloutEngine(Protocol):
         """
         ...
 
+    def sleep(self) -> None:
+        """Give the GPU's memory up until new weights come; nothing is in flight."""
+        ...
+
+    def wake_weights(self) -> None:
+        """Make room for weights, before they are loaded."""
+        ...
+
+    def wake_cache(self) -> None:
+        """Make room for everything else; the engine may sample again."""
+        ...
+
     def reset_caches(self) -> None:
         """Forget everything computed so far: prefixes, processed and encoded media."""
         ...
 
     def checksums(self) -> dict[str, str]:
-        """SHA-256 of every tensor in the engine's own layout."""
+        """Digest of every tensor in the engine's own layout, to be compared with another engine of the same kind."""
         ...

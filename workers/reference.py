@@ -1,6 +1,7 @@
 """The frozen reference: scores sequences under the weights the run started from."""
 
 from collections.abc import Sequence as Seq
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +16,8 @@ from workers.types import Sequence
 class ReferenceWorker(WorkerBase):
     """A whole model on one device; exists only while the KL coefficient is above zero."""
 
-    def __init__(self, *, spec: ModelSpec, num_threads: int) -> None:
-        super().__init__(num_threads=num_threads)
+    def __init__(self, *, spec: ModelSpec, num_threads: int, name: str | None = None, board: Any = None) -> None:
+        super().__init__(num_threads=num_threads, name=name, board=board)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model, _ = load_model(spec)
         self._module = PolicyModule(model.to(self._device), vision_keepalive=False).requires_grad_(False)

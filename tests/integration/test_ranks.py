@@ -1,5 +1,6 @@
-"""One rank or two, ZeRO-2 or ZeRO-3: the same objective and the same weights."""
+"""One rank or two, ZeRO-2 or ZeRO-3: the same objective and the same weights, also after a step that was not taken."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ from safetensors.torch import load_file
 from orchestrator.batching import plan_microbatches
 from orchestrator.datasets.r1_reward import read_r1_reward
 from orchestrator.experience import supervised_samples
+from orchestrator.pool import WorkerPool
 from orchestrator.tasks.digits import DigitsPaths
 from tests.integration.pools import make_pool, policy_spec
 from workers.multimodal.prompt_encoder import PromptEncoder
+from workers.policy import UpdateStats
 from workers.types import Sequence, TrainSample
 
 pytestmark = pytest.mark.integration
@@ -45,15 +48,29 @@ def _train(model: Path, batches: list[list[TrainSample]], out: Path, *, num_rank
         pool.start_policy(policy_spec(model, zero_stage=zero_stage))
         losses = []
         for samples in batches:
-            lengths = [len(s.sequence.input_ids) for s in samples]
-            plan = plan_microbatches(lengths, num_ranks=num_ranks, token_budget=_BUDGET)
-            per_rank = [[[samples[i] for i in batch] for batch in batches_] for batches_ in plan]
-            stats = pool.policy_update(per_rank, deadline_s=120.0)
+            if num_ranks == 2 and losses:
+                _refuse_a_broken_batch(pool, samples)
+            stats = _update(pool, samples)
             losses.append(sum(rank.loss for rank in stats))
         pool.policy_call("save", str(out), deadline_s=60.0)
     finally:
         pool.close()
     return losses[0], load_file(out / "policy" / "model.safetensors")
+
+
+def _update(pool: WorkerPool, samples: list[TrainSample]) -> list[UpdateStats]:
+    lengths = [len(s.sequence.input_ids) for s in samples]
+    plan = plan_microbatches(lengths, num_ranks=len(pool.policy), token_budget=_BUDGET)
+    per_rank = [[[samples[i] for i in batch] for batch in batches] for batches in plan]
+    return pool.policy_update(per_rank, deadline_s=120.0)
+
+
+def _refuse_a_broken_batch(pool: WorkerPool, samples: list[TrainSample]) -> None:
+    """One sample's loss is infinite: it is named, no rank steps, and nothing of its gradient stays behind."""
+    broken = replace(samples[3], loss_weight=np.where(samples[3].loss_weight > 0, np.inf, 0.0))
+    stats = _update(pool, [*samples[:3], broken, *samples[4:]])
+    assert [uid for rank in stats for uid in rank.nonfinite] == [broken.sequence.uid]
+    assert [rank.grad_norm for rank in stats] == [0.0, 0.0]
 
 
 def test_ranks_and_zero_stages_agree(cluster: None, random_model: Path, digits: DigitsPaths, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from workers.rollout.spec import EngineSpec
 from workers.rollout.vllm_rollout import VllmEngine
 from workers.rollout.worker import RolloutWorker
 from workers.types import EncodedPrompt, Sequence, TrainSample
-from workers.weight_sync.manifest import SyncReceipt, WeightManifest
+from workers.weight_sync.manifest import WeightManifest
 
 pytestmark = pytest.mark.integration
 
@@ -50,11 +50,10 @@ class StickyCacheEngine(VllmEngine):
 class StaleEngine(VllmEngine):
     """Acknowledges every transfer after the first and keeps its old weights."""
 
-    def load_weights(self, manifest: WeightManifest) -> SyncReceipt:
+    def load_weights(self, manifest: WeightManifest) -> None:
         if self._policy_version < 0:
-            return super().load_weights(manifest)
+            super().load_weights(manifest)
         self._policy_version = manifest.policy_version
-        return SyncReceipt(engine=self.name, policy_version=manifest.policy_version, engine_checksums=self.checksums())
 
 
 class FaultyRollout(RolloutWorker):

@@ -38,6 +38,10 @@ class DeepSpeedEngine:
         self._world_size = world_size
         self.num_steps = 0
         trainable = [p for p in module.parameters() if p.requires_grad]
+        self._finite: Tensor | None = None
+        # Seen before DeepSpeed shards or averages them, so that the micro-batch at fault is known.
+        for parameter in trainable:
+            parameter.register_hook(self._look_at)
         optimizer = torch.optim.AdamW(
             trainable, lr=spec.schedule.lr(0), betas=spec.betas, weight_decay=spec.weight_decay
         )
@@ -50,10 +54,29 @@ class DeepSpeedEngine:
         """Run the wrapped module through the engine, so that sharded parameters are gathered."""
         return self.engine(*args)
 
-    def backward(self, loss: Tensor, *, last: bool) -> None:
-        """Accumulate gradients of ``loss``; ``last`` marks the optimizer step's final micro-batch on every rank."""
+    def backward(self, loss: Tensor, *, last: bool) -> bool:
+        """Accumulate gradients of ``loss``; ``last`` marks the optimizer step's final micro-batch on every rank.
+
+        Returns:
+            Whether every gradient on this rank is finite.
+        """
+        self._finite = None
         self.engine.set_gradient_accumulation_boundary(last)
         self.engine.backward(loss * self._world_size, scale_wrt_gas=False)
+        return self._finite is None or bool(self._finite)
+
+    def discard(self) -> None:
+        """Drop the accumulated gradients of a step that will not be taken, as DeepSpeed does after an overflow."""
+        optimizer = self.engine.optimizer
+        if self._spec.zero_stage == 3:
+            optimizer._overflow_clean_up(None)
+            return
+        optimizer.zero_grad(set_to_none=True)
+        if self._spec.zero_stage in (1, 2):
+            for group in optimizer.averaged_gradients:
+                optimizer.averaged_gradients[group] = optimizer.all_grad_tensors[group] = None
+            if optimizer.cpu_offload:
+                optimizer.reset_cpu_buffers()
 
     def step(self) -> float:
         """Apply the accumulated gradient and return its norm before clipping (0-based steps drive the schedule)."""
@@ -67,6 +90,10 @@ class DeepSpeedEngine:
         self.num_steps += 1
         norm = self.engine.get_global_grad_norm()
         return float(plain_norm if norm is None else norm)
+
+    def _look_at(self, gradient: Tensor) -> None:
+        finite = torch.isfinite(gradient).all()
+        self._finite = finite if self._finite is None else self._finite & finite
 
     @property
     def lr(self) -> float:

@@ -22,3 +22,5 @@ class EngineSpec:
     seed: int
     sync_backend: Backend = "shared_memory"
     """How weights arrive."""
+    shares_device: bool = False
+    """The policy has the same GPU: the engine sleeps while it trains, from birth until its first weights arrive."""

@@ -13,13 +13,13 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from workers.models.loading import load_model
 from workers.multimodal.collate import Collator
+from workers.rollout.sleep import SleepCycle
 from workers.rollout.spec import EngineSpec
 from workers.types import Completion, FinishReason, GenerationRequest, MediaRef
 from workers.types import Sequence as TokenSequence
 from workers.weight_sync.manifest import (
     NameLedger,
     SyncError,
-    SyncReceipt,
     WeightManifest,
     combined_digest,
     tensor_digest,
@@ -42,6 +42,7 @@ class TransformersEngine:
         self._collate = Collator(
             spec.model.path, dtype=spec.model.torch_dtype, trust_remote_code=spec.model.trust_remote_code
         )
+        self._cycle = SleepCycle("asleep" if spec.shares_device else "awake")
         self._parameters = {adapter.checkpoint_name(n): p for n, p in self._model.named_parameters()}
 
     def submit(self, requests: Sequence[GenerationRequest]) -> None:
@@ -50,6 +51,7 @@ class TransformersEngine:
 
     def collect(self, max_wait_s: float) -> list[Completion]:
         """Generate the next batch: the queue's head and the requests that can share its batch."""
+        self._cycle.require("awake", "sample")
         if not self._queue:
             return []
         head = self._queue[0]
@@ -62,7 +64,7 @@ class TransformersEngine:
         """Refuse: this engine reads shared memory only."""
         raise SyncError(f"engine {self.name} (transformers) receives weights through shared memory only")
 
-    def load_weights(self, manifest: WeightManifest) -> SyncReceipt:
+    def load_weights(self, manifest: WeightManifest) -> None:
         """Copy published weights into the model."""
         self._ledger.check(manifest)
         weights = dict(read(manifest.paths))
@@ -77,13 +79,25 @@ class TransformersEngine:
             for name, tensor in weights.items():
                 self._parameters[name].copy_(tensor)
         self._policy_version = manifest.policy_version
-        return SyncReceipt(engine=self.name, policy_version=manifest.policy_version, engine_checksums=self.checksums())
+
+    def sleep(self) -> None:
+        """Give the allocator's spare memory back; the weights, which are all there is, stay."""
+        if self._cycle.sleep() and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def wake_weights(self) -> None:
+        """They are there."""
+        self._cycle.wake_weights()
+
+    def wake_cache(self) -> None:
+        """There is none between batches."""
+        self._cycle.wake_cache()
 
     def reset_caches(self) -> None:
         """Nothing is kept between batches but processed pixels, which no weight has touched."""
 
     def checksums(self) -> dict[str, str]:
-        """SHA-256 of every parameter."""
+        """Digest of every parameter."""
         return {name: tensor_digest(p) for name, p in self._parameters.items()}
 
     def _generate(self, batch: list[GenerationRequest]) -> list[Completion]:

@@ -11,10 +11,11 @@ from vllm import LLM, SamplingParams
 from vllm.config import WeightTransferConfig
 
 from workers.multimodal.media import load_image
+from workers.rollout.sleep import SleepCycle
 from workers.rollout.spec import EngineSpec
 from workers.types import Completion, GenerationRequest, MediaRef
 from workers.weight_sync import vllm_engine
-from workers.weight_sync.manifest import NameLedger, SyncReceipt, WeightManifest
+from workers.weight_sync.manifest import NameLedger, WeightManifest
 
 _BAN = -100.0
 _IMAGE_CACHE_ITEMS = 1024
@@ -32,6 +33,9 @@ class VllmEngine:
         self._policy_version = -1
         self._ledger = NameLedger()
         self._in_flight: dict[str, GenerationRequest] = {}
+        # vLLM's sleep does nothing on a CPU; the states are walked all the same.
+        self._can_sleep = spec.shares_device and torch.cuda.is_available()
+        self._cycle = SleepCycle("awake")
         self._images: OrderedDict[str, Image.Image] = OrderedDict()
         self._llm = LLM(
             model=spec.model.path,
@@ -44,12 +48,15 @@ class VllmEngine:
             gpu_memory_utilization=spec.gpu_memory_utilization,
             limit_mm_per_prompt={"image": spec.max_images_per_prompt},
             enforce_eager=True,
+            enable_sleep_mode=self._can_sleep,
             seed=spec.seed,
             **_scheduling(spec),
             weight_transfer_config=WeightTransferConfig(backend=vllm_engine.BACKENDS[spec.sync_backend]),
         )
         if spec.sync_backend != "nccl":
             self._llm.init_weight_transfer_engine({"init_info": {}})
+        if spec.shares_device:
+            self.sleep()
 
     def connect(self, *, address: str, port: int, rank_offset: int, group_size: int) -> None:
         """Join the trainer's NCCL group; returns once every member has."""
@@ -70,6 +77,7 @@ class VllmEngine:
 
     def collect(self, max_wait_s: float) -> list[Completion]:
         """Step the engine until something finished or time is up."""
+        self._cycle.require("awake", "sample")
         deadline = time.monotonic() + max_wait_s
         finished: list[Completion] = []
         while self._in_flight and not finished and time.monotonic() < deadline:
@@ -78,7 +86,7 @@ class VllmEngine:
                     finished.append(self._completion(output))
         return finished
 
-    def load_weights(self, manifest: WeightManifest) -> SyncReceipt:
+    def load_weights(self, manifest: WeightManifest) -> None:
         """Load published weights, then drop every cache that was computed with the old ones."""
         self._ledger.check(manifest)
         self._llm.start_weight_update()
@@ -86,7 +94,21 @@ class VllmEngine:
         self._llm.finish_weight_update()
         self.reset_caches()
         self._policy_version = manifest.policy_version
-        return SyncReceipt(engine=self.name, policy_version=manifest.policy_version, engine_checksums=self.checksums())
+
+    def sleep(self) -> None:
+        """Weights go to the host (level 1 keeps what a transfer does not carry: buffers), the cache goes away."""
+        if self._cycle.sleep() and self._can_sleep:
+            self._llm.sleep(level=1)
+
+    def wake_weights(self) -> None:
+        """Bring the weights back to the GPU, to be written over."""
+        if self._cycle.wake_weights() and self._can_sleep:
+            self._llm.wake_up(tags=["weights"])
+
+    def wake_cache(self) -> None:
+        """Allocate the cache again, empty."""
+        if self._cycle.wake_cache() and self._can_sleep:
+            self._llm.wake_up(tags=["kv_cache", "scheduling"])
 
     def reset_caches(self) -> None:
         """Forget encoded images, processed media and prefixes; vLLM does none of it by itself on an update."""
@@ -95,7 +117,7 @@ class VllmEngine:
         self._llm.llm_engine.reset_prefix_cache()
 
     def checksums(self) -> dict[str, str]:
-        """SHA-256 of every tensor in vLLM's layout, over all tensor-parallel workers."""
+        """vLLM's own digests of every tensor in its layout, over all tensor-parallel workers."""
         merged: dict[str, str] = {}
         for part in self._llm.collective_rpc("compute_weight_checksums"):
             merged.update(part)

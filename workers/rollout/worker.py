@@ -1,22 +1,28 @@
 """The rollout actor: picks the engine and hands every call through."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from workers.actor_base import WorkerBase
 from workers.protocols import RolloutEngine
 from workers.rollout.spec import EngineSpec
 from workers.types import Completion, GenerationRequest
-from workers.weight_sync.manifest import SyncReceipt, WeightManifest
+from workers.weight_sync.manifest import WeightManifest
 
 
 class RolloutWorker(WorkerBase):
     """One engine in one process."""
 
     def __init__(
-        self, *, name: str, engine: Literal["vllm", "transformers"], spec: EngineSpec, num_threads: int
+        self,
+        *,
+        name: str,
+        engine: Literal["vllm", "transformers"],
+        spec: EngineSpec,
+        num_threads: int,
+        board: Any = None,
     ) -> None:
-        super().__init__(num_threads=num_threads)
+        super().__init__(num_threads=num_threads, name=name, board=board)
         self._engine = build_engine(name, engine, spec)
 
     def submit(self, requests: Sequence[GenerationRequest]) -> None:
@@ -31,9 +37,19 @@ class RolloutWorker(WorkerBase):
         """Join the group that weights are broadcast in."""
         self._engine.connect(address=address, port=port, rank_offset=rank_offset, group_size=group_size)
 
-    def load_weights(self, manifest: WeightManifest) -> SyncReceipt:
-        """Take over published weights."""
-        return self._engine.load_weights(manifest)
+    def load_weights(self, manifest: WeightManifest) -> None:
+        """Take over published weights, and be awake afterwards."""
+        self._engine.wake_weights()
+        self._engine.load_weights(manifest)
+        self._engine.wake_cache()
+
+    def checksums(self) -> dict[str, str]:
+        """Digest of every tensor, to be compared between engines."""
+        return self._engine.checksums()
+
+    def sleep(self) -> None:
+        """Leave the GPU to the policy until the next weights."""
+        self._engine.sleep()
 
     def reset_caches(self) -> None:
         """Forget everything computed with earlier weights or prompts."""
