@@ -23,6 +23,8 @@ class Progress:
     """Optimizer steps taken; drives the learning-rate schedule."""
     policy_version: int
     cursor: PromptCursor
+    mismatch_strikes: int = 0
+    """Steps in a row whose log-prob mismatch was beyond its bound."""
 
 
 def save_checkpoint(
@@ -53,6 +55,7 @@ def save_checkpoint(
         "num_updates": progress.num_updates,
         "policy_version": progress.policy_version,
         "cursor": progress.cursor.to_json(),
+        "mismatch_strikes": progress.mismatch_strikes,
         "data_fingerprint": fingerprint,
         "algo": config.algo,
         "num_ranks": config.policy.num_ranks,
@@ -94,4 +97,5 @@ def find_checkpoint(folder: RunFolder, config: TrainConfig, *, fingerprint: str)
         num_updates=manifest["num_updates"],
         policy_version=manifest["policy_version"],
         cursor=PromptCursor.from_json(manifest["cursor"]),
+        mismatch_strikes=manifest["mismatch_strikes"],
     )

@@ -13,18 +13,19 @@ from orchestrator.batching import PromptCursor
 from orchestrator.checkpoint import Progress, find_checkpoint
 from orchestrator.config.schema import TrainConfig
 from orchestrator.console import Console
+from orchestrator.engines import Engines
 from orchestrator.placement import PlacementPlan
 from orchestrator.pool import PoolSpec, WorkerPool, worker_environment
 from orchestrator.preflight import RunData, engine_kind, ray_is_running, sync_backend
 from orchestrator.reaper import reaped_processes
-from orchestrator.reward_service import start_reward_service
+from orchestrator.reward_service import RewardService
 from orchestrator.run_folder import RunFolder
 from orchestrator.run_log import run_log
 from orchestrator.scoring import RewardClient
-from orchestrator.session import Session
+from orchestrator.session import Session, first_prompts
 from orchestrator.sync import WeightSync
 from orchestrator.tracking import open_tracker
-from orchestrator.waits import get
+from orchestrator.waits import watched_by
 from workers.backends.schedule import OptimizerSpec, Schedule
 from workers.models.loading import ModelSpec
 from workers.multimodal.prompt_encoder import PromptEncoder
@@ -33,7 +34,6 @@ from workers.rollout.spec import EngineSpec
 from workers.weight_sync.shared_memory import clear_exchange
 
 _TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}
-_SERVICE_START_S = 60.0
 _OBJECT_STORE_BYTES = 1 << 30
 
 
@@ -47,6 +47,8 @@ def ray_cluster(plan: PlacementPlan) -> Iterator[None]:
         "runtime_env": {"env_vars": worker_environment(1, gpu=gpu)},
     }
     if ray_is_running():
+        # A job's environment may name a variable of ours; both count, and ours wins.
+        os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
         ray.init(**shared)
         try:
             yield
@@ -55,7 +57,8 @@ def ray_cluster(plan: PlacementPlan) -> Iterator[None]:
         return
     with reaped_processes():
         store = None if gpu else _OBJECT_STORE_BYTES
-        ray.init(num_cpus=os.cpu_count() or 1, object_store_memory=store, include_dashboard=False, **shared)
+        # Said aloud, because without an address Ray joins any cluster that somebody has started on this machine.
+        ray.init("local", num_cpus=os.cpu_count() or 1, object_store_memory=store, include_dashboard=False, **shared)
         try:
             yield
         finally:
@@ -121,25 +124,29 @@ def engine_spec(
         stop_token_ids=encoder.eos_token_ids,
         seed=config.run.seed,
         sync_backend=sync_backend(config, plan),
+        shares_device=config.placement.layout == "colocated",
     )
 
 
 @contextmanager
-def reward_client(config: TrainConfig, folder: RunFolder) -> Iterator[RewardClient]:
+def reward_client(config: TrainConfig, folder: RunFolder, pool: WorkerPool) -> Iterator[RewardClient]:
     """A client of ``reward.url``, or of a service started for this run."""
-    url, service = config.reward.url, None
-    if url is None:
-        service = start_reward_service(service_arguments(config, folder))
-        url = get(service.url.remote(), name="reward service: start", deadline_s=_SERVICE_START_S)
+    url = config.reward.url
+    service = RewardService(service_arguments(config, folder), pool.health) if url is None else None
     token_file = config.reward.token_file
     token = Path(token_file).read_text(encoding="utf-8").strip() if token_file else None
-    client = RewardClient(url, timeout_s=config.reward.timeout_s, token=token)
+    client = RewardClient(
+        service.locate if service is not None else lambda unreachable=None: str(url),
+        timeout_s=config.reward.timeout_s,
+        max_outage_s=config.reward.max_outage_s,
+        token=token,
+    )
     try:
         yield client
     finally:
         client.close()
         if service is not None:
-            ray.kill(service)
+            service.close()
 
 
 def service_arguments(config: TrainConfig, folder: RunFolder) -> list[str]:
@@ -153,7 +160,8 @@ def service_arguments(config: TrainConfig, folder: RunFolder) -> list[str]:
     return arguments
 
 
-def start_pool(config: TrainConfig, plan: PlacementPlan, spec: EngineSpec) -> WorkerPool:
+@contextmanager
+def worker_pool(config: TrainConfig, plan: PlacementPlan, spec: EngineSpec) -> Iterator[WorkerPool]:
     """Create the pool and start its engines; policy and reference follow stage by stage."""
     assert config.model.path is not None
     ranks = len(plan.workers_of("policy"))
@@ -165,10 +173,15 @@ def start_pool(config: TrainConfig, plan: PlacementPlan, spec: EngineSpec) -> Wo
             tokens_per_microbatch=config.policy.tokens_per_microbatch,
             # Roles take turns, so one rank may use every core of a small machine.
             num_threads=max(1, (os.cpu_count() or 1) // ranks),
+            silent_after_s=config.run.silent_after_s,
         ),
     )
-    pool.start_engines()
-    return pool
+    try:
+        with watched_by(pool.health):
+            pool.start_engines()
+            yield pool
+    finally:
+        pool.close()
 
 
 @contextmanager
@@ -193,7 +206,7 @@ def open_session(
     dtype = "bfloat16" if "bfloat16" in str(model_spec(config, config.model.path).torch_dtype) else "float32"
     with (
         Console(config.run.steps, title=f"{config.algo} in {folder.root}") as console,
-        open_tracker(folder, tensorboard=config.run.tensorboard) as tracker,
+        open_tracker(folder, trackers=config.run.trackers) as tracker,
         run_log(folder.log, run=folder.root.name) as log,
     ):
         console.phase("start workers")
@@ -208,10 +221,15 @@ def open_session(
             config=config,
             folder=folder,
             pool=pool,
-            sync=WeightSync(
+            engines=Engines(
                 pool,
-                run_id=run_id,
-                tolerance=config.sync.tolerance or _TOLERANCE[dtype],
+                WeightSync(
+                    pool,
+                    run_id=run_id,
+                    tolerance=config.sync.tolerance or _TOLERANCE[dtype],
+                    deadline_s=config.rollout.timeout_s,
+                ),
+                probe=lambda: first_prompts(data.train.prompts, encoder, config.sync.probe_prompts),
                 deadline_s=config.rollout.timeout_s,
             ),
             encoder=encoder,

@@ -14,11 +14,12 @@ from orchestrator.batching import PromptPick, plan_microbatches, sample_seed, sh
 from orchestrator.checkpoint import Progress, save_checkpoint
 from orchestrator.errors import GuardStop
 from orchestrator.evaluation.types import EvalResult
-from orchestrator.experience import Rollout, make_experience, training_samples
+from orchestrator.experience import Experience, Rollout, make_experience, training_samples
+from orchestrator.guards import check_coverage, check_finite, corrected, mismatch_remedy
 from orchestrator.metrics import PhaseClock
 from orchestrator.pool import completion_sequence
 from orchestrator.rollout_store import write_rollouts
-from orchestrator.rollouts import build_requests, generate
+from orchestrator.rollouts import build_requests
 from orchestrator.scoring import Reward, RewardClient, RewardItem
 from orchestrator.session import Session, eval_metrics
 from orchestrator.step_metrics import StepRecord, online_metrics, rollout_rows
@@ -42,11 +43,20 @@ def run_online(session: Session, client: RewardClient, start: Progress) -> Outco
     if progress.step == 0:
         session.report(0, eval_metrics(before))
     while progress.step < config.run.steps:
-        progress, record = train_step(session, client, progress)
+        clock = PhaseClock()
+        try:
+            progress, record = train_step(session, client, progress, clock)
+        except GuardStop:
+            # The step has not happened: what can be continued from is the state before it.
+            there = session.folder.checkpoint(progress.step) in session.folder.complete_checkpoints()
+            if not session.policy_moved and not there:
+                checkpoint(session, progress, after)
+            raise
+        times = clock.metrics()
         last = progress.step == config.run.steps
         if last or progress.step % config.run.eval_every == 0:
             after = session.evaluate(progress.step)
-        metrics = online_metrics(record, session.pool.rss_gib())
+        metrics = online_metrics(record, times, session.pool.health.rss_gib())
         if last or progress.step % config.run.eval_every == 0:
             metrics |= eval_metrics(after)
         session.report(progress.step, metrics)
@@ -55,42 +65,50 @@ def run_online(session: Session, client: RewardClient, start: Progress) -> Outco
     return Outcome(progress=progress, before=before, after=after)
 
 
-def train_step(session: Session, client: RewardClient, progress: Progress) -> tuple[Progress, StepRecord]:
+def train_step(
+    session: Session, client: RewardClient, progress: Progress, clock: PhaseClock
+) -> tuple[Progress, StepRecord]:
     """One rollout, its updates and a verified sync."""
-    config, clock = session.config, PhaseClock()
+    config = session.config
+    session.policy_moved = False
     picks, cursor = progress.cursor.take(config.rollout.prompts_per_step)
     prompts = {p.uid: p for p in (named_prompt(session.train, pick) for pick in picks)}
     with session.phase("rollout", clock):
-        session.pool.reset_engine_caches(deadline_s=session.deadline_s)
+        session.engines.reset_caches()
         requests = _requests(session, list(prompts.values()), progress.policy_version)
         stream = client.open_stream()
-        completions = generate(
-            session.pool.engines,
-            requests,
-            deadline_s=session.deadline_s,
-            on_finished=lambda c: stream.add(_reward_item(session, prompts[c.uid], c)),
+        completions = session.engines.sample(
+            requests, on_finished=lambda c: stream.add(_reward_item(session, prompts[c.uid], c))
         )
     with session.phase("reward", clock):
         by_id = stream.results()
         rewards = [by_id[f"{c.uid}/{c.sample_index}"] for c in completions]
         check_coverage(rewards, minimum=config.reward.min_coverage)
     with session.phase("train", clock):
+        session.engines.sleep()
         rollouts = _rollouts(session, requests, completions, rewards)
         experience = make_experience(rollouts, algo=config.algo, settings=config.algorithm)
-        updates = _update(session, experience, progress)
+        remedy, strikes = mismatch_remedy(
+            experience.mismatch, progress.mismatch_strikes, bound=config.guard.max_mismatch
+        )
+        updates, num_skipped = _update(session, experience, progress, correct=remedy in ("correct", "resync"))
     version = progress.policy_version + len(updates)
     with session.phase("sync", clock):
+        if remedy == "resync":
+            session.engines.require_full_sync()
         sync = session.verified_sync(version, [uid for uid in prompts if "~" not in uid])
     record = StepRecord(
         prompts=tuple(prompts.values()), requests=tuple(requests), completions=tuple(completions),
-        rewards=tuple(rewards), experience=experience, updates=tuple(updates), sync=sync, times=clock.metrics(),
+        rewards=tuple(rewards), experience=experience, updates=tuple(updates), sync=sync,
+        num_skipped_updates=num_skipped, mismatch_strikes=strikes, num_engine_restarts=session.engines.num_restarts,
     )  # fmt: skip
     step = progress.step + 1
     write_rollouts(session.folder.rollout_file(step), rollout_rows(record, session.encoder))
-    return (
-        Progress(step=step, num_updates=progress.num_updates + len(updates), policy_version=version, cursor=cursor),
-        record,
-    )
+    done = Progress(
+        step=step, num_updates=progress.num_updates + len(updates), policy_version=version, cursor=cursor,
+        mismatch_strikes=strikes,
+    )  # fmt: skip
+    return done, record
 
 
 def checkpoint(session: Session, progress: Progress, evaluation: EvalResult | None) -> None:
@@ -111,21 +129,6 @@ def named_prompt(prompts: Sequence[Prompt], pick: PromptPick) -> Prompt:
     """The picked prompt; one that stands in its batch again gets a name of its own."""
     prompt = prompts[pick.index]
     return prompt if pick.repeat == 0 else replace(prompt, uid=f"{prompt.uid}~{pick.repeat}")
-
-
-def check_coverage(rewards: Sequence[Reward], *, minimum: float) -> None:
-    """Stop when too few rollouts could be scored to learn from.
-
-    Raises:
-        GuardStop: with the coverage, the bound and one service's reason.
-    """
-    failed = [r for r in rewards if r.value is None]
-    coverage = 1.0 - len(failed) / len(rewards)
-    if coverage < minimum or len(failed) == len(rewards):
-        raise GuardStop(
-            f"reward coverage {coverage:.3f} is below reward.min_coverage = {minimum:g}: "
-            f"{len(failed)} of {len(rewards)} rollouts were not scored, first reason: {failed[0].detail}"
-        )
 
 
 def _requests(session: Session, prompts: Sequence[Prompt], policy_version: int) -> list[GenerationRequest]:
@@ -177,29 +180,39 @@ def _rollouts(
     ]
 
 
-def _update(session: Session, experience, progress: Progress) -> list[list[UpdateStats]]:
-    """All optimizer steps of one rollout; a list of rank statistics for each."""
+def _update(
+    session: Session, experience: Experience, progress: Progress, *, correct: bool
+) -> tuple[list[list[UpdateStats]], int]:
+    """All optimizer steps of one rollout.
+
+    Returns:
+        Statistics of every rank for each step that was taken, and how many were not.
+    """
     config = session.config
     count = len(experience.rollouts)
     order = shuffled_order(count, seed=config.run.seed, epoch=progress.policy_version)
-    num_updates = max(1, config.samples_per_step // config.policy.train_batch_size)
+    num_updates = min(max(1, config.samples_per_step // config.policy.train_batch_size), count)
     updates = []
-    for part in np.array_split(np.asarray(order), min(num_updates, count)):
+    for part in np.array_split(np.asarray(order), num_updates):
         samples = training_samples(
             experience,
             [int(i) for i in part],
             aggregation=config.algorithm.aggregation,
             max_tokens=config.rollout.max_new_tokens,
         )
-        updates.append(optimizer_step(session, samples))
-    return updates
+        if correct and config.algorithm.tis_cap is None:
+            samples = corrected(samples)
+        stats = optimizer_step(session, samples)
+        if stats is not None:
+            updates.append(stats)
+    return updates, num_updates - len(updates)
 
 
-def optimizer_step(session: Session, samples: Sequence[TrainSample]) -> list[UpdateStats]:
-    """Share one batch among the ranks and step.
+def optimizer_step(session: Session, samples: Sequence[TrainSample]) -> list[UpdateStats] | None:
+    """Share one batch among the ranks and step; None where the step was skipped for what is not finite.
 
     Raises:
-        GuardStop: a loss that is not finite; no rank has stepped then.
+        GuardStop: it was not finite, and ``guard.nonfinite`` is ``stop``.
     """
     plan = plan_microbatches(
         [len(s.sequence.input_ids) for s in samples],
@@ -208,7 +221,7 @@ def optimizer_step(session: Session, samples: Sequence[TrainSample]) -> list[Upd
     )
     per_rank = [[[samples[i] for i in batch] for batch in batches] for batches in plan]
     stats = session.pool.policy_update(per_rank, deadline_s=session.deadline_s)
-    nonfinite = [uid for rank in stats for uid in rank.nonfinite]
-    if nonfinite:
-        raise GuardStop(f"the loss of {len(nonfinite)} samples is not finite, first {nonfinite[0]}; no step was taken")
+    if not check_finite(stats, action=session.config.guard.nonfinite):
+        return None
+    session.policy_moved = True
     return stats

@@ -1,17 +1,21 @@
 """The live worker pool: actors on their placement groups, addressed by role. The only module that creates actors."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import ray
+import ray.exceptions
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.batching import plan_microbatches
+from orchestrator.health import Health
 from orchestrator.placement import PlacementPlan, WorkerPlacement
-from orchestrator.waits import get
+from orchestrator.rollouts import engine_name
+from orchestrator.waits import WorkerLost, get
 from workers.models.loading import ModelSpec
 from workers.policy import PolicySpec, PolicyWorker
 from workers.reference import ReferenceWorker
@@ -19,6 +23,9 @@ from workers.rollout.spec import EngineSpec
 from workers.rollout.worker import RolloutWorker
 from workers.types import Completion, GenerationRequest
 from workers.types import Sequence as TokenSequence
+
+_log = logging.getLogger(__name__)
+_DEATH_NOTICE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +37,8 @@ class PoolSpec:
     tokens_per_microbatch: int
     num_threads: int
     start_deadline_s: float = 600.0
+    silent_after_s: float = 60.0
+    """A worker that has not been heard of for so long is lost."""
 
 
 class WorkerPool:
@@ -41,6 +50,8 @@ class WorkerPool:
         self.engines: list[Any] = []
         self.policy: list[Any] = []
         self.reference: list[Any] = []
+        self._reference_spec: ModelSpec | None = None
+        self.health = Health(silent_after_s=spec.silent_after_s)
         for group in plan.groups:
             handle = placement_group(bundles=[dict(b.resources) for b in group.bundles], strategy=group.strategy)
             self._groups[group.name] = handle
@@ -63,20 +74,26 @@ class WorkerPool:
         actor_class = ray.remote(PolicyWorker)
         self.policy = [
             self._place(actor_class, place).remote(
-                rank=place.index, world_size=len(places), spec=spec, num_threads=self._spec.num_threads
+                rank=place.index, world_size=len(places), spec=spec, **self._common(f"policy-{place.index}")
             )
             for place in places
         ]
         address, port = get(
-            self.policy[0].rendezvous.remote(), name="policy: rank 0 start", deadline_s=self._spec.start_deadline_s
+            self.policy[0].rendezvous.remote(),
+            name="policy: rank 0 start",
+            deadline_s=self._spec.start_deadline_s,
+            workers=["policy-0"],
         )
         self.policy_call("setup", address, port, deadline_s=self._spec.start_deadline_s)
 
     def start_reference(self, spec: ModelSpec) -> None:
         """Start the reference workers, where the plan has any, on the model the run started from."""
+        for actor in self.reference:
+            ray.kill(actor)
+        self._reference_spec = spec
         actor_class = ray.remote(ReferenceWorker)
         self.reference = [
-            self._place(actor_class, place).remote(spec=spec, num_threads=self._spec.num_threads)
+            self._place(actor_class, place).remote(spec=spec, **self._common(f"reference-{place.index}"))
             for place in self.plan.workers_of("reference")
         ]
 
@@ -88,40 +105,48 @@ class WorkerPool:
     def policy_call(self, method: str, *args: Any, deadline_s: float, **kwargs: Any) -> list[Any]:
         """Call a method on every policy rank together and wait; results in rank order."""
         refs = [getattr(actor, method).remote(*args, **kwargs) for actor in self.policy]
-        return get(refs, name=f"policy: {method}", deadline_s=deadline_s)
+        return self._results("policy", refs, name=f"policy: {method}", deadline_s=deadline_s)
 
     def policy_update(self, per_rank: Sequence[Sequence[Sequence[Any]]], *, deadline_s: float) -> list[Any]:
         """Run one optimizer step, each rank on its own micro-batches."""
         refs = [actor.update.remote(batches) for actor, batches in zip(self.policy, per_rank, strict=True)]
-        return get(refs, name="policy: update", deadline_s=deadline_s)
+        return self._results("policy", refs, name="policy: update", deadline_s=deadline_s)
 
     def policy_score(self, sequences: Sequence[TokenSequence], *, deadline_s: float) -> list[np.ndarray]:
         """Log-probs under the current policy, in the order given."""
         return self._score("policy", self.policy, sequences, deadline_s)
 
     def reference_score(self, sequences: Sequence[TokenSequence], *, deadline_s: float) -> list[np.ndarray]:
-        """Log-probs under the reference, in the order given."""
-        return self._score("reference", self.reference, sequences, deadline_s)
-
-    def reset_engine_caches(self, *, deadline_s: float) -> None:
-        """Make every engine forget prefixes and encoded images, so that a step never depends on what came before."""
-        get([e.reset_caches.remote() for e in self.engines], name="rollout: caches", deadline_s=deadline_s)
-
-    def rss_gib(self) -> dict[str, float]:
-        """Resident memory by role, GiB; the largest of its workers."""
-        roles = {"policy": self.policy, "rollout": self.engines, "reference": self.reference}
-        return {
-            role: max(get([a.rss_gib.remote() for a in actors], name=f"{role}: memory", deadline_s=60.0))
-            for role, actors in roles.items()
-            if actors
-        }
+        """Log-probs under the reference, in the order given; a reference that is lost is started again, once."""
+        try:
+            return self._score("reference", self.reference, sequences, deadline_s)
+        except WorkerLost as lost:
+            _log.warning("the reference is started again: %s", lost)
+            assert self._reference_spec is not None
+            self.start_reference(self._reference_spec)
+            return self._score("reference", self.reference, sequences, deadline_s)
 
     def close(self) -> None:
         """Kill every actor and give the placement groups back."""
-        for actor in (*self.policy, *self.engines, *self.reference):
+        for actor in (*self.policy, *self.engines, *self.reference, self.health.board):
             ray.kill(actor)
         for handle in self._groups.values():
             remove_placement_group(handle)
+
+    def _results(self, role: str, refs: Sequence[Any], *, name: str, deadline_s: float) -> list[Any]:
+        """Wait for one result of each worker of a role.
+
+        Raises:
+            WorkerLost: one of them was lost. The error that its peers then meet in a collective is not the cause.
+        """
+        workers = [f"{role}-{index}" for index in range(len(refs))]
+        try:
+            return get(refs, name=name, deadline_s=deadline_s, workers=workers)
+        except ray.exceptions.RayTaskError as error:
+            dead = _dead(self.policy if role == "policy" else self.reference)
+            if not dead:
+                raise
+            raise WorkerLost([f"{role}-{index}" for index in dead], f"{name}: its process has ended") from error
 
     def _score(
         self, role: str, actors: list[Any], sequences: Sequence[TokenSequence], deadline_s: float
@@ -139,7 +164,7 @@ class WorkerPool:
             for actor, batches in zip(actors, plan, strict=True)
         ]
         scored: list[np.ndarray | None] = [None] * len(sequences)
-        results = get(refs, name=f"{role}: score", deadline_s=deadline_s)
+        results = self._results(role, refs, name=f"{role}: score", deadline_s=deadline_s)
         for batches, rows in zip(plan, results, strict=True):
             for position, row in zip((i for batch in batches for i in batch), rows, strict=True):
                 scored[order[position]] = row
@@ -148,11 +173,13 @@ class WorkerPool:
     def _start_engine(self, index: int) -> Any:
         place = self.plan.workers_of("rollout")[index]
         return self._place(ray.remote(RolloutWorker), place).remote(
-            name=f"engine-{index}",
-            engine=self._spec.engine_kind,
-            spec=self._spec.engine,
-            num_threads=self._spec.num_threads,
+            engine=self._spec.engine_kind, spec=self._spec.engine, **self._common(engine_name(index))
         )
+
+    def _common(self, name: str) -> dict[str, Any]:
+        """What every worker is told, whatever its role."""
+        self.health.forget(name)
+        return {"name": name, "num_threads": self._spec.num_threads, "board": self.health.board}
 
     def _place(self, actor_class: Any, place: WorkerPlacement) -> Any:
         environment = worker_environment(self._spec.num_threads, gpu=place.num_gpus > 0)
@@ -169,6 +196,19 @@ class WorkerPool:
             ),
             runtime_env={"env_vars": environment},
         )
+
+
+def _dead(actors: Sequence[Any]) -> list[int]:
+    """Indices of those whose process has ended; one that is busy, even forever, is not among them."""
+    refs = {actor.ping.remote(): index for index, actor in enumerate(actors)}
+    ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=_DEATH_NOTICE_S)
+    dead = []
+    for ref in ready:
+        try:
+            get(ref, name="death notice", deadline_s=_DEATH_NOTICE_S)
+        except ray.exceptions.RayActorError:
+            dead.append(refs[ref])
+    return dead
 
 
 def worker_environment(num_threads: int, *, gpu: bool) -> dict[str, str]:

@@ -1,21 +1,32 @@
 """The reward service as a Ray-managed process: it starts with the run and cannot outlive it."""
 
 import ctypes
+import logging
 import os
 import signal
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import ray
+import ray.exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from orchestrator.health import Health
+from orchestrator.waits import get
+from workers.heartbeat import start_heartbeat
+
+_log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
+_START_S = 60.0
+_PING_S = 10.0
 
 
 class RewardServiceActor:
     """Owns one ``python -m remote_rm.serve`` process on a free loopback port."""
 
-    def __init__(self, arguments: list[str]) -> None:
+    def __init__(self, arguments: list[str], board: Any) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "remote_rm.serve", "--port", "0", *arguments],
             stdout=subprocess.PIPE,
@@ -23,6 +34,7 @@ class RewardServiceActor:
             preexec_fn=_die_with_parent,
             env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
         )
+        start_heartbeat("reward-0", board, pid=self._process.pid)
 
     def url(self) -> str:
         """Wait until the service listens and return its address.
@@ -47,9 +59,41 @@ class RewardServiceActor:
         return self._process.pid
 
 
-def start_reward_service(arguments: list[str]) -> Any:
-    """Start the service on this node; it takes no CPU of the plan."""
-    return ray.remote(RewardServiceActor).options(num_cpus=0).remote(arguments)
+class RewardService:
+    """The run's own reward service; it is started again whenever it is found gone."""
+
+    def __init__(self, arguments: list[str], health: Health) -> None:
+        self._arguments, self._health = arguments, health
+        self._lock = threading.Lock()
+        self._url = self._start()
+
+    def locate(self, unreachable: str | None = None) -> str:
+        """The service's address; ``unreachable`` is one that has just failed, so it is looked after first."""
+        with self._lock:
+            if unreachable == self._url and not self._runs():
+                _log.warning("the reward service has ended and is started again")
+                self.close()
+                self._url = self._start()
+            return self._url
+
+    def close(self) -> None:
+        """End the service."""
+        ray.kill(self._actor)
+
+    def _start(self) -> str:
+        # On this node, and taking no CPU of the plan.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor_class = ray.remote(RewardServiceActor).options(num_cpus=0, scheduling_strategy=here)
+        self._health.forget("reward-0")
+        self._actor: Any = actor_class.remote(self._arguments, self._health.board)
+        return get(self._actor.url.remote(), name="reward service: start", deadline_s=_START_S)
+
+    def _runs(self) -> bool:
+        try:
+            get(self._actor.ping.remote(), name="reward service: ping", deadline_s=_PING_S)
+        except (RuntimeError, ray.exceptions.RayError):
+            return False
+        return True
 
 
 def _die_with_parent() -> None:

@@ -3,20 +3,37 @@
 Each engine holds a window of requests; whenever it hands results back, its window is filled from the common queue.
 All samples of a prompt go to one engine, which then computes the prompt once. With a single engine the whole batch
 is submitted at once, in order, so its scheduling (and with it every bit of its results) is reproducible.
+
+What a lost engine had not handed back goes to the front of the queue again, with the same seeds.
 """
 
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 
-from orchestrator.waits import get, waiting
+from orchestrator.errors import GuardStop
+from orchestrator.waits import WaitTimeout, WorkerLost, get, silent_workers, waiting
 from workers.types import Completion, EncodedPrompt, GenerationRequest
 
 _COLLECT_S = 1.0
 _WINDOW_PROMPTS = 64
+_LOOK_EVERY_S = 2.0
+
+
+class EngineKeeper(Protocol):
+    """Replaces engines that are lost while they sample."""
+
+    def lost(self, index: int, reason: str) -> None:
+        """Start a successor of the engine; it may not sample before it holds verified weights."""
+        ...
+
+    def revive(self) -> Mapping[int, Any]:
+        """Bring every successor to the weights in use; return all engines by index."""
+        ...
 
 
 def build_requests(
@@ -46,55 +63,120 @@ def build_requests(
     ]
 
 
+def engine_name(index: int) -> str:
+    """The name under which an engine reports its health."""
+    return f"rollout-{index}"
+
+
 def generate(
-    engines: Sequence[Any],
+    engines: Mapping[int, Any],
     requests: Sequence[GenerationRequest],
     *,
     deadline_s: float,
     on_finished: Callable[[Completion], None] = lambda completion: None,
+    keeper: EngineKeeper | None = None,
 ) -> list[Completion]:
     """Draw every request and return the completions in the order of ``requests``.
 
     Args:
-        engines: Rollout actors.
+        engines: Rollout actors by their index.
         deadline_s: Longest time without a single completion, seconds.
         on_finished: Called with each completion as it arrives, so that scoring overlaps generation.
+        keeper: Takes care of engines that are lost; the rest go on without them. None lets the loss surface.
     Raises:
-        WaitTimeout: no engine has finished anything within the deadline.
+        WorkerLost: an engine died, fell silent or ran out of time, and there is no keeper.
+        GuardStop: a prompt has taken two engines down.
     """
-    queue = deque(list(group) for _, group in groupby(requests, key=lambda r: r.uid))
-    window = len(queue) if len(engines) == 1 else _WINDOW_PROMPTS
+    feed = _Feed(engines, requests, deadline_s)
     finished: dict[tuple[str, int], Completion] = {}
-    in_flight = [0] * len(engines)
-    pending: dict[Any, int] = {}
     with waiting("rollout: completions", deadline_s) as wait:
-        for index, engine in enumerate(engines):
-            in_flight[index] += _fill(engine, queue, window)
-            pending[engine.collect.remote(_COLLECT_S)] = index
         while len(finished) < len(requests):
-            ready, _ = ray.wait(list(pending), num_returns=1, timeout=_COLLECT_S)
-            for ref in ready:
-                index = pending.pop(ref)
-                done = get(ref, name=f"rollout: engine {index}", deadline_s=deadline_s)
-                in_flight[index] -= len(done)
-                if done:
-                    wait.progress(f"{len(finished) + len(done)} of {len(requests)}")
-                if queue and in_flight[index] * 2 < window:
-                    in_flight[index] += _fill(engines[index], queue, window)
-                if in_flight[index] or queue:
-                    pending[engines[index].collect.remote(_COLLECT_S)] = index
-                for completion in done:
-                    finished[completion.uid, completion.sample_index] = completion
-                    on_finished(completion)
-            wait.check()
+            arrived, lost = feed.collect()
+            for completion in arrived:
+                finished[completion.uid, completion.sample_index] = completion
+                on_finished(completion)
+            if arrived:
+                wait.progress(f"{len(finished)} of {len(requests)}")
+            try:
+                wait.check()
+            except WaitTimeout as error:
+                lost |= dict.fromkeys(feed.busy(), str(error))
+                wait.progress(f"{len(finished)} of {len(requests)}")
+            for index, reason in lost.items():
+                if keeper is None:
+                    raise WorkerLost([engine_name(index)], reason)
+                feed.drop(index, reason)
+                keeper.lost(index, reason)
+            if keeper is not None and not feed.engines:
+                feed.engines = dict(keeper.revive())
+                wait.progress(f"{len(finished)} of {len(requests)}")
     return [finished[r.uid, r.sample_index] for r in requests]
 
 
-def _fill(engine: Any, queue: deque[list[GenerationRequest]], num_groups: int) -> int:
-    """Submit up to ``num_groups`` prompt groups; return the number of requests handed over."""
-    batch: list[GenerationRequest] = []
-    for _ in range(min(num_groups, len(queue))):
-        batch.extend(queue.popleft())
-    if batch:
-        engine.submit.remote(batch)
-    return len(batch)
+class _Feed:
+    """Which prompts wait, and which engine holds which requests."""
+
+    def __init__(self, engines: Mapping[int, Any], requests: Sequence[GenerationRequest], deadline_s: float) -> None:
+        self.engines = dict(engines)
+        self._deadline_s = deadline_s
+        self._queue = deque(list(group) for _, group in groupby(requests, key=lambda r: r.uid))
+        self._window = len(self._queue) if len(engines) == 1 else _WINDOW_PROMPTS
+        self._held: dict[int, dict[tuple[str, int], GenerationRequest]] = {}
+        self._collecting: dict[Any, int] = {}
+        self._reissued: set[str] = set()
+        self._look_at = time.monotonic() + _LOOK_EVERY_S
+
+    def busy(self) -> list[int]:
+        """Engines that hold requests."""
+        return [index for index in self.engines if self._held.get(index)]
+
+    def collect(self) -> tuple[list[Completion], dict[int, str]]:
+        """Keep every engine fed and wait a moment; return what arrived, and the engines that are lost, with why."""
+        for index in sorted(self.engines.keys() - set(self._collecting.values())):
+            self._fill(index)
+        ready, _ = ray.wait(list(self._collecting), num_returns=1, timeout=_COLLECT_S)
+        arrived: list[Completion] = []
+        lost: dict[int, str] = {}
+        for ref in ready:
+            index = self._collecting.pop(ref)
+            name = engine_name(index)
+            try:
+                done = get(ref, name=f"rollout: engine {index}", deadline_s=self._deadline_s, workers=[name])
+            except WorkerLost as error:
+                lost[index] = error.reason
+                continue
+            for completion in done:
+                del self._held[index][completion.uid, completion.sample_index]
+            arrived += done
+        if time.monotonic() > self._look_at:
+            self._look_at = time.monotonic() + _LOOK_EVERY_S
+            by_name = {engine_name(index): index for index in self.busy()}
+            lost |= {by_name[name]: reason for name, reason in silent_workers(list(by_name)).items()}
+        return arrived, lost
+
+    def drop(self, index: int, reason: str) -> None:
+        """Forget a lost engine and put what it still held at the front of the queue.
+
+        Raises:
+            GuardStop: it held a prompt that another lost engine held before.
+        """
+        del self.engines[index]
+        self._collecting = {ref: i for ref, i in self._collecting.items() if i != index}
+        held = list(self._held.pop(index, {}).values())
+        again = sorted({r.uid for r in held} & self._reissued)
+        if again:
+            raise GuardStop(f"prompt {again[0]} was being sampled on two engines when they were lost, now: {reason}")
+        self._reissued |= {r.uid for r in held}
+        self._queue.extendleft(reversed([list(group) for _, group in groupby(held, key=lambda r: r.uid)]))
+
+    def _fill(self, index: int) -> None:
+        held = self._held.setdefault(index, {})
+        batch: list[GenerationRequest] = []
+        if len(held) * 2 < self._window:
+            for _ in range(min(self._window, len(self._queue))):
+                batch.extend(self._queue.popleft())
+        if batch:
+            self.engines[index].submit.remote(batch)
+            held |= {(r.uid, r.sample_index): r for r in batch}
+        if held:
+            self._collecting[self.engines[index].collect.remote(_COLLECT_S)] = index

@@ -1,18 +1,21 @@
 """The client of the reward service: completions in, values with a status out, while generation is still running."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import uuid4
 
 import httpx
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 RewardStatus = Literal["scored", "cached", "unknown", "failed"]
 _BATCH_ITEMS = 32
 _CONCURRENT_POSTS = 4
-_ATTEMPTS = 4
+_WORTH_A_RETRY = (408, 429)
+
+Locate = Callable[..., str]
+"""Returns the service's address; called with one that has just failed, it may first start the service again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,13 +63,17 @@ class _Retryable(Exception):
 
 
 class RewardClient:
-    """Posts batches concurrently; a batch that cannot be had becomes ``failed`` rewards, never an exception."""
+    """Posts batches concurrently; a batch that cannot be had becomes ``failed`` rewards, never an exception.
 
-    def __init__(self, url: str, *, timeout_s: float, token: str | None = None) -> None:
+    A service or judge that is down is waited for; an item that a working judge could not judge is not asked again.
+    """
+
+    def __init__(self, locate: Locate, *, timeout_s: float, max_outage_s: float, token: str | None = None) -> None:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._http = httpx.Client(base_url=url, timeout=timeout_s, headers=headers)
+        self._http = httpx.Client(timeout=timeout_s, headers=headers)
         self._threads = ThreadPoolExecutor(max_workers=_CONCURRENT_POSTS, thread_name_prefix="reward")
-        self._timeout_s = timeout_s
+        self._locate, self._max_outage_s = locate, max_outage_s
+        self._url = locate()
 
     def open_stream(self) -> "RewardStream":
         """Start collecting items of one step."""
@@ -75,7 +82,7 @@ class RewardClient:
     def healthy(self) -> bool:
         """True when the service and its judge answer."""
         try:
-            return self._http.get("/healthz").status_code == 200
+            return self._http.get(f"{self._url}/healthz").status_code == 200
         except httpx.HTTPError:
             return False
 
@@ -89,26 +96,47 @@ class RewardClient:
         return self._threads.submit(self._score, list(items))
 
     def _score(self, items: list[RewardItem]) -> dict[str, Reward]:
+        answers: dict[str, Reward] = {}
+        pending = {item.id: item for item in items}
+        was_healthy = False
+
+        def attempt() -> None:
+            nonlocal was_healthy
+            answers.update(self._post(list(pending.values())))
+            for item in items:
+                if item.id in answers and answers[item.id].status != "failed":
+                    pending.pop(item.id, None)
+            # What failed counts as the item's own fault only if the judge was well before it was asked.
+            before, was_healthy = was_healthy, not pending or self.healthy()
+            if pending and not (before and was_healthy):
+                raise _Retryable("the judge does not answer")
+
         retrying = Retrying(
-            stop=stop_after_attempt(_ATTEMPTS),
+            stop=stop_after_delay(self._max_outage_s),
             wait=wait_random_exponential(multiplier=0.2, max=5),
             retry=retry_if_exception_type(_Retryable),
             reraise=True,
         )
+        reason = "the service left this item out"
         try:
-            answer = retrying(self._post, items)
+            retrying(attempt)
         except _Retryable as error:
-            return {item.id: _failed(str(error)) for item in items}
-        return {item.id: answer.get(item.id, _failed("the service left this item out")) for item in items}
+            reason = f"{error} (for {self._max_outage_s:g} s)"
+        return {item.id: answers.get(item.id, _failed(reason)) for item in items}
 
     def _post(self, items: list[RewardItem]) -> dict[str, Reward]:
+        url = self._url
         body = {"request_id": uuid4().hex, "items": [item.to_json() for item in items]}
         try:
-            response = self._http.post("/v1/rewards", json=body)
+            response = self._http.post(f"{url}/v1/rewards", json=body)
         except httpx.HTTPError as error:
+            self._url = self._locate(url)
             raise _Retryable(f"{type(error).__name__}: {error}") from error
         if response.status_code != 200:
-            raise _Retryable(f"HTTP {response.status_code}: {response.text[:200]}")
+            said = f"HTTP {response.status_code}: {response.text[:200]}"
+            if response.status_code >= 500 or response.status_code in _WORTH_A_RETRY:
+                raise _Retryable(said)
+            return {item.id: _failed(said) for item in items}
         return {item["id"]: _reward(item) for item in response.json()["items"]}
 
 

@@ -1,7 +1,6 @@
 """What a training loop holds while it runs: data, workers and everything a person sees."""
 
 import json
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -9,19 +8,19 @@ from pathlib import Path
 
 from orchestrator.config.schema import TrainConfig
 from orchestrator.console import Console
+from orchestrator.engines import Engines
 from orchestrator.evaluation.held_out import evaluate
 from orchestrator.evaluation.types import EvalResult, EvalSample
 from orchestrator.metrics import PhaseClock
 from orchestrator.pool import WorkerPool
 from orchestrator.run_folder import RunFolder, write_atomic
 from orchestrator.run_log import RunLogFormatter
-from orchestrator.sync import SyncResult, WeightSync
+from orchestrator.sync import SyncResult
 from orchestrator.tracking import Tracker
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import EncodedPrompt, Prompt
 
 _PROBE_SUBSET = 128
-_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -31,7 +30,7 @@ class Session:
     config: TrainConfig
     folder: RunFolder
     pool: WorkerPool
-    sync: WeightSync
+    engines: Engines
     encoder: PromptEncoder
     train: Sequence[Prompt]
     held_out: Sequence[Prompt]
@@ -40,6 +39,8 @@ class Session:
     tracker: Tracker
     console: Console
     log: RunLogFormatter
+    policy_moved: bool = False
+    """An optimizer step was taken since the current step began."""
 
     @property
     def deadline_s(self) -> float:
@@ -57,15 +58,12 @@ class Session:
         """Prompts to verify a sync with: the last ones an engine has just seen, else the first of the data."""
         count = self.config.sync.probe_prompts
         by_uid = {p.uid: p for p in self.train}
-        chosen = [by_uid[uid] for uid in uids[-count:]] or list(self.train[:count])
-        return [self.encoder.encode(p) for p in chosen]
+        chosen = [by_uid[uid] for uid in uids[-count:]]
+        return [self.encoder.encode(p) for p in chosen] or first_prompts(self.train, self.encoder, count)
 
     def verified_sync(self, policy_version: int, seen: Sequence[str] = ()) -> SyncResult:
         """Bring every engine to ``policy_version`` and prove it."""
-        result = self.sync.sync(policy_version, self.probe(seen))
-        for fault in result.faults:
-            _log.warning("sync %d repaired: %s", policy_version, fault)
-        return result
+        return self.engines.sync(policy_version, self.probe(seen))
 
     def evaluate(self, step: int, *, quick: bool = False) -> EvalResult | None:
         """Held-out evaluation after ``step`` steps, its judgements kept in ``evaluations/``; None without data.
@@ -77,11 +75,10 @@ class Session:
         self.console.phase("evaluate")
         prompts = self.held_out[:_PROBE_SUBSET] if quick else self.held_out
         result = evaluate(
-            self.pool.engines,
+            self.engines.sample,
             self.encoder,
             prompts,
             max_new_tokens=self.config.rollout.max_new_tokens,
-            deadline_s=self.deadline_s,
             with_shuffled=not quick,
         )
         self.folder.evaluations.mkdir(exist_ok=True)
@@ -104,6 +101,11 @@ class Session:
 
     def _evaluation_file(self, step: int) -> Path:
         return self.folder.evaluations / f"step_{step:06d}.json"
+
+
+def first_prompts(train: Sequence[Prompt], encoder: PromptEncoder, count: int) -> list[EncodedPrompt]:
+    """Prompts that any engine can be asked, whatever it has seen."""
+    return [encoder.encode(p) for p in train[:count]]
 
 
 def eval_metrics(result: EvalResult | None) -> dict[str, float]:

@@ -14,6 +14,7 @@ from orchestrator.launch import open_session, reward_client
 from orchestrator.online import Outcome, run_online
 from orchestrator.pool import WorkerPool
 from orchestrator.preflight import RunData, read_data
+from orchestrator.recovery import with_restarts
 from orchestrator.run_folder import RunFolder, write_atomic
 from orchestrator.summary import print_summary
 from orchestrator.supervised import run_supervised
@@ -27,13 +28,17 @@ _EMBEDDED_MODEL = "raylign_digits.json"
 def run_stages(config: TrainConfig, folder: RunFolder, pool: WorkerPool, encoder: PromptEncoder, data: RunData) -> None:
     """Run every stage on one pool and print the summary of the last."""
     if config.algo == "sft":
-        with open_session(config, folder, pool, encoder, data) as (session, start):
-            run_supervised(session, start)
+        with_restarts(lambda again: _supervised(again, folder, pool, encoder, data), config, folder)
         return
     if needs_cold_start(config):
         config = _cold_start(config, pool, encoder)
-    with reward_client(config, folder) as client, open_session(config, folder, pool, encoder, data) as (session, start):
-        outcome = run_online(session, client, start)
+    with reward_client(config, folder, pool) as client:
+
+        def online(again: TrainConfig) -> Outcome:
+            with open_session(again, folder, pool, encoder, data) as (session, start):
+                return run_online(session, client, start)
+
+        outcome = with_restarts(online, config, folder)
     summarise(outcome, folder)
 
 
@@ -77,8 +82,9 @@ def _cold_start(config: TrainConfig, pool: WorkerPool, encoder: PromptEncoder) -
     try:
         mark = stage_folder.root / "done.json"
         if not mark.is_file():
-            with open_session(stage, stage_folder, pool, encoder, data) as (session, start):
-                outcome = run_supervised(session, start)
+            outcome = with_restarts(
+                lambda again: _supervised(again, stage_folder, pool, encoder, data), stage, stage_folder
+            )
             write_atomic(mark, json.dumps({"step": outcome.progress.step}) + "\n")
         found = find_checkpoint(stage_folder, stage, fingerprint=data.train.fingerprint)
     finally:
@@ -86,6 +92,13 @@ def _cold_start(config: TrainConfig, pool: WorkerPool, encoder: PromptEncoder) -
     assert found is not None
     path = str(found[0] / "policy")
     return config.model_copy(update={"model": config.model.model_copy(update={"path": path})})
+
+
+def _supervised(
+    config: TrainConfig, folder: RunFolder, pool: WorkerPool, encoder: PromptEncoder, data: RunData
+) -> Outcome:
+    with open_session(config, folder, pool, encoder, data) as (session, start):
+        return run_supervised(session, start)
 
 
 def _version(package: str) -> str | None:

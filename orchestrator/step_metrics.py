@@ -31,12 +31,19 @@ class StepRecord:
     updates: tuple[Sequence[UpdateStats], ...]
     """For each optimizer step the statistics of every rank."""
     sync: SyncResult
-    times: Mapping[str, float]
-    """``time/<phase>_s`` of every phase and of the whole step, seconds."""
+    num_skipped_updates: int = 0
+    mismatch_strikes: int = 0
+    num_engine_restarts: int = 0
+    """Since the run or its last restart began."""
 
 
-def online_metrics(record: StepRecord, rss_gib: Mapping[str, float]) -> dict[str, float]:
-    """The flat row of one online step; names as in docs/metrics.md."""
+def online_metrics(record: StepRecord, times: Mapping[str, float], rss_gib: Mapping[str, float]) -> dict[str, float]:
+    """The flat row of one online step; names as in docs/metrics.md.
+
+    Args:
+        times: ``time/<phase>_s`` of every phase and of the whole step, seconds.
+        rss_gib: Resident memory by role, GiB.
+    """
     lengths = [len(c.completion_ids) for c in record.completions]
     experience = record.experience
     return {
@@ -54,10 +61,13 @@ def online_metrics(record: StepRecord, rss_gib: Mapping[str, float]) -> dict[str
         "sync/faults": float(len(record.sync.faults)),
         # 48 bits fit a float exactly: two runs with equal weights show equal numbers.
         "sync/weights_digest48": float(int(record.sync.digest[:_DIGEST_HEX], 16)),
-        **record.times,
+        "guard/skipped_updates": float(record.num_skipped_updates),
+        "guard/mismatch_strikes": float(record.mismatch_strikes),
+        "faults/engine_restarts": float(record.num_engine_restarts),
+        **times,
         "length/mean": float(np.mean(lengths)),
         "length/truncated_frac": float(np.mean([c.finish_reason == "length" for c in record.completions])),
-        "throughput/rollout_tokens_per_s": sum(lengths) / record.times["time/rollout_s"],
+        "throughput/rollout_tokens_per_s": sum(lengths) / times["time/rollout_s"],
         **{f"memory/rss_gib/{role}": gib for role, gib in rss_gib.items()},
     }
 
@@ -71,7 +81,7 @@ def reward_metrics(rewards: Sequence[Reward]) -> dict[str, float]:
         "reward/format": _mean([r.format for r in scored]),
         "reward/accuracy": _mean([r.accuracy for r in scored]),
         "reward/consistency": _mean([r.consistency for r in scored]),
-        "judge/coverage": len(scored) / total,
+        "judge/coverage": sum(r.status in ("scored", "cached") for r in rewards) / total,
         "judge/cached_frac": sum(r.status == "cached" for r in rewards) / total,
         "judge/unknown_frac": sum(r.status == "unknown" for r in rewards) / total,
     }
@@ -79,7 +89,7 @@ def reward_metrics(rewards: Sequence[Reward]) -> dict[str, float]:
 
 def update_metrics(updates: Sequence[Sequence[UpdateStats]]) -> dict[str, float]:
     """Means over optimizer steps; within one, rank sums over rank token counts."""
-    rows = []
+    rows: list[dict[str, float]] = []
     for ranks in updates:
         tokens = max(1, sum(r.num_tokens for r in ranks))
         rows.append(
@@ -92,7 +102,8 @@ def update_metrics(updates: Sequence[Sequence[UpdateStats]]) -> dict[str, float]
                 "policy/lr": ranks[0].lr,
             }
         )
-    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    names = rows[0] if rows else ()
+    return {name: float(np.mean([row[name] for row in rows])) for name in names}
 
 
 def rollout_rows(record: StepRecord, encoder: PromptEncoder) -> list[RolloutRow]:

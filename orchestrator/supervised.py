@@ -17,6 +17,7 @@ def run_supervised(session: Session, start: Progress) -> Outcome:
     """Train on demonstrations from ``start`` to ``run.steps``."""
     config, progress = session.config, start
     evaluation: EvalResult | None = None
+    session.engines.sleep()
     while progress.step < config.run.steps:
         started = time.monotonic()
         session.console.phase("train")
@@ -24,16 +25,18 @@ def run_supervised(session: Session, start: Progress) -> Outcome:
         sequences = [_demonstration(session, named_prompt(session.train, pick)) for pick in picks]
         samples = supervised_samples(sequences, aggregation=config.algorithm.aggregation)
         stats = optimizer_step(session, samples)
+        taken = [stats] if stats is not None else []
         progress = Progress(
             step=progress.step + 1,
-            num_updates=progress.num_updates + 1,
-            policy_version=progress.policy_version + 1,
+            num_updates=progress.num_updates + len(taken),
+            policy_version=progress.policy_version + len(taken),
             cursor=cursor,
         )
-        metrics = update_metrics([stats]) | {"time/train_s": time.monotonic() - started}
+        metrics = update_metrics(taken) | {"time/train_s": time.monotonic() - started}
         if progress.step % config.run.eval_every == 0:
             session.verified_sync(progress.policy_version)
             evaluation = session.evaluate(progress.step, quick=True)
+            session.engines.sleep()
             metrics |= eval_metrics(evaluation)
         last = progress.step == config.run.steps
         session.report(progress.step, metrics)

@@ -10,16 +10,17 @@ an engine that fails any of these is re-synced once with all weights, then repla
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import ray.exceptions
 
 from orchestrator.errors import GuardStop
 from orchestrator.pool import WorkerPool, completion_sequence
-from orchestrator.rollouts import build_requests, generate
-from orchestrator.waits import get
+from orchestrator.rollouts import build_requests, engine_name, generate
+from orchestrator.waits import WorkerLost, get
 from workers.types import EncodedPrompt
-from workers.weight_sync.manifest import SyncError, SyncReceipt, WeightManifest, joined
+from workers.weight_sync.manifest import SyncError, WeightManifest, joined
 
 _PROBE_TOKENS = 8
 
@@ -33,6 +34,8 @@ class SyncResult:
     digest: str
     probe_gap: float
     """Largest absolute difference between an engine's and the trainer's probe log-probs, nats."""
+    transfer_s: float = 0.0
+    """Part of ``seconds`` in which weights were announced, hashed and moved; the rest is the proof."""
     faults: tuple[str, ...] = ()
     """Why engines needed a second transfer or a restart; empty for a clean sync."""
 
@@ -46,6 +49,7 @@ class WeightSync:
         self._tolerance, self._deadline_s = tolerance, deadline_s
         self._needs_full = True
         self._open = False
+        self._transfer_s = 0.0
 
     def sync(self, policy_version: int, probe: Sequence[EncodedPrompt]) -> SyncResult:
         """Bring every engine to ``policy_version`` and verify it.
@@ -53,7 +57,7 @@ class WeightSync:
         Raises:
             GuardStop: an engine could not be brought to the right weights; the sentence names it and why.
         """
-        started = time.monotonic()
+        started, self._transfer_s = time.monotonic(), 0.0
         if not self._open:
             self._connect()
         manifest = self._publish(policy_version, full=self._needs_full)
@@ -70,10 +74,16 @@ class WeightSync:
         return SyncResult(
             policy_version=policy_version,
             seconds=time.monotonic() - started,
+            transfer_s=self._transfer_s,
             digest=manifest.digest,
             probe_gap=gap,
             faults=tuple(history),
         )
+
+    def require_full(self) -> None:
+        """A new engine is about to join: the next sync must carry every tensor, and a broadcast group form again."""
+        self._needs_full = True
+        self._open = self._open and self._backend != "nccl"
 
     def _connect(self) -> None:
         """Open the policy's side of the transport; for NCCL every engine worker joins one group with rank 0."""
@@ -99,9 +109,11 @@ class WeightSync:
         self._open = True
 
     def _publish(self, policy_version: int, *, full: bool) -> WeightManifest:
+        started = time.monotonic()
         manifests = self._pool.policy_call(
             "publish", policy_version=policy_version, full=full, deadline_s=self._deadline_s
         )
+        self._transfer_s += time.monotonic() - started
         return joined(manifests)
 
     def _resync(
@@ -121,24 +133,17 @@ class WeightSync:
         self, manifest: WeightManifest, indices: Sequence[int], probe: Sequence[EncodedPrompt]
     ) -> tuple[dict[int, str], float]:
         """Transfer and verify; return the reason of each engine that failed and the probe gap of the rest."""
-        # A broadcast needs every member of its group, also the engines that are well.
-        loading = range(len(self._pool.engines)) if self._backend == "nccl" else indices
-        refs = {i: self._pool.engines[i].load_weights.remote(manifest) for i in loading}
-        self._pool.policy_call("send", deadline_s=self._deadline_s)
-        receipts: dict[int, SyncReceipt] = {}
-        faults: dict[int, str] = {}
-        for index, ref in refs.items():
-            try:
-                receipts[index] = get(ref, name=f"sync: engine {index}", deadline_s=self._deadline_s)
-            except (SyncError, ray.exceptions.RayError) as error:
-                faults[index] = _reason(error)
-        self._pool.policy_call("release", deadline_s=self._deadline_s)
-        faults |= disagreeing(receipts)
+        faults = self._transfer(manifest, indices)
+        well = sorted(set(indices) - set(faults))
+        if len(well) > 1:
+            faults |= self._disagreeing(well)
         gap = 0.0
-        for index in sorted(set(receipts) - set(faults)):
+        for index in sorted(set(well) - set(faults)):
             try:
                 engine_gap = self._probe_gap(index, manifest.policy_version, probe)
-            except ray.exceptions.RayError as error:
+            except (WorkerLost, ray.exceptions.RayError) as error:
+                if isinstance(error, WorkerLost) and error.role == "policy":
+                    raise
                 faults[index] = _reason(error)
                 continue
             if not engine_gap <= self._tolerance:
@@ -147,6 +152,39 @@ class WeightSync:
                 )
             gap = max(gap, engine_gap)
         return faults, gap
+
+    def _transfer(self, manifest: WeightManifest, indices: Sequence[int]) -> dict[int, str]:
+        """Move the weights; return the reason of each engine that could not take them."""
+        started = time.monotonic()
+        # A broadcast needs every member of its group, also the engines that are well.
+        loading = range(len(self._pool.engines)) if self._backend == "nccl" else indices
+        refs = {i: self._pool.engines[i].load_weights.remote(manifest) for i in loading}
+        self._pool.policy_call("send", deadline_s=self._deadline_s)
+        faults: dict[int, str] = {}
+        for index, ref in refs.items():
+            try:
+                self._get(ref, index, "load")
+            except (SyncError, WorkerLost, ray.exceptions.RayError) as error:
+                faults[index] = _reason(error)
+        self._pool.policy_call("release", deadline_s=self._deadline_s)
+        self._transfer_s += time.monotonic() - started
+        return faults
+
+    def _disagreeing(self, indices: Sequence[int]) -> dict[int, str]:
+        """Engines that hold other tensors than their peers."""
+        refs = {i: self._pool.engines[i].checksums.remote() for i in indices}
+        faults: dict[int, str] = {}
+        held: dict[int, dict[str, str]] = {}
+        for index, ref in refs.items():
+            try:
+                held[index] = self._get(ref, index, "checksums")
+            except (WorkerLost, ray.exceptions.RayError) as error:
+                faults[index] = _reason(error)
+        return faults | disagreeing(held)
+
+    def _get(self, ref: Any, index: int, what: str) -> Any:
+        name = f"sync: engine {index}: {what}"
+        return get(ref, name=name, deadline_s=self._deadline_s, workers=[engine_name(index)])
 
     def _probe_gap(self, index: int, policy_version: int, probe: Sequence[EncodedPrompt]) -> float:
         engine = self._pool.engines[index]
@@ -158,13 +196,13 @@ class WeightSync:
             temperature=0.0,
             top_p=1.0,
         )
-        completions = generate([engine], requests, deadline_s=self._deadline_s)
+        completions = generate({index: engine}, requests, deadline_s=self._deadline_s)
         if any(c.policy_version != policy_version for c in completions):
             return float("inf")
         sequences = [completion_sequence(r, c) for r, c in zip(requests, completions, strict=True)]
         scored = self._pool.policy_score(sequences, deadline_s=self._deadline_s)
         # What the probe itself cached must not make this step differ from the same step after a resume.
-        get(engine.reset_caches.remote(), name=f"sync: engine {index} caches", deadline_s=self._deadline_s)
+        self._get(engine.reset_caches.remote(), index, "caches")
         gaps = [
             np.abs(trainer[s.prompt_len :] - np.asarray(c.rollout_logprobs, dtype=np.float32)).max()
             for trainer, s, c in zip(scored, sequences, completions, strict=True)
@@ -172,9 +210,9 @@ class WeightSync:
         return float(np.max(gaps))
 
 
-def disagreeing(receipts: dict[int, SyncReceipt]) -> dict[int, str]:
+def disagreeing(checksums: dict[int, dict[str, str]]) -> dict[int, str]:
     """Engines whose tensors differ from those of the most common content; a tie accuses the later engines."""
-    contents = {i: frozenset(r.engine_checksums.items()) for i, r in receipts.items()}
+    contents = {i: frozenset(tensors.items()) for i, tensors in checksums.items()}
     if len(set(contents.values())) <= 1:
         return {}
     counts = {content: sum(1 for c in contents.values() if c == content) for content in contents.values()}

@@ -1,16 +1,41 @@
 """Nothing waits without a name and a deadline: the register of what the driver is waiting for right now."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 _SLICE_S = 2.0
 
 
 class WaitTimeout(RuntimeError):
     """A named wait passed its deadline."""
+
+
+class WorkerLost(RuntimeError):
+    """A worker died, fell silent, or did not finish by its deadline; whoever owns its role may replace it."""
+
+    def __init__(self, workers: Sequence[str], reason: str) -> None:
+        super().__init__(f"{', '.join(workers)}: {reason}")
+        self.workers, self.reason = tuple(workers), reason
+
+    @property
+    def role(self) -> str:
+        """The role of the workers, who are always of one."""
+        return self.workers[0].rsplit("-", 1)[0]
+
+
+class Watch(Protocol):
+    """Knows which workers are alive."""
+
+    def silent(self, workers: Iterable[str]) -> Mapping[str, float]:
+        """Those that should have been heard of, with the seconds since they were."""
+        ...
+
+    def stalled(self, wait: "Wait") -> None:
+        """A wait is past its deadline and is about to be given up: keep what tells why."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -40,16 +65,29 @@ class Wait:
             WaitTimeout: naming the wait and its bound.
         """
         if self.elapsed_s > self.deadline_s:
+            for watch in _WATCHES:
+                watch.stalled(self)
             tail = f" ({self.note})" if self.note else ""
             raise WaitTimeout(f"waited {self.elapsed_s:.0f} s for {self.name}{tail}, limit {self.deadline_s:.0f} s")
 
 
 _CURRENT: list[Wait] = []
+_WATCHES: list[Watch] = []
 
 
 def current_waits() -> list[Wait]:
     """What is being waited for, outermost first; read by the console's refresh thread."""
     return list(_CURRENT)
+
+
+@contextmanager
+def watched_by(watch: Watch) -> Iterator[None]:
+    """Let ``watch`` look after every wait during the block."""
+    _WATCHES.append(watch)
+    try:
+        yield
+    finally:
+        _WATCHES.remove(watch)
 
 
 @contextmanager
@@ -63,11 +101,20 @@ def waiting(name: str, deadline_s: float) -> Iterator[Wait]:
         _CURRENT.remove(wait)
 
 
-def get(refs: Any, *, name: str, deadline_s: float) -> Any:
+def silent_workers(workers: Sequence[str]) -> dict[str, str]:
+    """Those of ``workers`` that have fallen silent, with a reason each."""
+    silent = {worker: age for watch in _WATCHES for worker, age in watch.silent(workers).items()}
+    return {worker: f"no heartbeat for {age:.0f} s" for worker, age in silent.items()}
+
+
+def get(refs: Any, *, name: str, deadline_s: float, workers: Sequence[str] = ()) -> Any:
     """``ray.get`` under a name and a deadline.
 
+    Args:
+        workers: Those of one role who compute the result; if one is lost, the error says which.
     Raises:
-        WaitTimeout: the deadline passed.
+        WorkerLost: one of ``workers`` died or fell silent, or the deadline passed.
+        WaitTimeout: the deadline passed, and no worker was named.
     """
     # Deferred: the console and its tests read the register without Ray.
     import ray
@@ -78,4 +125,25 @@ def get(refs: Any, *, name: str, deadline_s: float) -> Any:
             try:
                 return ray.get(refs, timeout=min(_SLICE_S, deadline_s))
             except ray.exceptions.GetTimeoutError:
-                wait.check()
+                _check(wait, workers)
+            except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError) as error:
+                if not workers:
+                    raise
+                raise WorkerLost(workers, f"{name}: {_first_line(error)}") from error
+
+
+def _check(wait: Wait, workers: Sequence[str]) -> None:
+    silent = silent_workers(workers)
+    if silent:
+        worker, reason = next(iter(silent.items()))
+        raise WorkerLost([worker], f"{wait.name}: {reason}")
+    try:
+        wait.check()
+    except WaitTimeout as error:
+        if not workers:
+            raise
+        raise WorkerLost(workers, str(error)) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

@@ -7,7 +7,7 @@ from orchestrator.config.options import options
 from orchestrator.config.schema import TrainConfig
 
 _CANNOT_CHANGE_RESULTS = {
-    "run": {"dir", "resume", "checkpoint_every", "keep_checkpoints", "tensorboard"},
+    "run": {"dir", "resume", "checkpoint_every", "keep_checkpoints", "trackers"},
     "rollout": {"timeout_s"},
 }
 

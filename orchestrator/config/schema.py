@@ -7,6 +7,7 @@ from pydantic import model_validator
 from orchestrator.config.sections import (
     AlgorithmSection,
     DataSection,
+    GuardSection,
     ModelSection,
     OptimizerSection,
     PlacementSection,
@@ -40,6 +41,7 @@ class TrainConfig(Section):
     reward: RewardSection = RewardSection()
     placement: PlacementSection = PlacementSection()
     sync: SyncSection = SyncSection()
+    guard: GuardSection = GuardSection()
 
     @property
     def embedded_task(self) -> bool:

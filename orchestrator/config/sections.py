@@ -47,8 +47,12 @@ class RunSection(Section):
     """Newest checkpoints to keep."""
     eval_every: Count = 25
     """Steps between evaluations on held-out data."""
-    tensorboard: bool = True
-    """Write TensorBoard files into the run folder."""
+    max_restarts: Annotated[int, Field(ge=0)] = 3
+    """Times the policy is started again from the last checkpoint after a rank was lost; engines are replaced always."""
+    silent_after_s: Seconds = 120.0
+    """A worker whose last heartbeat is older is lost, seconds."""
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(default=("tensorboard",), strict=False)
+    """Trackers that get every metric beside metrics.jsonl; all write into the run folder."""
 
 
 class ModelSection(Section):
@@ -207,6 +211,8 @@ class RewardSection(Section):
     """The run stops when a smaller share of a step's samples was scored."""
     timeout_s: Seconds = 60.0
     """Longest wait for one scoring request, seconds."""
+    max_outage_s: Seconds = 180.0
+    """Longest time a step waits for a reward service or judge that is down, seconds."""
     cache_path: Text | None = None
     """Verdict cache file; none = in the run folder."""
 
@@ -229,3 +235,12 @@ class SyncSection(Section):
     """Largest accepted gap of a probe's log-probs, nats; none = 1e-4 in float32, 5e-2 in bfloat16."""
     probe_prompts: Count = 2
     """Prompts scored by engine and trainer after each sync."""
+
+
+class GuardSection(Section):
+    """What stops a run, and what is tried before."""
+
+    nonfinite: Literal["stop", "skip"] = "stop"
+    """On a loss or gradient that is not finite: stop, or go on without that optimizer step."""
+    max_mismatch: float = Field(default=0.1, gt=0.0)
+    """Largest mean gap of log-probs between trainer and engines, nats; beyond it: warn, correct, re-sync, stop."""

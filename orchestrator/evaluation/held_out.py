@@ -3,37 +3,36 @@
 A judge that looks does well with the first and no better than chance with the second.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from orchestrator.evaluation.types import EvalResult, EvalSample
 from orchestrator.evaluation.verdict import parse_verdict
-from orchestrator.rollouts import build_requests, generate
+from orchestrator.rollouts import build_requests
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.types import Prompt
+from workers.types import Completion, GenerationRequest, Prompt
 
+Sampler = Callable[[Sequence[GenerationRequest]], list[Completion]]
 _SHUFFLE_SEED = 20_250_502
 
 
 def evaluate(
-    engines: Sequence[Any],
+    sample: Sampler,
     encoder: PromptEncoder,
     prompts: Sequence[Prompt],
     *,
     max_new_tokens: int,
-    deadline_s: float,
     with_shuffled: bool = True,
 ) -> EvalResult:
-    """Evaluate on ``prompts``; unparsed verdicts count as wrong."""
-    texts = _greedy(engines, encoder, prompts, max_new_tokens, deadline_s)
+    """Evaluate what ``sample`` answers to ``prompts``; unparsed verdicts count as wrong."""
+    texts = _greedy(sample, encoder, prompts, max_new_tokens)
     verdicts = [parse_verdict(text) for text in texts]
     shuffled = None
     if with_shuffled:
         others = shuffle_images(prompts)
-        shuffled_texts = _greedy(engines, encoder, others, max_new_tokens, deadline_s)
+        shuffled_texts = _greedy(sample, encoder, others, max_new_tokens)
         shuffled = _accuracy(prompts, [parse_verdict(text) for text in shuffled_texts])
     return EvalResult(
         accuracy=_accuracy(prompts, verdicts),
@@ -70,13 +69,7 @@ def prompt_text(prompt: Prompt) -> str:
     return " ".join(part["text"] if part["type"] == "text" else "[image]" for part in parts)
 
 
-def _greedy(
-    engines: Sequence[Any],
-    encoder: PromptEncoder,
-    prompts: Sequence[Prompt],
-    max_new_tokens: int,
-    deadline_s: float,
-) -> list[str]:
+def _greedy(sample: Sampler, encoder: PromptEncoder, prompts: Sequence[Prompt], max_new_tokens: int) -> list[str]:
     requests = build_requests(
         [encoder.encode(p) for p in prompts],
         samples_per_prompt=1,
@@ -85,8 +78,7 @@ def _greedy(
         temperature=0.0,
         top_p=1.0,
     )
-    completions = generate(engines, requests, deadline_s=deadline_s)
-    return [encoder.decode(c.completion_ids) for c in completions]
+    return [encoder.decode(c.completion_ids) for c in sample(requests)]
 
 
 def _accuracy(prompts: Sequence[Prompt], verdicts: Sequence[str | None]) -> float:

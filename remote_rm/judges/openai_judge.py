@@ -83,6 +83,7 @@ class OpenAiJudge:
         raw = await self._ask(*_PROBE)
         if verdict_of(raw) == "unknown":
             raise JudgeError(f"{self.id} answered {raw[:_SHOWN]!r} instead of {INCONSISTENT} or {CONSISTENT}")
+        self._breaker.succeeded()  # whoever was told to wait need not any longer
 
     async def close(self) -> None:
         """Drop connections."""

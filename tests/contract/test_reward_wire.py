@@ -47,7 +47,7 @@ def test_the_client_sends_and_reads_the_golden_exchange() -> None:
     ]
     assert [item.to_json() for item in items] == [{k: v for k, v in s.items() if k != "meta"} for s in request["items"]]
     with serving() as (url, _):
-        client = RewardClient(url, timeout_s=30.0)
+        client = RewardClient(lambda _=None: url, timeout_s=30.0, max_outage_s=5.0)
         try:
             assert client.healthy()
             rewards = client.post(items).result()
@@ -66,7 +66,7 @@ def test_a_protected_service_scores_for_the_holder_of_its_token_only(tmp_path: P
     )
     with serving("--token-file", str(file)) as (url, _):
         for token, value_is_known in (("correct horse", True), ("wrong", False), (None, False)):
-            client = RewardClient(url, timeout_s=30.0, token=token)
+            client = RewardClient(lambda _=None: url, timeout_s=30.0, max_outage_s=5.0, token=token)
             try:
                 assert (client.post([item]).result()["a/0"].value is not None) is value_is_known
             finally:

@@ -12,7 +12,7 @@ import ray
 from orchestrator.pool import worker_environment
 from orchestrator.tasks.digits import DigitsPaths, build_digits_data
 from orchestrator.tasks.digits_model import build_digits_model
-from tests.integration.runs import online_arguments
+from tests.integration.runs import WARM_UP_STEPS, online_arguments, warm_up_arguments
 
 
 def run_cli(*arguments: str, timeout_s: float = 280.0) -> subprocess.CompletedProcess[str]:
@@ -42,20 +42,16 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def warm_model(tmp_path_factory: pytest.TempPathFactory, digits: DigitsPaths, random_model: Path) -> Path:
     """The same model after a few supervised steps: it answers in the format, right half of the time."""
     run_dir = tmp_path_factory.mktemp("warm")
-    result = run_cli(
-        *("--algo", "sft", "--run.dir", str(run_dir), "--model.path", str(random_model)),
-        *("--data.path", str(digits.train), "--run.steps", "30", "--run.eval_every", "1000"),
-        *("--optimizer.lr", "2e-3", "--optimizer.schedule", "constant", "--policy.train_batch_size", "64"),
-        *("--rollout.engine", "transformers", "--rollout.max_new_tokens", "32"),
-    )
+    result = run_cli(*warm_up_arguments(random_model, digits, run_dir))
     assert result.returncode == 0, result.stderr[-2000:]
-    return run_dir / "checkpoints" / "step_000030" / "policy"
+    return run_dir / "checkpoints" / f"step_{WARM_UP_STEPS:06d}" / "policy"
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """A Ray cluster of four logical processors on this machine."""
     ray.init(
+        "local",
         num_cpus=4,
         object_store_memory=256 << 20,
         include_dashboard=False,

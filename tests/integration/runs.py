@@ -8,6 +8,7 @@ from orchestrator.rollout_store import read_rollouts
 from orchestrator.tasks.digits import DigitsPaths
 
 STEPS = 5
+WARM_UP_STEPS = 30
 MAX_NEW_TOKENS = 32
 NUM_HELD_OUT = 24
 _COMPARED = (
@@ -37,6 +38,16 @@ def online_arguments(model: Path, digits: DigitsPaths, run_dir: Path) -> list[st
         *("--data.eval_path", str(write_held_out(digits))),
         *("--rollout.prompts_per_step", "16", "--rollout.samples_per_prompt", "2", "--policy.train_batch_size", "16"),
         *("--rollout.max_new_tokens", str(MAX_NEW_TOKENS), "--optimizer.lr", "1e-3", "--optimizer.schedule", "linear"),
+    ]
+
+
+def warm_up_arguments(model: Path, digits: DigitsPaths, run_dir: Path) -> list[str]:
+    """A few supervised steps, after which the model answers in the format and is right half of the time."""
+    return [
+        *("--algo", "sft", "--run.dir", str(run_dir), "--model.path", str(model), "--data.path", str(digits.train)),
+        *("--run.steps", str(WARM_UP_STEPS), "--run.eval_every", "1000", "--rollout.engine", "transformers"),
+        *("--optimizer.lr", "2e-3", "--optimizer.schedule", "constant", "--policy.train_batch_size", "64"),
+        *("--rollout.max_new_tokens", str(MAX_NEW_TOKENS)),
     ]
 
 

@@ -144,8 +144,8 @@ def test_hyphens_and_underscores_in_flags_are_the_same() -> None:
             "run.steps = '1.5' on the command line: expected an integer",
         ),
         (
-            ["--algo", "sft", "--run.tensorboard", "yes"],
-            "run.tensorboard = 'yes' on the command line: expected true or false",
+            ["--algo", "sft", "--model.gradient_checkpointing", "yes"],
+            "model.gradient_checkpointing = 'yes' on the command line: expected true or false",
         ),
         (
             ["--algo", "sft", "--optimizer.betas", "0.9", "1.5"],

@@ -15,6 +15,7 @@ from workers.policy import UpdateStats
 from workers.types import Completion
 
 _MEMORY = {"policy": 1.5, "rollout": 2.5}
+_TIMES = {"time/rollout_s": 2.0, "time/reward_s": 0.5, "time/train_s": 1.0, "time/sync_s": 0.5, "time/step_s": 4.0}
 
 
 def _record(*rewards: Reward) -> StepRecord:
@@ -48,13 +49,6 @@ def _record(*rewards: Reward) -> StepRecord:
         experience=experience,
         updates=((UpdateStats(loss=0.5, num_tokens=4, entropy_sum=2.0, clip_hits=1),),),
         sync=SyncResult(policy_version=1, seconds=0.25, digest="ab" * 32, probe_gap=1e-7),
-        times={
-            "time/rollout_s": 2.0,
-            "time/reward_s": 0.5,
-            "time/train_s": 1.0,
-            "time/sync_s": 0.5,
-            "time/step_s": 4.0,
-        },
     )
 
 
@@ -64,19 +58,22 @@ def _reward(value: float | None, status: RewardStatus) -> Reward:
 
 
 def test_every_required_metric_is_in_the_row_and_finite() -> None:
-    row = metrics_row(online_metrics(_record(_reward(2.0, "scored"), _reward(1.0, "cached")), _MEMORY))
+    row = metrics_row(online_metrics(_record(_reward(2.0, "scored"), _reward(1.0, "cached")), _TIMES, _MEMORY))
     assert REQUIRED_ONLINE_METRICS - set(row) == set()
     assert [name for name, value in row.items() if value is None] == []
 
 
 def test_figures_are_means_over_what_was_scored() -> None:
-    # Rewards 2 and 1, one failed: mean 1.5, coverage 2/3. Entropy 2 nats over 4 tokens, one of them clipped.
-    row = online_metrics(_record(_reward(2.0, "scored"), _reward(1.0, "unknown"), _reward(None, "failed")), _MEMORY)
-    assert (row["reward/mean"], row["judge/coverage"], row["judge/unknown_frac"]) == (1.5, 2 / 3, 1 / 3)
+    # Rewards 2 and 1, one of them without a verdict, one failed: mean 1.5, coverage 1/3.
+    # Entropy 2 nats over 4 tokens, one of them clipped.
+    row = online_metrics(
+        _record(_reward(2.0, "scored"), _reward(1.0, "unknown"), _reward(None, "failed")), _TIMES, _MEMORY
+    )
+    assert (row["reward/mean"], row["judge/coverage"], row["judge/unknown_frac"]) == (1.5, 1 / 3, 1 / 3)
     assert (row["policy/entropy"], row["policy/clip_frac"], row["length/truncated_frac"]) == (0.5, 0.25, 1 / 3)
     assert (row["memory/rss_gib/rollout"], row["throughput/rollout_tokens_per_s"]) == (2.5, 3.0)
 
 
 def test_a_mean_over_nothing_is_null_in_the_row_and_never_0() -> None:
-    metrics = online_metrics(_record(_reward(None, "failed")), _MEMORY)
+    metrics = online_metrics(_record(_reward(None, "failed")), _TIMES, _MEMORY)
     assert math.isnan(metrics["reward/mean"]) and metrics_row(metrics)["reward/mean"] is None

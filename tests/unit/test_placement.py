@@ -165,7 +165,7 @@ def test_a_missing_cluster_file_is_refused(tmp_path: Path) -> None:
 
 def test_the_cluster_ray_reports_is_its_living_nodes_in_a_stable_order() -> None:
     def node(address: str, alive: bool, **resources: float) -> dict[str, object]:
-        return {"NodeManagerAddress": address, "Alive": alive, "Resources": resources}
+        return {"NodeManagerAddress": address, "NodeID": address, "Alive": alive, "Resources": resources}
 
     cluster = cluster_of_nodes(
         [

@@ -1,0 +1,90 @@
+"""The rollout engines as a loop sees them: all there, all on verified weights, whatever happens to their processes."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from orchestrator.pool import WorkerPool
+from orchestrator.rollouts import engine_name, generate
+from orchestrator.sync import SyncResult, WeightSync
+from orchestrator.waits import WorkerLost, get
+from workers.types import Completion, EncodedPrompt, GenerationRequest
+
+_log = logging.getLogger(__name__)
+
+
+class Engines:
+    """Samples with every engine of a pool, and replaces those that die, hang or fall silent."""
+
+    def __init__(
+        self,
+        pool: WorkerPool,
+        sync: WeightSync,
+        *,
+        probe: Callable[[], list[EncodedPrompt]],
+        deadline_s: float,
+    ) -> None:
+        self._pool, self._sync, self._probe = pool, sync, probe
+        self._deadline_s = deadline_s
+        self._policy_version = -1
+        self._unsynced: set[int] = set()
+        self.num_restarts = 0
+
+    def sync(self, policy_version: int, probe: Sequence[EncodedPrompt]) -> SyncResult:
+        """Bring every engine to ``policy_version`` and prove it."""
+        result = self._sync.sync(policy_version, probe)
+        self._policy_version = policy_version
+        self._unsynced.clear()
+        for fault in result.faults:
+            _log.warning("sync %d repaired: %s", policy_version, fault)
+        return result
+
+    def sample(
+        self,
+        requests: Sequence[GenerationRequest],
+        *,
+        on_finished: Callable[[Completion], None] = lambda completion: None,
+    ) -> list[Completion]:
+        """Draw every request on the weights of the last sync; completions in the order of ``requests``."""
+        if self._unsynced:
+            self.revive()
+        return generate(self._by_index(), requests, deadline_s=self._deadline_s, on_finished=on_finished, keeper=self)
+
+    def reset_caches(self) -> None:
+        """Make every engine forget prefixes and encoded images, so that a step never depends on what came before."""
+        self._on_each("reset_caches")
+
+    def sleep(self) -> None:
+        """Where engines share their GPU with the policy: leave it to the policy until the next sync."""
+        if not self._pool.engine_spec.shares_device:
+            return
+        self._on_each("sleep")
+
+    def require_full_sync(self) -> None:
+        """Make the next sync carry every tensor, trainable or not."""
+        self._sync.require_full()
+
+    def lost(self, index: int, reason: str) -> None:
+        """Start a successor of an engine; it samples again after the next verified sync."""
+        self.num_restarts += 1
+        _log.warning("engine %d is replaced: %s", index, reason)
+        self._pool.replace_engine(index)
+        self._sync.require_full()
+        self._unsynced.add(index)
+
+    def revive(self) -> Mapping[int, Any]:
+        """Bring successors to the weights in use; return all engines by index."""
+        self.sync(self._policy_version, self._probe())
+        return self._by_index()
+
+    def _on_each(self, method: str) -> None:
+        refs = {index: getattr(engine, method).remote() for index, engine in self._by_index().items()}
+        for index, ref in refs.items():
+            name = engine_name(index)
+            try:
+                get(ref, name=f"rollout: {method}", deadline_s=self._deadline_s, workers=[name])
+            except WorkerLost as lost:
+                self.lost(index, lost.reason)
+
+    def _by_index(self) -> dict[int, Any]:
+        return dict(enumerate(self._pool.engines))

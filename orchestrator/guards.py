@@ -1,0 +1,84 @@
+"""What stops a run that has gone wrong, and what is tried before."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+
+from algorithms.off_policy import Mismatch, truncated_is_weights
+from orchestrator.errors import GuardStop
+from orchestrator.scoring import Reward
+from workers.policy import UpdateStats
+from workers.types import TrainSample
+
+_log = logging.getLogger(__name__)
+_CAP = 2.0
+_SHOWN = 5
+Remedy = Literal["none", "warn", "correct", "resync"]
+_LADDER: tuple[Remedy, ...] = ("none", "warn", "correct", "resync")
+
+
+def check_coverage(rewards: Sequence[Reward], *, minimum: float) -> None:
+    """Stop when too few rollouts could be scored to learn from.
+
+    Raises:
+        GuardStop: with the coverage, the bound and one service's reason.
+    """
+    failed = [r for r in rewards if r.value is None]
+    coverage = 1.0 - len(failed) / len(rewards)
+    if coverage < minimum or len(failed) == len(rewards):
+        raise GuardStop(
+            f"reward coverage {coverage:.3f} is below reward.min_coverage = {minimum:g}: "
+            f"{len(failed)} of {len(rewards)} rollouts were not scored, first reason: {failed[0].detail}"
+        )
+
+
+def check_finite(stats: Sequence[UpdateStats], *, action: Literal["stop", "skip"]) -> bool:
+    """Whether the optimizer step was taken.
+
+    Raises:
+        GuardStop: it was not, because of samples it names, and ``action`` is ``stop``.
+    """
+    nonfinite = [uid for rank in stats for uid in rank.nonfinite]
+    if not nonfinite:
+        return True
+    named = ", ".join(nonfinite[:_SHOWN])
+    said = f"the loss or gradient of {len(nonfinite)} samples is not finite ({named}); no optimizer step was taken"
+    if action == "stop":
+        raise GuardStop(f"{said}; guard.nonfinite = 'skip' goes on without it")
+    _log.warning(said)
+    return False
+
+
+def mismatch_remedy(mismatch: Mismatch, strikes: int, *, bound: float) -> tuple[Remedy, int]:
+    """What to do about the gap between the trainer's and the engines' log-probs, and the strikes counted by then.
+
+    Each step in a row beyond the bound goes one further: warn, correct the batch by truncated importance sampling,
+    do that and carry all weights to the engines afresh, stop. A step within the bound starts again.
+
+    Raises:
+        GuardStop: everything else has been tried.
+    """
+    if mismatch.abs_mean <= bound:
+        return "none", 0
+    strikes += 1
+    said = (
+        f"engine and trainer differ by {mismatch.abs_mean:.3g} nats a token on average (guard.max_mismatch = {bound:g})"
+    )
+    if strikes == len(_LADDER):
+        raise GuardStop(f"{said} in step after step, also after a correction and a full weight sync")
+    _log.warning("%s: %s", said, _LADDER[strikes])
+    return _LADDER[strikes], strikes
+
+
+def corrected(samples: Sequence[TrainSample]) -> list[TrainSample]:
+    """Samples with truncated importance weights between trainer and engine folded into their loss weights."""
+    out = []
+    for sample in samples:
+        old, rollout = torch.from_numpy(sample.old_logprobs), torch.from_numpy(sample.rollout_logprobs)
+        mask = torch.from_numpy(sample.loss_weight) > 0
+        weights = truncated_is_weights(old[None], rollout[None], mask[None], cap=_CAP)[0].numpy()
+        out.append(replace(sample, loss_weight=sample.loss_weight * weights))
+    return out

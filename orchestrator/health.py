@@ -1,0 +1,79 @@
+"""Who is alive: the board every worker reports to, and the driver's reading of it.
+
+Death is seen by Ray, which fails the call that waits. A worker that is stopped, swapped out or deadlocked with the
+interpreter lock held is not dead: it has fallen silent, and only its missing heartbeat tells.
+"""
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import psutil
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from orchestrator.waits import Wait
+from workers.heartbeat import Beat
+
+_log = logging.getLogger(__name__)
+_READ_S = 20.0
+
+
+class HealthBoard:
+    """The actor that keeps each worker's last heartbeat, and by its own clock when it came."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[float, Beat]] = {}
+
+    def beat(self, beat: Beat) -> None:
+        """Note a heartbeat."""
+        self._last[beat.worker] = (time.monotonic(), beat)
+
+    def forget(self, worker: str) -> None:
+        """Drop a worker that was replaced; its successor counts from its own first heartbeat."""
+        self._last.pop(worker, None)
+
+    def read(self) -> dict[str, tuple[float, Beat]]:
+        """Seconds since each worker's last heartbeat, and the heartbeat."""
+        now = time.monotonic()
+        return {worker: (now - at, beat) for worker, (at, beat) in self._last.items()}
+
+
+class Health:
+    """The driver's side: who has fallen silent, what each role holds, where everybody stands."""
+
+    def __init__(self, *, silent_after_s: float) -> None:
+        self._silent_after_s = silent_after_s
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.board: Any = ray.remote(HealthBoard).options(num_cpus=0, scheduling_strategy=here).remote()
+
+    def forget(self, worker: str) -> None:
+        """A new process is about to take the worker's name."""
+        self.board.forget.remote(worker)
+
+    def silent(self, workers: Iterable[str]) -> dict[str, float]:
+        """Those of ``workers`` that have reported once and not lately, with the seconds since."""
+        read = self._read()
+        ages = {worker: read[worker][0] for worker in workers if worker in read}
+        return {worker: age for worker, age in ages.items() if age > self._silent_after_s}
+
+    def rss_gib(self) -> dict[str, float]:
+        """Resident memory by role, GiB; the largest of its workers, as of their last heartbeats."""
+        by_role = {"driver": psutil.Process().memory_info().rss / 2**30}
+        for worker, (_, beat) in self._read().items():
+            role = worker.rsplit("-", 1)[0]
+            by_role[role] = max(by_role.get(role, 0.0), beat.rss_gib)
+        return by_role
+
+    def stalled(self, wait: Wait) -> None:
+        """Write to the log where every worker stands, because ``wait`` is past its deadline."""
+        for worker, (age, beat) in sorted(self._read().items()):
+            _log.warning(
+                "%s is overdue; %s (pid %d) was heard of %.0f s ago, at:\n%s",
+                wait.name, worker, beat.pid, age, beat.stacks,
+            )  # fmt: skip
+
+    def _read(self) -> Mapping[str, tuple[float, Beat]]:
+        # Not through waits.get, which asks this board about whatever it waits for.
+        return ray.get(self.board.read.remote(), timeout=_READ_S)

@@ -1,0 +1,37 @@
+"""What happens when policy ranks are lost: the group starts again from the last checkpoint; nothing counts twice.
+
+A restart is a resume without a new driver. Steps after the checkpoint are cut off and repeated with the same seeds, so
+the run that comes out equals one that nothing happened to.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+from orchestrator.config.schema import TrainConfig
+from orchestrator.errors import GuardStop
+from orchestrator.run_folder import RunFolder
+from orchestrator.run_log import run_log
+from orchestrator.waits import WorkerLost
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+def with_restarts(run: Callable[[TrainConfig], _T], config: TrainConfig, folder: RunFolder) -> _T:
+    """Call ``run`` until it ends without losing a worker that only a restart can bring back.
+
+    Raises:
+        GuardStop: ``run.max_restarts`` restarts were not enough.
+    """
+    for restart in range(config.run.max_restarts + 1):
+        try:
+            return run(config)
+        except WorkerLost as lost:
+            if restart == config.run.max_restarts:
+                raise GuardStop(f"lost {lost}, after run.max_restarts = {restart} restarts") from lost
+            with run_log(folder.log, run=folder.root.name):
+                _log.warning("restart %d from the last checkpoint: lost %s", restart + 1, lost)
+            # A run that was told to start afresh has done so by now; its own checkpoints count.
+            config = config.model_copy(update={"run": config.run.model_copy(update={"resume": "auto"})})
+    raise AssertionError("the last round returns or raises")

@@ -1,0 +1,44 @@
+"""The examples load, fit the clusters they were written for, and say so."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from orchestrator.config import load_config
+from orchestrator.train import main
+
+_EXAMPLES = Path(__file__).parents[2] / "examples"
+_R1 = _EXAMPLES / "r1_reward_7b"
+
+
+@pytest.mark.parametrize("size", ["one", "four"])
+def test_the_r1_recipe_fits_its_cluster(size: str, capsys: pytest.CaptureFixture[str]) -> None:
+    machine = {"one": "one_node.toml", "four": "four_nodes.toml"}[size]
+    arguments = [
+        *("--dry-run", "--algo", "stable_reinforce", "--config", str(_R1 / "recipe.toml"), str(_R1 / machine)),
+        *("--placement.cluster", str(_R1 / f"cluster_{size}.toml"), "--model.path", str(_R1 / "qwen2_5_vl_7b")),
+        *("--data.path", "r1_reward_rl.jsonl"),
+    ]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "256 prompts x 1 samples = 256 completions" in printed
+    assert "256 / 128 = 2 optimizer steps" in printed
+    turns = re.findall(r"GPU in the \S+ turn: ([0-9.]+) of 80 GiB, (.*)", printed)
+    assert len(turns) == 2
+    assert {verdict for _, verdict in turns} == {"fits"}
+
+
+def test_the_described_model_has_the_size_of_its_name() -> None:
+    from orchestrator.memory_plan import model_shape
+
+    # The released checkpoint holds 8,292,166,656 parameters.
+    assert model_shape(str(_R1 / "qwen2_5_vl_7b"), ()).num_params == 8_292_166_656
+
+
+def test_every_example_configuration_loads() -> None:
+    for file in _EXAMPLES.rglob("*.toml"):
+        if "cluster" in file.name:
+            continue
+        algo = "sft" if file.name == "sft.toml" else "stable_reinforce"
+        load_config(["--algo", algo, "--model.path", "model", "--data.path", "data", "--config", str(file)])

@@ -1,0 +1,61 @@
+"""What is tried before a run is stopped, in which order, and what the last sentence says."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from algorithms.off_policy import Mismatch
+from orchestrator.errors import GuardStop
+from orchestrator.guards import check_finite, corrected, mismatch_remedy
+from workers.policy import UpdateStats
+from workers.types import Sequence, TrainSample
+
+_WIDE = Mismatch(abs_mean=0.3, abs_max=1.0, num_nonfinite=0)
+_CLOSE = Mismatch(abs_mean=0.01, abs_max=1.0, num_nonfinite=0)
+
+
+def test_each_step_in_a_row_beyond_the_bound_goes_one_further() -> None:
+    strikes, remedies = 0, []
+    for _ in range(3):
+        remedy, strikes = mismatch_remedy(_WIDE, strikes, bound=0.1)
+        remedies.append(remedy)
+    assert remedies == ["warn", "correct", "resync"]
+    with pytest.raises(GuardStop, match=r"differ by 0\.3 nats a token on average \(guard\.max_mismatch = 0\.1\)"):
+        mismatch_remedy(_WIDE, strikes, bound=0.1)
+
+
+def test_a_step_within_the_bound_starts_again() -> None:
+    _, strikes = mismatch_remedy(_WIDE, 2, bound=0.1)
+    assert mismatch_remedy(_CLOSE, strikes, bound=0.1) == ("none", 0)
+    assert mismatch_remedy(_WIDE, 0, bound=0.1) == ("warn", 1)
+
+
+def _sample() -> TrainSample:
+    ids = np.arange(4)
+    return TrainSample(
+        sequence=Sequence(uid="p", sample_index=0, input_ids=ids, prompt_len=1, media=()),
+        loss_weight=np.array([0.0, 0.25, 0.25, 0.5]),
+        advantages=np.ones(4, np.float32),
+        old_logprobs=np.log(np.array([1.0, 0.5, 0.6, 0.2], np.float32)),
+        rollout_logprobs=np.log(np.array([1.0, 0.5, 0.2, 0.4], np.float32)),
+    )
+
+
+def test_a_correction_weighs_each_token_by_trainer_over_engine_up_to_two() -> None:
+    (sample,) = corrected([_sample()])
+    # Ratios 1, 3 cut to 2, and 0.5.
+    np.testing.assert_allclose(sample.loss_weight, [0.0, 0.25, 0.5, 0.25], rtol=1e-6)
+
+
+def test_a_token_the_engine_could_not_score_is_left_out_of_a_corrected_batch() -> None:
+    broken = replace(_sample(), rollout_logprobs=np.array([0.0, np.nan, -1.0, -1.0], np.float32))
+    assert corrected([broken])[0].loss_weight[1] == 0.0
+
+
+def test_what_is_not_finite_is_named_and_stops_the_run_or_is_skipped() -> None:
+    stats = [UpdateStats(), UpdateStats(nonfinite=("train-000007", "train-000009"))]
+    assert check_finite(stats[:1], action="stop")
+    assert not check_finite(stats, action="skip")
+    with pytest.raises(GuardStop, match=r"2 samples is not finite \(train-000007, train-000009\); no optimizer step"):
+        check_finite(stats, action="stop")
