@@ -2,6 +2,7 @@
 
 import math
 import tomllib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +13,7 @@ from orchestrator.config.refusal import refusal
 from orchestrator.errors import RefusedInput
 
 GIB = 2**30
+_SEPARATOR = "#"
 
 
 class NodeResources(BaseModel):
@@ -24,6 +26,8 @@ class NodeResources(BaseModel):
     gpus: int = Field(default=0, ge=0)
     memory_gib: float | None = Field(default=None, gt=0)
     """None = not stated, so not checked."""
+    gpu_memory_gib: float | None = Field(default=None, gt=0)
+    """Of one GPU; None = not stated, so not checked."""
 
     def offer(self) -> dict[str, float]:
         """Amounts under Ray's names, memory in bytes; infinite where it is not stated."""
@@ -50,7 +54,7 @@ class ClusterResources(BaseModel):
 
 
 def load_cluster_file(path: str) -> ClusterResources:
-    """Read a cluster from TOML: one ``[[nodes]]`` table a machine with ``name``, ``cpus``, ``gpus``, ``memory_gib``.
+    """Read a cluster from TOML: one ``[[nodes]]`` table a machine with the fields of ``NodeResources``.
 
     Raises:
         RefusedInput: the file is missing, is not TOML, or has a wrong key or value.
@@ -66,17 +70,27 @@ def load_cluster_file(path: str) -> ClusterResources:
 
 
 def cluster_of_nodes(nodes: Iterable[Mapping[str, Any]]) -> ClusterResources:
-    """The machines among ``ray.nodes()`` that are alive, in an order that does not depend on when they joined."""
-    found = []
-    for node in nodes:
+    """The machines among ``ray.nodes()`` that are alive, in an order that does not depend on when they joined.
+
+    Several Ray nodes on one machine share its address and are told apart by a number after it.
+    """
+    found: list[NodeResources] = []
+    taken: Counter[str] = Counter()
+    for node in sorted(nodes, key=lambda node: (node["NodeManagerAddress"], node["NodeID"])):
         if node["Alive"]:
-            offer = node["Resources"]
+            offer, address = node["Resources"], node["NodeManagerAddress"]
+            taken[address] += 1
             found.append(
                 NodeResources(
-                    name=node["NodeManagerAddress"],
+                    name=address if taken[address] == 1 else f"{address}{_SEPARATOR}{taken[address]}",
                     cpus=float(offer.get("CPU", 0.0)),
                     gpus=int(offer.get("GPU", 0)),
                     memory_gib=float(offer["memory"]) / GIB if "memory" in offer else None,
                 )
             )
-    return ClusterResources(nodes=tuple(sorted(found, key=lambda node: node.name)))
+    return ClusterResources(nodes=tuple(found))
+
+
+def machine_of(node: str) -> str:
+    """The machine a node of ``cluster_of_nodes`` is on."""
+    return node.split(_SEPARATOR)[0]

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from orchestrator.cluster import ClusterResources, NodeResources, cluster_of_nodes, load_cluster_file
+from orchestrator.cluster import ClusterResources, NodeResources, cluster_of_nodes, load_cluster_file, machine_of
 from orchestrator.config.schema import TrainConfig
 from orchestrator.datasets.dataset import Dataset
 from orchestrator.datasets.registry import read_dataset
 from orchestrator.errors import RefusedInput
 from orchestrator.placement import PlacementPlan, RoleRequest, plan_placement
-from workers.models.folder import check_model_folder
+from workers.models.folder import check_model_config, check_model_folder
 from workers.types import Prompt
 from workers.weight_sync.manifest import Backend
 
@@ -27,6 +27,19 @@ class RunData:
 
     train: Dataset
     held_out: tuple[Prompt, ...]
+
+
+def check_config(config: TrainConfig) -> None:
+    """Refuse a model folder that does not describe a supported architecture.
+
+    Raises:
+        RefusedInput: in one sentence.
+    """
+    assert config.model.path is not None
+    try:
+        check_model_config(config.model.path)
+    except ValueError as error:
+        raise RefusedInput(f"model.path: {error}") from error
 
 
 def check_model(config: TrainConfig) -> None:
@@ -44,6 +57,17 @@ def check_model(config: TrainConfig) -> None:
         raise RefusedInput("model.attention = 'flash_attention_2', but the package flash_attn is not installed")
     if config.rollout.engine == "vllm" and importlib.util.find_spec("vllm") is None:
         raise RefusedInput("rollout.engine = 'vllm', but vllm is not installed; use 'transformers' or 'auto'")
+
+
+def check_trackers(config: TrainConfig) -> None:
+    """Refuse a tracker whose package is missing.
+
+    Raises:
+        RefusedInput: naming it.
+    """
+    for tracker in config.run.trackers:
+        if importlib.util.find_spec(tracker) is None:
+            raise RefusedInput(f"run.trackers names {tracker!r}, but the package {tracker} is not installed")
 
 
 def engine_kind(config: TrainConfig) -> Literal["vllm", "transformers"]:
@@ -129,7 +153,7 @@ def sync_backend(config: TrainConfig, plan: PlacementPlan) -> Backend:
     Raises:
         RefusedInput: the transport that was asked for cannot serve the plan.
     """
-    machines = {bundle.node for group in plan.groups for bundle in group.bundles}
+    machines = {machine_of(bundle.node) for group in plan.groups for bundle in group.bundles}
     chosen = config.sync.backend
     if chosen == "auto":
         across: Backend = "ipc" if config.placement.layout == "colocated" else "nccl"

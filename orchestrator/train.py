@@ -11,6 +11,7 @@ from orchestrator.config.resolved import resolved_json
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import GuardStop, RefusedInput
 from orchestrator.placement import PlacementPlan, describe_plan
+from orchestrator.waits import WaitTimeout
 
 if TYPE_CHECKING:
     from orchestrator.preflight import RunData
@@ -28,21 +29,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RefusedInput as refusal:
         sys.stderr.write(f"refused: {refusal}\n")
         return 2
-    except GuardStop as stop:
+    except (GuardStop, WaitTimeout) as stop:
         sys.stderr.write(f"stopped: {stop}\n")
         return 3
     return 0
 
 
 def dry_run(config: TrainConfig) -> None:
-    """Print the resolved configuration, the batch arithmetic and the placement; start nothing."""
-    from orchestrator.preflight import check_model, plan_run
+    """Print the resolved configuration, the batch arithmetic, the placement and its memory; start nothing.
+
+    On a described cluster the model may be described too: a folder with nothing but its ``config.json``.
+    """
+    from orchestrator.memory_plan import describe_memory, model_shape, plan_memory
+    from orchestrator.preflight import check_config, check_model, plan_run
 
     if config.model.path is not None:
+        check_config(config)
+    if config.model.path is not None and config.placement.cluster is None:
         check_model(config)
-    _, plan = plan_run(config)
+    cluster, plan = plan_run(config)
+    lines = [*describe_batches(config), *describe_plan(plan)]
+    if config.model.path is not None:
+        gpu_memory_gib = min((n.gpu_memory_gib for n in cluster.nodes if n.gpu_memory_gib is not None), default=None)
+        roles = plan_memory(
+            config, plan, model_shape(config.model.path, config.model.freeze), gpu_memory_gib=gpu_memory_gib
+        )
+        colocated = config.placement.layout == "colocated"
+        lines += describe_memory(roles, colocated=colocated, gpu_memory_gib=gpu_memory_gib)
     sys.stdout.write(resolved_json(config))
-    sys.stdout.write("\n".join([*describe_batches(config), *describe_plan(plan)]) + "\n")
+    sys.stdout.write("\n".join(lines) + "\n")
 
 
 def describe_batches(config: TrainConfig) -> list[str]:
@@ -61,9 +76,10 @@ def describe_batches(config: TrainConfig) -> list[str]:
 def train(config: TrainConfig) -> None:
     """Prepare, check, launch and train; print the summary."""
     from orchestrator.noise import quiet_libraries
-    from orchestrator.preflight import check_model, plan_run, read_data
+    from orchestrator.preflight import check_model, check_trackers, plan_run, read_data
     from orchestrator.run_folder import RunFolder
 
+    check_trackers(config)
     if not config.embedded_task:
         check_model(config)
     _, plan = plan_run(config)
@@ -127,12 +143,8 @@ def _launch(config: TrainConfig, plan: PlacementPlan, folder: "RunFolder", data:
         max_images=max(len(p.media) for p in prompts),
     )
     stages.write_run_files(config, folder, data)
-    with launch.ray_cluster(plan):
-        pool = launch.start_pool(config, plan, spec)
-        try:
-            stages.run_stages(config, folder, pool, encoder, data)
-        finally:
-            pool.close()
+    with launch.ray_cluster(plan), launch.worker_pool(config, plan, spec) as pool:
+        stages.run_stages(config, folder, pool, encoder, data)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,21 @@ def check_model_folder(path: str | Path) -> dict[str, object]:
     Raises:
         ValueError: what is missing or unsupported, in one sentence.
     """
+    config, root = check_model_config(path), Path(path)
+    for kind, names in (("processor", _PROCESSOR_FILES), ("tokenizer", _TOKENIZER_FILES)):
+        if not any((root / name).is_file() for name in names):
+            raise ValueError(f"{str(path)!r} has no {kind} (none of {', '.join(names)})")
+    if not any(root.glob("*.safetensors")):
+        raise ValueError(f"{str(path)!r} has no weights (*.safetensors)")
+    return config
+
+
+def check_model_config(path: str | Path) -> dict[str, object]:
+    """Check that ``path`` describes a model of a supported architecture; return its config.
+
+    Raises:
+        ValueError: what is missing or unsupported, in one sentence.
+    """
     root = Path(path)
     if not root.is_dir():
         raise ValueError(f"{str(path)!r} is not a folder")
@@ -30,9 +45,4 @@ def check_model_folder(path: str | Path) -> dict[str, object]:
     model_type = config.get("model_type") if isinstance(config, dict) else None
     if model_type not in ADAPTERS:
         raise ValueError(f"{str(path)!r} has model_type {model_type!r}; supported: {', '.join(sorted(ADAPTERS))}")
-    for kind, names in (("processor", _PROCESSOR_FILES), ("tokenizer", _TOKENIZER_FILES)):
-        if not any((root / name).is_file() for name in names):
-            raise ValueError(f"{str(path)!r} has no {kind} (none of {', '.join(names)})")
-    if not any(root.glob("*.safetensors")):
-        raise ValueError(f"{str(path)!r} has no weights (*.safetensors)")
     return config

@@ -1,0 +1,144 @@
+"""How much memory every role will take: arithmetic on the configuration and the model's shape, before anything starts.
+
+It counts what grows with the model and the batch: weights, gradients, optimizer state, activations, logits. What it
+cannot know (the allocator's fragments, NCCL's buffers, the CUDA context) is the share it leaves free.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.cluster import GIB
+from orchestrator.config.schema import TrainConfig
+from orchestrator.placement import PlacementPlan
+
+_BYTES = {"float32": 4, "bfloat16": 2}
+_ADAM_BYTES = 12
+"""float32 master weights and two moments."""
+_LAYER_BYTES = 34
+"""Activations of one transformer layer with flash or memory-efficient attention, bytes per token and hidden unit in
+16 bits: Korthikanti et al. 2022, equation 1, without its quadratic term."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelShape:
+    """The numbers of a model that memory depends on."""
+
+    num_params: int
+    num_trainable: int
+    hidden: int
+    layers: int
+    vocab: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoleMemory:
+    """What one worker of a role holds on its GPU (or, without GPU, in memory), and on the host."""
+
+    role: str
+    gpu: dict[str, float]
+    """Bytes by what they are for."""
+    host: dict[str, float]
+    resident: float
+    """Bytes that stay on the GPU while another role has its turn."""
+
+
+def model_shape(path: str, freeze: tuple[str, ...]) -> ModelShape:
+    """Count a model's parameters from its ``config.json`` alone, on no device."""
+    # Deferred: only a dry run and a preflight ask.
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    from workers.models.adapters import adapter_for
+
+    config: Any = AutoConfig.from_pretrained(path)
+    adapter = adapter_for(config.model_type)
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+    sizes = [(adapter.module_of(name), parameter.numel()) for name, parameter in model.named_parameters()]
+    text = config.get_text_config()
+    return ModelShape(
+        num_params=sum(size for _, size in sizes),
+        num_trainable=sum(size for part, size in sizes if part not in freeze),
+        hidden=text.hidden_size,
+        layers=text.num_hidden_layers,
+        vocab=text.vocab_size,
+    )
+
+
+def plan_memory(
+    config: TrainConfig, plan: PlacementPlan, shape: ModelShape, *, gpu_memory_gib: float | None
+) -> list[RoleMemory]:
+    """Memory of one worker of every role; engines take a share of their GPU and so need its size."""
+    on_gpu = any(worker.num_gpus for worker in plan.workers)
+    width = _BYTES["bfloat16" if config.model.dtype == "bfloat16" or on_gpu else "float32"]
+    roles = [_policy(config, shape, width)]
+    if plan.workers_of("reference"):
+        weights = {"weights": float(shape.num_params * width), "logits": _logits(config, shape)}
+        roles.append(RoleMemory("reference", weights, {}, weights["weights"]))
+    weights_of_engine = shape.num_params * width / config.rollout.tensor_parallel_size
+    if gpu_memory_gib is None:
+        roles.append(RoleMemory("rollout", {"weights": weights_of_engine}, {}, weights_of_engine))
+    else:
+        share = config.rollout.gpu_memory_utilization * gpu_memory_gib * GIB
+        engine = {"weights": weights_of_engine, "cache and activations": share - weights_of_engine}
+        # Asleep, an engine keeps its weights on the host and nothing on the GPU.
+        roles.append(RoleMemory("rollout", engine, {"weights while asleep": weights_of_engine}, 0.0))
+    return roles
+
+
+def describe_memory(roles: list[RoleMemory], *, colocated: bool, gpu_memory_gib: float | None) -> list[str]:
+    """Lines for a person: each role, and whether the fullest moment of a GPU fits."""
+    lines = [f"memory of one {role.role} worker: {_terms(role.gpu)}{_host(role)}" for role in roles]
+    if gpu_memory_gib is None:
+        return lines
+    peaks = {
+        f"{role.role}'s turn": sum(role.gpu.values()) + sum(o.resident for o in roles if colocated and o is not role)
+        for role in roles
+    }
+    for turn, peak in peaks.items():
+        verdict = "fits" if peak <= gpu_memory_gib * GIB else "DOES NOT FIT"
+        lines.append(f"GPU in the {turn}: {peak / GIB:.1f} of {gpu_memory_gib:g} GiB, {verdict}")
+    return lines
+
+
+def _policy(config: TrainConfig, shape: ModelShape, width: int) -> RoleMemory:
+    policy, ranks = config.policy, config.policy.num_ranks
+    stage = policy.zero_stage
+    weights = shape.num_params * width / (ranks if stage == 3 else 1)
+    gradients = shape.num_trainable * width / (ranks if stage >= 2 else 1)
+    optimizer = shape.num_trainable * _ADAM_BYTES / (ranks if stage >= 1 else 1)
+    tokens = policy.tokens_per_microbatch
+    layer = tokens * shape.hidden * _LAYER_BYTES * width / 2
+    kept = tokens * shape.hidden * width * shape.layers + layer
+    activations = kept if config.model.gradient_checkpointing else layer * shape.layers
+    gpu = {
+        "weights": weights,
+        "gradients": gradients,
+        "activations": float(activations),
+        "logits": _logits(config, shape),
+    }
+    host: dict[str, float] = {}
+    (host if policy.offload_optimizer else gpu)["optimizer"] = optimizer
+    resident = weights + (0.0 if policy.offload_optimizer else optimizer)
+    return RoleMemory("policy", gpu, host, resident)
+
+
+def _logits(config: TrainConfig, shape: ModelShape) -> float:
+    """The head runs at sampled positions only; scores and their log-softmax in float32."""
+    sampled = min(config.policy.tokens_per_microbatch, config.rollout.max_new_tokens * _most_samples(config))
+    return sampled * shape.vocab * 2.0 * _BYTES["float32"]
+
+
+def _most_samples(config: TrainConfig) -> int:
+    """Samples of one micro-batch when every prompt is of the longest kind."""
+    whole = config.data.max_prompt_tokens + config.rollout.max_new_tokens
+    return max(1, config.policy.tokens_per_microbatch // whole)
+
+
+def _terms(parts: dict[str, float]) -> str:
+    told = " + ".join(f"{name} {amount / GIB:.1f}" for name, amount in parts.items())
+    return f"{told} = {sum(parts.values()) / GIB:.1f} GiB"
+
+
+def _host(role: RoleMemory) -> str:
+    return f"; on the host {_terms(role.host)}" if role.host else ""
