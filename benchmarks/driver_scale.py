@@ -1,0 +1,197 @@
+"""What the driver costs at scale: real driver code, and fake workers that answer at once.
+
+PYTHONPATH=. python benchmarks/driver_scale.py [ENGINES RANKS PROMPTS SAMPLES TOKENS]
+
+Without arguments: 64 engines, 256 policy ranks, 4,096 prompts x 8 samples of 1,000 tokens, and that with each number
+halved and quartered. What travels between driver and workers goes through Ray's object store as it would; the time the
+fakes take to make their answers is taken off.
+"""
+
+import sys
+import tempfile
+import time
+from concurrent.futures import Future
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import psutil
+import ray
+from machine import machine_lines
+
+from orchestrator.batching import PromptCursor
+from orchestrator.checkpoint import Progress
+from orchestrator.config import load_config
+from orchestrator.datasets.r1_reward import read_r1_reward
+from orchestrator.metrics import PhaseClock
+from orchestrator.online import train_step
+from orchestrator.pool import WorkerPool
+from orchestrator.run_folder import RunFolder
+from orchestrator.scoring import Reward, RewardItem, RewardStream
+from orchestrator.sync import SyncResult
+from orchestrator.tasks.digits import build_digits_data
+from orchestrator.tasks.digits_model import build_digits_model
+from workers.multimodal.prompt_encoder import PromptEncoder
+from workers.policy import UpdateStats
+from workers.types import Completion
+
+_FULL = (64, 256, 4096, 8, 1000)
+_NAMES = ("engines", "ranks", "prompts", "samples", "tokens")
+_RNG = np.random.default_rng(0)
+
+
+class Answers:
+    """Seconds the fakes took, which no driver would."""
+
+    seconds = 0.0
+
+
+class Method:
+    """``actor.method``: arguments and answer pass through the object store, as with an actor."""
+
+    def __init__(self, answer: Any) -> None:
+        self._answer = answer
+
+    def remote(self, *args: Any) -> Any:
+        sent = ray.put(args)
+        began = time.monotonic()
+        ref = ray.put(self._answer(*args))
+        Answers.seconds += time.monotonic() - began
+        del sent
+        return ref
+
+
+class FakeEngine:
+    """Answers every request with tokens of the right number."""
+
+    def __init__(self, num_tokens: int) -> None:
+        self._held: list[Any] = []
+        self._tokens = num_tokens
+        self.submit, self.collect = Method(self._held.extend), Method(self._collect)
+
+    def _collect(self, max_wait_s: float) -> list[Completion]:
+        held, self._held[:] = list(self._held), []
+        return [self._completion(request) for request in held]
+
+    def _completion(self, request: Any) -> Completion:
+        return Completion(
+            uid=request.uid,
+            sample_index=request.sample_index,
+            completion_ids=_RNG.integers(8, 30, self._tokens).astype(np.int32),
+            rollout_logprobs=_RNG.random(self._tokens).astype(np.float32),
+            finish_reason="stop",
+            policy_version=0,
+            engine="fake",
+        )
+
+
+class FakeRank:
+    """Scores and learns nothing."""
+
+    def __init__(self) -> None:
+        self.score = Method(lambda batches: [np.zeros(len(s.input_ids), np.float32) for b in batches for s in b])
+        self.update = Method(lambda batches: UpdateStats(num_tokens=1))
+
+
+class FakeClient:
+    """Scores at once, after the request has been spelled out."""
+
+    def open_stream(self) -> RewardStream:
+        return RewardStream(self)  # type: ignore[arg-type]
+
+    def post(self, items: list[RewardItem]) -> "Future[dict[str, Reward]]":
+        future: Future[dict[str, Reward]] = Future()
+        values = _RNG.random(len(items))
+        [item.to_json() for item in items]
+        future.set_result(
+            {
+                item.id: Reward(value=float(v), format=1.0, accuracy=1.0, consistency=1.0, status="scored")
+                for item, v in zip(items, values, strict=True)
+            }
+        )
+        return future
+
+
+def main() -> None:
+    """Print a row for the full size and for each number halved and quartered."""
+    sizes = [tuple(map(int, sys.argv[1:6]))] if len(sys.argv) > 1 else _sizes()
+    print("\n".join(machine_lines()))  # noqa: T201
+    print("| " + " | ".join((*_NAMES, "driver s", *("rollout", "reward", "train", "other"), "peak GiB")) + " |")  # noqa: T201
+    print("| --- " * 11 + "|")  # noqa: T201
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=6 << 30)
+    for size in sizes:
+        print("| " + " | ".join(map(str, (*size, *_measure(size)))) + " |", flush=True)  # noqa: T201
+
+
+def _sizes() -> list[tuple[int, ...]]:
+    smaller = [tuple(n // f if i == at else n for i, n in enumerate(_FULL)) for at in range(5) for f in (2, 4)]
+    return [_FULL, *smaller]
+
+
+def _measure(size: tuple[int, ...]) -> tuple[str, ...]:
+    with tempfile.TemporaryDirectory() as folder:
+        session = _session(Path(folder), size)
+        progress = Progress(
+            step=0, num_updates=0, policy_version=0, cursor=PromptCursor(num_prompts=len(session.train), seed=0)
+        )
+        clock = PhaseClock()
+        Answers.seconds = 0.0
+        train_step(session, FakeClient(), progress, clock)  # type: ignore[arg-type]
+        times = clock.metrics()
+    whole = times["time/step_s"]
+    phases = [times[f"time/{name}_s"] for name in ("rollout", "reward", "train")]
+    peak = psutil.Process().memory_info().rss / 2**30
+    figures = [whole - Answers.seconds, *phases, whole - sum(phases)]
+    return (*(f"{figure:.1f}" for figure in figures), f"{peak:.1f}")
+
+
+def _session(root: Path, size: tuple[int, ...]) -> Any:
+    engines, ranks, prompts, samples, tokens = size
+    digits, model = build_digits_data(root / "data", seed=0), build_digits_model(root / "model", seed=0)
+    config, _ = load_config(
+        [
+            *("--algo", "stable_reinforce", "--rollout.prompts_per_step", str(prompts)),
+            *("--rollout.samples_per_prompt", str(samples), "--policy.num_ranks", str(ranks)),
+            *("--policy.train_batch_size", str(prompts * samples // 8), "--rollout.max_new_tokens", str(tokens)),
+        ]
+    )
+    pool: Any = WorkerPool.__new__(WorkerPool)
+    pool.engines, pool.policy, pool.reference = [FakeEngine(tokens) for _ in range(engines)], [], []
+    pool.policy = [FakeRank() for _ in range(ranks)]
+    pool._spec = SimpleNamespace(tokens_per_microbatch=config.policy.tokens_per_microbatch)
+    folder = RunFolder(root / "run")
+    folder.create()
+    dataset = read_r1_reward(digits.train, media_root=digits.train.parent, max_pixels=10**6, video_frames=1)
+    return SimpleNamespace(
+        config=config,
+        pool=pool,
+        folder=folder,
+        engines=_FakeSampling(pool),
+        encoder=PromptEncoder(model),
+        train=dataset.prompts,
+        deadline_s=600.0,
+        phase=lambda name, clock: clock.phase(name),
+        verified_sync=lambda version, uids: SyncResult(
+            policy_version=version, seconds=0.0, digest="0" * 64, probe_gap=0.0
+        ),
+    )
+
+
+class _FakeSampling:
+    """The engines' door without their health."""
+
+    def __init__(self, pool: WorkerPool) -> None:
+        self._pool = pool
+
+    def reset_caches(self) -> None:
+        """Nothing is kept."""
+
+    def sample(self, requests: Any, *, on_finished: Any) -> list[Completion]:
+        from orchestrator.rollouts import generate
+
+        return generate(dict(enumerate(self._pool.engines)), requests, deadline_s=600.0, on_finished=on_finished)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""Where a step's time goes, and what the loop costs beyond the models.
+
+PYTHONPATH=. python benchmarks/step_overhead.py
+
+1. a digits run: the share of a step outside rollout, reward, training and sync
+2. rollout through the driver against a bare ``LLM.generate`` in the same engine on the same prompts, in turns
+3. the sync of a 200 MB model against a plain copy of as many bytes in memory, in turns
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from machine import machine_lines
+from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
+from vllm import SamplingParams
+
+from orchestrator.datasets.r1_reward import read_r1_reward
+from orchestrator.pool import WorkerPool, worker_environment
+from orchestrator.rollouts import build_requests, generate
+from orchestrator.sync import WeightSync
+from orchestrator.tasks.digits import DigitsPaths, build_digits_data
+from orchestrator.tasks.digits_model import build_digits_model
+from tests.integration.pools import engine_spec, make_pool, policy_spec
+from workers.multimodal.prompt_encoder import PromptEncoder
+from workers.rollout.worker import RolloutWorker
+from workers.types import EncodedPrompt, GenerationRequest
+
+_PROMPTS, _NEW_TOKENS, _TURNS = 256, 32, 5
+
+
+class BareRollout(RolloutWorker):
+    """A rollout actor that can also be asked for vLLM's own ``generate``."""
+
+    def bare(self, requests: list[GenerationRequest]) -> float:
+        """Seconds of ``LLM.generate`` on the same prompts with the same sampling."""
+        engine: Any = self._engine
+        engine.reset_caches()
+        prompts = [
+            {
+                "prompt_token_ids": list(r.engine_prompt_ids),
+                "multi_modal_data": {"image": [engine._image(ref) for ref in r.media]},
+                "multi_modal_uuids": {"image": [ref.sha256 for ref in r.media]},
+            }
+            for r in requests
+        ]
+        sampling: list[SamplingParams] = [engine._sampling(r) for r in requests]
+        began = time.monotonic()
+        engine._llm.generate(prompts, sampling, use_tqdm=False)
+        return time.monotonic() - began
+
+
+def main() -> None:
+    """Print the three comparisons."""
+    print("\n".join(machine_lines()))  # noqa: T201
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        digits, model = build_digits_data(root / "data", seed=0), build_digits_model(root / "model", seed=0)
+        print(_overhead(root, model), flush=True)  # noqa: T201
+        environment = worker_environment(2, gpu=False)
+        ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": environment})
+        print(_rollout(digits, model), flush=True)  # noqa: T201
+        print(_sync(digits, _large_model(root / "large", model)), flush=True)  # noqa: T201
+
+
+def _overhead(root: Path, model: Path) -> str:
+    command = [
+        *(sys.executable, "-m", "orchestrator.train", "--algo", "stable_reinforce", "--run.dir", str(root / "run")),
+        *("--model.path", str(model), "--run.steps", "12", "--run.eval_every", "12", "--run.checkpoint_every", "12"),
+    ]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    rows = [json.loads(line) for line in (root / "run" / "metrics.jsonl").read_text().splitlines()][3:]
+    phases = ("rollout", "reward", "train", "sync")
+    mean = {name: statistics.mean(row[f"time/{name}_s"] for row in rows) for name in (*phases, "step")}
+    outside = mean["step"] - sum(mean[name] for name in phases)
+    told = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in mean.items())
+    return f"step: {told}; outside the four phases {outside:.3f} s = {outside / mean['step']:.1%}"
+
+
+def _pool(model: Path) -> WorkerPool:
+    pool = make_pool(model, num_ranks=1)
+    actor_class = ray.remote(BareRollout).options(
+        num_cpus=0, runtime_env={"env_vars": worker_environment(2, gpu=False)}
+    )
+    spec = engine_spec(model)
+    pool.engines = [actor_class.remote(name="rollout-0", engine="vllm", spec=spec, num_threads=2)]
+    pool.start_policy(policy_spec(model, zero_stage=2))
+    return pool
+
+
+def _encoded(digits: DigitsPaths, model: Path, count: int) -> list[EncodedPrompt]:
+    dataset = read_r1_reward(digits.train, media_root=digits.train.parent, max_pixels=10**6, video_frames=1)
+    encoder = PromptEncoder(model)
+    return [encoder.encode(p) for p in dataset.prompts[:count]]
+
+
+def _rollout(digits: DigitsPaths, model: Path) -> str:
+    pool = _pool(model)
+    prompts = _encoded(digits, model, _PROMPTS)
+    WeightSync(pool, run_id="overhead", tolerance=1e-3, deadline_s=300.0).sync(0, prompts[:2])
+    engine = pool.engines[0]
+
+    def requests(turn: int) -> list[GenerationRequest]:
+        return build_requests(
+            prompts, samples_per_prompt=1, seed_of=lambda uid, index: turn, max_new_tokens=_NEW_TOKENS,
+            temperature=1.0, top_p=1.0,
+        )  # fmt: skip
+
+    def ours(turn: int) -> float:
+        batch = requests(turn)
+        began = time.monotonic()
+        ray.get(engine.reset_caches.remote())
+        generate({0: engine}, batch, deadline_s=300.0)
+        return time.monotonic() - began
+
+    pairs = _in_turns(ours, lambda turn: ray.get(engine.bare.remote(requests(turn))))
+    pool.close()
+    return f"rollout of {_PROMPTS} prompts: {_told('the driver', 'LLM.generate', pairs)}"
+
+
+def _sync(digits: DigitsPaths, model: Path) -> str:
+    pool = _pool(model)
+    probe = _encoded(digits, model, 2)
+    sync = WeightSync(pool, run_id="large", tolerance=1e-3, deadline_s=300.0)
+    num_bytes = 4 * sum(p.numel() for p in Qwen2_5_VLForConditionalGeneration.from_pretrained(model).parameters())
+    source = np.ones(num_bytes // 4, dtype=np.float32)
+
+    def copy(turn: int) -> float:
+        began = time.monotonic()
+        np.copyto(np.empty_like(source), source)
+        return time.monotonic() - began
+
+    parts: list[float] = []
+
+    def ours(turn: int) -> float:
+        result = sync.sync(turn, probe)
+        parts.append(result.transfer_s)
+        return result.seconds
+
+    pairs = _in_turns(ours, copy)
+    pool.close()
+    transfer = statistics.median(parts[1:])
+    return (
+        f"sync of {num_bytes / 1e6:.0f} MB: {_told('whole', 'a copy', pairs)}; "
+        f"of which transfer {transfer:.3f} s, the rest verification"
+    )
+
+
+def _in_turns(ours: Callable[[int], float], other: Callable[[int], float]) -> list[tuple[float, float]]:
+    return [(ours(turn), other(turn)) for turn in range(_TURNS + 1)][1:]
+
+
+def _told(name: str, other: str, pairs: list[tuple[float, float]]) -> str:
+    first, second = (statistics.median(column) for column in zip(*pairs, strict=True))
+    return f"{name} {first:.3f} s, {other} {second:.3f} s, ratio {second / first:.2f} (medians of {len(pairs)} turns)"
+
+
+def _large_model(folder: Path, small: Path) -> Path:
+    """The digits model with a wider and deeper language model: 50 million parameters."""
+    config: Any = AutoConfig.from_pretrained(small)
+    text = config.text_config
+    text.hidden_size, text.intermediate_size, text.num_hidden_layers = 512, 2560, 10
+    text.num_attention_heads, text.num_key_value_heads = 16, 8
+    text.layer_types = ["full_attention"] * text.num_hidden_layers
+    config.vision_config.out_hidden_size = text.hidden_size
+    torch.manual_seed(0)
+    Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder)
+    for file in small.iterdir():
+        if not (folder / file.name).exists():
+            (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+if __name__ == "__main__":
+    main()
