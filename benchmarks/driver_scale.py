@@ -119,7 +119,7 @@ def main() -> None:
     print("\n".join(machine_lines()))  # noqa: T201
     print("| " + " | ".join((*_NAMES, "driver s", *("rollout", "reward", "train", "other"), "peak GiB")) + " |")  # noqa: T201
     print("| --- " * 11 + "|")  # noqa: T201
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=6 << 30)
+    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=6 << 30)
     for size in sizes:
         print("| " + " | ".join(map(str, (*size, *_measure(size)))) + " |", flush=True)  # noqa: T201
 

@@ -8,7 +8,7 @@ What a lost engine had not handed back goes to the front of the queue again, wit
 """
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from orchestrator.waits import WaitTimeout, WorkerLost, get, silent_workers, wai
 from workers.types import Completion, EncodedPrompt, GenerationRequest
 
 _COLLECT_S = 1.0
+_COLLECTS_AHEAD = 2
 _WINDOW_PROMPTS = 64
 _LOOK_EVERY_S = 2.0
 
@@ -123,6 +124,7 @@ class _Feed:
         self._window = len(self._queue) if len(engines) == 1 else _WINDOW_PROMPTS
         self._held: dict[int, dict[tuple[str, int], GenerationRequest]] = {}
         self._collecting: dict[Any, int] = {}
+        self._asked: Counter[int] = Counter()
         self._reissued: set[str] = set()
         self._look_at = time.monotonic() + _LOOK_EVERY_S
 
@@ -132,13 +134,14 @@ class _Feed:
 
     def collect(self) -> tuple[list[Completion], dict[int, str]]:
         """Keep every engine fed and wait a moment; return what arrived, and the engines that are lost, with why."""
-        for index in sorted(self.engines.keys() - set(self._collecting.values())):
+        for index in self.engines:
             self._fill(index)
         ready, _ = ray.wait(list(self._collecting), num_returns=1, timeout=_COLLECT_S)
         arrived: list[Completion] = []
         lost: dict[int, str] = {}
         for ref in ready:
             index = self._collecting.pop(ref)
+            self._asked[index] -= 1
             name = engine_name(index)
             try:
                 done = get(ref, name=f"rollout: engine {index}", deadline_s=self._deadline_s, workers=[name])
@@ -162,6 +165,7 @@ class _Feed:
         """
         del self.engines[index]
         self._collecting = {ref: i for ref, i in self._collecting.items() if i != index}
+        self._asked[index] = 0
         held = list(self._held.pop(index, {}).values())
         again = sorted({r.uid for r in held} & self._reissued)
         if again:
@@ -178,5 +182,7 @@ class _Feed:
         if batch:
             self.engines[index].submit.remote(batch)
             held |= {(r.uid, r.sample_index): r for r in batch}
-        if held:
+        # One more than runs, so that the engine goes straight on while the driver reads the last results.
+        while held and self._asked[index] < _COLLECTS_AHEAD:
             self._collecting[self.engines[index].collect.remote(_COLLECT_S)] = index
+            self._asked[index] += 1

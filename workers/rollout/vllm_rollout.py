@@ -19,6 +19,7 @@ from workers.weight_sync.manifest import NameLedger, WeightManifest
 
 _BAN = -100.0
 _IMAGE_CACHE_ITEMS = 1024
+_LINGER_S = 0.1
 _CPU_BATCHED_TOKENS = 8192
 _CPU_BATCHED_TOKENS_LIMIT = 65536
 
@@ -76,14 +77,16 @@ class VllmEngine:
             self._in_flight[key] = request
 
     def collect(self, max_wait_s: float) -> list[Completion]:
-        """Step the engine until something finished or time is up."""
+        """Step the engine until something finished, and what else soon does; or time is up."""
         self._cycle.require("awake", "sample")
         deadline = time.monotonic() + max_wait_s
         finished: list[Completion] = []
-        while self._in_flight and not finished and time.monotonic() < deadline:
+        while self._in_flight and time.monotonic() < deadline:
             for output in self._llm.llm_engine.step():
                 if output.finished:
                     finished.append(self._completion(output))
+                    # Every message costs the processor that the engine computes on.
+                    deadline = min(deadline, time.monotonic() + _LINGER_S)
         return finished
 
     def load_weights(self, manifest: WeightManifest) -> None:
