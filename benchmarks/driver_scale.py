@@ -184,8 +184,13 @@ class _FakeSampling:
     def __init__(self, pool: WorkerPool) -> None:
         self._pool = pool
 
+    num_restarts = 0
+
     def reset_caches(self) -> None:
         """Nothing is kept."""
+
+    def sleep(self) -> None:
+        """Nothing is held."""
 
     def sample(self, requests: Any, *, on_finished: Any) -> list[Completion]:
         from orchestrator.rollouts import generate
