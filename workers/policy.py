@@ -150,6 +150,7 @@ class PolicyWorker(WorkerBase):
 
     def publish(self, *, policy_version: int, full: bool) -> WeightManifest | None:
         """Announce the weights for the engines; None where another rank announces for all."""
+        self._collate.forget_untouched()
 
         def named() -> Iterator[tuple[str, Tensor]]:
             for name, tensor, trainable in self._named():

@@ -1,6 +1,6 @@
 """Sequences and their images to the padded tensors of one forward.
 
-The image processor runs once per unique image: its outputs are kept by content hash, bounded in bytes.
+The image processor runs once per unique image of a step: its outputs are kept by content hash, bounded in bytes.
 """
 
 from collections import OrderedDict
@@ -48,6 +48,7 @@ class Collator:
         self._dtype = dtype
         self._cache: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
         self._cached_bytes = 0
+        self._touched: set[str] = set()
         self._blank = self._process(_BLANK_IMAGE)
 
     @property
@@ -100,7 +101,14 @@ class Collator:
             merged["mm_token_type_ids"] = (input_ids == self._image_token_id).int()
         return merged
 
+    def forget_untouched(self) -> None:
+        """Drop what no batch has used since the last call, so that memory does not follow the number of images."""
+        for digest in self._cache.keys() - self._touched:
+            self._cached_bytes -= _num_bytes(self._cache.pop(digest))
+        self._touched.clear()
+
     def _features(self, ref: MediaRef) -> dict[str, Tensor]:
+        self._touched.add(ref.sha256)
         if ref.sha256 in self._cache:
             self._cache.move_to_end(ref.sha256)
             return self._cache[ref.sha256]

@@ -1,24 +1,22 @@
 """vLLM as a rollout engine, driven one scheduling step at a time inside the actor's own process."""
 
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 from vllm import LLM, SamplingParams
 from vllm.config import WeightTransferConfig
 
-from workers.multimodal.media import load_image
+from workers.multimodal.media import ImageCache
 from workers.rollout.sleep import SleepCycle
 from workers.rollout.spec import EngineSpec
-from workers.types import Completion, GenerationRequest, MediaRef
+from workers.types import Completion, GenerationRequest
 from workers.weight_sync import vllm_engine
 from workers.weight_sync.manifest import NameLedger, WeightManifest
 
 _BAN = -100.0
-_IMAGE_CACHE_ITEMS = 1024
+_IMAGE_CACHE_BYTES = 256 << 20
 _LINGER_S = 0.1
 _CPU_BATCHED_TOKENS = 8192
 _CPU_BATCHED_TOKENS_LIMIT = 65536
@@ -37,7 +35,7 @@ class VllmEngine:
         # vLLM's sleep does nothing on a CPU; the states are walked all the same.
         self._can_sleep = spec.shares_device and torch.cuda.is_available()
         self._cycle = SleepCycle("awake")
-        self._images: OrderedDict[str, Image.Image] = OrderedDict()
+        self._images = ImageCache(_IMAGE_CACHE_BYTES)
         self._llm = LLM(
             model=spec.model.path,
             dtype="float32" if spec.model.torch_dtype == torch.float32 else "bfloat16",
@@ -71,7 +69,7 @@ class VllmEngine:
             key = f"{request.uid}/{request.sample_index}"
             prompt: dict[str, Any] = {"prompt_token_ids": list(request.engine_prompt_ids)}
             if request.media:
-                prompt["multi_modal_data"] = {"image": [self._image(ref) for ref in request.media]}
+                prompt["multi_modal_data"] = {"image": [self._images.load(ref) for ref in request.media]}
                 prompt["multi_modal_uuids"] = {"image": [ref.sha256 for ref in request.media]}
             self._llm.llm_engine.add_request(key, prompt, self._sampling(request))  # type: ignore[arg-type]
             self._in_flight[key] = request
@@ -156,14 +154,6 @@ class VllmEngine:
             policy_version=self._policy_version,
             engine=self.name,
         )
-
-    def _image(self, ref: MediaRef) -> Image.Image:
-        if ref.sha256 not in self._images:
-            self._images[ref.sha256] = load_image(ref)
-            if len(self._images) > _IMAGE_CACHE_ITEMS:
-                self._images.popitem(last=False)
-        self._images.move_to_end(ref.sha256)
-        return self._images[ref.sha256]
 
 
 def _scheduling(spec: EngineSpec) -> dict[str, Any]:
