@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 import ray
+import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.waits import Wait
@@ -76,4 +77,8 @@ class Health:
 
     def _read(self) -> Mapping[str, tuple[float, Beat]]:
         # Not through waits.get, which asks this board about whatever it waits for.
-        return ray.get(self.board.read.remote(), timeout=_READ_S)
+        try:
+            return ray.get(self.board.read.remote(), timeout=_READ_S)
+        except ray.exceptions.GetTimeoutError:
+            _log.warning("the health board has not answered within %.0f s; nobody is taken for lost", _READ_S)
+            return {}

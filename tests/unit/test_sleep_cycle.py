@@ -11,6 +11,7 @@ _ALLOWED = {
     ("asleep", "sleep"): "asleep",
     ("asleep", "wake_weights"): "loading",
     ("awake", "wake_weights"): "awake",
+    ("loading", "wake_weights"): "loading",
     ("loading", "wake_cache"): "awake",
     ("awake", "wake_cache"): "awake",
 }

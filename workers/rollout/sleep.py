@@ -25,10 +25,9 @@ class SleepCycle:
         return True
 
     def wake_weights(self) -> bool:
-        """Room for the weights. Returns False for an engine that is awake and has it."""
-        if self.state == "awake":
+        """Room for the weights. Returns False where there is: awake, or after a transfer that failed."""
+        if self.state != "asleep":
             return False
-        self.require("asleep", "wake its weights")
         self.state = "loading"
         return True
 
