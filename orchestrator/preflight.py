@@ -3,7 +3,7 @@
 import importlib.util
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -35,11 +35,7 @@ def check_config(config: TrainConfig) -> None:
     Raises:
         RefusedInput: in one sentence.
     """
-    assert config.model.path is not None
-    try:
-        check_model_config(config.model.path)
-    except ValueError as error:
-        raise RefusedInput(f"model.path: {error}") from error
+    _check_folder(config, check_model_config)
 
 
 def check_model(config: TrainConfig) -> None:
@@ -48,11 +44,7 @@ def check_model(config: TrainConfig) -> None:
     Raises:
         RefusedInput: in one sentence.
     """
-    assert config.model.path is not None
-    try:
-        check_model_folder(config.model.path)
-    except ValueError as error:
-        raise RefusedInput(f"model.path: {error}") from error
+    _check_folder(config, check_model_folder)
     if config.model.attention == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
         raise RefusedInput("model.attention = 'flash_attention_2', but the package flash_attn is not installed")
     if config.rollout.engine == "vllm" and importlib.util.find_spec("vllm") is None:
@@ -192,6 +184,14 @@ def this_machine() -> ClusterResources:
 
     node = NodeResources(name="this machine", cpus=float(os.cpu_count() or 1), gpus=torch.cuda.device_count())
     return ClusterResources(nodes=(node,))
+
+
+def _check_folder(config: TrainConfig, check: Callable[[str], object]) -> None:
+    assert config.model.path is not None
+    try:
+        check(config.model.path)
+    except ValueError as error:
+        raise RefusedInput(f"model.path: {error}") from error
 
 
 def _read(config: TrainConfig, path: str) -> Dataset:
