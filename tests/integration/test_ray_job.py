@@ -16,7 +16,7 @@ import pytest
 
 from tests.integration.runs import MAX_NEW_TOKENS, metric_rows
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.soak, pytest.mark.timeout(400)]
 
 _ROOT = Path(__file__).parents[2]
 _BIN = Path(sys.executable).parent
