@@ -1,13 +1,14 @@
 """Every wait has a name and a deadline, and ends with that name. Ray's own ``get`` is replaced: no cluster here."""
 
 import itertools
+from collections.abc import Iterable, Mapping
 
 import pytest
 import ray
-from ray.exceptions import GetTimeoutError
+from ray.exceptions import ActorDiedError, GetTimeoutError
 
 from orchestrator import waits
-from orchestrator.waits import WaitTimeout, current_waits, get, waiting
+from orchestrator.waits import Wait, WaitTimeout, WorkerLost, current_waits, get, waiting, watched_by
 
 
 def _clock(monkeypatch: pytest.MonkeyPatch, *, step_s: float) -> None:
@@ -74,3 +75,51 @@ def test_get_stops_with_the_name_after_the_deadline(monkeypatch: pytest.MonkeyPa
     with pytest.raises(WaitTimeout, match="for sync: engine 1, limit 7 s"):
         get("ref", name="sync: engine 1", deadline_s=7.0)
     assert current_waits() == []
+
+
+class _Watch:
+    """Takes the named workers for silent, and notes which waits were given up."""
+
+    def __init__(self, **silent: float) -> None:
+        self._silent = {name.replace("_", "-"): age for name, age in silent.items()}
+        self.stalls: list[str] = []
+
+    def silent(self, workers: Iterable[str]) -> Mapping[str, float]:
+        return {worker: self._silent[worker] for worker in workers if worker in self._silent}
+
+    def stalled(self, wait: Wait) -> None:
+        self.stalls.append(wait.name)
+
+
+def _never(refs: object, *, timeout: float) -> None:
+    raise GetTimeoutError
+
+
+def test_a_worker_that_has_fallen_silent_ends_the_wait_for_it_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "get", _never)
+    with watched_by(_Watch(policy_1=70.0)):
+        with pytest.raises(WorkerLost, match="policy-1: policy: update: no heartbeat for 70 s") as lost:
+            get("ref", name="policy: update", deadline_s=600.0, workers=["policy-0", "policy-1"])
+        assert (lost.value.role, lost.value.workers) == ("policy", ("policy-1",))
+        _clock(monkeypatch, step_s=60.0)
+        with pytest.raises(WorkerLost, match="rollout-0: waited"):
+            get("ref", name="rollout", deadline_s=100.0, workers=["rollout-0"])
+
+
+def test_past_the_deadline_the_watch_hears_of_it_before_the_wait_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "get", _never)
+    _clock(monkeypatch, step_s=60.0)
+    watch = _Watch()
+    with watched_by(watch), pytest.raises(WaitTimeout, match="for the placement group, limit 100 s"):
+        get("ref", name="the placement group", deadline_s=100.0)
+    assert watch.stalls == ["the placement group"]
+
+
+def test_a_worker_that_died_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def died(refs: object, *, timeout: float) -> None:
+        raise ActorDiedError
+
+    monkeypatch.setattr(ray, "get", died)
+    with pytest.raises(WorkerLost) as lost:
+        get("ref", name="sync", deadline_s=10.0, workers=["rollout-3"])
+    assert lost.value.workers == ("rollout-3",)
