@@ -77,9 +77,14 @@ def train_step(
         session.engines.reset_caches()
         requests = _requests(session, list(prompts.values()), progress.policy_version)
         stream = client.open_stream()
-        completions = session.engines.sample(
-            requests, on_finished=lambda c: stream.add(_reward_item(session, prompts[c.uid], c))
-        )
+        texts: dict[tuple[str, int], str] = {}
+
+        def finished(completion: Completion) -> None:
+            text = session.encoder.decode(completion.completion_ids)
+            texts[completion.uid, completion.sample_index] = text
+            stream.add(_reward_item(prompts[completion.uid], completion, text))
+
+        completions = session.engines.sample(requests, on_finished=finished)
     with session.phase("reward", clock):
         by_id = stream.results()
         rewards = [by_id[f"{c.uid}/{c.sample_index}"] for c in completions]
@@ -103,7 +108,7 @@ def train_step(
         num_skipped_updates=num_skipped, mismatch_strikes=strikes, num_engine_restarts=session.engines.num_restarts,
     )  # fmt: skip
     step = progress.step + 1
-    write_rollouts(session.folder.rollout_file(step), rollout_rows(record, session.encoder))
+    write_rollouts(session.folder.rollout_file(step), rollout_rows(record, texts))
     done = Progress(
         step=step, num_updates=progress.num_updates + len(updates), policy_version=version, cursor=cursor,
         mismatch_strikes=strikes,
@@ -143,12 +148,12 @@ def _requests(session: Session, prompts: Sequence[Prompt], policy_version: int) 
     )
 
 
-def _reward_item(session: Session, prompt: Prompt, completion: Completion) -> RewardItem:
+def _reward_item(prompt: Prompt, completion: Completion, text: str) -> RewardItem:
     return RewardItem(
         uid=completion.uid,
         sample_index=completion.sample_index,
         prompt=prompt.meta.get("question", ""),
-        response=session.encoder.decode(completion.completion_ids),
+        response=text,
         label=prompt.label,
         media=tuple(m.sha256 for m in prompt.media),
     )
@@ -170,9 +175,7 @@ def _rollouts(
         Rollout(
             sequence=s,
             reward=reward.value,
-            rollout_logprobs=np.concatenate(
-                [np.zeros(s.prompt_len, np.float32), np.asarray(c.rollout_logprobs, np.float32)]
-            ),
+            rollout_logprobs=np.concatenate([np.zeros(s.prompt_len, np.float32), c.rollout_logprobs]),
             old_logprobs=o,
             ref_logprobs=ref,
         )

@@ -234,7 +234,7 @@ def worker_environment(num_threads: int, *, gpu: bool) -> dict[str, str]:
 
 def completion_sequence(request: GenerationRequest, completion: Completion) -> TokenSequence:
     """Join a prompt, as the model's forward sees it, with the ids sampled for it."""
-    ids = np.asarray((*request.prompt_ids, *completion.completion_ids), dtype=np.int64)
+    ids = np.concatenate([np.asarray(request.prompt_ids, dtype=np.int64), completion.completion_ids])
     return TokenSequence(
         uid=request.uid,
         sample_index=request.sample_index,

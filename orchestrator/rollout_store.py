@@ -1,10 +1,11 @@
 """Rollouts of every step in Parquet, for people and for exact comparison of runs."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -45,8 +46,9 @@ class RolloutRow:
     """SHA-256 of each image."""
     media_paths: tuple[str, ...]
     completion_text: str
-    completion_ids: tuple[int, ...]
-    rollout_logprobs: tuple[float, ...]
+    completion_ids: Sequence[int] | np.ndarray
+    """Tuples when read back, as are the log-probs."""
+    rollout_logprobs: Sequence[float] | np.ndarray
     reward: float | None
     """None where scoring failed."""
     reward_status: str
@@ -64,7 +66,9 @@ class RolloutRow:
 def write_rollouts(path: Path, rows: Sequence[RolloutRow]) -> None:
     """Write one step's rollouts; the file appears whole."""
     buffer = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=_SCHEMA), buffer)
+    # By columns, so that arrays of tokens never become Python numbers.
+    columns = {name: [getattr(row, name) for row in rows] for name in _SCHEMA.names}
+    pq.write_table(pa.Table.from_pydict(columns, schema=_SCHEMA), buffer)
     write_atomic(path, buffer.getvalue().to_pybytes())
 
 

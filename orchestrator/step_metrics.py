@@ -11,7 +11,6 @@ from orchestrator.experience import Experience
 from orchestrator.rollout_store import RolloutRow
 from orchestrator.scoring import Reward
 from orchestrator.sync import SyncResult
-from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.policy import UpdateStats
 from workers.types import Completion, GenerationRequest, Prompt
 
@@ -106,13 +105,17 @@ def update_metrics(updates: Sequence[Sequence[UpdateStats]]) -> dict[str, float]
     return {name: float(np.mean([row[name] for row in rows])) for name in names}
 
 
-def rollout_rows(record: StepRecord, encoder: PromptEncoder) -> list[RolloutRow]:
-    """One record per rollout, with its texts, ids, rewards and seed."""
+def rollout_rows(record: StepRecord, texts: Mapping[tuple[str, int], str]) -> list[RolloutRow]:
+    """One record per rollout, with its texts, ids, rewards and seed.
+
+    Args:
+        texts: What each completion says, by uid and sample index.
+    """
     prompts = {p.uid: p for p in record.prompts}
     rows = []
     for request, completion, reward in zip(record.requests, record.completions, record.rewards, strict=True):
         prompt = prompts[request.uid]
-        text = encoder.decode(completion.completion_ids)
+        text = texts[request.uid, request.sample_index]
         rows.append(
             RolloutRow(
                 uid=request.uid,

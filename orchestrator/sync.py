@@ -204,7 +204,7 @@ class WeightSync:
         # What the probe itself cached must not make this step differ from the same step after a resume.
         self._get(engine.reset_caches.remote(), index, "caches")
         gaps = [
-            np.abs(trainer[s.prompt_len :] - np.asarray(c.rollout_logprobs, dtype=np.float32)).max()
+            np.abs(trainer[s.prompt_len :] - c.rollout_logprobs).max()
             for trainer, s, c in zip(scored, sequences, completions, strict=True)
         ]
         return float(np.max(gaps))

@@ -75,10 +75,10 @@ class Completion:
 
     uid: str
     sample_index: int
-    completion_ids: tuple[int, ...]
-    """Includes the end-of-turn token when ``finish_reason`` is ``stop``."""
-    rollout_logprobs: tuple[float, ...]
-    """Nats per completion token, from the raw (unbiased, temperature 1) distribution."""
+    completion_ids: np.ndarray
+    """int32 ``[L]``; includes the end-of-turn token when ``finish_reason`` is ``stop``."""
+    rollout_logprobs: np.ndarray
+    """float32 ``[L]``, nats, from the raw (unbiased, temperature 1) distribution."""
     finish_reason: FinishReason
     policy_version: int
     """Optimizer steps behind the weights that sampled it."""

@@ -13,7 +13,6 @@ class EvalSample:
     verdict: str | None
     """``"1"``, ``"2"``, or None where the response holds no clear answer."""
     label: str | None
-    completion_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 
 from algorithms.advantage_filter import FilterResult
@@ -24,8 +25,8 @@ def _record(*rewards: Reward) -> StepRecord:
         Completion(
             uid="train-000001",
             sample_index=index,
-            completion_ids=(5, 6),
-            rollout_logprobs=(-0.1, -0.2),
+            completion_ids=np.array([5, 6], np.int32),
+            rollout_logprobs=np.array([-0.1, -0.2], np.float32),
             finish_reason="length" if index == len(rewards) - 1 else "stop",
             policy_version=0,
             engine="transformers",

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from transformers import AutoConfig, AutoProcessor
 
 from workers.types import EncodedPrompt, Prompt
@@ -56,9 +57,9 @@ class PromptEncoder:
         """Encode a demonstration, closed by the end-of-turn token."""
         return (*self.tokenizer(target, add_special_tokens=False)["input_ids"], *self.eos_token_ids)
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Decode a completion without its special tokens."""
-        return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+        return self.tokenizer.decode(np.asarray(ids).tolist(), skip_special_tokens=True)
 
     def _placeholder_counts(self, sizes: list[tuple[int, int]]) -> list[int]:
         if not sizes:

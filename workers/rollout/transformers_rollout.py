@@ -130,8 +130,8 @@ class TransformersEngine:
         return Completion(
             uid=request.uid,
             sample_index=request.sample_index,
-            completion_ids=tuple(ids[:end]),
-            rollout_logprobs=tuple(logprobs[:end]),
+            completion_ids=np.asarray(ids[:end], dtype=np.int32),
+            rollout_logprobs=np.asarray(logprobs[:end], dtype=np.float32),
             finish_reason=reason,
             policy_version=self._policy_version,
             engine=self.name,

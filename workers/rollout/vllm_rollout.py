@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from vllm import LLM, SamplingParams
 from vllm.config import WeightTransferConfig
@@ -144,12 +145,13 @@ class VllmEngine:
                 f"the processor to {len(request.prompt_ids)}: their image preprocessing differs"
             )
         sample = output.outputs[0]
-        ids = tuple(sample.token_ids)
+        ids = sample.token_ids
+        logprobs = [step[token].logprob for step, token in zip(sample.logprobs, ids, strict=True)]
         return Completion(
             uid=request.uid,
             sample_index=request.sample_index,
-            completion_ids=ids,
-            rollout_logprobs=tuple(step[token].logprob for step, token in zip(sample.logprobs, ids, strict=True)),
+            completion_ids=np.asarray(ids, dtype=np.int32),
+            rollout_logprobs=np.asarray(logprobs, dtype=np.float32),
             finish_reason=sample.finish_reason,
             policy_version=self._policy_version,
             engine=self.name,
