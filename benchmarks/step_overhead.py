@@ -48,7 +48,7 @@ class BareRollout(RolloutWorker):
         prompts = [
             {
                 "prompt_token_ids": list(r.engine_prompt_ids),
-                "multi_modal_data": {"image": [engine._images.load(ref) for ref in r.media]},
+                "multi_modal_data": {"image": [engine._image(ref) for ref in r.media]},
                 "multi_modal_uuids": {"image": [ref.sha256 for ref in r.media]},
             }
             for r in requests

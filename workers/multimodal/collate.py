@@ -3,7 +3,6 @@
 The image processor runs once per unique image of a step: its outputs are kept by content hash, bounded in bytes.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from transformers import AutoConfig, AutoProcessor
 
 from workers.models.adapters import ModelAdapter, adapter_for
 from workers.multimodal.media import load_image
+from workers.multimodal.step_cache import StepCache
 from workers.types import MediaRef, Sequence
 
 _FEATURE_CACHE_BYTES = 1 << 30
@@ -46,9 +46,7 @@ class Collator:
         self._image_token_id: int = config.image_token_id
         self._adapter: ModelAdapter = adapter_for(config.model_type)
         self._dtype = dtype
-        self._cache: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
-        self._cached_bytes = 0
-        self._touched: set[str] = set()
+        self._cache = StepCache[dict[str, Tensor]](_FEATURE_CACHE_BYTES, num_bytes=_num_bytes)
         self._blank = self._process(_BLANK_IMAGE)
 
     @property
@@ -102,22 +100,11 @@ class Collator:
         return merged
 
     def forget_untouched(self) -> None:
-        """Drop what no batch has used since the last call, so that memory does not follow the number of images."""
-        for digest in self._cache.keys() - self._touched:
-            self._cached_bytes -= _num_bytes(self._cache.pop(digest))
-        self._touched.clear()
+        """Drop the images that no batch has used since the last call."""
+        self._cache.forget_untouched()
 
     def _features(self, ref: MediaRef) -> dict[str, Tensor]:
-        self._touched.add(ref.sha256)
-        if ref.sha256 in self._cache:
-            self._cache.move_to_end(ref.sha256)
-            return self._cache[ref.sha256]
-        features = self._process(load_image(ref))
-        self._cache[ref.sha256] = features
-        self._cached_bytes += _num_bytes(features)
-        while self._cached_bytes > _FEATURE_CACHE_BYTES and len(self._cache) > 1:
-            self._cached_bytes -= _num_bytes(self._cache.popitem(last=False)[1])
-        return features
+        return self._cache.get(ref.sha256, lambda: self._process(load_image(ref)))
 
     def _process(self, image: Image.Image) -> dict[str, Tensor]:
         out = self._image_processor(images=[image], return_tensors="pt")

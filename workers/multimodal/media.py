@@ -5,7 +5,6 @@ import io
 import re
 import struct
 import zlib
-from collections import OrderedDict
 from pathlib import Path
 
 from PIL import Image
@@ -89,26 +88,9 @@ def load_image(ref: MediaRef) -> Image.Image:
         return image.convert("RGB")
 
 
-class ImageCache:
-    """Decoded images by content; the least recently used leave first."""
-
-    def __init__(self, max_bytes: int) -> None:
-        """Keep at most ``max_bytes`` of pixels, 3 bytes each."""
-        self._max_bytes = max_bytes
-        self._num_bytes = 0
-        self._images: OrderedDict[str, Image.Image] = OrderedDict()
-
-    def load(self, ref: MediaRef) -> Image.Image:
-        """``load_image``, unless it is still here."""
-        if ref.sha256 not in self._images:
-            image = load_image(ref)
-            self._images[ref.sha256] = image
-            self._num_bytes += _pixel_bytes(image)
-            while self._num_bytes > self._max_bytes:
-                self._num_bytes -= _pixel_bytes(self._images.popitem(last=False)[1])
-            return image
-        self._images.move_to_end(ref.sha256)
-        return self._images[ref.sha256]
+def pixel_bytes(image: Image.Image) -> int:
+    """Memory of a decoded image: 3 bytes a pixel."""
+    return 3 * image.width * image.height
 
 
 def sample_frames(folder: Path, *, num_frames: int) -> list[Path]:
@@ -134,10 +116,6 @@ def sample_frames(folder: Path, *, num_frames: int) -> list[Path]:
 def _natural_key(path: Path) -> list[tuple[int, int, str]]:
     parts = re.split(r"(\d+)", path.name)
     return [(0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts if p]
-
-
-def _pixel_bytes(image: Image.Image) -> int:
-    return 3 * image.width * image.height
 
 
 def _read(path: Path) -> bytes:

@@ -78,6 +78,7 @@ class TransformersEngine:
         with torch.no_grad():
             for name, tensor in weights.items():
                 self._parameters[name].copy_(tensor)
+        self._collate.forget_untouched()
         self._policy_version = manifest.policy_version
 
     def sleep(self) -> None:

@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from vllm import LLM, SamplingParams
 from vllm.config import WeightTransferConfig
 
-from workers.multimodal.media import ImageCache
+from workers.multimodal.media import load_image, pixel_bytes
+from workers.multimodal.step_cache import StepCache
 from workers.rollout.sleep import SleepCycle
 from workers.rollout.spec import EngineSpec
-from workers.types import Completion, GenerationRequest
+from workers.types import Completion, GenerationRequest, MediaRef
 from workers.weight_sync import vllm_engine
 from workers.weight_sync.manifest import NameLedger, WeightManifest
 
@@ -36,7 +38,7 @@ class VllmEngine:
         # vLLM's sleep does nothing on a CPU; the states are walked all the same.
         self._can_sleep = spec.shares_device and torch.cuda.is_available()
         self._cycle = SleepCycle("awake")
-        self._images = ImageCache(_IMAGE_CACHE_BYTES)
+        self._images = StepCache[Image.Image](_IMAGE_CACHE_BYTES, num_bytes=pixel_bytes)
         self._llm = LLM(
             model=spec.model.path,
             dtype="float32" if spec.model.torch_dtype == torch.float32 else "bfloat16",
@@ -70,7 +72,7 @@ class VllmEngine:
             key = f"{request.uid}/{request.sample_index}"
             prompt: dict[str, Any] = {"prompt_token_ids": list(request.engine_prompt_ids)}
             if request.media:
-                prompt["multi_modal_data"] = {"image": [self._images.load(ref) for ref in request.media]}
+                prompt["multi_modal_data"] = {"image": [self._image(ref) for ref in request.media]}
                 prompt["multi_modal_uuids"] = {"image": [ref.sha256 for ref in request.media]}
             self._llm.llm_engine.add_request(key, prompt, self._sampling(request))  # type: ignore[arg-type]
             self._in_flight[key] = request
@@ -95,6 +97,7 @@ class VllmEngine:
         self._llm.update_weights({"update_info": vllm_engine.update_info(manifest)})
         self._llm.finish_weight_update()
         self.reset_caches()
+        self._images.forget_untouched()
         self._policy_version = manifest.policy_version
 
     def sleep(self) -> None:
@@ -124,6 +127,9 @@ class VllmEngine:
         for part in self._llm.collective_rpc("compute_weight_checksums"):
             merged.update(part)
         return merged
+
+    def _image(self, ref: MediaRef) -> Image.Image:
+        return self._images.get(ref.sha256, lambda: load_image(ref))
 
     def _sampling(self, request: GenerationRequest) -> SamplingParams:
         return SamplingParams(

@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from workers.multimodal import media
-from workers.multimodal.media import ImageCache, MediaError, load_image, probe_image, resolve_media, sample_frames
-from workers.types import MediaRef
+from workers.multimodal.media import MediaError, load_image, probe_image, resolve_media, sample_frames
 
 
 @pytest.fixture
@@ -118,31 +116,6 @@ def test_a_file_changed_since_it_was_probed_is_refused(root: Path) -> None:
 def test_an_error_survives_the_way_between_processes() -> None:
     error = pickle.loads(pickle.dumps(MediaError("a.png", "is gone")))  # noqa: S301 - our own bytes
     assert (str(error), error.problem) == ("'a.png' is gone", "is gone")
-
-
-def test_the_cache_drops_the_least_recently_used_to_stay_within_its_bytes(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    red, green, blue = (
-        probe_image(_picture(root / f"{color}.png", color=color), max_pixels=24) for color in ("red", "green", "blue")
-    )
-    reads: list[str] = []
-
-    def counted(ref: MediaRef) -> Image.Image:
-        reads.append(Path(ref.path).stem)
-        return load_image(ref)
-
-    monkeypatch.setattr(media, "load_image", counted)
-    cache = ImageCache(max_bytes=2 * 6 * 4 * 3)  # two of the pictures
-    for ref in (red, green, red, blue, red, green):  # blue takes the place of green, the older of the two
-        cache.load(ref)
-    assert reads == ["red", "green", "blue", "green"]
-
-
-def test_an_image_larger_than_the_cache_is_loaded_and_not_kept(root: Path) -> None:
-    ref = probe_image(_picture(root / "a.png"), max_pixels=24)
-    cache = ImageCache(max_bytes=1)
-    assert cache.load(ref) is not cache.load(ref)
 
 
 def test_frames_are_spread_evenly_in_natural_order(root: Path) -> None:
