@@ -9,7 +9,7 @@ an engine that fails any of these is re-synced once with all weights, then repla
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,8 @@ from orchestrator.waits import WorkerLost, get
 from workers.types import EncodedPrompt
 from workers.weight_sync.manifest import SyncError, WeightManifest, joined
 
-_PROBE_TOKENS = 8
+_PROBE_TOKENS = 3
+_PROBE_TAIL = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +190,7 @@ class WeightSync:
     def _probe_gap(self, index: int, policy_version: int, probe: Sequence[EncodedPrompt]) -> float:
         engine = self._pool.engines[index]
         requests = build_requests(
-            probe,
+            [_off_course(p, self._pool.engine_spec.banned_token_ids, policy_version) for p in probe],
             samples_per_prompt=1,
             seed_of=lambda uid, index: 0,
             max_new_tokens=_PROBE_TOKENS,
@@ -208,6 +209,16 @@ class WeightSync:
             for trainer, s, c in zip(scored, sequences, completions, strict=True)
         ]
         return float(np.max(gaps))
+
+
+def _off_course(prompt: EncodedPrompt, media_ids: Sequence[int], policy_version: int) -> EncodedPrompt:
+    """The prompt followed by words of its own in an order that nobody has learnt to go on from.
+
+    Where a model is certain of what it says, any weights that say the same have the same log-probs.
+    """
+    words = [i for i in prompt.engine_prompt_ids if i not in media_ids]
+    tail = tuple(np.random.Generator(np.random.Philox(policy_version)).choice(words, _PROBE_TAIL).tolist())
+    return replace(prompt, engine_prompt_ids=prompt.engine_prompt_ids + tail, prompt_ids=prompt.prompt_ids + tail)
 
 
 def disagreeing(checksums: dict[int, dict[str, str]]) -> dict[int, str]:

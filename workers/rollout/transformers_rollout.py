@@ -17,14 +17,8 @@ from workers.rollout.sleep import SleepCycle
 from workers.rollout.spec import EngineSpec
 from workers.types import Completion, FinishReason, GenerationRequest, MediaRef
 from workers.types import Sequence as TokenSequence
-from workers.weight_sync.manifest import (
-    NameLedger,
-    SyncError,
-    WeightManifest,
-    combined_digest,
-    tensor_digest,
-)
-from workers.weight_sync.shared_memory import read
+from workers.weight_sync.manifest import NameLedger, SyncError, WeightManifest, tensor_digest
+from workers.weight_sync.shared_memory import WeightReader
 
 
 class TransformersEngine:
@@ -36,6 +30,7 @@ class TransformersEngine:
         self._policy_version = -1
         self._queue: list[GenerationRequest] = []
         self._ledger = NameLedger()
+        self._reader = WeightReader()
         self._model, adapter = load_model(spec.model)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model.to(self._device)
@@ -67,10 +62,7 @@ class TransformersEngine:
     def load_weights(self, manifest: WeightManifest) -> None:
         """Copy published weights into the model."""
         self._ledger.check(manifest)
-        weights = dict(read(manifest.paths))
-        found = combined_digest({name: tensor_digest(tensor) for name, tensor in weights.items()})
-        if found != manifest.digest:
-            raise SyncError(f"weights in shared memory have digest {found[:12]}, announced was {manifest.digest[:12]}")
+        weights = dict(self._reader.read(manifest.path, manifest.digests, manifest.dtypes, manifest.shapes))
         unknown = sorted(set(weights) - set(self._parameters))
         absent = sorted(set(self._parameters) - set(weights)) if manifest.full else []
         if unknown or absent:

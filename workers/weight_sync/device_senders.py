@@ -9,7 +9,7 @@ from torch.multiprocessing.reductions import reduce_tensor
 from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource
 from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo, NCCLTrainerWeightTransferEngine
 
-from workers.weight_sync.manifest import WeightManifest, tensor_digest
+from workers.weight_sync.manifest import WeightManifest, dtype_name, tensor_digest
 from workers.weight_sync.senders import Named
 
 
@@ -41,7 +41,7 @@ class AnnouncedSource(WeightSource):
             backend=backend,
             policy_version=policy_version,
             digests=self._digests,
-            dtypes=tuple(str(m.dtype).removeprefix("torch.") for m in self._metadata),
+            dtypes=tuple(dtype_name(m.dtype) for m in self._metadata),
             shapes=tuple(tuple(m.shape) for m in self._metadata),
             ipc_handles=ipc_handles,
             num_bytes=sum(m.dtype.itemsize * torch.Size(m.shape).numel() for m in self._metadata),

@@ -27,12 +27,11 @@ class WeightManifest:
     full: bool
     """True where every parameter was sent, False where only the trainable ones were."""
     backend: Backend = "shared_memory"
-    paths: tuple[str, ...] = ()
-    """Shared memory: safetensors files."""
-    dtypes: tuple[str, ...] = ()
-    """NCCL and IPC: dtype of each tensor, as torch names it."""
-    shapes: tuple[tuple[int, ...], ...] = ()
-    """NCCL and IPC: shape of each tensor."""
+    dtypes: tuple[str, ...]
+    """Dtype of each tensor, as torch names it."""
+    shapes: tuple[tuple[int, ...], ...]
+    path: str = ""
+    """Shared memory: the file, tensor after tensor."""
     ipc_handles: tuple[dict[str, Any], ...] = ()
     """IPC: for each tensor, GPU UUID to what the engine on that GPU opens it with."""
 
@@ -64,6 +63,11 @@ def tensor_digest(tensor: Tensor) -> str:
     """
     flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     return xxhash.xxh3_128_hexdigest(flat.numpy().data)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """The name under which ``torch`` has it."""
+    return str(dtype).removeprefix("torch.")
 
 
 def combined_digest(digests: Mapping[str, str]) -> str:

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from workers.weight_sync import shared_memory
 from workers.weight_sync.manifest import WeightManifest
+from workers.weight_sync.shared_memory import WeightFile
 
 Named = Callable[[], Iterable[tuple[str, Tensor]]]
 """Starts a pass over ``(checkpoint name, whole tensor)``; gathering is collective, so every rank must finish it."""
@@ -32,21 +32,21 @@ class WeightSender(Protocol):
 
 
 class SharedMemorySender:
-    """Files in shared memory; the engines read them by themselves."""
+    """A file in shared memory; the engines read it by themselves."""
 
     def __init__(self, *, rank: int, run_id: str) -> None:
-        self._rank, self._run_id = rank, run_id
+        self._file = WeightFile(run_id) if rank == 0 else None
 
     def publish(self, named: Named, *, policy_version: int, full: bool) -> WeightManifest | None:
-        """Rank 0 writes the files, the others only help gathering."""
-        if self._rank > 0:
-            for _ in named():
-                pass
-            return None
-        return shared_memory.publish(named(), run_id=self._run_id, policy_version=policy_version, full=full)
+        """Rank 0 writes, the others only help gathering."""
+        if self._file is not None:
+            return self._file.write(named(), policy_version=policy_version, full=full)
+        for _ in named():
+            pass
+        return None
 
     def send(self) -> None:
-        """Nothing: the files are there."""
+        """Nothing: the file is there."""
 
     def release(self) -> None:
-        """Nothing: the next version replaces the files."""
+        """Nothing: the next version takes the same memory."""

@@ -1,21 +1,25 @@
-"""Weights through safetensors files in shared memory: the transport of one machine, CPU or GPU.
+"""Weights through one file in shared memory: the transport of one machine, CPU or GPU.
 
-The trainer writes files of bounded size under ``/dev/shm``; engines map them, so the bytes exist once per node.
+The trainer writes the same file at every version, so its pages are there already; engines map it once. What a reader
+finds is compared with the announced digests, tensor by tensor, before it is used: a torn or stale file is an error.
 """
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from uuid import uuid4
 
-from safetensors import safe_open
-from safetensors.torch import save_file
+import torch
 from torch import Tensor
 
-from workers.weight_sync.manifest import WeightManifest, tensor_digest
+from workers.weight_sync.manifest import SyncError, WeightManifest, dtype_name, tensor_digest
 
-_CHUNK_BYTES = 1 << 30
 _ROOT = Path("/dev/shm")
+_GROWTH_BYTES = 64 << 20
+_ALIGNMENT = 64
+"""Bytes; so that a tensor of any dtype can follow any other."""
 
 
 def exchange_folder(run_id: str) -> Path:
@@ -34,50 +38,104 @@ def clear_exchange(run_id: str) -> None:
     folder.rmdir()
 
 
-def publish(
-    parameters: Iterable[tuple[str, Tensor]], *, run_id: str, policy_version: int, full: bool
-) -> WeightManifest:
-    """Write ``parameters`` (checkpoint names) for the engines and return the manifest.
+class WeightFile:
+    """The trainer's end: one file, written anew for each policy version while no engine reads."""
 
-    Earlier versions of the run are removed first: engines copy on load and keep no mapping.
-    """
-    folder = exchange_folder(run_id)
-    for old in folder.iterdir():
-        old.unlink()
-    paths: list[str] = []
-    digests: dict[str, str] = {}
-    chunk: dict[str, Tensor] = {}
-    total = chunk_bytes = 0
-    for name, tensor in parameters:
-        copy = tensor.detach().cpu().contiguous()
-        chunk[name] = copy
-        digests[name] = tensor_digest(copy)
-        chunk_bytes += copy.numel() * copy.element_size()
-        if chunk_bytes >= _CHUNK_BYTES:
-            paths.append(_write(folder, policy_version, len(paths), chunk))
-            total, chunk, chunk_bytes = total + chunk_bytes, {}, 0
-    if chunk:
-        paths.append(_write(folder, policy_version, len(paths), chunk))
-    return WeightManifest(
-        policy_version=policy_version,
-        paths=tuple(paths),
-        digests=digests,
-        num_bytes=total + chunk_bytes,
-        full=full,
-    )
+    def __init__(self, run_id: str) -> None:
+        """Take over the run's folder; files of a trainer that is gone are removed."""
+        folder = exchange_folder(run_id)
+        for old in folder.iterdir():
+            old.unlink()
+        # A name of its own: an engine that outlived the trainer must not take the new file for the one it has mapped.
+        self.path = folder / f"weights-{uuid4().hex}.bin"
+        self.path.touch(mode=0o600)
+        self._bytes = torch.empty(0, dtype=torch.uint8)
+        self._hasher = ThreadPoolExecutor(1, thread_name_prefix="weight-digest")
+
+    def write(self, parameters: Iterable[tuple[str, Tensor]], *, policy_version: int, full: bool) -> WeightManifest:
+        """Write ``parameters`` (checkpoint names) for the engines and return the manifest.
+
+        Raises:
+            SyncError: shared memory is full.
+        """
+        digests: dict[str, str] = {}
+        dtypes: list[str] = []
+        shapes: list[tuple[int, ...]] = []
+        end = 0
+        for name, tensor in parameters:
+            whole = tensor.detach().cpu().contiguous()
+            digest = self._hasher.submit(tensor_digest, whole)
+            begin, end = end, end + whole.nbytes + _padding(whole.nbytes)
+            self._reserve(end)
+            self._bytes[begin : begin + whole.nbytes].view(whole.dtype).copy_(whole.reshape(-1))
+            # Before the next one is asked for: a gathered tensor is gone then.
+            digests[name] = digest.result()
+            dtypes.append(dtype_name(whole.dtype))
+            shapes.append(tuple(whole.shape))
+        return WeightManifest(
+            policy_version=policy_version,
+            path=str(self.path),
+            digests=digests,
+            dtypes=tuple(dtypes),
+            shapes=tuple(shapes),
+            num_bytes=end,
+            full=full,
+        )
+
+    def _reserve(self, num_bytes: int) -> None:
+        """Make the file at least this long."""
+        if num_bytes <= len(self._bytes):
+            return
+        size = max(num_bytes, len(self._bytes) + _GROWTH_BYTES)
+        try:
+            # A page that is written for the first time when there is none left kills the process without a word.
+            with self.path.open("ab") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            raise SyncError(f"{size} bytes of weights do not fit into {self.path.parent}: {error.strerror}") from error
+        self._bytes = torch.from_file(str(self.path), shared=True, size=size, dtype=torch.uint8)
 
 
-def read(paths: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-    """Yield ``(name, tensor)`` from published files, mapped rather than copied."""
-    for path in paths:
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():
-                yield name, file.get_tensor(name)
+class WeightReader:
+    """An engine's end: the file mapped, every tensor a view of it."""
+
+    def __init__(self) -> None:
+        self._mapped: tuple[str, int] = ("", 0)
+        self._bytes = torch.empty(0, dtype=torch.uint8)
+
+    def read(
+        self, path: str, digests: Mapping[str, str], dtypes: Sequence[str], shapes: Sequence[Sequence[int]]
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Yield ``(name, tensor)`` in the order written, each only after its digest was found to be the announced one.
+
+        Raises:
+            SyncError: the file is too short, or a tensor's content is another.
+        """
+        tensors = dict(zip(digests, self._views(path, dtypes, shapes), strict=True))
+        # Hashing runs ahead of whoever loads: both are as slow as memory.
+        with ThreadPoolExecutor(1, thread_name_prefix="weight-digest") as hasher:
+            found = {name: hasher.submit(tensor_digest, tensor) for name, tensor in tensors.items()}
+            for name, tensor in tensors.items():
+                if found[name].result() != digests[name]:
+                    raise SyncError(f"{name!r} in shared memory is not what was announced")
+                yield name, tensor
+
+    def _views(self, path: str, dtypes: Sequence[str], shapes: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        sizes = [torch.Size(s).numel() * getattr(torch, d).itemsize for d, s in zip(dtypes, shapes, strict=True)]
+        self._map(path, sum(size + _padding(size) for size in sizes))
+        begin = 0
+        for size, dtype, shape in zip(sizes, dtypes, shapes, strict=True):
+            yield self._bytes[begin : begin + size].view(getattr(torch, dtype)).view(torch.Size(shape))
+            begin += size + _padding(size)
+
+    def _map(self, path: str, num_bytes: int) -> None:
+        there = os.stat(path).st_size
+        if there < num_bytes:
+            raise SyncError(f"shared memory holds {there} bytes of weights, {num_bytes} were announced")
+        if self._mapped != (path, there):
+            self._bytes = torch.from_file(path, shared=True, size=there, dtype=torch.uint8)
+            self._mapped = (path, there)
 
 
-def _write(folder: Path, version: int, index: int, tensors: dict[str, Tensor]) -> str:
-    final = folder / f"v{version:08d}-{index:03d}.safetensors"
-    partial = final.with_suffix(".partial")
-    save_file(tensors, partial)
-    os.replace(partial, final)
-    return str(final)
+def _padding(num_bytes: int) -> int:
+    return -num_bytes % _ALIGNMENT

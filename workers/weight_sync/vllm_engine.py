@@ -12,8 +12,8 @@ from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 from workers.weight_sync.completeness import must_set_every_parameter
-from workers.weight_sync.manifest import Backend, SyncError, WeightManifest, combined_digest, tensor_digest
-from workers.weight_sync.shared_memory import read
+from workers.weight_sync.manifest import Backend, WeightManifest
+from workers.weight_sync.shared_memory import WeightReader
 
 BACKENDS: dict[Backend, str] = {"shared_memory": "raylign_shared_memory", "nccl": "raylign_nccl", "ipc": "raylign_ipc"}
 """Each transport's name in vLLM's registry."""
@@ -26,49 +26,48 @@ class SharedMemoryInitInfo(WeightTransferInitInfo):
 
 @dataclass
 class SharedMemoryUpdateInfo(WeightTransferUpdateInfo):
-    """Where the files are and what they must contain."""
+    """Where the file is and what it must contain."""
 
-    paths: list[str]
-    digest: str
-    """Combined digest the trainer announced."""
+    path: str
+    digests: dict[str, str]
+    """Of each tensor, as the trainer announced them."""
+    dtypes: list[str]
+    shapes: list[list[int]]
     full: bool
     """Every parameter of the model must be among the tensors."""
 
 
 class SharedMemoryEngine(WeightTransferEngine[SharedMemoryInitInfo, SharedMemoryUpdateInfo]):
-    """Loads published files into the engine's model, refusing content other than announced."""
+    """Loads published weights into the engine's model, refusing content other than announced."""
 
     init_info_cls = SharedMemoryInitInfo
     update_info_cls = SharedMemoryUpdateInfo
 
     def init_transfer_engine(self, init_info: SharedMemoryInitInfo) -> None:
         """No rendezvous is needed."""
+        self._reader = WeightReader()
 
     def start_weight_update(self) -> None:
         """Let vLLM restore checkpoint-shaped parameters: kernels may have re-packed them."""
         initialize_layerwise_reload(self.model)
 
     def receive_weights(self, update_info: SharedMemoryUpdateInfo) -> None:
-        """Check the files against the announced digest, then load them.
+        """Load each tensor once its content is found to be what was announced.
 
         Raises:
-            SyncError: a tensor is missing, extra or different, or a full transfer left an engine parameter unset.
+            SyncError: a tensor is missing or different, or a full transfer left an engine parameter unset.
         """
-        found = combined_digest({name: tensor_digest(tensor) for name, tensor in read(update_info.paths)})
-        if found != update_info.digest:
-            raise SyncError(
-                f"weights in shared memory have digest {found[:12]}, announced was {update_info.digest[:12]}"
-            )
         model: Any = self.model  # every vLLM model has load_weights; torch's Module does not say so
-        with must_set_every_parameter(model, full=update_info.full):
-            model.load_weights(read(update_info.paths))
+        info = update_info
+        with must_set_every_parameter(model, full=info.full):
+            model.load_weights(self._reader.read(info.path, info.digests, info.dtypes, info.shapes))
 
     def finish_weight_update(self) -> None:
         """Re-pack the kernels' weights."""
         finalize_layerwise_reload(self.model, self.model_config)
 
     def shutdown(self) -> None:
-        """Nothing is kept open."""
+        """The mapping goes with the process."""
 
 
 def register() -> None:
@@ -83,12 +82,8 @@ def register() -> None:
 
 def update_info(manifest: WeightManifest) -> dict[str, Any]:
     """A manifest as the keyword arguments of its transport's update record."""
+    common: dict[str, Any] = {"shapes": [list(shape) for shape in manifest.shapes], "full": manifest.full}
     if manifest.backend == "shared_memory":
-        return {"paths": list(manifest.paths), "digest": manifest.digest, "full": manifest.full}
-    info: dict[str, Any] = {
-        "names": list(manifest.digests),
-        "dtype_names": list(manifest.dtypes),
-        "shapes": [list(shape) for shape in manifest.shapes],
-        "full": manifest.full,
-    }
+        return common | {"path": manifest.path, "digests": manifest.digests, "dtypes": list(manifest.dtypes)}
+    info = common | {"names": list(manifest.digests), "dtype_names": list(manifest.dtypes)}
     return info if manifest.backend == "nccl" else info | {"ipc_handles": list(manifest.ipc_handles)}

@@ -16,7 +16,15 @@ TENSORS = {"head.weight": torch.arange(6.0).reshape(2, 3), "norm.weight": torch.
 
 def _manifest(**changes: Any) -> WeightManifest:
     digests = {name: tensor_digest(tensor) for name, tensor in TENSORS.items()}
-    return replace(WeightManifest(policy_version=3, digests=digests, num_bytes=32, full=True), **changes)
+    manifest = WeightManifest(
+        policy_version=3,
+        digests=digests,
+        dtypes=("float32", "bfloat16"),
+        shapes=((2, 3), (4,)),
+        num_bytes=32,
+        full=True,
+    )
+    return replace(manifest, **changes)
 
 
 class _Model(nn.Module):
