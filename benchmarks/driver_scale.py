@@ -159,7 +159,7 @@ def _session(root: Path, size: tuple[int, ...]) -> Any:
     pool: Any = WorkerPool.__new__(WorkerPool)
     pool.engines, pool.policy, pool.reference = [FakeEngine(tokens) for _ in range(engines)], [], []
     pool.policy = [FakeRank() for _ in range(ranks)]
-    pool._spec = SimpleNamespace(tokens_per_microbatch=config.policy.tokens_per_microbatch)
+    pool._spec = SimpleNamespace(tokens_per_microbatch=config.policy.tokens_per_microbatch, share_prompts=True)
     folder = RunFolder(root / "run")
     folder.create()
     dataset = read_r1_reward(digits.train, media_root=digits.train.parent, max_pixels=10**6, video_frames=1)

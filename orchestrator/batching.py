@@ -7,6 +7,7 @@ the same number of micro-batches and none is empty: under ZeRO-3 each forward is
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Self
 
 from orchestrator.errors import RefusedInput
@@ -47,6 +48,42 @@ def plan_microbatches(lengths: Sequence[int], *, num_ranks: int, token_budget: i
     return _deal(_split(order, lengths, num_batches, token_budget), lengths, num_ranks)
 
 
+@dataclass(frozen=True, slots=True)
+class SampleSize:
+    """What planning needs to know of one sample."""
+
+    uid: str
+    """Its prompt."""
+    prompt_len: int
+    length: int
+    """Prompt and completion, tokens."""
+
+
+def plan_samples(
+    samples: Sequence[SampleSize], *, share_prompts: bool, num_ranks: int, token_budget: int
+) -> list[list[list[int]]]:
+    """``plan_microbatches`` over prompts: samples that share one stay together, and it counts once.
+
+    Args:
+        share_prompts: False plans every sample by itself.
+    Returns:
+        For each rank its micro-batches, each a list of indices into ``samples``.
+    Raises:
+        RefusedInput: as ``plan_microbatches``.
+    """
+    for index, sample in enumerate(samples):
+        if sample.length > token_budget:
+            raise RefusedInput(
+                f"sample {index} has {sample.length} tokens, more than policy.tokens_per_microbatch = {token_budget}"
+            )
+    rows = _rows(samples, token_budget) if share_prompts else [[i] for i in range(len(samples))]
+    while len(rows) % num_ranks and (longest := max((r for r in rows if len(r) > 1), key=len, default=None)):
+        at, half = rows.index(longest), len(longest) // 2
+        rows[at : at + 1] = [longest[:half], longest[half:]]
+    plan = plan_microbatches([_tokens(samples, r) for r in rows], num_ranks=num_ranks, token_budget=token_budget)
+    return [[[i for row in batch for i in rows[row]] for batch in batches] for batches in plan]
+
+
 def sample_seed(run_seed: int, uid: str, sample_index: int, policy_version: int) -> int:
     """Seed of one sample, 63 bits: the same for the same four arguments, on any machine."""
     return _digest("sample", run_seed, uid, sample_index, policy_version) >> (256 - _SEED_BITS)
@@ -55,6 +92,27 @@ def sample_seed(run_seed: int, uid: str, sample_index: int, policy_version: int)
 def shuffled_order(num_prompts: int, *, seed: int, epoch: int) -> list[int]:
     """The order of one epoch: indices sorted by their hash, so no library's generator can change it."""
     return sorted(range(num_prompts), key=lambda index: _digest("order", seed, epoch, index))
+
+
+def split_whole(prompts: Sequence[str], num_parts: int, *, seed: int, epoch: int) -> list[list[int]]:
+    """Deal samples out to the optimizer steps of one rollout, in random order, the samples of a prompt together.
+
+    Where there are more steps than prompts, siblings part.
+
+    Args:
+        prompts: The prompt of each sample.
+    Returns:
+        At most ``num_parts`` lists of indices into ``prompts``, none empty.
+    """
+    units: dict[object, list[int]] = {}
+    apart = len(set(prompts)) < num_parts
+    for index, prompt in enumerate(prompts):
+        units.setdefault(index if apart else prompt, []).append(index)
+    groups = list(units.values())
+    order = shuffled_order(len(groups), seed=seed, epoch=epoch)
+    bounds = [round(i * len(order) / num_parts) for i in range(num_parts + 1)]
+    parts = [[i for at in order[a:b] for i in groups[at]] for a, b in pairwise(bounds)]
+    return [part for part in parts if part]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +175,24 @@ class PromptCursor:
             epoch=state["epoch"],
             position=state["position"],
         )
+
+
+def _rows(samples: Sequence[SampleSize], token_budget: int) -> list[list[int]]:
+    """Samples by prompt, no row above the budget."""
+    rows: list[list[int]] = []
+    of_prompt: dict[str, list[int]] = {}
+    for index, sample in enumerate(samples):
+        row = of_prompt.get(sample.uid)
+        if row is None or _tokens(samples, [*row, index]) > token_budget:
+            row = of_prompt[sample.uid] = []
+            rows.append(row)
+        row.append(index)
+    return rows
+
+
+def _tokens(samples: Sequence[SampleSize], row: Sequence[int]) -> int:
+    """Tokens of a row: one prompt and every completion."""
+    return samples[row[0]].prompt_len + sum(samples[i].length - samples[i].prompt_len for i in row)
 
 
 def _fill(order: Sequence[int], lengths: Sequence[int], capacity: int) -> list[list[int]]:

@@ -16,7 +16,7 @@ from orchestrator.console import Console
 from orchestrator.engines import Engines
 from orchestrator.placement import PlacementPlan
 from orchestrator.pool import PoolSpec, WorkerPool, worker_environment
-from orchestrator.preflight import RunData, engine_kind, ray_is_running, sync_backend
+from orchestrator.preflight import RunData, engine_kind, ray_is_running, shares_prompts, sync_backend
 from orchestrator.reaper import reaped_processes
 from orchestrator.reward_service import RewardService
 from orchestrator.run_folder import RunFolder
@@ -72,6 +72,7 @@ def model_spec(config: TrainConfig, path: str) -> ModelSpec:
         dtype=config.model.dtype,
         attention=config.model.attention,
         trust_remote_code=config.model.trust_remote_code,
+        share_prompts=shares_prompts(config, path),
     )
 
 
@@ -79,8 +80,10 @@ def policy_spec(config: TrainConfig, path: str) -> PolicySpec:
     """What a policy rank needs to start from the weights at ``path``."""
     optimizer, algorithm = config.optimizer, config.algorithm
     per_step = 1 if config.algo == "sft" else config.samples_per_step // config.policy.train_batch_size
+    assert config.model.path is not None
     return PolicySpec(
         model=model_spec(config, path),
+        source=config.model.path,
         optimizer=OptimizerSpec(
             zero_stage=config.policy.zero_stage,
             betas=optimizer.betas,
@@ -171,6 +174,7 @@ def worker_pool(config: TrainConfig, plan: PlacementPlan, spec: EngineSpec) -> I
             engine=spec,
             engine_kind=engine_kind(config),
             tokens_per_microbatch=config.policy.tokens_per_microbatch,
+            share_prompts=shares_prompts(config, config.model.path),
             # Roles take turns, so one rank may use every core of a small machine.
             num_threads=max(1, (os.cpu_count() or 1) // ranks),
             silent_after_s=config.run.silent_after_s,

@@ -124,9 +124,12 @@ def _policy(config: TrainConfig, shape: ModelShape, width: int) -> RoleMemory:
 
 
 def _logits(config: TrainConfig, shape: ModelShape) -> float:
-    """The head runs at sampled positions only; scores and their log-softmax in float32."""
+    """The head runs at sampled positions only, in pieces; scores and their log-softmax in float32."""
+    # Deferred: it imports torch.
+    from workers.models.policy_module import LOGITS_AT_ONCE
+
     sampled = min(config.policy.tokens_per_microbatch, config.rollout.max_new_tokens * _most_samples(config))
-    return sampled * shape.vocab * 2.0 * _BYTES["float32"]
+    return min(sampled * shape.vocab, LOGITS_AT_ONCE) * 2.0 * _BYTES["float32"]
 
 
 def _most_samples(config: TrainConfig) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from orchestrator.batching import PromptPick, plan_microbatches, sample_seed, shuffled_order
+from orchestrator.batching import PromptPick, sample_seed, split_whole
 from orchestrator.checkpoint import Progress, save_checkpoint
 from orchestrator.errors import GuardStop
 from orchestrator.evaluation.types import EvalResult
@@ -192,14 +192,14 @@ def _update(
         Statistics of every rank for each step that was taken, and how many were not.
     """
     config = session.config
-    count = len(experience.rollouts)
-    order = shuffled_order(count, seed=config.run.seed, epoch=progress.policy_version)
-    num_updates = min(max(1, config.samples_per_step // config.policy.train_batch_size), count)
+    num_updates = max(1, config.samples_per_step // config.policy.train_batch_size)
+    prompts = [r.sequence.uid for r in experience.rollouts]
+    parts = split_whole(prompts, num_updates, seed=config.run.seed, epoch=progress.policy_version)
     updates = []
-    for part in np.array_split(np.asarray(order), num_updates):
+    for part in parts:
         samples = training_samples(
             experience,
-            [int(i) for i in part],
+            part,
             aggregation=config.algorithm.aggregation,
             max_tokens=config.rollout.max_new_tokens,
         )
@@ -208,7 +208,7 @@ def _update(
         stats = optimizer_step(session, samples)
         if stats is not None:
             updates.append(stats)
-    return updates, num_updates - len(updates)
+    return updates, len(parts) - len(updates)
 
 
 def optimizer_step(session: Session, samples: Sequence[TrainSample]) -> list[UpdateStats] | None:
@@ -217,11 +217,7 @@ def optimizer_step(session: Session, samples: Sequence[TrainSample]) -> list[Upd
     Raises:
         GuardStop: it was not finite, and ``guard.nonfinite`` is ``stop``.
     """
-    plan = plan_microbatches(
-        [len(s.sequence.input_ids) for s in samples],
-        num_ranks=session.config.policy.num_ranks,
-        token_budget=session.config.policy.tokens_per_microbatch,
-    )
+    plan = session.pool.microbatches([s.sequence for s in samples], num_ranks=session.config.policy.num_ranks)
     per_rank = [[[samples[i] for i in batch] for batch in batches] for batches in plan]
     stats = session.pool.policy_update(per_rank, deadline_s=session.deadline_s)
     if not check_finite(stats, action=session.config.guard.nonfinite):

@@ -11,7 +11,7 @@ import ray.exceptions
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from orchestrator.batching import plan_microbatches
+from orchestrator.batching import SampleSize, plan_samples
 from orchestrator.health import Health
 from orchestrator.placement import PlacementPlan, WorkerPlacement
 from orchestrator.rollouts import engine_name
@@ -35,6 +35,7 @@ class PoolSpec:
     engine: EngineSpec
     engine_kind: str
     tokens_per_microbatch: int
+    share_prompts: bool
     num_threads: int
     start_deadline_s: float = 600.0
     silent_after_s: float = 60.0
@@ -107,6 +108,15 @@ class WorkerPool:
         refs = [getattr(actor, method).remote(*args, **kwargs) for actor in self.policy]
         return self._results("policy", refs, name=f"policy: {method}", deadline_s=deadline_s)
 
+    def microbatches(self, sequences: Sequence[TokenSequence], *, num_ranks: int) -> list[list[list[int]]]:
+        """Micro-batches of ``sequences`` for each of ``num_ranks`` ranks, as indices."""
+        return plan_samples(
+            [SampleSize(s.uid, s.prompt_len, len(s.input_ids)) for s in sequences],
+            share_prompts=self._spec.share_prompts,
+            num_ranks=num_ranks,
+            token_budget=self._spec.tokens_per_microbatch,
+        )
+
     def policy_update(self, per_rank: Sequence[Sequence[Sequence[Any]]], *, deadline_s: float) -> list[Any]:
         """Run one optimizer step, each rank on its own micro-batches."""
         refs = [actor.update.remote(batches) for actor, batches in zip(self.policy, per_rank, strict=True)]
@@ -154,11 +164,7 @@ class WorkerPool:
         # Every rank must take part in a sharded forward, so the batch is filled up to a multiple of the ranks.
         order = list(range(len(sequences)))
         order += [i % len(sequences) for i in range(-len(sequences) % len(actors))]
-        plan = plan_microbatches(
-            [len(sequences[i].input_ids) for i in order],
-            num_ranks=len(actors),
-            token_budget=self._spec.tokens_per_microbatch,
-        )
+        plan = self.microbatches([sequences[i] for i in order], num_ranks=len(actors))
         refs = [
             actor.score.remote([[sequences[order[i]] for i in batch] for batch in batches])
             for actor, batches in zip(actors, plan, strict=True)

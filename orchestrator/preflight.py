@@ -13,6 +13,7 @@ from orchestrator.datasets.dataset import Dataset
 from orchestrator.datasets.registry import read_dataset
 from orchestrator.errors import RefusedInput
 from orchestrator.placement import PlacementPlan, RoleRequest, plan_placement
+from workers.models.adapters import adapter_for
 from workers.models.folder import check_model_config, check_model_folder
 from workers.types import Prompt
 from workers.weight_sync.manifest import Backend
@@ -67,6 +68,14 @@ def engine_kind(config: TrainConfig) -> Literal["vllm", "transformers"]:
     if config.rollout.engine != "auto":
         return config.rollout.engine
     return "vllm" if importlib.util.find_spec("vllm") is not None else "transformers"
+
+
+def shares_prompts(config: TrainConfig, model_path: str) -> bool:
+    """Whether sequences of one prompt share a row: asked for, and possible with this model and its attention."""
+    adapter = adapter_for(str(check_model_config(model_path)["model_type"]))
+    # The mask is a tensor, which of transformers' attentions only this one takes.
+    possible = adapter.shares_prompts and config.model.attention == "sdpa"
+    return config.batching.mode == "shared_prompt" and possible
 
 
 def read_data(config: TrainConfig) -> RunData:

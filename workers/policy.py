@@ -19,7 +19,7 @@ from workers.backends.schedule import OptimizerSpec
 from workers.models.export import export_folder
 from workers.models.loading import ModelSpec, freeze_modules, load_model
 from workers.models.policy_module import PolicyModule
-from workers.multimodal.collate import Batch, Collator
+from workers.multimodal.collate import Batch, Collator, as_slots
 from workers.types import Sequence, TrainSample
 from workers.weight_sync.manifest import Backend, WeightManifest
 from workers.weight_sync.senders import SharedMemorySender, WeightSender
@@ -44,6 +44,9 @@ class PolicySpec:
     """Everything one policy rank needs to start."""
 
     model: ModelSpec
+    source: str
+    """Model folder whose configuration and processor every checkpoint carries. Not ``model.path``, which may be a
+    checkpoint that this run removes."""
     optimizer: OptimizerSpec
     loss: LossSpec
     freeze: tuple[str, ...]
@@ -98,6 +101,7 @@ class PolicyWorker(WorkerBase):
         self._collate = Collator(
             self._spec.model.path,
             dtype=self._spec.model.torch_dtype,
+            share_prompts=self._spec.model.share_prompts,
             trust_remote_code=self._spec.model.trust_remote_code,
         )
         keepalive = self._world_size > 1 and self._spec.optimizer.zero_stage == 3
@@ -116,8 +120,7 @@ class PolicyWorker(WorkerBase):
             for sequences in microbatches:
                 batch = self._collate(sequences)
                 logprobs, _ = self._forward(batch)
-                rows = logprobs.float().cpu().numpy()
-                scored.extend(rows[i, :length].copy() for i, length in enumerate(batch.lengths))
+                scored += as_slots(sequences, batch.split(logprobs))
         return scored
 
     def update(self, microbatches: Seq[Seq[TrainSample]]) -> UpdateStats:
@@ -171,7 +174,7 @@ class PolicyWorker(WorkerBase):
         """Write ``policy/`` (a plain model folder, rank 0) and this rank's optimizer state under ``folder``."""
         tensors = {name: tensor.cpu().clone() for name, tensor, _ in self._named() if self._rank == 0}
         if self._rank == 0:
-            export_folder(tensors, source=self._spec.model.path, target=Path(folder) / "policy")
+            export_folder(tensors, source=self._spec.source, target=Path(folder) / "policy")
         state = Path(folder) / "state"
         state.mkdir(parents=True, exist_ok=True)
         save_file(self._engine.state_tensors(), state / f"rank_{self._rank:05d}.safetensors")
@@ -195,22 +198,15 @@ class PolicyWorker(WorkerBase):
             yield self._adapter.checkpoint_name(trainer_name), tensor, trainable
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        def move(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {key: value.to(self._device) for key, value in tensors.items()}
-
-        return self._engine.forward(
-            batch.input_ids.to(self._device),
-            batch.attention_mask.to(self._device),
-            batch.action_mask.to(self._device),
-            move(batch.mm_inputs),
-            move(self._collate.blank_mm_inputs),
-        )
+        blank = {key: value.to(self._device) for key, value in self._collate.blank_mm_inputs.items()}
+        return self._engine.forward(batch.to(self._device), blank)
 
     def _loss(self, samples: Seq[TrainSample], stats: UpdateStats) -> Tensor:
         batch = self._collate([s.sequence for s in samples])
         logprobs, entropy = self._forward(batch)
+        logprobs, entropy = logprobs[None], entropy[None]
         weight, advantages, old, rollout = (
-            _pad([getattr(s, field) for s in samples], logprobs)
+            _of_actions(samples, field, logprobs)
             for field in ("loss_weight", "advantages", "old_logprobs", "rollout_logprobs")
         )
         mask = weight > 0
@@ -218,13 +214,14 @@ class PolicyWorker(WorkerBase):
             loss_map = sft_loss_map(logprobs, mask)
         else:
             loss_map = self._policy_loss_map(logprobs, old, rollout, advantages, mask, stats)
-        per_row = torch.where(mask, loss_map * weight, 0.0).sum(dim=1)
-        finite = torch.isfinite(per_row).tolist()
+        per_token = torch.where(mask, loss_map * weight, 0.0)[0]
+        per_sample = torch.stack([part.sum() for part in batch.split(per_token)])
+        finite = torch.isfinite(per_sample).tolist()
         stats.nonfinite += tuple(s.sequence.uid for s, ok in zip(samples, finite, strict=True) if not ok)
-        stats.loss += float(per_row.detach().sum())
+        stats.loss += float(per_sample.detach().sum())
         stats.num_tokens += int(mask.sum())
         stats.entropy_sum += float(entropy.detach()[mask].sum())
-        return per_row.sum()
+        return per_sample.sum()
 
     def _policy_loss_map(
         self, logprobs: Tensor, old: Tensor, rollout: Tensor, advantages: Tensor, mask: Tensor, stats: UpdateStats
@@ -254,11 +251,10 @@ class PolicyWorker(WorkerBase):
         return bool(value.item())
 
 
-def _pad(rows: list[np.ndarray], like: Tensor) -> Tensor:
-    out = torch.zeros(like.shape, dtype=torch.float32)
-    for index, row in enumerate(rows):
-        out[index, : len(row)] = torch.from_numpy(np.array(row, dtype=np.float32))
-    return out.to(like.device)
+def _of_actions(samples: Seq[TrainSample], field: str, like: Tensor) -> Tensor:
+    """One field of every action token, float32 ``[1, N]`` like the log-probs."""
+    rows = [getattr(s, field)[s.sequence.prompt_len :] for s in samples]
+    return torch.from_numpy(np.concatenate(rows).astype(np.float32))[None].to(like.device)
 
 
 def _train_without_dropout(model: torch.nn.Module) -> None:

@@ -9,7 +9,7 @@ import torch
 from workers.actor_base import WorkerBase
 from workers.models.loading import ModelSpec, load_model
 from workers.models.policy_module import PolicyModule
-from workers.multimodal.collate import Collator
+from workers.multimodal.collate import Collator, as_slots
 from workers.types import Sequence
 
 
@@ -21,7 +21,12 @@ class ReferenceWorker(WorkerBase):
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model, _ = load_model(spec)
         self._module = PolicyModule(model.to(self._device), vision_keepalive=False).requires_grad_(False)
-        self._collate = Collator(spec.path, dtype=spec.torch_dtype, trust_remote_code=spec.trust_remote_code)
+        self._collate = Collator(
+            spec.path,
+            dtype=spec.torch_dtype,
+            share_prompts=spec.share_prompts,
+            trust_remote_code=spec.trust_remote_code,
+        )
 
     def score(self, microbatches: Seq[Seq[Sequence]]) -> list[np.ndarray]:
         """Reference log-probs: one float32 ``[T]`` array per sequence, in the order given."""
@@ -29,13 +34,6 @@ class ReferenceWorker(WorkerBase):
         with torch.no_grad():
             for sequences in microbatches:
                 batch = self._collate(sequences)
-                logprobs, _ = self._module(
-                    batch.input_ids.to(self._device),
-                    batch.attention_mask.to(self._device),
-                    batch.action_mask.to(self._device),
-                    {key: value.to(self._device) for key, value in batch.mm_inputs.items()},
-                    {},
-                )
-                rows = logprobs.float().cpu().numpy()
-                scored.extend(rows[i, :length].copy() for i, length in enumerate(batch.lengths))
+                logprobs, _ = self._module(batch.to(self._device), {})
+                scored += as_slots(sequences, batch.split(logprobs))
         return scored

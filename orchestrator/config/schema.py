@@ -6,6 +6,7 @@ from pydantic import model_validator
 
 from orchestrator.config.sections import (
     AlgorithmSection,
+    BatchingSection,
     DataSection,
     GuardSection,
     ModelSection,
@@ -37,6 +38,7 @@ class TrainConfig(Section):
     algorithm: AlgorithmSection = AlgorithmSection()
     optimizer: OptimizerSection = OptimizerSection()
     policy: PolicySection = PolicySection()
+    batching: BatchingSection = BatchingSection()
     reference: ReferenceSection = ReferenceSection()
     reward: RewardSection = RewardSection()
     placement: PlacementSection = PlacementSection()

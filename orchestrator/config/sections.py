@@ -185,6 +185,13 @@ class PolicySection(Section):
     """Keep the optimizer state in CPU memory."""
 
 
+class BatchingSection(Section):
+    """How samples lie in the trainer's forward passes."""
+
+    mode: Literal["shared_prompt", "pairs"] = "shared_prompt"
+    """Responses to one prompt share it and its images in one row, or every sequence has a row of its own."""
+
+
 class ReferenceSection(Section):
     """The frozen workers behind the KL penalty; they exist only when algorithm.kl_coef is above 0."""
 

@@ -13,6 +13,7 @@ from algorithms.masking import masked_mean
 from algorithms.policy_losses import PolicyLoss, ppo_clip_loss_map
 from tests.golden.vectors import Case, assert_close, load, mask_of, one, select
 from workers.models.policy_module import PolicyModule
+from workers.multimodal.collate import Batch
 
 FILE = "r1_reward.json"
 KL = "openrlhf/models/utils.py:7-34"
@@ -83,6 +84,7 @@ class _LogitsModel(nn.Module):
         super().__init__()
         self.logits, self.expected_mask = logits, attention_mask
         self.lm_head = nn.Identity()
+        self.config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(vocab_size=logits.shape[-1]))
 
     def model(self, *, input_ids: Tensor, attention_mask: Tensor, use_cache: bool) -> SimpleNamespace:
         """Takes no ``position_ids``: positions are the model's own, where the original passes 1-D ones."""
@@ -96,13 +98,21 @@ class _LogitsModel(nn.Module):
 def test_forward_scores_each_action_by_the_logits_one_position_before_it(case: Case) -> None:
     input_ids, attention_mask = (torch.tensor(case.inputs[name]) for name in ("sequences", "attention_mask"))
     num_actions = case.params["num_actions"]
-    action_mask = torch.zeros_like(input_ids, dtype=torch.bool)
-    action_mask[:, -num_actions:] = True
+    rows, width = input_ids.shape
+    predictors = torch.arange(rows)[:, None] * width + torch.arange(width - num_actions - 1, width - 1)
+    batch = Batch(
+        input_ids=input_ids,
+        branch=attention_mask - 1,
+        offset=torch.arange(width).expand(rows, width),
+        predictors=predictors.flatten(),
+        targets=input_ids[:, -num_actions:].flatten(),
+        mm_inputs={},
+        counts=(num_actions,) * rows,
+    )
     model = _LogitsModel(torch.tensor(case.inputs["logits"]), attention_mask)
     policy = PolicyModule(model, vision_keepalive=False)
-    logprobs, _ = policy(input_ids, attention_mask.bool(), action_mask, {}, {})
-    assert_close(logprobs[:, -num_actions:], case.outputs["action_log_probs"])
-    assert not logprobs[:, :-num_actions].any()
+    logprobs, _ = policy(batch, {})
+    assert_close(logprobs.view(rows, num_actions), case.outputs["action_log_probs"])
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ def policy_spec(model: Path, *, zero_stage: int) -> PolicySpec:
     """Supervised training with AdamW at 1e-3."""
     return PolicySpec(
         model=ModelSpec(path=str(model)),
+        source=str(model),
         optimizer=OptimizerSpec(
             zero_stage=zero_stage,
             betas=(0.9, 0.95),
@@ -59,6 +60,7 @@ def make_pool(model: Path, *, num_ranks: int) -> WorkerPool:
         engine=engine_spec(model),
         engine_kind="vllm",
         tokens_per_microbatch=512,
+        share_prompts=False,
         num_threads=1,
     )
     return WorkerPool(plan_placement(cluster, requests, layout="colocated"), spec)

@@ -30,10 +30,10 @@ def write_held_out(digits: DigitsPaths) -> Path:
 
 
 def online_arguments(model: Path, digits: DigitsPaths, run_dir: Path) -> list[str]:
-    """Five steps of StableReinforce on the digits file, two updates each, a checkpoint every second step."""
+    """Five steps of StableReinforce on the digits file, two updates each, a checkpoint every second, one kept."""
     return [
         *("--algo", "stable_reinforce", "--run.dir", str(run_dir), "--run.steps", str(STEPS)),
-        *("--run.checkpoint_every", "2", "--run.eval_every", "3", "--run.seed", "7"),
+        *("--run.checkpoint_every", "2", "--run.keep_checkpoints", "1", "--run.eval_every", "3", "--run.seed", "7"),
         *("--model.path", str(model), "--data.path", str(digits.train)),
         *("--data.eval_path", str(write_held_out(digits))),
         *("--rollout.prompts_per_step", "16", "--rollout.samples_per_prompt", "2", "--policy.train_batch_size", "16"),

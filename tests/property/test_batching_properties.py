@@ -5,7 +5,14 @@ from itertools import chain
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from orchestrator.batching import PromptCursor, plan_microbatches, shuffled_order
+from orchestrator.batching import (
+    PromptCursor,
+    SampleSize,
+    plan_microbatches,
+    plan_samples,
+    shuffled_order,
+    split_whole,
+)
 from orchestrator.errors import RefusedInput
 
 _LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=40)
@@ -75,3 +82,40 @@ def _fewest(lengths: tuple[int, ...], budget: int) -> int:
             left = tuple(length for i, length in enumerate(rest) if i not in companions)
             best = min(best, 1 + _fewest(left, budget))
     return best
+
+
+_SAMPLES = st.lists(st.tuples(st.sampled_from("abcde"), st.integers(1, 20)), min_size=1, max_size=24)
+
+
+@given(_SAMPLES, st.integers(1, 4), st.integers(60, 300), st.booleans())
+def test_samples_of_a_prompt_stay_together_and_it_counts_once(
+    drawn: list[tuple[str, int]], ranks: int, budget: int, share: bool
+) -> None:
+    prompt_lens = {uid: 5 * index + 1 for index, uid in enumerate("abcde")}
+    samples = [SampleSize(uid, prompt_lens[uid], prompt_lens[uid] + n) for uid, n in drawn] * ranks
+    plan = plan_samples(samples, share_prompts=share, num_ranks=ranks, token_budget=budget)
+    batches = list(chain.from_iterable(plan))
+    assert sorted(chain.from_iterable(batches)) == list(range(len(samples)))
+    assert len({len(own) for own in plan}) == 1
+    for batch in batches:
+        rows: dict[object, int] = {}
+        for i in batch:
+            row = samples[i].uid if share else i
+            rows[row] = rows.get(row, samples[i].prompt_len) + samples[i].length - samples[i].prompt_len
+        # Pieces of one prompt that meet in a micro-batch share a row again, which can only be longer.
+        assert sum(rows.values()) <= budget
+    if share and budget == 300 and ranks == 1:
+        assert len({tuple(sorted({samples[i].uid for i in b})) for b in batches}) == len(batches)
+
+
+@given(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=30), st.integers(1, 6), st.integers(0, 3))
+def test_optimizer_steps_take_whole_prompts_and_every_sample_once(prompts: list[str], parts: int, seed: int) -> None:
+    dealt = split_whole(prompts, parts, seed=seed, epoch=0)
+    assert sorted(chain.from_iterable(dealt)) == list(range(len(prompts)))
+    assert 1 <= len(dealt) <= parts and all(dealt)
+    if len(set(prompts)) >= parts:
+        assert len(dealt) == parts
+        owners = [{prompts[i] for i in part} for part in dealt]
+        assert sum(map(len, owners)) == len(set(prompts)), "a prompt's samples should learn in one step"
+        sizes = [len(owner) for owner in owners]
+        assert max(sizes) - min(sizes) <= 1

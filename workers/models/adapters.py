@@ -25,6 +25,8 @@ class ModelAdapter:
     """Parameters between the tower and the language model (projector, merger)."""
     needs_token_types: bool
     """True where the forward builds its positions from ``mm_token_type_ids`` (M-RoPE families)."""
+    shares_prompts: bool
+    """True where responses can share the row of their prompt: the forward takes a mask and positions as they are."""
     checkpoint_names: tuple[tuple[str, str], ...]
     """``(pattern, replacement)`` applied in order to get the released checkpoints' names, which vLLM expects too."""
 
@@ -48,6 +50,7 @@ QWEN2_5_VL = ModelAdapter(
     vision=r"model\.visual\.(?!merger\.)",
     bridge=r"model\.visual\.merger\.",
     needs_token_types=True,
+    shares_prompts=True,
     checkpoint_names=((r"^model\.visual\.", "visual."), (r"^model\.language_model\.", "model.")),
 )
 
@@ -57,6 +60,7 @@ LLAVA = ModelAdapter(
     vision=r"model\.vision_tower\.",
     bridge=r"model\.multi_modal_projector\.",
     needs_token_types=False,
+    shares_prompts=True,
     checkpoint_names=(
         (r"^model\.vision_tower\.(?!vision_model\.)", "vision_tower.vision_model."),
         (r"^model\.vision_tower\.vision_model\.", "vision_tower.vision_model."),

@@ -22,6 +22,8 @@ class ModelSpec:
     """``auto`` is bfloat16 on a GPU and float32 on a CPU."""
     attention: str = "sdpa"
     trust_remote_code: bool = False
+    share_prompts: bool = False
+    """Sequences of one prompt share a row of the trainer's forwards."""
 
     @property
     def torch_dtype(self) -> torch.dtype:

@@ -4,8 +4,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from algorithms.logprobs import token_logprobs
+from workers.multimodal.collate import Batch
+
+LOGITS_AT_ONCE = 1 << 27
+"""Numbers; half a gigabyte in float32."""
 
 
 class PolicyModule(nn.Module):
@@ -27,34 +32,54 @@ class PolicyModule(nn.Module):
         self.model = model
         self.vision_keepalive = vision_keepalive
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        action_mask: Tensor,
-        mm_inputs: dict[str, Tensor],
-        blank_mm_inputs: dict[str, Tensor],
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: Batch, blank_mm_inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Score the action tokens.
 
         Args:
-            input_ids: ``[B, T]``, right-padded.
-            attention_mask: bool ``[B, T]``, True on real tokens.
-            action_mask: bool ``[B, T]``, True on tokens the policy sampled; never on slot 0.
-            mm_inputs: Tensors the model's forward takes for its media; empty for text only.
+            batch: Rows on the model's device.
             blank_mm_inputs: One blank image, used only by the keepalive.
         Returns:
-            ``(logprobs, entropy)``, each float32 ``[B, T]``, nats, zero outside ``action_mask``.
+            ``(logprobs, entropy)``, each float32 ``[N]``, nats, sequence after sequence as in ``batch.targets``.
         """
+        layout = self._shared_layout(batch) if batch.shares_prompts else _plain_layout(batch)
         hidden = self.model.model(
-            input_ids=input_ids, attention_mask=attention_mask.long(), use_cache=False, **mm_inputs
+            input_ids=batch.input_ids, use_cache=False, **layout, **batch.mm_inputs
         ).last_hidden_state
-        if self.vision_keepalive and "pixel_values" not in mm_inputs:
+        if self.vision_keepalive and "pixel_values" not in batch.mm_inputs:
             hidden = hidden + 0.0 * self._touch_vision(blank_mm_inputs)
-        predicts = action_mask[:, 1:]
-        logits = self.model.lm_head(hidden[:, :-1][predicts])
-        logprobs, entropy = token_logprobs(logits, input_ids[:, 1:][predicts])
-        return _scatter(logprobs, predicts), _scatter(entropy, predicts)
+        return self._score(hidden.flatten(0, 1)[batch.predictors], batch.targets)
+
+    def _score(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The head, in pieces whose logits are not kept for the backward pass; one piece keeps them."""
+        vocabulary = self.model.config.get_text_config().vocab_size
+        if len(targets) * vocabulary <= LOGITS_AT_ONCE:
+            return self._head(hidden, targets)
+        size = max(1, LOGITS_AT_ONCE // vocabulary)
+        pieces = zip(hidden.split(size), targets.split(size), strict=True)
+        scored: list[tuple[Tensor, Tensor]] = [checkpoint(self._head, *piece, use_reentrant=False) for piece in pieces]
+        logprobs, entropy = zip(*scored, strict=True)
+        return torch.cat(logprobs), torch.cat(entropy)
+
+    def _head(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return token_logprobs(self.model.lm_head(hidden), targets)
+
+    def _shared_layout(self, batch: Batch) -> dict[str, Tensor]:
+        """Mask and positions of rows in which responses share their prompt.
+
+        Every response sees the prompt and itself, and counts its positions on from the prompt's end.
+        """
+        in_prompt = batch.branch == 0
+        positions = batch.offset
+        if "mm_token_type_ids" in batch.mm_inputs:
+            # Three axes for images; where the prompt's text goes on after one is the model's own business.
+            media = {k: v for k, v in batch.mm_inputs.items() if k.endswith("_grid_thw") or k == "mm_token_type_ids"}
+            positions, _ = self.model.model.get_rope_index(batch.input_ids, attention_mask=in_prompt.long(), **media)
+        axes = positions if positions.ndim == 3 else positions.unsqueeze(0)
+        ends = axes.masked_fill(~in_prompt, -1).amax(dim=(0, 2)) + 1
+        return {
+            "position_ids": torch.where(batch.branch > 0, ends[:, None] + batch.offset, positions),
+            "attention_mask": shared_prompt_mask(batch.branch),
+        }
 
     def _touch_vision(self, blank: dict[str, Tensor]) -> Tensor:
         features = self.model.get_image_features(**blank, return_dict=True).pooler_output
@@ -62,8 +87,16 @@ class PolicyModule(nn.Module):
         return torch.stack([part.sum() for part in parts]).sum()
 
 
-def _scatter(values: Tensor, predicts: Tensor) -> Tensor:
-    """Put ``[N]`` values back into ``[B, T]``, one slot to the right of the position that predicted them."""
-    out = values.new_zeros(predicts.shape[0], predicts.shape[1] + 1)
-    out[:, 1:][predicts] = values
-    return out
+def shared_prompt_mask(branch: Tensor) -> Tensor:
+    """Who sees whom: bool ``[B, 1, T, T]`` from the branches ``[B, T]`` of rows.
+
+    A token sees the prompt and its own branch, up to itself. Padding sees itself, or its row would be nothing but NaN.
+    """
+    index = torch.arange(branch.shape[1], device=branch.device)
+    query, key = branch[:, :, None], branch[:, None, :]
+    return (((key == 0) | (key == query)) & (index[:, None] >= index)).unsqueeze(1)
+
+
+def _plain_layout(batch: Batch) -> dict[str, Tensor]:
+    """One sequence a row: causal, positions as the model itself counts them."""
+    return {"attention_mask": batch.attention_mask.long()}

@@ -32,7 +32,7 @@ def test_what_a_step_did_not_use_is_forgotten_and_what_it_used_is_processed_once
     sequences: tuple[Path, list[Sequence]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, (first, second, third) = sequences
-    collate = Collator(model, dtype=torch.float32)
+    collate = Collator(model, dtype=torch.float32, share_prompts=False)
     processed: list[object] = []
     process = collate._process
     monkeypatch.setattr(collate, "_process", lambda image: processed.append(image) or process(image))

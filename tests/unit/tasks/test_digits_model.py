@@ -100,7 +100,7 @@ def test_the_logits_depend_on_the_image(folder: Path, encoder: PromptEncoder, pr
         Sequence(uid=p.uid, sample_index=0, input_ids=ids, prompt_len=len(ids), media=p.media)
         for p in (one, other, one)
     ]
-    batch = Collator(folder, dtype=torch.float32)(sequences)
+    batch = Collator(folder, dtype=torch.float32, share_prompts=False)(sequences)
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
     assert sum(parameter.numel() for parameter in model.parameters()) < 1_200_000
     with torch.no_grad():

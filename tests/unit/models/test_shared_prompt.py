@@ -1,0 +1,145 @@
+"""Responses that share a row with their prompt score, and learn, as they do alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from orchestrator.tasks.digits import build_digits_data
+from orchestrator.tasks.digits_model import build_digits_model
+from tests.user_files import write_llava
+from workers.models import policy_module
+from workers.models.loading import ModelSpec, load_model
+from workers.models.policy_module import PolicyModule, shared_prompt_mask
+from workers.multimodal.collate import Batch, Collator
+from workers.multimodal.media import probe_image
+from workers.multimodal.prompt_encoder import PromptEncoder
+from workers.types import Prompt, Sequence
+
+_LENGTHS = {"two-images": [5, 1, 9], "one-image": [3, 7], "text-only": [4, 4], "alone": [6]}
+_IMAGES = {"two-images": 2, "one-image": 1, "text-only": 0, "alone": 1}
+
+
+@pytest.fixture(scope="module", params=["qwen2_5_vl", "llava"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp(request.param) / "model"
+    return write_llava(root) if request.param == "llava" else build_digits_model(root, seed=0)
+
+
+@pytest.fixture(scope="module")
+def sequences(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Sequence]:
+    """Four prompts with one to three responses each, siblings apart from each other."""
+    data = build_digits_data(tmp_path_factory.mktemp("digits"), seed=0)
+    files = sorted((data.train.parent / "images").glob("*.png"))
+    encoder, rng = PromptEncoder(folder), np.random.default_rng(0)
+    made: list[Sequence] = []
+    for uid, count in _IMAGES.items():
+        media = tuple(probe_image(files[i], max_pixels=10**6) for i in range(count))
+        parts = [{"type": "image"}] * count + [{"type": "text", "text": "which ?"}]
+        prompt = Prompt(uid=uid, messages=({"role": "user", "content": parts},), media=media)
+        ids = encoder.encode(prompt).prompt_ids
+        for index, length in enumerate(_LENGTHS[uid]):
+            tail = rng.integers(8, 30, length)
+            made.append(
+                Sequence(
+                    uid=uid,
+                    sample_index=index,
+                    input_ids=np.concatenate([np.asarray(ids), tail]),
+                    prompt_len=len(ids),
+                    media=media,
+                )
+            )
+    return [made[i] for i in rng.permutation(len(made))]
+
+
+def _module(folder: Path) -> PolicyModule:
+    model, _ = load_model(ModelSpec(path=str(folder), dtype="float32"))
+    return PolicyModule(model, vision_keepalive=False)
+
+
+def _batch(folder: Path, sequences: list[Sequence], *, share: bool) -> Batch:
+    return Collator(folder, dtype=torch.float32, share_prompts=share)(sequences)
+
+
+def _gradients(module: PolicyModule, logprobs: Tensor) -> dict[str, Tensor]:
+    module.zero_grad()
+    # Unequal weights, so that a token in the wrong place shows.
+    (logprobs * torch.arange(1.0, len(logprobs) + 1)).sum().backward()
+    return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+
+
+def test_shared_rows_score_and_learn_as_separate_ones(folder: Path, sequences: list[Sequence]) -> None:
+    module = _module(folder)
+    apart, _ = module(_batch(folder, sequences, share=False), {})
+    wanted = _gradients(module, apart)
+    batch = _batch(folder, sequences, share=True)
+    assert batch.shares_prompts and len(batch.input_ids) == len(_LENGTHS)
+    together, _ = module(batch, {})
+    torch.testing.assert_close(together, apart, atol=1e-4, rtol=0)
+    found = _gradients(module, together)
+    assert found.keys() == wanted.keys()
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-4 * max(1.0, float(gradient.abs().max())), rtol=0)
+
+
+def test_one_padded_batch_scores_as_every_sequence_by_itself(folder: Path, sequences: list[Sequence]) -> None:
+    module = _module(folder)
+    together, _ = module(_batch(folder, sequences, share=True), {})
+    alone = torch.cat([module(_batch(folder, [s], share=False), {})[0] for s in sequences])
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=0)
+
+
+def test_an_image_is_encoded_once_for_all_responses_to_it(folder: Path, sequences: list[Sequence]) -> None:
+    apart, together = (_batch(folder, sequences, share=share) for share in (False, True))
+    per_image = 16 if "image_grid_thw" in apart.mm_inputs else 1  # patches of 14 in 56 x 56 pixels
+    num_images = [len(batch.mm_inputs["pixel_values"]) // per_image for batch in (apart, together)]
+    assert num_images == [3 * 2 + 2 * 1 + 1, 2 + 1 + 1]
+
+
+def test_the_other_responses_cannot_be_told_from_a_score(folder: Path, sequences: list[Sequence]) -> None:
+    module = _module(folder)
+    batch = _batch(folder, sequences, share=True)
+    at = next(i for i, s in enumerate(sequences) if s.uid == "two-images")
+    changed = list(sequences)
+    ids = sequences[at].input_ids.copy()
+    ids[sequences[at].prompt_len :] = 9
+    changed[at] = Sequence(
+        uid=sequences[at].uid,
+        sample_index=0,
+        input_ids=ids,
+        prompt_len=sequences[at].prompt_len,
+        media=sequences[at].media,
+    )
+    before = batch.split(module(batch, {})[0])
+    after = batch.split(module(_batch(folder, changed, share=True), {})[0])
+    for index, (one, other) in enumerate(zip(before, after, strict=True)):
+        assert torch.allclose(one, other, atol=1e-5) == (index != at)
+
+
+def test_logits_in_pieces_change_nothing(
+    folder: Path, sequences: list[Sequence], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, batch = _module(folder), _batch(folder, sequences, share=True)
+    whole, entropy = module(batch, {})
+    wanted = _gradients(module, whole)
+    monkeypatch.setattr(policy_module, "LOGITS_AT_ONCE", 3 * module.model.config.get_text_config().vocab_size)
+    pieces, entropy_of_pieces = module(batch, {})
+    torch.testing.assert_close(pieces, whole)
+    torch.testing.assert_close(entropy_of_pieces, entropy)
+    found = _gradients(module, pieces)
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-5 * max(1.0, float(gradient.abs().max())), rtol=1e-4)
+
+
+def test_a_token_sees_the_prompt_and_its_own_branch() -> None:
+    mask = shared_prompt_mask(torch.tensor([[0, 0, 1, 1, 2, -1]]))[0, 0]
+    assert mask.int().tolist() == [
+        [1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0],
+        [1, 1, 0, 0, 1, 0],
+        [1, 1, 0, 0, 0, 1],
+    ]
