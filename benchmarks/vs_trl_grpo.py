@@ -48,7 +48,7 @@ class Shape:
 
 _SHAPES = {
     "tiny": Shape(side=56, new_tokens=128, hidden=128, layers=4, init_std=0.02, vocab=4096),
-    "realistic": Shape(side=448, new_tokens=256, hidden=384, layers=10, init_std=0.02, vocab=80),
+    "realistic": Shape(side=448, new_tokens=256, hidden=384, layers=10, init_std=0.02, vocab=160),
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from transformers import AutoModelForImageTextToText
 
+from workers.models import shared_prompt
 from workers.models.adapters import ModelAdapter, adapter_for, check_freeze
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -41,6 +42,9 @@ def load_model(spec: ModelSpec) -> tuple[Any, ModelAdapter]:
         attn_implementation=spec.attention,
         trust_remote_code=spec.trust_remote_code,
     )
+    if spec.share_prompts:
+        shared_prompt.register()
+        model.set_attn_implementation({"": spec.attention, "text_config": shared_prompt.NAME})
     return model.eval(), adapter_for(model.config.model_type)
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from algorithms.logprobs import token_logprobs
+from workers.models.shared_prompt import segment_mask
 from workers.multimodal.collate import Batch
 
 LOGITS_AT_ONCE = 1 << 27
@@ -78,23 +79,13 @@ class PolicyModule(nn.Module):
         ends = axes.masked_fill(~in_prompt, -1).amax(dim=(0, 2)) + 1
         return {
             "position_ids": torch.where(batch.branch > 0, ends[:, None] + batch.offset, positions),
-            "attention_mask": shared_prompt_mask(batch.branch),
+            "attention_mask": segment_mask(batch.branch),
         }
 
     def _touch_vision(self, blank: dict[str, Tensor]) -> Tensor:
         features = self.model.get_image_features(**blank, return_dict=True).pooler_output
         parts = features if isinstance(features, (tuple, list)) else (features,)
         return torch.stack([part.sum() for part in parts]).sum()
-
-
-def shared_prompt_mask(branch: Tensor) -> Tensor:
-    """Who sees whom: bool ``[B, 1, T, T]`` from the branches ``[B, T]`` of rows.
-
-    A token sees the prompt and its own branch, up to itself. Padding sees itself, or its row would be nothing but NaN.
-    """
-    index = torch.arange(branch.shape[1], device=branch.device)
-    query, key = branch[:, :, None], branch[:, None, :]
-    return (((key == 0) | (key == query)) & (index[:, None] >= index)).unsqueeze(1)
 
 
 def _plain_layout(batch: Batch) -> dict[str, Tensor]:

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from orchestrator.tasks.digits import build_digits_data
@@ -12,7 +14,8 @@ from orchestrator.tasks.digits_model import build_digits_model
 from tests.user_files import write_llava
 from workers.models import policy_module
 from workers.models.loading import ModelSpec, load_model
-from workers.models.policy_module import PolicyModule, shared_prompt_mask
+from workers.models.policy_module import PolicyModule
+from workers.models.shared_prompt import attend, segment_mask
 from workers.multimodal.collate import Batch, Collator
 from workers.multimodal.media import probe_image
 from workers.multimodal.prompt_encoder import PromptEncoder
@@ -55,7 +58,7 @@ def sequences(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Se
 
 
 def _module(folder: Path) -> PolicyModule:
-    model, _ = load_model(ModelSpec(path=str(folder), dtype="float32"))
+    model, _ = load_model(ModelSpec(path=str(folder), dtype="float32", share_prompts=True))
     return PolicyModule(model, vision_keepalive=False)
 
 
@@ -133,13 +136,24 @@ def test_logits_in_pieces_change_nothing(
         torch.testing.assert_close(found[name], gradient, atol=1e-5 * max(1.0, float(gradient.abs().max())), rtol=1e-4)
 
 
-def test_a_token_sees_the_prompt_and_its_own_branch() -> None:
-    mask = shared_prompt_mask(torch.tensor([[0, 0, 1, 1, 2, -1]]))[0, 0]
-    assert mask.int().tolist() == [
-        [1, 0, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0, 0],
-        [1, 1, 1, 0, 0, 0],
-        [1, 1, 1, 1, 0, 0],
-        [1, 1, 0, 0, 1, 0],
-        [1, 1, 0, 0, 0, 1],
-    ]
+@given(
+    st.lists(st.lists(st.sampled_from([1, 2, 3, 5, 17, 40]), min_size=2, max_size=4), min_size=1, max_size=3),
+    st.integers(0, 3),
+)
+def test_segments_attend_as_the_mask_of_the_whole_row(rows: list[list[int]], padding: int) -> None:
+    width = max(sum(row) for row in rows) + padding
+    branch = torch.full((len(rows), width), -1)
+    for at, row in enumerate(rows):
+        branch[at, : sum(row)] = torch.repeat_interleave(torch.arange(len(row)), torch.tensor(row))
+    query, key, value = torch.randn(3, len(rows), 4, width, 8, dtype=torch.float64).unbind()
+    key, value = key[:, :2], value[:, :2]  # two query heads to a key head
+    index = torch.arange(width)
+    asks, tells = branch[:, :, None], branch[:, None, :]
+    sees = (((tells == 0) | (tells == asks)) & (index[:, None] >= index)).unsqueeze(1)
+    wanted = torch.nn.functional.scaled_dot_product_attention(
+        query, key.repeat_interleave(2, 1), value.repeat_interleave(2, 1), attn_mask=sees
+    ).transpose(1, 2)
+    found, _ = attend(None, query, key, value, segment_mask(branch))
+    real = branch >= 0
+    torch.testing.assert_close(found[real], wanted[real])
+    assert torch.isfinite(found).all()
