@@ -51,7 +51,9 @@ def main() -> None:
             print(f"| {number} | {told} | {seconds:.0f} | {_outcome(run, calm)} |", flush=True)  # noqa: T201
             step, delay = rng.randrange(1, _STEPS), rng.uniform(0.0, _LATEST_S)
             run, started = root / f"node{number}", time.monotonic()
-            run_and_lose_a_node(_arguments(run, digits, model), run, rows_before=step, delay_s=delay)
+            result = run_and_lose_a_node(_arguments(run, digits, model), run, rows_before=step, delay_s=delay)
+            if result.returncode != 0:
+                print(result.stderr[-1500:])  # noqa: T201
             seconds, told = time.monotonic() - started, f"node lost @ {step} + {delay:.1f}"
             print(f"| {number} | {told} | {seconds:.0f} | {_outcome(run, calm)} |", flush=True)  # noqa: T201
 

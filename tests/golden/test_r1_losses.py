@@ -102,8 +102,8 @@ def test_forward_scores_each_action_by_the_logits_one_position_before_it(case: C
     predictors = torch.arange(rows)[:, None] * width + torch.arange(width - num_actions - 1, width - 1)
     batch = Batch(
         input_ids=input_ids,
-        branch=attention_mask - 1,
-        offset=torch.arange(width).expand(rows, width),
+        attention_mask=attention_mask.bool(),
+        segments=None,
         predictors=predictors.flatten(),
         targets=input_ids[:, -num_actions:].flatten(),
         mm_inputs={},

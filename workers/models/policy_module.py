@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from algorithms.logprobs import token_logprobs
-from workers.models.shared_prompt import segment_mask
+from workers.models.shared_prompt import positions, segment_mask
 from workers.multimodal.collate import Batch
+from workers.multimodal.packing import Spans
 
 LOGITS_AT_ONCE = 1 << 27
 """Numbers; half a gigabyte in float32."""
@@ -42,7 +43,13 @@ class PolicyModule(nn.Module):
         Returns:
             ``(logprobs, entropy)``, each float32 ``[N]``, nats, sequence after sequence as in ``batch.targets``.
         """
-        layout = self._shared_layout(batch) if batch.shares_prompts else _plain_layout(batch)
+        # The plain layout is causal, with positions as the model itself counts them.
+        layout = {"attention_mask": batch.attention_mask.long()}
+        if batch.segments is not None:
+            layout = {
+                "attention_mask": segment_mask(batch.segments),
+                "position_ids": positions(batch.segments, self._prompt_positions(batch, batch.segments.prompts)),
+            }
         hidden = self.model.model(
             input_ids=batch.input_ids, use_cache=False, **layout, **batch.mm_inputs
         ).last_hidden_state
@@ -64,30 +71,22 @@ class PolicyModule(nn.Module):
     def _head(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         return token_logprobs(self.model.lm_head(hidden), targets)
 
-    def _shared_layout(self, batch: Batch) -> dict[str, Tensor]:
-        """Mask and positions of rows in which responses share their prompt.
-
-        Every response sees the prompt and itself, and counts its positions on from the prompt's end.
-        """
-        in_prompt = batch.branch == 0
-        positions = batch.offset
-        if "mm_token_type_ids" in batch.mm_inputs:
-            # Three axes for images; where the prompt's text goes on after one is the model's own business.
-            media = {k: v for k, v in batch.mm_inputs.items() if k.endswith("_grid_thw") or k == "mm_token_type_ids"}
-            positions, _ = self.model.model.get_rope_index(batch.input_ids, attention_mask=in_prompt.long(), **media)
-        axes = positions if positions.ndim == 3 else positions.unsqueeze(0)
-        ends = axes.masked_fill(~in_prompt, -1).amax(dim=(0, 2)) + 1
-        return {
-            "position_ids": torch.where(batch.branch > 0, ends[:, None] + batch.offset, positions),
-            "attention_mask": segment_mask(batch.branch),
-        }
+    def _prompt_positions(self, batch: Batch, prompts: Spans) -> Tensor:
+        """Positions of the prompts as the model itself counts them: ``[G, P]``, or three axes where it has images."""
+        if "mm_token_type_ids" not in batch.mm_inputs:
+            return torch.arange(prompts.positions.shape[1], device=prompts.positions.device).expand_as(
+                prompts.positions
+            )
+        grids = {k: v for k, v in batch.mm_inputs.items() if k.endswith("_grid_thw")}
+        of_prompts, _ = self.model.model.get_rope_index(
+            batch.input_ids[0][prompts.positions],
+            mm_token_type_ids=batch.mm_inputs["mm_token_type_ids"][0][prompts.positions],
+            attention_mask=prompts.real.long(),
+            **grids,
+        )
+        return of_prompts
 
     def _touch_vision(self, blank: dict[str, Tensor]) -> Tensor:
         features = self.model.get_image_features(**blank, return_dict=True).pooler_output
         parts = features if isinstance(features, (tuple, list)) else (features,)
         return torch.stack([part.sum() for part in parts]).sum()
-
-
-def _plain_layout(batch: Batch) -> dict[str, Tensor]:
-    """One sequence a row: causal, positions as the model itself counts them."""
-    return {"attention_mask": batch.attention_mask.long()}

@@ -1,8 +1,4 @@
-"""Sequences and their images to the tensors of one forward.
-
-    a row            [prompt + media][y_1][y_2]..[y_K]   responses to one prompt share it, if the batch shares prompts
-    branch           0 on the prompt, k on y_k, -1 on padding
-    offset           index of a token within its branch
+"""Sequences and their images to the tensors of one forward: a row each, or packed so that responses share prompts.
 
 The image processor runs once per unique image of a step: its outputs are kept by content hash, bounded in bytes.
 """
@@ -10,7 +6,7 @@ The image processor runs once per unique image of a step: its outputs are kept b
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -20,6 +16,7 @@ from transformers import AutoConfig, AutoProcessor
 
 from workers.models.adapters import ModelAdapter, adapter_for
 from workers.multimodal.media import load_image
+from workers.multimodal.packing import Segments, pack
 from workers.multimodal.step_cache import StepCache
 from workers.types import MediaRef, Sequence
 
@@ -32,11 +29,11 @@ class Batch:
     """What ``PolicyModule.forward`` takes, plus the counts to cut its results apart."""
 
     input_ids: Tensor
-    """int64 ``[B, T]``, right-padded."""
-    branch: Tensor
-    """int64 ``[B, T]``."""
-    offset: Tensor
-    """int64 ``[B, T]``."""
+    """int64 ``[B, T]``, right-padded; packed, ``[1, T]``."""
+    attention_mask: Tensor
+    """bool ``[B, T]``, True on real tokens."""
+    segments: Segments | None
+    """Where prompts and responses are in a packed row; None where every sequence has a row of its own."""
     predictors: Tensor
     """int64 ``[N]``: for every action token, sequence after sequence, where in ``[B * T]`` the token before it is."""
     targets: Tensor
@@ -45,21 +42,13 @@ class Batch:
     counts: tuple[int, ...]
     """Action tokens of each sequence, in the order they were given."""
 
-    @property
-    def attention_mask(self) -> Tensor:
-        """bool ``[B, T]``, True on real tokens."""
-        return self.branch >= 0
-
-    @property
-    def shares_prompts(self) -> bool:
-        """Some row holds more than one response."""
-        return bool((self.branch > 1).any())
-
     def to(self, device: torch.device) -> Self:
         """The same batch on another device."""
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
         moved = {name: value.to(device) for name, value in moved.items() if isinstance(value, Tensor)}
-        return replace(self, mm_inputs={k: v.to(device) for k, v in self.mm_inputs.items()}, **moved)
+        segments = self.segments.to(device) if self.segments is not None else None
+        mm_inputs = {k: v.to(device) for k, v in self.mm_inputs.items()}
+        return replace(self, segments=segments, mm_inputs=mm_inputs, **moved)
 
     def split(self, values: Tensor) -> tuple[Tensor, ...]:
         """Cut ``[N]`` values of action tokens into one piece a sequence."""
@@ -74,7 +63,7 @@ class Collator:
     ) -> None:
         """
         Args:
-            share_prompts: Put the sequences of one prompt into one row.
+            share_prompts: Pack, with the prompt of several sequences once.
         """
         processor = AutoProcessor.from_pretrained(model_path, trust_remote_code=trust_remote_code)
         config = AutoConfig.from_pretrained(model_path, trust_remote_code=trust_remote_code)
@@ -91,28 +80,43 @@ class Collator:
         return self._blank
 
     def __call__(self, sequences: Seq[Sequence]) -> Batch:
-        """Lay sequences out in rows and put the images' features side by side, in row order.
+        """Lay sequences out and put the images' features side by side, in the same order.
 
         Raises:
             ValueError: a sequence has media without placeholders, placeholders without media, or sampled one.
         """
         for sequence in sequences:
             self._check_placeholders(sequence)
-        rows = _rows(sequences, share_prompts=self._share_prompts)
-        width = max(len(row.input_ids) for row in rows)
-        input_ids = _padded([row.input_ids for row in rows], width, 0)
-        predictors: list[np.ndarray] = [np.empty(0, np.int64)] * len(sequences)
-        for number, row in enumerate(rows):
-            for member, at in zip(row.members, row.predictors, strict=True):
-                predictors[member] = number * width + at
+        build = self._packed if self._share_prompts else self._padded
+        return build(sequences)
+
+    def _packed(self, sequences: Seq[Sequence]) -> Batch:
+        packed = pack(sequences)
+        input_ids = torch.from_numpy(packed.input_ids)[None]
         return Batch(
             input_ids=input_ids,
-            branch=_padded([row.branch for row in rows], width, -1),
-            offset=_padded([row.offset for row in rows], width, 0),
-            predictors=torch.from_numpy(np.concatenate(predictors)),
-            targets=torch.from_numpy(np.concatenate([s.input_ids[s.prompt_len :] for s in sequences])),
-            mm_inputs=self._mm_inputs([sequences[row.members[0]] for row in rows], input_ids),
-            counts=tuple(len(s.input_ids) - s.prompt_len for s in sequences),
+            attention_mask=torch.ones_like(input_ids, dtype=torch.bool),
+            segments=packed.segments,
+            predictors=torch.from_numpy(np.concatenate(packed.predictors)),
+            mm_inputs=self._mm_inputs([sequences[i] for i in packed.owners], input_ids),
+            **_actions(sequences),
+        )
+
+    def _padded(self, sequences: Seq[Sequence]) -> Batch:
+        width = max(len(s.input_ids) for s in sequences)
+        input_ids = torch.zeros(len(sequences), width, dtype=torch.long)
+        attention_mask = torch.zeros_like(input_ids, dtype=torch.bool)
+        for row, sequence in enumerate(sequences):
+            input_ids[row, : len(sequence.input_ids)] = torch.from_numpy(np.array(sequence.input_ids))
+            attention_mask[row, : len(sequence.input_ids)] = True
+        at = [row * width + np.arange(s.prompt_len - 1, len(s.input_ids) - 1) for row, s in enumerate(sequences)]
+        return Batch(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            segments=None,
+            predictors=torch.from_numpy(np.concatenate(at)),
+            mm_inputs=self._mm_inputs(sequences, input_ids),
+            **_actions(sequences),
         )
 
     def _check_placeholders(self, sequence: Sequence) -> None:
@@ -157,49 +161,11 @@ def as_slots(sequences: Seq[Sequence], values: Seq[Tensor]) -> list[np.ndarray]:
     return slots
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """One row before padding, and which sequences it holds."""
-
-    members: list[int]
-    input_ids: np.ndarray
-    branch: np.ndarray
-    offset: np.ndarray
-    predictors: list[np.ndarray]
-    """For each member the positions in the row that predict its action tokens."""
-
-
-def _rows(sequences: Seq[Sequence], *, share_prompts: bool) -> list[_Row]:
-    groups: dict[object, list[int]] = {}
-    for index, s in enumerate(sequences):
-        key = (s.uid, s.input_ids[: s.prompt_len].tobytes()) if share_prompts else index
-        groups.setdefault(key, []).append(index)
-    return [_row(members, [sequences[i] for i in members]) for members in groups.values()]
-
-
-def _row(members: list[int], sequences: list[Sequence]) -> _Row:
-    prompt_len = sequences[0].prompt_len
-    lengths = [prompt_len, *(len(s.input_ids) - prompt_len for s in sequences)]
-    starts = np.cumsum([0, *lengths])
-    offset = np.concatenate([np.arange(n) for n in lengths])
-    return _Row(
-        members=members,
-        input_ids=np.concatenate([sequences[0].input_ids[:prompt_len], *(s.input_ids[prompt_len:] for s in sequences)]),
-        branch=np.repeat(np.arange(len(lengths)), lengths),
-        offset=offset,
-        # The first token of a response is predicted by the prompt's last.
-        predictors=[
-            np.concatenate([[prompt_len - 1], np.arange(start, start + n - 1)])[:n].astype(np.int64)
-            for start, n in zip(starts[1:], lengths[1:], strict=False)
-        ],
-    )
-
-
-def _padded(rows: Seq[np.ndarray], width: int, value: int) -> Tensor:
-    out = torch.full((len(rows), width), value, dtype=torch.long)
-    for index, row in enumerate(rows):
-        out[index, : len(row)] = torch.from_numpy(np.array(row))
-    return out
+def _actions(sequences: Seq[Sequence]) -> dict[str, Any]:
+    return {
+        "targets": torch.from_numpy(np.concatenate([s.input_ids[s.prompt_len :] for s in sequences])),
+        "counts": tuple(len(s.input_ids) - s.prompt_len for s in sequences),
+    }
 
 
 def _num_bytes(features: dict[str, Tensor]) -> int:

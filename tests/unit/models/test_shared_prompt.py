@@ -15,9 +15,10 @@ from tests.user_files import write_llava
 from workers.models import policy_module
 from workers.models.loading import ModelSpec, load_model
 from workers.models.policy_module import PolicyModule
-from workers.models.shared_prompt import attend, segment_mask
+from workers.models.shared_prompt import attend, positions, segment_mask
 from workers.multimodal.collate import Batch, Collator
 from workers.multimodal.media import probe_image
+from workers.multimodal.packing import pack
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import Prompt, Sequence
 
@@ -78,7 +79,8 @@ def test_shared_rows_score_and_learn_as_separate_ones(folder: Path, sequences: l
     apart, _ = module(_batch(folder, sequences, share=False), {})
     wanted = _gradients(module, apart)
     batch = _batch(folder, sequences, share=True)
-    assert batch.shares_prompts and len(batch.input_ids) == len(_LENGTHS)
+    owned = {s.uid: s.prompt_len for s in sequences}
+    assert batch.input_ids.shape == (1, sum(owned.values()) + sum(map(sum, _LENGTHS.values()))), "each prompt once"
     together, _ = module(batch, {})
     torch.testing.assert_close(together, apart, atol=1e-4, rtol=0)
     found = _gradients(module, together)
@@ -136,24 +138,39 @@ def test_logits_in_pieces_change_nothing(
         torch.testing.assert_close(found[name], gradient, atol=1e-5 * max(1.0, float(gradient.abs().max())), rtol=1e-4)
 
 
-@given(
-    st.lists(st.lists(st.sampled_from([1, 2, 3, 5, 17, 40]), min_size=2, max_size=4), min_size=1, max_size=3),
-    st.integers(0, 3),
-)
-def test_segments_attend_as_the_mask_of_the_whole_row(rows: list[list[int]], padding: int) -> None:
-    width = max(sum(row) for row in rows) + padding
-    branch = torch.full((len(rows), width), -1)
-    for at, row in enumerate(rows):
-        branch[at, : sum(row)] = torch.repeat_interleave(torch.arange(len(row)), torch.tensor(row))
-    query, key, value = torch.randn(3, len(rows), 4, width, 8, dtype=torch.float64).unbind()
+@given(st.lists(st.lists(st.sampled_from([1, 2, 3, 5, 17, 40]), min_size=2, max_size=4), min_size=1, max_size=3))
+def test_segments_attend_as_the_mask_of_the_whole_row(groups: list[list[int]]) -> None:
+    sequences = []
+    for uid, (prompt_len, *responses) in enumerate(groups):
+        ids = np.full(prompt_len, uid)
+        sequences += [
+            Sequence(uid=str(uid), sample_index=k, input_ids=np.append(ids, [k] * n), prompt_len=prompt_len, media=())
+            for k, n in enumerate(responses)
+        ]
+    segments = pack(sequences).segments
+    width = len(segments.found_at)
+    group = torch.repeat_interleave(torch.arange(len(groups)), torch.tensor([sum(g) for g in groups]))
+    branch = torch.cat([torch.repeat_interleave(torch.arange(len(g)), torch.tensor(g)) for g in groups])
+    query, key, value = torch.randn(3, 1, 4, width, 8, dtype=torch.float64).unbind()
     key, value = key[:, :2], value[:, :2]  # two query heads to a key head
-    index = torch.arange(width)
-    asks, tells = branch[:, :, None], branch[:, None, :]
-    sees = (((tells == 0) | (tells == asks)) & (index[:, None] >= index)).unsqueeze(1)
+    same_branch = (branch == 0) | (branch == branch[:, None])
+    sees = same_branch & (group == group[:, None]) & torch.ones(width, width).tril().bool()
     wanted = torch.nn.functional.scaled_dot_product_attention(
         query, key.repeat_interleave(2, 1), value.repeat_interleave(2, 1), attn_mask=sees
     ).transpose(1, 2)
-    found, _ = attend(None, query, key, value, segment_mask(branch))
-    real = branch >= 0
-    torch.testing.assert_close(found[real], wanted[real])
-    assert torch.isfinite(found).all()
+    found, _ = attend(None, query, key, value, segment_mask(segments))
+    torch.testing.assert_close(found, wanted)
+
+
+def test_responses_count_on_from_the_end_of_their_prompt() -> None:
+    sequences = [
+        Sequence(uid=uid, sample_index=k, input_ids=np.arange(length), prompt_len=prompt_len, media=())
+        for uid, prompt_len, lengths in (("a", 3, (5, 4)), ("b", 2, (4,)))
+        for k, length in enumerate(lengths)
+    ]
+    segments = pack(sequences).segments
+    plain = positions(segments, torch.tensor([[0, 1, 2], [0, 1, 9]]))
+    assert plain.tolist() == [[0, 1, 2, 3, 4, 3, 0, 1, 2, 3]]
+    # An image of 2 x 2 features between two words, as M-RoPE counts it: the text goes on from the largest of the axes.
+    axes = torch.tensor([[[0, 1, 3], [0, 1, 9]], [[0, 2, 3], [0, 1, 9]], [[0, 1, 3], [0, 1, 9]]])
+    assert positions(segments, axes)[1].tolist() == [[0, 2, 3, 4, 5, 4, 0, 1, 2, 3]]
