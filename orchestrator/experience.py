@@ -34,8 +34,8 @@ class Rollout:
     """None where scoring failed."""
     rollout_logprobs: np.ndarray
     """float32 ``[T]``, from the engine."""
-    old_logprobs: np.ndarray
-    """float32 ``[T]``, from the trainer."""
+    old_logprobs: np.ndarray | None
+    """float32 ``[T]``, from the trainer; None where the update will find them itself."""
     ref_logprobs: np.ndarray | None
     """float32 ``[T]``; None without a reference."""
 
@@ -66,7 +66,8 @@ class Experience:
     mask: Tensor
     """bool ``[B, T]``, the policy's tokens."""
     kl_mean: float
-    mismatch: Mismatch
+    mismatch: Mismatch | None
+    """None where the trainer's log-probs are not known yet."""
     filtered: FilterResult
 
 
@@ -79,10 +80,13 @@ def make_experience(rollouts: Sequence[Rollout], *, algo: str, settings: Advanta
     """
     scored = tuple(r for r in rollouts if r.reward is not None)
     mask = _stack([r.sequence.action_mask for r in scored]).bool()
-    old = _stack([r.old_logprobs for r in scored])
-    rollout = _stack([r.rollout_logprobs for r in scored])
+    kl, mismatch = torch.zeros(mask.shape), None
+    olds = [r.old_logprobs for r in scored if r.old_logprobs is not None]
     refs = [r.ref_logprobs for r in scored if r.ref_logprobs is not None]
-    kl = kl_estimate(old, _stack(refs), mask, estimator=settings.kl_estimator) if refs else torch.zeros_like(old)
+    if olds:
+        mismatch = logprob_mismatch(_stack(olds), _stack([r.rollout_logprobs for r in scored]), mask)
+    if refs:
+        kl = kl_estimate(_stack(olds), _stack(refs), mask, estimator=settings.kl_estimator)
     scores = torch.tensor([r.reward for r in scored], dtype=torch.float32)
     raw_mean = 0.0
     if ALGORITHMS[algo].advantage == "whitened_return":
@@ -101,7 +105,7 @@ def make_experience(rollouts: Sequence[Rollout], *, algo: str, settings: Advanta
         advantages=filtered.advantages,
         mask=mask,
         kl_mean=float(masked_mean(kl, mask)),
-        mismatch=logprob_mismatch(old, rollout, mask),
+        mismatch=mismatch,
         filtered=filtered,
     )
 

@@ -73,10 +73,21 @@ def mismatch_remedy(mismatch: Mismatch, strikes: int, *, bound: float) -> tuple[
     return _LADDER[strikes], strikes
 
 
+def mismatch_in(updates: Sequence[Sequence[UpdateStats]]) -> Mismatch | None:
+    """The same gap as the ranks met it in their own forward; None where no update was taken."""
+    ranks = [rank for update in updates for rank in update]
+    if not ranks:
+        return None
+    unscored = sum(rank.num_unscored for rank in ranks)
+    tokens = sum(rank.num_tokens for rank in ranks) - unscored
+    return Mismatch(sum(r.gap_sum for r in ranks) / max(1, tokens), max(r.gap_max for r in ranks), unscored)
+
+
 def corrected(samples: Sequence[TrainSample]) -> list[TrainSample]:
     """Samples with truncated importance weights between trainer and engine folded into their loss weights."""
     out = []
     for sample in samples:
+        assert sample.old_logprobs is not None
         old, rollout = torch.from_numpy(sample.old_logprobs), torch.from_numpy(sample.rollout_logprobs)
         mask = torch.from_numpy(sample.loss_weight) > 0
         weights = truncated_is_weights(old[None], rollout[None], mask[None], cap=_CAP)[0].numpy()

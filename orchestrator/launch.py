@@ -79,7 +79,7 @@ def model_spec(config: TrainConfig, path: str) -> ModelSpec:
 def policy_spec(config: TrainConfig, path: str) -> PolicySpec:
     """What a policy rank needs to start from the weights at ``path``."""
     optimizer, algorithm = config.optimizer, config.algorithm
-    per_step = 1 if config.algo == "sft" else config.samples_per_step // config.policy.train_batch_size
+    per_step = 1 if config.algo == "sft" else config.updates_per_step
     assert config.model.path is not None
     return PolicySpec(
         model=model_spec(config, path),

@@ -15,7 +15,7 @@ from orchestrator.checkpoint import Progress, save_checkpoint
 from orchestrator.errors import GuardStop
 from orchestrator.evaluation.types import EvalResult
 from orchestrator.experience import Experience, Rollout, make_experience, training_samples
-from orchestrator.guards import check_coverage, check_finite, corrected, mismatch_remedy
+from orchestrator.guards import check_coverage, check_finite, corrected, mismatch_in, mismatch_remedy
 from orchestrator.metrics import PhaseClock
 from orchestrator.pool import completion_sequence
 from orchestrator.rollout_store import write_rollouts
@@ -91,12 +91,16 @@ def train_step(
         check_coverage(rewards, minimum=config.reward.min_coverage)
     with session.phase("train", clock):
         session.engines.sleep()
-        rollouts = _rollouts(session, requests, completions, rewards)
+        # A single update finds the old log-probs in its own forward; with a strike, they decide what is done to it.
+        ask_first = config.updates_per_step > 1 or bool(session.pool.reference) or progress.mismatch_strikes > 0
+        rollouts = _rollouts(session, requests, completions, rewards, ask_first=ask_first)
         experience = make_experience(rollouts, algo=config.algo, settings=config.algorithm)
-        remedy, strikes = mismatch_remedy(
-            experience.mismatch, progress.mismatch_strikes, bound=config.guard.max_mismatch
-        )
+        mismatch, remedy, strikes = experience.mismatch, "none", progress.mismatch_strikes
+        if mismatch is not None:
+            remedy, strikes = mismatch_remedy(mismatch, strikes, bound=config.guard.max_mismatch)
         updates, num_skipped = _update(session, experience, progress, correct=remedy in ("correct", "resync"))
+        if mismatch is None and (mismatch := mismatch_in(updates)) is not None:
+            _, strikes = mismatch_remedy(mismatch, strikes, bound=config.guard.max_mismatch)
     version = progress.policy_version + len(updates)
     with session.phase("sync", clock):
         if remedy == "resync":
@@ -104,7 +108,7 @@ def train_step(
         sync = session.verified_sync(version, [uid for uid in prompts if "~" not in uid])
     record = StepRecord(
         prompts=tuple(prompts.values()), requests=tuple(requests), completions=tuple(completions),
-        rewards=tuple(rewards), experience=experience, updates=tuple(updates), sync=sync,
+        rewards=tuple(rewards), experience=experience, mismatch=mismatch, updates=tuple(updates), sync=sync,
         num_skipped_updates=num_skipped, mismatch_strikes=strikes, num_engine_restarts=session.engines.num_restarts,
     )  # fmt: skip
     step = progress.step + 1
@@ -164,11 +168,15 @@ def _rollouts(
     requests: Sequence[GenerationRequest],
     completions: Sequence[Completion],
     rewards: Sequence[Reward],
+    *,
+    ask_first: bool,
 ) -> list[Rollout]:
-    """Join completions with the trainer's view of them."""
+    """Join completions with the trainer's view of them, where it is asked before the update."""
     sequences = [completion_sequence(r, c) for r, c in zip(requests, completions, strict=True)]
-    old = session.pool.policy_score(sequences, deadline_s=session.deadline_s)
+    old: list[np.ndarray | None] = [None] * len(sequences)
     refs: list[np.ndarray | None] = [None] * len(sequences)
+    if ask_first:
+        old = list(session.pool.policy_score(sequences, deadline_s=session.deadline_s))
     if session.pool.reference:
         refs = list(session.pool.reference_score(sequences, deadline_s=session.deadline_s))
     return [
@@ -192,9 +200,8 @@ def _update(
         Statistics of every rank for each step that was taken, and how many were not.
     """
     config = session.config
-    num_updates = max(1, config.samples_per_step // config.policy.train_batch_size)
     prompts = [r.sequence.uid for r in experience.rollouts]
-    parts = split_whole(prompts, num_updates, seed=config.run.seed, epoch=progress.policy_version)
+    parts = split_whole(prompts, config.updates_per_step, seed=config.run.seed, epoch=progress.policy_version)
     updates = []
     for part in parts:
         samples = training_samples(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from algorithms.off_policy import Mismatch
 from orchestrator.evaluation.held_out import prompt_text
 from orchestrator.evaluation.verdict import parse_verdict
 from orchestrator.experience import Experience
@@ -27,6 +28,8 @@ class StepRecord:
     """In the order of ``requests``, as are the rewards."""
     rewards: tuple[Reward, ...]
     experience: Experience
+    mismatch: Mismatch | None
+    """None where no update was taken that could measure it."""
     updates: tuple[Sequence[UpdateStats], ...]
     """For each optimizer step the statistics of every rank."""
     sync: SyncResult
@@ -45,15 +48,16 @@ def online_metrics(record: StepRecord, times: Mapping[str, float], rss_gib: Mapp
     """
     lengths = [len(c.completion_ids) for c in record.completions]
     experience = record.experience
+    mismatch = record.mismatch or Mismatch(float("nan"), float("nan"), 0)
     return {
         **reward_metrics(record.rewards),
         "adv/filtered_pos_frac": experience.filtered.filtered_pos_frac,
         "adv/filtered_neg_frac": experience.filtered.filtered_neg_frac,
         **update_metrics(record.updates),
         "kl/ref": experience.kl_mean,
-        "mismatch/logprob_abs_mean": experience.mismatch.abs_mean,
-        "mismatch/logprob_abs_max": experience.mismatch.abs_max,
-        "mismatch/nonfinite_tokens": float(experience.mismatch.num_nonfinite),
+        "mismatch/logprob_abs_mean": mismatch.abs_mean,
+        "mismatch/logprob_abs_max": mismatch.abs_max,
+        "mismatch/nonfinite_tokens": float(mismatch.num_nonfinite),
         "sync/seconds": record.sync.seconds,
         "sync/verified": 1.0,
         "sync/probe_gap": record.sync.probe_gap,

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from algorithms.off_policy import truncated_is_weights
+from algorithms.off_policy import logprob_mismatch, truncated_is_weights
 from algorithms.policy_losses import ppo_clip_loss_map, sft_loss_map
 from workers.actor_base import WorkerBase
 from workers.backends.schedule import OptimizerSpec
@@ -65,6 +65,11 @@ class UpdateStats:
     clip_hits: int = 0
     grad_norm: float = 0.0
     lr: float = 0.0
+    gap_sum: float = 0.0
+    """Absolute difference to the engines' log-probs, nats, where the update's own forward gave the old ones."""
+    gap_max: float = 0.0
+    num_unscored: int = 0
+    """Tokens for which the engine gave no finite log-prob."""
     nonfinite: tuple[str, ...] = ()
     """Samples whose loss was not finite, or the whole micro-batch whose gradient was not; then no rank has stepped."""
 
@@ -205,15 +210,12 @@ class PolicyWorker(WorkerBase):
         batch = self._collate([s.sequence for s in samples])
         logprobs, entropy = self._forward(batch)
         logprobs, entropy = logprobs[None], entropy[None]
-        weight, advantages, old, rollout = (
-            _of_actions(samples, field, logprobs)
-            for field in ("loss_weight", "advantages", "old_logprobs", "rollout_logprobs")
-        )
+        weight = _of_actions(samples, "loss_weight", logprobs)
         mask = weight > 0
         if self._spec.loss.kind == "sft":
             loss_map = sft_loss_map(logprobs, mask)
         else:
-            loss_map = self._policy_loss_map(logprobs, old, rollout, advantages, mask, stats)
+            loss_map = self._policy_loss_map(samples, logprobs, mask, stats)
         per_token = torch.where(mask, loss_map * weight, 0.0)[0]
         per_sample = torch.stack([part.sum() for part in batch.split(per_token)])
         finite = torch.isfinite(per_sample).tolist()
@@ -223,10 +225,17 @@ class PolicyWorker(WorkerBase):
         stats.entropy_sum += float(entropy.detach()[mask].sum())
         return per_sample.sum()
 
-    def _policy_loss_map(
-        self, logprobs: Tensor, old: Tensor, rollout: Tensor, advantages: Tensor, mask: Tensor, stats: UpdateStats
-    ) -> Tensor:
+    def _policy_loss_map(self, samples: Seq[TrainSample], logprobs: Tensor, mask: Tensor, stats: UpdateStats) -> Tensor:
         spec = self._spec.loss
+        advantages, rollout = (_of_actions(samples, f, logprobs) for f in ("advantages", "rollout_logprobs"))
+        if samples[0].old_logprobs is None:
+            old = logprobs.detach()
+            gap = logprob_mismatch(old, rollout, mask)
+            stats.gap_sum += gap.abs_mean * (int(mask.sum()) - gap.num_nonfinite)
+            stats.gap_max = max(stats.gap_max, gap.abs_max)
+            stats.num_unscored += gap.num_nonfinite
+        else:
+            old = _of_actions(samples, "old_logprobs", logprobs)
         result = ppo_clip_loss_map(
             logprobs,
             old,

@@ -113,7 +113,7 @@ class TrainSample:
     """float64 ``[T]``: this token's share of the global-batch objective; 0 outside ``loss_mask``."""
     advantages: np.ndarray
     """float32 ``[T]``; zeros for supervised losses."""
-    old_logprobs: np.ndarray
-    """float32 ``[T]``; slot 0 unused."""
+    old_logprobs: np.ndarray | None
+    """float32 ``[T]``; slot 0 unused. None where the update's own forward gives them: the first since the rollout."""
     rollout_logprobs: np.ndarray
     """float32 ``[T]``; slot 0 unused."""

@@ -55,6 +55,11 @@ class TrainConfig(Section):
         """Completions sampled in one step."""
         return self.rollout.prompts_per_step * self.rollout.samples_per_prompt
 
+    @property
+    def updates_per_step(self) -> int:
+        """Optimizer steps that one rollout is dealt out to."""
+        return max(1, self.samples_per_step // self.policy.train_batch_size)
+
     @model_validator(mode="after")
     def _check_batches(self) -> Self:
         size, ranks = self.policy.train_batch_size, self.policy.num_ranks

@@ -12,10 +12,10 @@ from tests.contract.fake_judge import Body, Say, fake_judge
 from tests.contract.service import serving
 from tests.integration.runs import metric_rows, online_arguments
 
-pytestmark = [pytest.mark.integration, pytest.mark.soak, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.soak, pytest.mark.timeout(600)]
 
 _DOWN = Body(b"no", 503)
-_OUTAGE_S = 8.0
+_OUTAGE_S = 30.0
 
 
 def test_an_outage_is_waited_out_and_an_end_stops_the_run_with_a_checkpoint(
@@ -29,7 +29,7 @@ def test_an_outage_is_waited_out_and_an_end_stops_the_run_with_a_checkpoint(
     ):
         arguments = [
             *online_arguments(warm_model, digits, run_dir),
-            *("--reward.url", url, "--reward.max_outage_s", "16"),
+            *("--reward.url", url, "--reward.max_outage_s", "45"),
         ]
         command = [sys.executable, "-m", "orchestrator.train", *arguments]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as driver:

@@ -7,7 +7,7 @@ import pytest
 
 from algorithms.off_policy import Mismatch
 from orchestrator.errors import GuardStop
-from orchestrator.guards import check_finite, corrected, mismatch_remedy
+from orchestrator.guards import check_finite, corrected, mismatch_in, mismatch_remedy
 from workers.policy import UpdateStats
 from workers.types import Sequence, TrainSample
 
@@ -59,3 +59,12 @@ def test_what_is_not_finite_is_named_and_stops_the_run_or_is_skipped() -> None:
     assert not check_finite(stats, action="skip")
     with pytest.raises(GuardStop, match=r"2 samples is not finite \(train-000007, train-000009\); no optimizer step"):
         check_finite(stats, action="stop")
+
+
+def test_the_gap_of_an_update_is_that_of_all_ranks_over_the_tokens_they_could_compare() -> None:
+    ranks = [
+        UpdateStats(num_tokens=4, gap_sum=0.5, gap_max=0.3, num_unscored=1),
+        UpdateStats(num_tokens=3, gap_sum=1.0, gap_max=0.9),
+    ]
+    assert mismatch_in([ranks]) == Mismatch(1.5 / 6, 0.9, 1)
+    assert mismatch_in([]) is None

@@ -39,7 +39,7 @@ def _record(*rewards: Reward) -> StepRecord:
         advantages=advantages,
         mask=advantages.bool(),
         kl_mean=0.0,
-        mismatch=Mismatch(abs_mean=1e-6, abs_max=1e-5, num_nonfinite=0),
+        mismatch=None,
         filtered=FilterResult(advantages=advantages, filtered_pos_frac=0.0, filtered_neg_frac=0.25),
     )
     return StepRecord(
@@ -48,6 +48,7 @@ def _record(*rewards: Reward) -> StepRecord:
         completions=completions,
         rewards=rewards,
         experience=experience,
+        mismatch=Mismatch(abs_mean=1e-6, abs_max=1e-5, num_nonfinite=0),
         updates=((UpdateStats(loss=0.5, num_tokens=4, entropy_sum=2.0, clip_hits=1),),),
         sync=SyncResult(policy_version=1, seconds=0.25, digest="ab" * 32, probe_gap=1e-7),
     )
