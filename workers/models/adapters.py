@@ -6,7 +6,7 @@ processor and forward, so a new architecture is a new record here and a test, no
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MODULES = ("vision", "bridge", "language")
 
@@ -45,32 +45,48 @@ class ModelAdapter:
         return name
 
 
+_QWEN_NAMES = ((r"^model\.visual\.", "visual."), (r"^model\.language_model\.", "model."))
+# transformers dropped one level of the CLIP and SigLIP towers' names; vLLM and the released files keep it.
+_LLAVA_NAMES = (
+    (r"^model\.vision_tower\.(?!vision_model\.)", "vision_tower.vision_model."),
+    (r"^model\.vision_tower\.vision_model\.", "vision_tower.vision_model."),
+    (r"^model\.multi_modal_projector\.", "multi_modal_projector."),
+    (r"^model\.image_newline$", "image_newline"),
+    (r"^model\.language_model\.", "language_model.model."),
+    (r"^lm_head\.", "language_model.lm_head."),
+)
+
 QWEN2_5_VL = ModelAdapter(
     model_type="qwen2_5_vl",
     vision=r"model\.visual\.(?!merger\.)",
     bridge=r"model\.visual\.merger\.",
     needs_token_types=True,
     shares_prompts=True,
-    checkpoint_names=((r"^model\.visual\.", "visual."), (r"^model\.language_model\.", "model.")),
+    checkpoint_names=_QWEN_NAMES,
 )
-
-# transformers dropped one level of the CLIP tower's names; vLLM and the released files keep it.
+QWEN2_VL = replace(QWEN2_5_VL, model_type="qwen2_vl")
+# Its releases have the names that transformers uses.
+QWEN3_VL = replace(
+    QWEN2_5_VL,
+    model_type="qwen3_vl",
+    vision=r"model\.visual\.(?!merger\.|deepstack_merger_list\.)",
+    bridge=r"model\.visual\.(merger|deepstack_merger_list)\.",
+    checkpoint_names=(),
+)
 LLAVA = ModelAdapter(
     model_type="llava",
     vision=r"model\.vision_tower\.",
     bridge=r"model\.multi_modal_projector\.",
     needs_token_types=False,
     shares_prompts=True,
-    checkpoint_names=(
-        (r"^model\.vision_tower\.(?!vision_model\.)", "vision_tower.vision_model."),
-        (r"^model\.vision_tower\.vision_model\.", "vision_tower.vision_model."),
-        (r"^model\.multi_modal_projector\.", "multi_modal_projector."),
-        (r"^model\.language_model\.", "language_model.model."),
-        (r"^lm_head\.", "language_model.lm_head."),
-    ),
+    checkpoint_names=_LLAVA_NAMES,
 )
+LLAVA_NEXT = replace(LLAVA, model_type="llava_next", bridge=r"model\.(multi_modal_projector\.|image_newline$)")
+LLAVA_ONEVISION = replace(LLAVA_NEXT, model_type="llava_onevision")
 
-ADAPTERS: dict[str, ModelAdapter] = {a.model_type: a for a in (QWEN2_5_VL, LLAVA)}
+ADAPTERS: dict[str, ModelAdapter] = {
+    a.model_type: a for a in (QWEN2_5_VL, QWEN2_VL, QWEN3_VL, LLAVA, LLAVA_NEXT, LLAVA_ONEVISION)
+}
 
 
 def adapter_for(model_type: str) -> ModelAdapter:

@@ -21,6 +21,8 @@ from workers.multimodal.step_cache import StepCache
 from workers.types import MediaRef, Sequence
 
 _FEATURE_CACHE_BYTES = 1 << 30
+_TILED_NDIM = 5
+"""``[images, tiles, channels, height, width]``."""
 _BLANK_IMAGE = Image.new("RGB", (56, 56))
 
 
@@ -134,7 +136,7 @@ class Collator:
         features = [self._features(ref) for s in sequences for ref in s.media]
         if not features:
             return {}
-        merged = {key: torch.cat([f[key] for f in features], dim=0) for key in features[0]}
+        merged = {key: _joined([f[key] for f in features]) for key in features[0]}
         if self._adapter.needs_token_types:
             merged["mm_token_type_ids"] = (input_ids == self._image_token_id).int()
         return merged
@@ -166,6 +168,15 @@ def _actions(sequences: Seq[Sequence]) -> dict[str, Any]:
         "targets": torch.from_numpy(np.concatenate([s.input_ids[s.prompt_len :] for s in sequences])),
         "counts": tuple(len(s.input_ids) - s.prompt_len for s in sequences),
     }
+
+
+def _joined(tensors: list[Tensor]) -> Tensor:
+    """One image after the other; images of fewer tiles are filled up with zeros, which models cut off by size."""
+    if tensors[0].ndim != _TILED_NDIM:
+        return torch.cat(tensors, dim=0)
+    most = max(t.shape[1] for t in tensors)
+    filling = [0] * (2 * (_TILED_NDIM - 2))
+    return torch.cat([torch.nn.functional.pad(t, [*filling, 0, most - t.shape[1]]) for t in tensors], dim=0)
 
 
 def _num_bytes(features: dict[str, Tensor]) -> int:

@@ -1,0 +1,165 @@
+"""One tiny random checkpoint per architecture, laid out as its releases are: configuration, processor, weights."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    LlavaNextConfig,
+    LlavaNextImageProcessor,
+    LlavaNextProcessor,
+    LlavaOnevisionConfig,
+    LlavaOnevisionImageProcessor,
+    LlavaOnevisionProcessor,
+    LlavaOnevisionVideoProcessor,
+    Qwen2VLConfig,
+    Qwen2VLProcessor,
+    Qwen3VLConfig,
+    Qwen3VLProcessor,
+    Qwen3VLVideoProcessor,
+)
+
+from orchestrator.tasks.digits_model import build_digits_model
+from tests.user_files import write_llava
+
+_SIDE, _PATCH = 56, 14
+
+
+def write_qwen2_vl(folder: Path) -> Path:
+    """Like Qwen2.5-VL, with the older vision tower."""
+    base, processor, text = _qwen(folder)
+    Qwen2VLProcessor(
+        image_processor=processor.image_processor,
+        tokenizer=processor.tokenizer,
+        video_processor=processor.video_processor,
+        chat_template=processor.chat_template,
+    ).save_pretrained(folder)
+    vision = {"depth": 2, "embed_dim": 64, "hidden_size": text["hidden_size"], "num_heads": 4, "mlp_ratio": 2}
+    return _write(folder, Qwen2VLConfig(text_config=text, vision_config=vision, **_media_ids(base)))
+
+
+def write_qwen3_vl(folder: Path) -> Path:
+    """Features of several vision layers enter several layers of the language model."""
+    base, processor, text = _qwen(folder)
+    image_processor = processor.image_processor
+    image_processor.patch_size = 16
+    Qwen3VLProcessor(
+        image_processor=image_processor,
+        tokenizer=processor.tokenizer,
+        video_processor=Qwen3VLVideoProcessor(),
+        chat_template=processor.chat_template,
+    ).save_pretrained(folder)
+    vision = {
+        "depth": 3,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_heads": 4,
+        "out_hidden_size": text["hidden_size"],
+        "deepstack_visual_indexes": [0, 1],
+        "num_position_embeddings": 64,
+    }
+    rope = text["rope_parameters"] | {"mrope_interleaved": True}
+    text |= {"rope_parameters": rope, "head_dim": text["hidden_size"] // text["num_attention_heads"]}
+    return _write(folder, Qwen3VLConfig(text_config=text, vision_config=vision, **_media_ids(base)))
+
+
+def write_llava_next(folder: Path) -> Path:
+    """LLaVA-1.6: an image is its thumbnail and tiles of it."""
+    base, processor = _llava(folder)
+    grid = [[_SIDE, 2 * _SIDE], [2 * _SIDE, _SIDE], [2 * _SIDE, 2 * _SIDE]]
+    LlavaNextProcessor(
+        image_processor=LlavaNextImageProcessor(
+            size={"shortest_edge": _SIDE}, crop_size={"height": _SIDE, "width": _SIDE}, image_grid_pinpoints=grid
+        ),
+        **_llava_parts(processor),
+    ).save_pretrained(folder)
+    config = LlavaNextConfig(image_grid_pinpoints=grid, **_llava_config(base))
+    return _write(folder, config)
+
+
+def write_llava_onevision(folder: Path) -> Path:
+    """LLaVA-OneVision: SigLIP, Qwen2, tiles without a class token."""
+    base, processor = _llava(folder)
+    grid = [[_SIDE, 2 * _SIDE], [2 * _SIDE, _SIDE], [2 * _SIDE, 2 * _SIDE]]
+    parts = _llava_parts(processor) | {
+        "num_image_tokens": (_SIDE // _PATCH) ** 2,
+        "vision_feature_select_strategy": "full",
+    }
+    del parts["patch_size"], parts["num_additional_image_tokens"]
+    LlavaOnevisionProcessor(
+        image_processor=LlavaOnevisionImageProcessor(size={"height": _SIDE, "width": _SIDE}, image_grid_pinpoints=grid),
+        video_processor=LlavaOnevisionVideoProcessor(),
+        **parts,
+    ).save_pretrained(folder)
+    settings = _llava_config(base)
+    settings["vision_config"] = settings["vision_config"] | {"model_type": "siglip_vision_model"}
+    settings |= {"vision_feature_layer": -1, "vision_feature_select_strategy": "full"}
+    settings["text_config"] = settings["text_config"] | {"model_type": "qwen2"}
+    return _write(folder, LlavaOnevisionConfig(image_grid_pinpoints=grid, **settings))
+
+
+TINY_MODELS: dict[str, Callable[[Path], Path]] = {
+    "qwen2_5_vl": lambda folder: build_digits_model(folder, seed=0),
+    "qwen2_vl": write_qwen2_vl,
+    "qwen3_vl": write_qwen3_vl,
+    "llava": write_llava,
+    "llava_next": write_llava_next,
+    "llava_onevision": write_llava_onevision,
+}
+"""By ``model_type``."""
+
+
+def _qwen(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
+    """Configuration, processor and language model of the digits model, whose words the others share."""
+    source = build_digits_model(folder.with_name(f"{folder.name}-base"), seed=0)
+    processor: Any = AutoProcessor.from_pretrained(source)
+    config: Any = AutoModelForImageTextToText.from_pretrained(source).config
+    text = config.text_config.to_dict()
+    names = (
+        "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+        "num_key_value_heads", "max_position_embeddings", "rope_parameters", "eos_token_id", "pad_token_id",
+    )  # fmt: skip
+    return config, processor, {name: text[name] for name in names}
+
+
+def _media_ids(base: Any) -> dict[str, int]:
+    names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    return {name: getattr(base, name) for name in names}
+
+
+def _llava(folder: Path) -> tuple[Any, Any]:
+    source = write_llava(folder.with_name(f"{folder.name}-base"))
+    model: Any = AutoModelForImageTextToText.from_pretrained(source)
+    return model.config, AutoProcessor.from_pretrained(source)
+
+
+def _llava_parts(processor: Any) -> dict[str, Any]:
+    return {
+        "tokenizer": processor.tokenizer,
+        "chat_template": processor.chat_template,
+        "patch_size": _PATCH,
+        "vision_feature_select_strategy": "default",
+        "num_additional_image_tokens": 1,
+    }
+
+
+def _llava_config(base: Any) -> dict[str, Any]:
+    return {
+        "vision_config": base.vision_config.to_dict(),
+        "text_config": base.text_config.to_dict(),
+        "image_token_index": base.image_token_id,
+        "vision_feature_layer": -2,
+        "vision_feature_select_strategy": "default",
+    }
+
+
+def _write(folder: Path, config: Any) -> Path:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model: Any = AutoModelForImageTextToText.from_config(config)
+    model.generation_config.eos_token_id = config.get_text_config().eos_token_id
+    model.save_pretrained(folder)
+    return folder
