@@ -33,7 +33,7 @@ from orchestrator.sync import SyncResult
 from orchestrator.tasks.digits import build_digits_data
 from orchestrator.tasks.digits_model import build_digits_model
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.policy import UpdateStats
+from workers.objectives import UpdateStats
 from workers.types import Completion
 
 _FULL = (64, 256, 4096, 8, 1000)

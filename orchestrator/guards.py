@@ -10,7 +10,7 @@ import torch
 from algorithms.off_policy import Mismatch, truncated_is_weights
 from orchestrator.errors import GuardStop
 from orchestrator.scoring import Reward
-from workers.policy import UpdateStats
+from workers.objectives import UpdateStats
 from workers.types import TrainSample
 
 _log = logging.getLogger(__name__)

@@ -29,7 +29,8 @@ from orchestrator.waits import watched_by
 from workers.backends.schedule import OptimizerSpec, Schedule
 from workers.models.loading import ModelSpec
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.policy import LossSpec, PolicySpec
+from workers.objectives import LossSpec
+from workers.policy import PolicySpec
 from workers.rollout.spec import EngineSpec
 from workers.weight_sync.shared_memory import clear_exchange
 

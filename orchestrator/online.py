@@ -23,7 +23,7 @@ from orchestrator.rollouts import build_requests
 from orchestrator.scoring import Reward, RewardClient, RewardItem
 from orchestrator.session import Session, eval_metrics
 from orchestrator.step_metrics import StepRecord, online_metrics, rollout_rows
-from workers.policy import UpdateStats
+from workers.objectives import UpdateStats
 from workers.types import Completion, GenerationRequest, Prompt, TrainSample
 
 

@@ -12,7 +12,7 @@ from orchestrator.experience import Experience
 from orchestrator.rollout_store import RolloutRow
 from orchestrator.scoring import Reward
 from orchestrator.sync import SyncResult
-from workers.policy import UpdateStats
+from workers.objectives import UpdateStats
 from workers.types import Completion, GenerationRequest, Prompt
 
 _DIGEST_HEX = 12

@@ -125,7 +125,7 @@ def _qwen(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
     return config, processor, {name: text[name] for name in names}
 
 
-def _media_ids(base: Any) -> dict[str, int]:
+def _media_ids(base: Any) -> dict[str, Any]:
     names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
     return {name: getattr(base, name) for name in names}
 

@@ -5,38 +5,23 @@ from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from algorithms.off_policy import logprob_mismatch, truncated_is_weights
-from algorithms.policy_losses import ppo_clip_loss_map, sft_loss_map
 from workers.actor_base import WorkerBase
 from workers.backends.schedule import OptimizerSpec
 from workers.models.export import export_folder
 from workers.models.loading import ModelSpec, freeze_modules, load_model
 from workers.models.policy_module import PolicyModule
 from workers.multimodal.collate import Batch, Collator, as_slots
+from workers.objectives import LossSpec, UpdateStats, token_objective
 from workers.types import Sequence, TrainSample
 from workers.weight_sync.manifest import Backend, WeightManifest
 from workers.weight_sync.senders import SharedMemorySender, WeightSender
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LossSpec:
-    """Numbers of the per-token loss."""
-
-    kind: Literal["policy_gradient", "sft"]
-    clip_low: float = 0.2
-    clip_high: float = 0.2
-    preclip_min: float | None = None
-    """Lower Pre-CLIP bound on the ratio; None switches Pre-CLIP off."""
-    preclip_max: float | None = None
-    tis_cap: float | None = None
-    """Cap of the truncated importance weights between trainer and engine; None applies none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,27 +36,6 @@ class PolicySpec:
     loss: LossSpec
     freeze: tuple[str, ...]
     gradient_checkpointing: bool
-
-
-@dataclass(slots=True, kw_only=True)
-class UpdateStats:
-    """Sums over one rank's loss tokens in one optimizer step; the driver adds ranks and divides."""
-
-    loss: float = 0.0
-    """This rank's share of the global objective."""
-    num_tokens: int = 0
-    entropy_sum: float = 0.0
-    preclip_hits: int = 0
-    clip_hits: int = 0
-    grad_norm: float = 0.0
-    lr: float = 0.0
-    gap_sum: float = 0.0
-    """Absolute difference to the engines' log-probs, nats, where the update's own forward gave the old ones."""
-    gap_max: float = 0.0
-    num_unscored: int = 0
-    """Tokens for which the engine gave no finite log-prob."""
-    nonfinite: tuple[str, ...] = ()
-    """Samples whose loss was not finite, or the whole micro-batch whose gradient was not; then no rank has stepped."""
 
 
 class PolicyWorker(WorkerBase):
@@ -209,48 +173,7 @@ class PolicyWorker(WorkerBase):
     def _loss(self, samples: Seq[TrainSample], stats: UpdateStats) -> Tensor:
         batch = self._collate([s.sequence for s in samples])
         logprobs, entropy = self._forward(batch)
-        logprobs, entropy = logprobs[None], entropy[None]
-        weight = _of_actions(samples, "loss_weight", logprobs)
-        mask = weight > 0
-        if self._spec.loss.kind == "sft":
-            loss_map = sft_loss_map(logprobs, mask)
-        else:
-            loss_map = self._policy_loss_map(samples, logprobs, mask, stats)
-        per_token = torch.where(mask, loss_map * weight, 0.0)[0]
-        per_sample = torch.stack([part.sum() for part in batch.split(per_token)])
-        finite = torch.isfinite(per_sample).tolist()
-        stats.nonfinite += tuple(s.sequence.uid for s, ok in zip(samples, finite, strict=True) if not ok)
-        stats.loss += float(per_sample.detach().sum())
-        stats.num_tokens += int(mask.sum())
-        stats.entropy_sum += float(entropy.detach()[mask].sum())
-        return per_sample.sum()
-
-    def _policy_loss_map(self, samples: Seq[TrainSample], logprobs: Tensor, mask: Tensor, stats: UpdateStats) -> Tensor:
-        spec = self._spec.loss
-        advantages, rollout = (_of_actions(samples, f, logprobs) for f in ("advantages", "rollout_logprobs"))
-        if samples[0].old_logprobs is None:
-            old = logprobs.detach()
-            gap = logprob_mismatch(old, rollout, mask)
-            stats.gap_sum += gap.abs_mean * (int(mask.sum()) - gap.num_nonfinite)
-            stats.gap_max = max(stats.gap_max, gap.abs_max)
-            stats.num_unscored += gap.num_nonfinite
-        else:
-            old = _of_actions(samples, "old_logprobs", logprobs)
-        result = ppo_clip_loss_map(
-            logprobs,
-            old,
-            advantages,
-            mask,
-            clip_low=spec.clip_low,
-            clip_high=spec.clip_high,
-            preclip_min=spec.preclip_min,
-            preclip_max=spec.preclip_max,
-        )
-        stats.preclip_hits += int(result.preclip_hit.sum())
-        stats.clip_hits += int(result.clip_hit.sum())
-        if spec.tis_cap is None:
-            return result.loss
-        return result.loss * truncated_is_weights(old, rollout, mask, cap=spec.tis_cap)
+        return token_objective(samples, batch.split(logprobs), entropy, self._spec.loss, stats)
 
     def _any_rank(self, flag: bool) -> bool:
         if self._world_size == 1:
@@ -258,12 +181,6 @@ class PolicyWorker(WorkerBase):
         value = torch.tensor([float(flag)], device=self._device)
         torch.distributed.all_reduce(value, op=torch.distributed.ReduceOp.MAX)
         return bool(value.item())
-
-
-def _of_actions(samples: Seq[TrainSample], field: str, like: Tensor) -> Tensor:
-    """One field of every action token, float32 ``[1, N]`` like the log-probs."""
-    rows = [getattr(s, field)[s.sequence.prompt_len :] for s in samples]
-    return torch.from_numpy(np.concatenate(rows).astype(np.float32))[None].to(like.device)
 
 
 def _train_without_dropout(model: torch.nn.Module) -> None:

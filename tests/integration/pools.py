@@ -8,7 +8,8 @@ from orchestrator.pool import PoolSpec, WorkerPool
 from workers.backends.schedule import OptimizerSpec, Schedule
 from workers.models.loading import ModelSpec
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.policy import LossSpec, PolicySpec
+from workers.objectives import LossSpec
+from workers.policy import PolicySpec
 from workers.rollout.spec import EngineSpec
 
 _SCHEDULE = Schedule(peak_lr=1e-3, kind="constant", total_steps=100, warmup_frac=0.0, min_lr_frac=0.1)

@@ -14,7 +14,7 @@ from orchestrator.pool import WorkerPool
 from orchestrator.tasks.digits import DigitsPaths
 from tests.integration.pools import make_pool, policy_spec
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.policy import UpdateStats
+from workers.objectives import UpdateStats
 from workers.types import Sequence, TrainSample
 
 pytestmark = pytest.mark.integration

@@ -8,7 +8,7 @@ import pytest
 from algorithms.off_policy import Mismatch
 from orchestrator.errors import GuardStop
 from orchestrator.guards import check_finite, corrected, mismatch_in, mismatch_remedy
-from workers.policy import UpdateStats
+from workers.objectives import UpdateStats
 from workers.types import Sequence, TrainSample
 
 _WIDE = Mismatch(abs_mean=0.3, abs_max=1.0, num_nonfinite=0)

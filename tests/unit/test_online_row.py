@@ -12,7 +12,7 @@ from orchestrator.metrics import REQUIRED_ONLINE_METRICS, metrics_row
 from orchestrator.scoring import Reward, RewardStatus
 from orchestrator.step_metrics import StepRecord, online_metrics
 from orchestrator.sync import SyncResult
-from workers.policy import UpdateStats
+from workers.objectives import UpdateStats
 from workers.types import Completion
 
 _MEMORY = {"policy": 1.5, "rollout": 2.5}

@@ -1,13 +1,11 @@
 """The first update after a rollout needs no pass of its own for the old log-probs: they are those it starts from."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from workers.policy import LossSpec, PolicyWorker, UpdateStats
+from workers.objectives import LossSpec, UpdateStats, token_objective
 from workers.types import Sequence, TrainSample
 
 
@@ -32,12 +30,11 @@ def _samples(old: list[np.ndarray | None]) -> list[TrainSample]:
 
 
 def _loss(samples: list[TrainSample], tis_cap: float | None) -> tuple[Tensor, Tensor, UpdateStats]:
-    worker = PolicyWorker.__new__(PolicyWorker)
-    worker._spec = SimpleNamespace(loss=LossSpec(kind="policy_gradient", tis_cap=tis_cap))  # type: ignore[assignment]
-    logprobs = torch.linspace(-2.0, -0.5, 5).unsqueeze(0).requires_grad_()
+    logprobs = torch.linspace(-2.0, -0.5, 5).requires_grad_()
     stats = UpdateStats()
-    loss = worker._policy_loss_map(samples, logprobs, torch.ones(1, 5, dtype=torch.bool), stats)
-    loss.sum().backward()
+    spec = LossSpec(kind="policy_gradient", tis_cap=tis_cap)
+    loss = token_objective(samples, logprobs.split([3, 2]), torch.zeros(5), spec, stats)
+    loss.backward()
     assert logprobs.grad is not None
     return loss.detach(), logprobs.grad, stats
 
