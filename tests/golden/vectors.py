@@ -11,6 +11,8 @@ from torch import Tensor
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6}
 """Both absolute and relative; inputs are exact in either precision. Never loosened."""
+DECIMAL_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
+"""The same for files whose inputs are decimal fractions, so rounded before anything is computed."""
 _NONFINITE = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
 
 
@@ -31,17 +33,17 @@ class Case:
 def load(file: str) -> tuple[Case, ...]:
     """All cases of ``tests/golden/{file}``, in file order."""
     stored = json.loads((Path(__file__).parent / file).read_text())
-    prefix = f"{stored['repository']}@{stored['commit']}:"
     return tuple(
         Case(
-            source=case["source"].replace(prefix, ""),
+            # Before the first colon stands the repository and commit, or the package and version.
+            source=case["source"].partition(":")[2],
             name=case["case"],
             dtype=torch.float64 if case["dtype"] == "float64" else torch.float32,
             inputs=_numbers(case["inputs"]),
             params=case["params"],
             outputs=_numbers(case["outputs"]),
         )
-        for case in stored["cases"]
+        for case in (stored["cases"] if isinstance(stored, dict) else stored)
     )
 
 
@@ -61,14 +63,19 @@ def one(file: str, source: str, name: str) -> Case:
     return case
 
 
+def floats(case: Case, *names: str, grad: bool = False) -> list[Tensor]:
+    """Named inputs in the precision of the case."""
+    return [torch.tensor(case.inputs[name], dtype=case.dtype, requires_grad=grad) for name in names]
+
+
 def mask_of(rows: list[list[int]] | None, like: Tensor) -> Tensor:
     """Stored 0/1 rows as a bool mask; null means all ones."""
     return torch.ones_like(like, dtype=torch.bool) if rows is None else torch.tensor(rows, dtype=torch.bool)
 
 
-def assert_close(actual: Tensor, expected: Any) -> None:
+def assert_close(actual: Tensor, expected: Any, *, tolerances: dict[torch.dtype, float] = TOLERANCE) -> None:
     """Equal within the tolerance of ``actual``'s precision."""
-    tolerance = TOLERANCE[actual.dtype]
+    tolerance = tolerances[actual.dtype]
     torch.testing.assert_close(
         actual, torch.as_tensor(expected, dtype=actual.dtype), rtol=tolerance, atol=tolerance, equal_nan=True
     )

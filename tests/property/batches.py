@@ -61,6 +61,15 @@ def row_splits(draw: st.DrawFn, rows: int) -> list[Tensor]:
     return [(shard_of == shard).nonzero().flatten() for shard in range(4)]
 
 
+@st.composite
+def log_ratios(draw: st.DrawFn, *, limit: int = 16) -> tuple[Tensor, Tensor]:
+    """Log-ratios of a few pairs, multiples of 2^-8."""
+    rows = draw(st.integers(1, 5))
+    steps = st.lists(st.integers(-limit * 256, limit * 256), min_size=rows, max_size=rows)
+    chosen, rejected = (torch.tensor(draw(steps), dtype=torch.float64) / 256 for _ in range(2))
+    return chosen, rejected
+
+
 def poisoned(values: Tensor, mask: Tensor, poison: float) -> Tensor:
     """``values`` with ``poison`` everywhere outside the mask."""
     return torch.where(mask, values, torch.full_like(values, poison))
