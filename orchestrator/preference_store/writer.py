@@ -7,7 +7,8 @@ the next import into that folder clears it.
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,7 +27,7 @@ from orchestrator.preference_store.manifest import (
     TableName,
     write_manifest,
 )
-from orchestrator.preference_store.records import SPLITS, Instruction, Split
+from orchestrator.preference_store.records import SPLITS, Instruction, Response, Split
 from orchestrator.preference_store.splits import assign_split
 from orchestrator.preference_store.tables import TABLES, instruction_table, response_table, to_json
 from orchestrator.run_folder import flush, write_atomic
@@ -37,6 +38,8 @@ GROUP_ROWS = 1024
 _GROUP_BYTES = 4 * 2**20
 # A file's footer is read whole, so that its length must not grow with the store.
 _GROUPS_PER_PART = 64
+# Not dataclasses.asdict, which copies deeply: half the time of an import.
+_RESPONSE_FIELDS = attrgetter(*(field.name for field in fields(Response)))
 
 
 class StoreWriter:
@@ -229,7 +232,7 @@ def _row_bytes(instruction: Instruction) -> bytes:
         instruction.split,
         instruction.messages,
         [m.sha256 for m in instruction.media],
-        [asdict(r) for r in instruction.responses],
+        [_RESPONSE_FIELDS(r) for r in instruction.responses],
         instruction.meta,
     ]
     return to_json(row).encode() + b"\n"
