@@ -1,136 +1,194 @@
-"""``python -m orchestrator.data {check,show} PATH``: look at a data file before a run does."""
+"""``python -m orchestrator.data {check,show,import} PATH``: look at people's files, and put them into a store."""
 
 import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import tyro
 
 from orchestrator.config.sections import DataSection
-from orchestrator.datasets.dataset import Dataset, refuse_empty, row_uid
-from orchestrator.datasets.registry import read_rows
+from orchestrator.datasets.dataset import BadRow, refuse_no_rows, row_uid
 from orchestrator.errors import RefusedInput
-from workers.types import Prompt
+from orchestrator.preference_store.importing import SourceFile, import_file, read_records
+from orchestrator.preference_store.readers.registry import FormatName
+from orchestrator.preference_store.records import Instruction
+from orchestrator.preference_store.showing import Tally, instruction_lines
+from orchestrator.preference_store.store import PreferenceStore
 
 _DEFAULTS = DataSection()
 
 
 @dataclass(frozen=True, kw_only=True)
-class _File:
+class _Source:
     path: tyro.conf.Positional[str]
-    """Data file, JSON or JSONL."""
+    """Data file, JSON or JSONL; check and show take the folder of a store as well."""
     media_root: str | None = None
     """Folder that every media path must stay inside; none = the folder of the data file."""
     max_pixels: int = _DEFAULTS.max_pixels
     """Largest image accepted, pixels."""
     video_frames: int = _DEFAULTS.video_frames
     """Frames read from each video."""
-    format: Literal["r1_reward"] = _DEFAULTS.format
-    """Format of the file."""
 
-    def read(self) -> Dataset:
-        """Every row, good and bad."""
+    def source(self, reader: FormatName) -> SourceFile:
+        """The file to be read.
+
+        Raises:
+            RefusedInput: a limit is below 1.
+        """
         for name, value in (("--max-pixels", self.max_pixels), ("--video-frames", self.video_frames)):
             if value < 1:
                 raise RefusedInput(f"{name} = {value}: must be at least 1")
-        dataset = read_rows(
-            self.path,
-            media_root=self.media_root,
-            data_format=self.format,
+        file = Path(self.path)
+        return SourceFile(
+            path=file,
+            reader=reader,
+            media_root=file.parent if self.media_root is None else Path(self.media_root),
             max_pixels=self.max_pixels,
             video_frames=self.video_frames,
         )
-        refuse_empty(dataset, name=self.path)
-        return dataset
+
+    def store(self) -> PreferenceStore | None:
+        """The store at ``path``; None where that is a file."""
+        root = None if self.media_root is None else Path(self.media_root)
+        return PreferenceStore(Path(self.path), media_root=root) if Path(self.path).is_dir() else None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Check(_File):
+class Check(_Source):
     """List every row that cannot be used, then a summary; exit code 2 when there is one."""
 
+    format: FormatName = _DEFAULTS.format
+    """Format of the file."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class Show(_File):
+class Show(_Source):
     """Print one row as a model will see it."""
 
     row: int
-    """1-based: the line of a JSONL file, the element of a JSON array."""
+    """1-based, in the data file: the line of a JSONL file, the element of a JSON array."""
+    format: FormatName = _DEFAULTS.format
+    """Format of the file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Import(_Source):
+    """Write the good rows into a store, the bad ones into its quarantine.jsonl."""
+
+    out: str
+    """Folder of the store to be made."""
+    format: FormatName
+    """Format of the file."""
+    held_out_frac: float = 0.0
+    """Share of prompts that are held out, chosen by a hash of the prompt."""
+    max_bad_frac: float = _DEFAULTS.max_bad_frac
+    """Share of bad rows above which the file is refused."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 done, 2 refused input or bad rows."""
-    description = "Look at a data file before a run does."
-    command = tyro.cli(Check | Show, prog="python -m orchestrator.data", args=argv, description=description)
+    description = "Look at people's files, and put them into a store."
+    command = tyro.cli(Check | Show | Import, prog="python -m orchestrator.data", args=argv, description=description)
     try:
-        return check(command) if isinstance(command, Check) else show(command)
+        if isinstance(command, Check):
+            return check(command)
+        return show(command) if isinstance(command, Show) else import_(command)
     except RefusedInput as refusal:
         sys.stderr.write(f"refused: {refusal}\n")
         return 2
 
 
 def check(command: Check) -> int:
-    """Write every bad row and the summary; return 2 when a row is bad, else 0.
+    """Write every bad row and the summary; return 2 when a row of a file is bad, else 0.
+
+    The bad rows of a store were accepted when it was made: they are listed and change no exit code.
 
     Raises:
-        RefusedInput: the file cannot be read at all, or holds no row.
+        RefusedInput: the file or store cannot be read at all, or holds no row.
     """
-    dataset = command.read()
-    for bad in dataset.bad_rows:
-        sys.stdout.write(f"row {bad.row}: {bad.reason}\n")
-    sys.stdout.write("\n".join(_summary(dataset)) + "\n")
-    return 2 if dataset.bad_rows else 0
+    store = command.store()
+    tally = Tally(tell_images_apart=store is None)
+    for record in _records(store or command.source(command.format)):
+        tally.add(record)
+        if isinstance(record, BadRow):
+            sys.stdout.write(f"row {record.row}: {record.reason}\n")
+    refuse_no_rows(tally.num_good + tally.num_bad, name=command.path)
+    _write(tally.lines())
+    return 2 if tally.num_bad and store is None else 0
 
 
 def show(command: Show) -> int:
     """Write one row; return 0.
 
     Raises:
-        RefusedInput: the file cannot be read at all, the row is bad, or there is no such row.
+        RefusedInput: the file or store cannot be read at all, the row is bad, or there is no such row.
     """
-    dataset = command.read()
-    for bad in dataset.bad_rows:
+    store = command.store()
+    if store is not None:
+        uid = row_uid(Path(store.manifest.source_name), command.row)
+        found, bad_rows, root = store.find(uid), store.bad_rows(), store.media_root
+        total = store.manifest.counts.instructions + len(bad_rows)
+    else:
+        source = command.source(command.format)
+        found, bad_rows, total = _find(source, command.row)
+        refuse_no_rows(total, name=command.path)
+        root = source.media_root
+    for bad in bad_rows:
         if bad.row == command.row:
             raise RefusedInput(f"row {bad.row}: {bad.reason}")
-    by_uid = {prompt.uid: prompt for prompt in dataset.prompts}
-    uid = row_uid(Path(command.path), command.row)
-    if uid not in by_uid:
-        total = len(dataset.prompts) + len(dataset.bad_rows)
+    if found is None:
         raise RefusedInput(f"--row {command.row} is no row of {command.path!r}, which holds {total}")
-    sys.stdout.write("\n".join(_printable(line) for line in _row_lines(by_uid[uid])) + "\n")
+    _write(instruction_lines(found, media_root=root))
     return 0
 
 
-def _summary(dataset: Dataset) -> Iterator[str]:
-    good, bad = len(dataset.prompts), len(dataset.bad_rows)
-    yield f"rows    {good + bad}: {good} good, {bad} bad"
-    yield f"images  {len({ref.sha256 for prompt in dataset.prompts for ref in prompt.media})} different"
-    labels = Counter(prompt.label for prompt in dataset.prompts)
-    yield f"labels  {labels['1']} say 1, {labels['2']} say 2"
+def import_(command: Import) -> int:
+    """Make a store and write every bad row and what the store holds; return 0.
+
+    Raises:
+        RefusedInput: the file cannot be read at all, has too many bad rows, or the folder is not free.
+    """
+    # A chained comparison refuses NaN as well.
+    if not 0 <= command.held_out_frac < 1:
+        raise RefusedInput(f"--held-out-frac = {command.held_out_frac:g}: must be at least 0 and below 1")
+    if not 0 <= command.max_bad_frac <= 1:
+        raise RefusedInput(f"--max-bad-frac = {command.max_bad_frac:g}: must be from 0 to 1")
+    source, out = command.source(command.format), Path(command.out)
+    import_file(source, out=out, held_out_frac=command.held_out_frac, max_bad_frac=command.max_bad_frac)
+    tally = Tally(tell_images_apart=False)
+    for record in _records(PreferenceStore(out)):
+        tally.add(record)
+        if isinstance(record, BadRow):
+            sys.stdout.write(f"row {record.row}: {record.reason}\n")
+    _write([*tally.lines(), f"store   {command.out}"])
+    return 0
 
 
-def _row_lines(prompt: Prompt) -> Iterator[str]:
-    yield f"uid    {prompt.uid}"
-    yield f"label  {prompt.label}"
-    media = iter(prompt.media)
-    for turn in prompt.messages:
-        yield f"{turn['role']}:"
-        for part in turn["content"]:
-            if part["type"] == "text":
-                yield from (f"  {line}" for line in part["text"].split("\n"))
-            else:
-                ref = next(media)
-                yield f"  [image {ref.path}, {ref.width} x {ref.height}]"
-    if prompt.target is not None:
-        yield "response:"
-        yield from (f"  {line}" for line in prompt.target.split("\n"))
+def _records(source: PreferenceStore | SourceFile) -> Iterator[Instruction | BadRow]:
+    if isinstance(source, SourceFile):
+        yield from read_records(source)
+    else:
+        yield from source.bad_rows()
+        yield from source.rows()
 
 
-def _printable(line: str) -> str:
-    """Replace control characters: a terminal would obey them."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+def _find(source: SourceFile, row: int) -> tuple[Instruction | None, list[BadRow], int]:
+    """The row if it is good, every bad one, and how many there are in all."""
+    uid, found, bad_rows, total = row_uid(source.path, row), None, [], 0
+    for record in read_records(source):
+        total += 1
+        if isinstance(record, BadRow):
+            bad_rows.append(record)
+        elif record.uid == uid:
+            found = record
+    return found, bad_rows, total
+
+
+def _write(lines: Iterable[str]) -> None:
+    """Write lines without the control characters that a terminal would obey."""
+    for line in lines:
+        sys.stdout.write("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line) + "\n")
 
 
 if __name__ == "__main__":

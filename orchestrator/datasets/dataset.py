@@ -1,5 +1,6 @@
 """What every reader returns, and the rule about bad rows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,8 +39,7 @@ def refuse_empty(dataset: Dataset, *, name: str) -> None:
     Raises:
         RefusedInput: naming the file.
     """
-    if not dataset.prompts and not dataset.bad_rows:
-        raise RefusedInput(f"data file {name!r} is empty: 0 rows, at least 1 is needed")
+    refuse_no_rows(len(dataset.prompts) + len(dataset.bad_rows), name=name)
 
 
 def refuse_bad_rows(dataset: Dataset, *, name: str, max_bad_frac: float) -> None:
@@ -48,15 +48,40 @@ def refuse_bad_rows(dataset: Dataset, *, name: str, max_bad_frac: float) -> None
     Raises:
         RefusedInput: with the count, the bound and the first bad row.
     """
-    refuse_empty(dataset, name=name)
-    bad, total = len(dataset.bad_rows), len(dataset.bad_rows) + len(dataset.prompts)
+    refuse_bad_share(
+        dataset.bad_rows,
+        num_good=len(dataset.prompts),
+        name=name,
+        option="data.max_bad_frac",
+        max_bad_frac=max_bad_frac,
+    )
+
+
+def refuse_no_rows(total: int, *, name: str) -> None:
+    """Stop when a file holds no row.
+
+    Raises:
+        RefusedInput: naming the file.
+    """
+    if total == 0:
+        raise RefusedInput(f"data file {name!r} is empty: 0 rows, at least 1 is needed")
+
+
+def refuse_bad_share(bad_rows: Sequence[BadRow], *, num_good: int, name: str, option: str, max_bad_frac: float) -> None:
+    """Stop when more rows are bad than the option allows, none is good, or there is none.
+
+    Raises:
+        RefusedInput: with the count, the bound and the first bad row.
+    """
+    bad, total = len(bad_rows), len(bad_rows) + num_good
+    refuse_no_rows(total, name=name)
     if bad == total:
         bound = "at least 1 must be usable"
     elif bad > max_bad_frac * total:
-        bound = f"data.max_bad_frac = {max_bad_frac:g} allows {int(max_bad_frac * total)}"
+        bound = f"{option} = {max_bad_frac:g} allows {int(max_bad_frac * total)}"
     else:
         return
-    first = dataset.bad_rows[0]
+    first = bad_rows[0]
     raise RefusedInput(
         f"data file {name!r} has {bad} bad rows out of {total}, {bound}; the first is row {first.row}: {first.reason}"
     )

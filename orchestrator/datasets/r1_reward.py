@@ -10,35 +10,31 @@ Rows are checked first, then every image they name is probed, once each.
 import hashlib
 import json
 import re
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestrator.datasets.dataset import BadRow, Dataset, row_uid
+from orchestrator.datasets.fields import RowError, shown, unicode_text
 from orchestrator.datasets.json_rows import JSON_ERRORS, JsonRow, json_problem, read_json_rows
-from workers.multimodal.media import MediaError, probe_image, resolve_media, sample_frames
+from orchestrator.datasets.media_sources import MediaFinder, Source, Turn, probe_all
+from workers.multimodal.media import MediaError
 from workers.types import MediaRef, Prompt
 
 _ANSWER = re.compile(r"\s*([12])\s*|\s*<answer>\s*([12])\s*</answer>\s*")
 _ROLES = ("system", "user", "assistant")
 _PARTS = ("text", "image", "video")
-_PROBE_THREADS = 8
-_SHOWN_CHARS = 80
 
 
-class _RowError(ValueError):
-    """Why a row cannot be used, in one sentence naming field and value."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class R1Row:
+    """One row, checked as far as it goes without opening an image."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """An image that a row names."""
-
-    shown: str
-    """The row's own words for it, e.g. ``image 'a.png'``."""
-    path: Path
+    turns: tuple[Turn, ...]
+    """Parts still name their media."""
+    label: str
+    target: str | None
+    question: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +42,9 @@ class _Draft:
     """A row that is fine as far as its images are."""
 
     row: int
-    messages: tuple[dict[str, Any], ...]
-    sources: tuple[_Source, ...]
-    label: str
-    target: str | None
-    question: str
+    parsed: R1Row
+    messages: tuple[Turn, ...]
+    sources: tuple[Source, ...]
 
 
 def read_r1_reward(path: Path, *, media_root: Path, max_pixels: int, video_frames: int) -> Dataset:
@@ -59,10 +53,10 @@ def read_r1_reward(path: Path, *, media_root: Path, max_pixels: int, video_frame
     Raises:
         RefusedInput: the file is missing, or is not JSON at all.
     """
-    parser = _RowParser(media_root, video_frames)
-    drafts = [row if isinstance(row, BadRow) else _attempt(parser, row) for row in read_json_rows(path)]
+    finder = MediaFinder(media_root, video_frames)
+    drafts = [row if isinstance(row, BadRow) else _attempt(finder, row) for row in read_json_rows(path)]
     sources = (source for draft in drafts if isinstance(draft, _Draft) for source in draft.sources)
-    probed = _probe((source.path for source in sources), max_pixels)
+    probed = probe_all((source.path for source in sources), max_pixels=max_pixels)
     results = [draft if isinstance(draft, BadRow) else _finish(draft, path, probed) for draft in drafts]
     prompts = tuple(result for result in results if isinstance(result, Prompt))
     return Dataset(
@@ -72,91 +66,68 @@ def read_r1_reward(path: Path, *, media_root: Path, max_pixels: int, video_frame
     )
 
 
-class _RowParser:
-    """Turns one decoded row into a draft, opening no image."""
+def parse_r1_row(row: Any) -> R1Row:
+    """Check one decoded row.
 
-    def __init__(self, media_root: Path, video_frames: int) -> None:
-        self._root, self._video_frames = media_root, video_frames
-
-    def draft(self, number: int, row: Any) -> _Draft:
-        if not isinstance(row, dict):
-            raise _RowError(f"the row is {_shown(row)}, expected an object")
-        sources: list[_Source] = []
-        messages = tuple(self._turn(turn, sources) for turn in _chat(row))
-        if not sources and row.get("image") is not None:
-            messages = self._with_images(messages, row["image"], sources)
-        question = row.get("question")
-        return _Draft(
-            row=number,
-            messages=messages,
-            sources=tuple(sources),
-            label=_label(row),
-            target=_target(row),
-            question=question if isinstance(question, str) else "",
-        )
-
-    def _turn(self, turn: Any, sources: list[_Source]) -> dict[str, Any]:
-        role = turn.get("role") if isinstance(turn, dict) else None
-        if role not in _ROLES:
-            raise _RowError(f"field 'message' has a turn with role {_shown(role)}, expected {', '.join(_ROLES)}")
-        content = turn.get("content")
-        if isinstance(content, str):
-            content = [{"type": "text", "text": content}]
-        if not isinstance(content, list) or not content:
-            raise _RowError(f"field 'message' has a turn with content {_shown(content)}, expected text or parts")
-        return {"role": role, "content": [p for part in content for p in self._part(part, sources)]}
-
-    def _part(self, part: Any, sources: list[_Source]) -> list[dict[str, str]]:
-        kind = part.get("type") if isinstance(part, dict) else None
-        if kind not in _PARTS:
-            raise _RowError(f"field 'message' has a part of type {_shown(kind)}, expected {', '.join(_PARTS)}")
-        value = part.get(kind)
-        if not isinstance(value, str):
-            raise _RowError(f"field 'message' has a part whose {kind!r} is {_shown(value)}, expected text")
-        if kind == "text":
-            return [{"type": "text", "text": _unicode(value, "message")}]
-        found = self._image(value) if kind == "image" else self._video(value)
-        sources.extend(found)
-        return [{"type": "image"} for _ in found]
-
-    def _image(self, name: str) -> list[_Source]:
-        shown = f"image {name!r}"
-        try:
-            return [_Source(shown, resolve_media(name, root=self._root))]
-        except MediaError as error:
-            raise _RowError(f"{shown} {error.problem}") from error
-
-    def _video(self, name: str) -> list[_Source]:
-        shown = f"video {name!r}"
-        try:
-            frames = sample_frames(resolve_media(name, root=self._root), num_frames=self._video_frames)
-        except MediaError as error:
-            raise _RowError(f"{shown} {error.problem}") from error
-        try:  # once more for each frame, which may be a link out of the root
-            return [_Source(f"{shown} frame {f.name!r}", resolve_media(str(f), root=self._root)) for f in frames]
-        except MediaError as error:
-            raise _RowError(f"{shown} frame {Path(error.args[0]).name!r} {error.problem}") from error
-
-    def _with_images(
-        self, messages: tuple[dict[str, Any], ...], names: Any, sources: list[_Source]
-    ) -> tuple[dict[str, Any], ...]:
-        """Put the images of the row's ``image`` field before the text of its first user turn."""
-        names = [names] if isinstance(names, str) else names
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise _RowError(f"field 'image' is {_shown(names)}, expected a path or a list of paths")
-        first = next((i for i, turn in enumerate(messages) if turn["role"] == "user"), None)
-        if first is None:
-            raise _RowError("field 'message' has no user turn that could hold the images of field 'image'")
-        parts = [p for name in names for p in self._part({"type": "image", "image": name}, sources)]
-        turn = {"role": "user", "content": [*parts, *messages[first]["content"]]}
-        return (*messages[:first], turn, *messages[first + 1 :])
+    Raises:
+        RowError: naming field and value.
+    """
+    if not isinstance(row, dict):
+        raise RowError(f"the row is {shown(row)}, expected an object")
+    turns = tuple(_turn(turn) for turn in _chat(row))
+    if row.get("image") is not None and all(part["type"] == "text" for turn in turns for part in turn["content"]):
+        turns = _with_images(turns, row["image"])
+    question = row.get("question")
+    return R1Row(
+        turns=turns,
+        label=_label(row),
+        target=_target(row),
+        question=question if isinstance(question, str) else "",
+    )
 
 
-def _attempt(parser: _RowParser, row: JsonRow) -> _Draft | BadRow:
+def _turn(turn: Any) -> Turn:
+    role = turn.get("role") if isinstance(turn, dict) else None
+    if role not in _ROLES:
+        raise RowError(f"field 'message' has a turn with role {shown(role)}, expected {', '.join(_ROLES)}")
+    content = turn.get("content")
+    if isinstance(content, str):
+        content = [{"type": "text", "text": content}]
+    if not isinstance(content, list) or not content:
+        raise RowError(f"field 'message' has a turn with content {shown(content)}, expected text or parts")
+    return {"role": role, "content": [_part(part) for part in content]}
+
+
+def _part(part: Any) -> dict[str, str]:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind not in _PARTS:
+        raise RowError(f"field 'message' has a part of type {shown(kind)}, expected {', '.join(_PARTS)}")
+    value = part.get(kind)
+    if not isinstance(value, str):
+        raise RowError(f"field 'message' has a part whose {kind!r} is {shown(value)}, expected text")
+    return {"type": kind, kind: unicode_text(value, "message") if kind == "text" else value}
+
+
+def _with_images(turns: tuple[Turn, ...], names: Any) -> tuple[Turn, ...]:
+    """Put the images of the row's ``image`` field before the text of its first user turn."""
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise RowError(f"field 'image' is {shown(names)}, expected a path or a list of paths")
+    first = next((i for i, turn in enumerate(turns) if turn["role"] == "user"), None)
+    if first is None:
+        raise RowError("field 'message' has no user turn that could hold the images of field 'image'")
+    images = [{"type": "image", "image": name} for name in names]
+    turn = {"role": "user", "content": [*images, *turns[first]["content"]]}
+    return (*turns[:first], turn, *turns[first + 1 :])
+
+
+def _attempt(finder: MediaFinder, row: JsonRow) -> _Draft | BadRow:
     try:
-        return parser.draft(row.number, row.value)
-    except _RowError as error:
+        parsed = parse_r1_row(row.value)
+        messages, sources = finder.resolve(parsed.turns)
+    except RowError as error:
         return BadRow(row.number, str(error))
+    return _Draft(row=row.number, parsed=parsed, messages=messages, sources=sources)
 
 
 def _finish(draft: _Draft, path: Path, probed: dict[Path, MediaRef | MediaError]) -> Prompt | BadRow:
@@ -170,22 +141,10 @@ def _finish(draft: _Draft, path: Path, probed: dict[Path, MediaRef | MediaError]
         uid=row_uid(path, draft.row),
         messages=draft.messages,
         media=tuple(media),
-        label=draft.label,
-        target=draft.target,
-        meta={"question": draft.question},
+        label=draft.parsed.label,
+        target=draft.parsed.target,
+        meta={"question": draft.parsed.question},
     )
-
-
-def _probe(paths: Iterable[Path], max_pixels: int) -> dict[Path, MediaRef | MediaError]:
-    def probe(path: Path) -> MediaRef | MediaError:
-        try:
-            return probe_image(path, max_pixels=max_pixels)
-        except MediaError as error:
-            return error
-
-    unique = list(dict.fromkeys(paths))
-    with ThreadPoolExecutor(_PROBE_THREADS) as threads:
-        return dict(zip(unique, threads.map(probe, unique), strict=True))
 
 
 def _chat(row: dict[str, Any]) -> list[Any]:
@@ -194,9 +153,9 @@ def _chat(row: dict[str, Any]) -> list[Any]:
         try:
             message = json.loads(message)
         except JSON_ERRORS as error:
-            raise _RowError(f"field 'message' is not valid JSON: {json_problem(error)}") from error
+            raise RowError(f"field 'message' is not valid JSON: {json_problem(error)}") from error
     if not isinstance(message, list) or not message:
-        raise _RowError(f"field 'message' is {_shown(message)}, expected a list of chat turns")
+        raise RowError(f"field 'message' is {shown(message)}, expected a list of chat turns")
     return message
 
 
@@ -205,7 +164,7 @@ def _label(row: dict[str, Any]) -> str:
     only = answer[0] if isinstance(answer, list) and len(answer) == 1 else answer
     match = _ANSWER.fullmatch(str(only)) if isinstance(only, (str, int)) else None
     if match is None:
-        raise _RowError(f"field 'answer' is {_shown(only)}, expected 1 or 2")
+        raise RowError(f"field 'answer' is {shown(only)}, expected 1 or 2")
     return match[1] or match[2]
 
 
@@ -214,23 +173,8 @@ def _target(row: dict[str, Any]) -> str | None:
     if target is None:
         return None
     if not isinstance(target, str) or not target.strip():
-        raise _RowError(f"field 'response' is {_shown(target)}, expected text")
-    return _unicode(target, "response")
-
-
-def _unicode(text: str, field: str) -> str:
-    """Return ``text``; half a surrogate pair is valid JSON, but no tokenizer takes it."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise _RowError(f"field {field!r} is not valid Unicode at character {error.start + 1}") from error
-    return text
-
-
-def _shown(value: Any) -> str:
-    """A value as JSON, on one line and not longer than a line."""
-    text = json.dumps(value)
-    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]} ..."
+        raise RowError(f"field 'response' is {shown(target)}, expected text")
+    return unicode_text(target, "response")
 
 
 def _fingerprint(prompts: tuple[Prompt, ...]) -> str:

@@ -1,0 +1,164 @@
+"""From a file to records, and from records to a store. A bad row is kept aside with its reason; no other replaces it.
+
+Rows pass through in chunks: those of a chunk are parsed, the files they name are probed together, then each row is
+finished or refused by itself, so that an unreadable image costs its own row and no neighbour.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from orchestrator.datasets.dataset import BadRow, refuse_bad_share, row_uid
+from orchestrator.datasets.fields import RowError
+from orchestrator.datasets.json_rows import JsonRow, read_json_rows
+from orchestrator.datasets.media_sources import MediaFinder, Source, Turn, probe_all
+from orchestrator.errors import RefusedInput
+from orchestrator.preference_store.manifest import Manifest
+from orchestrator.preference_store.readers.draft import Draft
+from orchestrator.preference_store.readers.registry import READERS, FormatName, Reader
+from orchestrator.preference_store.records import Instruction, StoredMedia
+from orchestrator.preference_store.splits import assign_split
+from orchestrator.preference_store.writer import StoreWriter, prepare_folder
+from workers.multimodal.media import MediaError
+from workers.types import MediaRef
+
+_CHUNK_ROWS = 256
+# Images that many rows share are opened once, as long as their rows are not too far apart.
+_REMEMBERED_FILES = 65_536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFile:
+    """A file in one of the formats, and how it is to be read."""
+
+    path: Path
+    reader: FormatName
+    media_root: Path
+    max_pixels: int
+    video_frames: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Resolved:
+    """A draft whose media are found but not opened."""
+
+    row: int
+    draft: Draft
+    messages: tuple[Turn, ...]
+    sources: tuple[Source, ...]
+
+
+def read_records(source: SourceFile, *, held_out_frac: float = 0.0) -> Iterator[Instruction | BadRow]:
+    """Every row of a file in its order, good or bad.
+
+    Raises:
+        RefusedInput: the file is missing or cannot be read at all, or the media root is no folder.
+    """
+    if not source.media_root.is_dir():
+        raise RefusedInput(f"--media-root {str(source.media_root)!r} is not a folder")
+    finder = MediaFinder(source.media_root, source.video_frames)
+    rows = read_json_rows(source.path)
+    probed = _Probed(source.max_pixels)
+    root = source.media_root.resolve()
+    while chunk := list(islice(rows, _CHUNK_ROWS)):
+        drafts = [row if isinstance(row, BadRow) else _attempt(READERS[source.reader], finder, row) for row in chunk]
+        images = probed.probe([s.path for d in drafts if isinstance(d, _Resolved) for s in d.sources])
+        for draft in drafts:
+            if isinstance(draft, BadRow):
+                yield draft
+            else:
+                yield _finish(draft, row_uid(source.path, draft.row), images, root, held_out_frac)
+
+
+def import_file(source: SourceFile, *, out: Path, held_out_frac: float, max_bad_frac: float) -> Manifest:
+    """Write a file's good rows into a store and its bad ones beside them, or refuse and leave no store.
+
+    Raises:
+        RefusedInput: see ``read_records`` and ``refuse_bad_share``; or ``out`` is not free.
+    """
+    prepare_folder(out)  # a folder that is taken is said before a long file is read
+    bad_rows: list[BadRow] = []
+    with StoreWriter(
+        out,
+        reader=source.reader,
+        source_name=source.path.name,
+        source_sha256=_sha256(source.path),
+        media_root=source.media_root,
+        held_out_frac=held_out_frac,
+    ) as writer:
+        good = 0
+        for record in read_records(source, held_out_frac=held_out_frac):
+            if isinstance(record, BadRow):
+                bad_rows.append(record)
+            else:
+                writer.add(record)
+                good += 1
+        refuse_bad_share(
+            bad_rows, num_good=good, name=str(source.path), option="--max-bad-frac", max_bad_frac=max_bad_frac
+        )
+        return writer.commit(bad_rows)
+
+
+class _Probed:
+    """What probing said of the files seen last."""
+
+    def __init__(self, max_pixels: int) -> None:
+        self._max_pixels = max_pixels
+        self._known: OrderedDict[Path, tuple[MediaRef, int] | MediaError] = OrderedDict()
+
+    def probe(self, paths: list[Path]) -> dict[Path, tuple[MediaRef, int] | MediaError]:
+        """Reference and size in bytes of each, or what is wrong with it."""
+        unique = dict.fromkeys(paths)
+        for path, probed in probe_all((p for p in unique if p not in self._known), max_pixels=self._max_pixels).items():
+            self._known[path] = probed if isinstance(probed, MediaError) else (probed, path.stat().st_size)
+        found = {path: self._known[path] for path in unique}
+        while len(self._known) > _REMEMBERED_FILES:
+            self._known.popitem(last=False)
+        return found
+
+
+def _attempt(reader: Reader, finder: MediaFinder, row: JsonRow) -> _Resolved | BadRow:
+    try:
+        draft = reader(row.value)
+        messages, sources = finder.resolve(draft.turns)
+    except RowError as error:
+        return BadRow(row.number, str(error))
+    return _Resolved(row=row.number, draft=draft, messages=messages, sources=sources)
+
+
+def _finish(
+    row: _Resolved,
+    uid: str,
+    images: dict[Path, tuple[MediaRef, int] | MediaError],
+    root: Path,
+    held_out_frac: float,
+) -> Instruction | BadRow:
+    media: list[StoredMedia] = []
+    for source in row.sources:
+        image = images[source.path]
+        if isinstance(image, MediaError):
+            return BadRow(row.row, f"{source.shown} {image.problem}")
+        ref, size = image
+        path = Path(ref.path).relative_to(root).as_posix()
+        if not path.isprintable():  # Arrow takes Unicode only, which the name of a file need not be
+            return BadRow(row.row, f"{source.shown} has a file name that cannot be printed")
+        media.append(StoredMedia(sha256=ref.sha256, path=path, size_bytes=size, width=ref.width, height=ref.height))
+    digests = [image.sha256 for image in media]
+    return Instruction(
+        uid=uid,
+        split=assign_split(row.messages, digests, held_out_frac=held_out_frac),
+        messages=row.messages,
+        media=tuple(media),
+        responses=row.draft.responses,
+        meta=row.draft.meta,
+    )
+
+
+def _sha256(path: Path) -> str:
+    if not path.is_file():
+        raise RefusedInput(f"data file {str(path)!r} is not a file")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

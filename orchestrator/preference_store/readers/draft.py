@@ -1,0 +1,64 @@
+"""What every reader gives: a row with its turns and responses checked, its media named but not opened."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.datasets.fields import RowError, shown, text_field, unicode_text
+from orchestrator.datasets.media_sources import Turn
+from orchestrator.preference_store.readers.placeholders import refuse_placeholders
+from orchestrator.preference_store.records import Response
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A row that is fine as far as its media are."""
+
+    turns: tuple[Turn, ...]
+    """Parts still name their media."""
+    responses: tuple[Response, ...]
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+def row_object(row: Any) -> dict[str, Any]:
+    """The row, which must be an object.
+
+    Raises:
+        RowError: it is something else.
+    """
+    if not isinstance(row, dict):
+        raise RowError(f"the row is {shown(row)}, expected an object")
+    return row
+
+
+def response_text(row: dict[str, Any], field: str) -> str:
+    """The text of a response; one that holds a placeholder would ask the model for an image that is not there.
+
+    Raises:
+        RowError: it is no text, or holds a placeholder.
+    """
+    text = text_field(row, field)
+    refuse_placeholders(text, field)
+    return text
+
+
+def chosen_and_rejected(row: dict[str, Any]) -> tuple[Response, Response]:
+    """The two sides of a pair, ranked 1 and 2.
+
+    Raises:
+        RowError: a side is no text, or both are the same.
+    """
+    chosen, rejected = response_text(row, "chosen"), response_text(row, "rejected")
+    if chosen == rejected:
+        raise RowError(f"fields 'chosen' and 'rejected' are the same text, {shown(chosen)}")
+    return Response(text=chosen, rank=1), Response(text=rejected, rank=2)
+
+
+def scalar_meta(row: dict[str, Any], fields: Iterable[str]) -> dict[str, Any]:
+    """Those of the fields that the row has and that are texts or numbers.
+
+    Raises:
+        RowError: a text is not valid Unicode.
+    """
+    found = {name: row[name] for name in fields if isinstance(row.get(name), str | int | float)}
+    return {name: unicode_text(value, name) if isinstance(value, str) else value for name, value in found.items()}

@@ -1,0 +1,41 @@
+"""``rlhfv``: rows of HaoyeZhang/RLHF-V-Dataset, an answer and its correction by a person.
+
+``{"text": "<JSON of {question, chosen, rejected}>", "image_path"}``. The dataset's own ``image`` holds bytes where it
+was written by ``datasets``; it is read as a path only where there is no ``image_path``.
+"""
+
+import json
+from typing import Any
+
+from orchestrator.datasets.fields import RowError, shown, text_field
+from orchestrator.datasets.json_rows import JSON_ERRORS, json_problem
+from orchestrator.preference_store.readers.draft import Draft, chosen_and_rejected, row_object, scalar_meta
+from orchestrator.preference_store.readers.placeholders import media_parts, place_media
+
+
+def read_rlhfv(row: Any) -> Draft:
+    """Check one row; the chosen response gets rank 1, the rejected one rank 2.
+
+    Raises:
+        RowError: naming field and value.
+    """
+    fields = row_object(row)
+    text = _text(fields)
+    image_fields = ("image_path",) if fields.get("image_path") is not None else ("image",)
+    return Draft(
+        turns=place_media([("user", text_field(text, "question"))], media_parts(fields, image_fields=image_fields)),
+        responses=chosen_and_rejected(text),
+        meta=scalar_meta(fields, ("idx", "ds_name", "origin_dataset", "origin_split")),
+    )
+
+
+def _text(fields: dict[str, Any]) -> dict[str, Any]:
+    text = fields.get("text")
+    if isinstance(text, str):
+        try:
+            text = json.loads(text)
+        except JSON_ERRORS as error:
+            raise RowError(f"field 'text' is not valid JSON: {json_problem(error)}") from error
+    if not isinstance(text, dict):
+        raise RowError(f"field 'text' is {shown(text)}, expected an object with question, chosen and rejected")
+    return text

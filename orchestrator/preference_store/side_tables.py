@@ -1,0 +1,215 @@
+"""Numbers about responses that cost a model to make: reference log-probs, reward scores.
+
+A table is keyed by a fingerprint of all that its numbers depend on; opened for any other it refuses, so that a stale
+one is never used. It is made shard by shard, one for each row group of the store, by any process in any order:
+
+    begin(shard) ──► temporary file ──► rename ──► line of shards.jsonl
+
+A shard exists once its line does, so that a killed pass loses only the shards it was in. Float32 goes in and comes out
+bit by bit. Several processes may write different shards at once; the first to open the table is the driver.
+"""
+
+import json
+import os
+import socket
+from dataclasses import asdict, dataclass, field
+from fcntl import LOCK_EX, flock
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from orchestrator.errors import RefusedInput
+from orchestrator.run_folder import flush, write_atomic
+
+_SCHEMA = pa.schema([("uid", pa.string()), ("response_index", pa.int32()), ("values", pa.list_(pa.float32()))])
+_TABLE_FILE = "table.json"
+_SHARDS_FILE = "shards.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fingerprint:
+    """All that the numbers of a side table depend on."""
+
+    store: str
+    """``Manifest.fingerprint``: which responses."""
+    model: str
+    """Digest of the weights."""
+    chat_template: str
+    preprocessing: str
+    """Digest of the processor's settings."""
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Values of every response of one row group of the store, in its order."""
+
+    keys: list[tuple[str, int]]
+    """Uid of the instruction, index of the response."""
+    values: list[np.ndarray]
+    """float32 ``[L]`` each: log-probs by token, or a score as one number."""
+
+
+class SideTable:
+    """A table on disk, whole or in the making."""
+
+    def __init__(self, folder: Path, *, fingerprint: Fingerprint, num_shards: int) -> None:
+        """Open a table, or begin one where there is none.
+
+        Args:
+            num_shards: ``len(store.groups)``.
+
+        Raises:
+            RefusedInput: the folder has a table of another fingerprint or number of shards; names each that differs.
+        """
+        self.folder, self.fingerprint, self.num_shards = folder, fingerprint, num_shards
+        expected = {**asdict(fingerprint), "num_shards": num_shards}
+        path = folder / _TABLE_FILE
+        if not path.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, json.dumps(expected, indent=1))
+            return
+        stored = _read_json(path)
+        differs = [name for name, value in expected.items() if stored.get(name) != value]
+        if differs:
+            told = ", ".join(f"{name} is {stored.get(name)!r}, this run has {expected[name]!r}" for name in differs)
+            raise RefusedInput(f"side table {str(folder)!r} was made for something else: {told}")
+
+    def missing_shards(self) -> list[int]:
+        """Numbers of the shards that nobody has finished yet, in order."""
+        return sorted(set(range(self.num_shards)) - self._finished().keys())
+
+    def begin(self, shard: int) -> "ShardWriter":
+        """Start a shard; leaving the block finishes it, an exception forgets it.
+
+        Raises:
+            ValueError: there is no such shard.
+        """
+        if not 0 <= shard < self.num_shards:
+            raise ValueError(f"shard = {shard}: must be from 0 to {self.num_shards - 1}")
+        return ShardWriter(self, shard)
+
+    def read(self, shard: int) -> Shard:
+        """Read a finished shard.
+
+        Raises:
+            RefusedInput: it is not finished, or its file is damaged.
+        """
+        row = self._finished().get(shard)
+        if row is None:
+            raise RefusedInput(f"side table {str(self.folder)!r} lacks shard {shard} of {self.num_shards}")
+        name = self.shard_file(shard).name
+        try:
+            with pq.ParquetFile(self.shard_file(shard), page_checksum_verification=True) as file:
+                table = file.read(use_threads=False).combine_chunks()
+        except (OSError, pa.ArrowException) as error:
+            raise RefusedInput(f"side table {str(self.folder)!r}: {name!r} is missing or damaged") from error
+        if table.num_rows != row["rows"]:
+            told = f"{name!r} has {table.num_rows} rows, {_SHARDS_FILE} says {row['rows']}"
+            raise RefusedInput(f"side table {str(self.folder)!r}: {told}")
+        keys = zip(table["uid"].to_pylist(), table["response_index"].to_pylist(), strict=True)
+        return Shard(list(keys), _arrays(table["values"].combine_chunks()))
+
+    def shard_file(self, shard: int) -> Path:
+        """File of a shard."""
+        return self.folder / f"shard-{shard:06d}.parquet"
+
+    def append_row(self, row: dict[str, Any]) -> None:
+        """Make a shard exist: its file is there already."""
+        with (self.folder / _SHARDS_FILE).open("ab+") as file:
+            flock(file, LOCK_EX)
+            # A kill may have torn the line before: that one is ignored for good, this one must not be part of it.
+            size = file.seek(0, os.SEEK_END)
+            torn = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
+            file.write((b"\n" if torn else b"") + json.dumps(row).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _finished(self) -> dict[int, dict[str, Any]]:
+        path = self.folder / _SHARDS_FILE
+        rows = [_row(line) for line in path.read_bytes().split(b"\n")] if path.is_file() else []
+        return {row["shard"]: row for row in rows if row is not None}
+
+
+@dataclass(slots=True)
+class ShardWriter:
+    """One shard in memory until its block ends."""
+
+    table: SideTable
+    shard: int
+    keys: list[tuple[str, int]] = field(default_factory=list)
+    values: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, uid: str, response_index: int, values: np.ndarray) -> None:
+        """Append one response, in the order of the store.
+
+        Raises:
+            ValueError: not a float32 vector; a conversion here would be a silent loss.
+        """
+        if values.dtype != np.float32 or values.ndim != 1:
+            raise ValueError(f"values of {uid!r} are {values.dtype} with {values.ndim} dims, expected a float32 vector")
+        self.keys.append((uid, response_index))
+        self.values.append(values)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._commit()
+
+    def _commit(self) -> None:
+        lengths = [0, *(len(v) for v in self.values)]
+        flat = np.concatenate(self.values) if self.values else np.empty(0, dtype=np.float32)
+        offsets = pa.array(np.cumsum(lengths, dtype=np.int32))
+        columns = [
+            pa.array([uid for uid, _ in self.keys], pa.string()),
+            pa.array([index for _, index in self.keys], pa.int32()),
+            pa.ListArray.from_arrays(offsets, pa.array(flat, pa.float32())),
+        ]
+        path = self.table.shard_file(self.shard)
+        # Two processes may be given one shard after a restart: each has its own temporary file.
+        partial = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
+        try:
+            # A dictionary would hash the floats, which need not keep the bits of a NaN.
+            pq.write_table(
+                pa.Table.from_arrays(columns, schema=_SCHEMA), partial, use_dictionary=False, write_page_checksum=True
+            )
+            flush(partial)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        flush(path.parent)
+        self.table.append_row({"shard": self.shard, "rows": len(self.keys)})
+
+
+def _arrays(values: pa.ListArray) -> list[np.ndarray]:
+    flat, offsets = values.values.to_numpy(zero_copy_only=True), values.offsets.to_numpy()
+    # Copies: a view of one response would keep the whole shard in memory.
+    return [flat[start:end].copy() for start, end in pairwise(offsets)]
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """A line of the shard list; None for one that a kill tore."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and {"shard", "rows"} <= row.keys() else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        stored = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise RefusedInput(f"side table {str(path.parent)!r} has a {path.name} that is not JSON") from error
+    if not isinstance(stored, dict):
+        raise RefusedInput(f"side table {str(path.parent)!r} has a {path.name} that is no object")
+    return stored

@@ -1,0 +1,126 @@
+"""``python -m orchestrator.data import``, and ``check`` and ``show`` on what it made: outputs and exit codes."""
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from orchestrator.data import main
+from orchestrator.preference_store.readers.registry import READERS, FormatName
+from orchestrator.preference_store.store import PreferenceStore
+from tests.unit.datasets.rows import picture, write_jsonl
+from tests.unit.preference_store.rows import FORMATS, good_row, plain
+
+
+def _import(folder: Path, *rows: dict, flags: tuple[str, ...] = ()) -> int:
+    file = write_jsonl(folder / "d.jsonl", *rows)
+    return main(["import", str(file), "--out", str(folder / "store"), "--format", "plain_dpo", *flags])
+
+
+def test_every_format_of_the_command_line_has_a_reader() -> None:
+    assert set(get_args(FormatName)) == set(READERS) == set(FORMATS)
+
+
+@pytest.mark.parametrize("reader", FORMATS)
+def test_every_format_is_checked_imported_and_shown_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], reader: FormatName
+) -> None:
+    file = str(write_jsonl(tmp_path / "d.jsonl", good_row(reader), good_row(reader)))
+    out = str(tmp_path / "store")
+    assert main(["check", file, "--format", reader]) == 0
+    assert main(["import", file, "--out", out, "--format", reader]) == 0
+    capsys.readouterr()
+    shown = []
+    for arguments in ([file, "--format", reader], [out]):
+        assert main(["show", *arguments, "--row", "2"]) == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1]
+    assert shown[0].startswith("uid    d-000002\n")
+
+
+def test_import_lists_bad_rows_and_says_what_the_store_holds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture(tmp_path / "a.png", size=(6, 4))
+    rows = [plain(image="a.png"), plain(chosen=3), plain(prompt="b")]
+    assert _import(tmp_path, *rows, flags=("--max-bad-frac", "0.5")) == 0
+    expected = [
+        "row 2: field 'chosen' is 3, expected text",
+        "rows    3: 2 good, 1 bad",
+        "images  1",
+        "responses  4, 4 with a rank or a score",
+        "pairs   2; 0 rows make none",
+    ]
+    assert capsys.readouterr().out.splitlines() == [*expected, f"store   {tmp_path / 'store'}"]
+    assert main(["check", str(tmp_path / "store")]) == 0
+    assert capsys.readouterr().out.splitlines() == expected
+    assert main(["show", str(tmp_path / "store"), "--row", "1"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "uid    d-000001",
+        "user:",
+        f"  [image {tmp_path / 'a.png'}, 6 x 4]",
+        "  which ?",
+        "response 1 of 2, rank 1:",
+        "  this",
+        "response 2 of 2, rank 2:",
+        "  that",
+    ]
+
+
+def test_a_share_is_held_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [plain(prompt=f"p{n}") for n in range(20)]
+    assert _import(tmp_path, *rows, flags=("--held-out-frac", "0.5")) == 0
+    store = PreferenceStore(tmp_path / "store")
+    train, held_out = store.num_instructions("train"), store.num_instructions("held_out")
+    assert (train + held_out, min(train, held_out) > 0) == (20, True)
+    assert f"splits  {train} train, {held_out} held out\n" in capsys.readouterr().out
+
+
+def test_media_are_found_under_the_root_that_is_given(tmp_path: Path) -> None:
+    picture(tmp_path / "media" / "a.png")
+    assert _import(tmp_path, plain(image="a.png"), flags=("--media-root", str(tmp_path / "media"))) == 0
+    assert PreferenceStore(tmp_path / "store").media_root == tmp_path / "media"
+
+
+def test_a_row_of_a_store_that_is_bad_or_not_there_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _import(tmp_path, plain(), plain(chosen=3), flags=("--max-bad-frac", "0.5")) == 0
+    store = str(tmp_path / "store")
+    assert main(["show", store, "--row", "2"]) == main(["show", store, "--row", "3"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "refused: row 2: field 'chosen' is 3, expected text",
+        f"refused: --row 3 is no row of {store!r}, which holds 2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--held-out-frac", "1"), "--held-out-frac = 1: must be at least 0 and below 1"),
+        (("--held-out-frac", "nan"), "--held-out-frac = nan: must be at least 0 and below 1"),
+        (("--max-bad-frac", "-0.1"), "--max-bad-frac = -0.1: must be from 0 to 1"),
+        (("--video-frames", "0"), "--video-frames = 0: must be at least 1"),
+        (("--media-root", "no/such"), "--media-root 'no/such' is not a folder"),
+    ],
+)
+def test_a_setting_out_of_bounds_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], message: str
+) -> None:
+    assert _import(tmp_path, plain(), flags=flags) == 2
+    assert capsys.readouterr().err == f"refused: {message}\n"
+    assert not (tmp_path / "store" / "manifest.json").exists()
+
+
+def test_a_file_that_is_empty_missing_or_too_bad_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = repr(str(tmp_path / "d.jsonl"))
+    assert _import(tmp_path) == _import(tmp_path, plain(), plain(chosen=3)) == 2
+    assert main(["import", str(tmp_path / "x"), "--out", str(tmp_path / "s"), "--format", "plain_dpo"]) == 2
+    assert main(["check", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"refused: data file {name} is empty: 0 rows, at least 1 is needed",
+        f"refused: data file {name} has 1 bad rows out of 2, --max-bad-frac = 0 allows 0; "
+        "the first is row 2: field 'chosen' is 3, expected text",
+        f"refused: data file {str(tmp_path / 'x')!r} is not a file",
+        f"refused: store {str(tmp_path)!r} has no manifest.json: it does not exist, or was never finished",
+    ]
