@@ -18,10 +18,12 @@ from workers.models.export import export_folder
 from workers.models.loading import ModelSpec, freeze_modules, load_model
 from workers.models.policy_module import PolicyModule
 from workers.multimodal.collate import Batch, Collator, as_slots
-from workers.objectives import LossSpec, UpdateStats, token_objective
-from workers.types import Sequence, TrainSample
+from workers.objectives import LossSpec, UpdateStats, pair_objective, token_objective
+from workers.types import PreferenceGroup, Sequence, TrainSample
 from workers.weight_sync.manifest import Backend, WeightManifest
 from workers.weight_sync.senders import SharedMemorySender, WeightSender
+
+Microbatch = Seq[TrainSample] | Seq[PreferenceGroup]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +94,7 @@ class PolicyWorker(WorkerBase):
                 scored += as_slots(sequences, batch.split(logprobs))
         return scored
 
-    def update(self, microbatches: Seq[Seq[TrainSample]]) -> UpdateStats:
+    def update(self, microbatches: Seq[Microbatch]) -> UpdateStats:
         """One optimizer step over this rank's micro-batches; none when any rank met something that is not finite."""
         stats = UpdateStats(lr=self._engine.lr)
         for index, samples in enumerate(microbatches):
@@ -100,7 +102,7 @@ class PolicyWorker(WorkerBase):
             loss = self._loss(samples, stats)
             finite = self._engine.backward(loss, last=index == len(microbatches) - 1)
             if not finite and len(stats.nonfinite) == before:
-                stats.nonfinite += tuple(s.sequence.uid for s in samples)
+                stats.nonfinite += tuple(s.uid for s in samples)
         if self._any_rank(bool(stats.nonfinite)):
             self._engine.discard()
             return stats
@@ -170,10 +172,14 @@ class PolicyWorker(WorkerBase):
         blank = {key: value.to(self._device) for key, value in self._collate.blank_mm_inputs.items()}
         return self._engine.forward(batch.to(self._device), blank)
 
-    def _loss(self, samples: Seq[TrainSample], stats: UpdateStats) -> Tensor:
-        batch = self._collate([s.sequence for s in samples])
+    def _loss(self, samples: Microbatch, stats: UpdateStats) -> Tensor:
+        groups = [s for s in samples if isinstance(s, PreferenceGroup)]
+        tokens = [s for s in samples if isinstance(s, TrainSample)]
+        batch = self._collate([*(s for g in groups for s in g.sequences), *(s.sequence for s in tokens)])
         logprobs, entropy = self._forward(batch)
-        return token_objective(samples, batch.split(logprobs), entropy, self._spec.loss, stats)
+        if groups:
+            return pair_objective(groups, batch.split(logprobs), entropy, self._spec.loss, stats)
+        return token_objective(tokens, batch.split(logprobs), entropy, self._spec.loss, stats)
 
     def _any_rank(self, flag: bool) -> bool:
         if self._world_size == 1:

@@ -117,3 +117,30 @@ class TrainSample:
     """float32 ``[T]``; slot 0 unused. None where the update's own forward gives them: the first since the rollout."""
     rollout_logprobs: np.ndarray
     """float32 ``[T]``; slot 0 unused."""
+
+    @property
+    def uid(self) -> str:
+        """What to call it when it is at fault."""
+        return self.sequence.uid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreferenceGroup:
+    """Responses to one prompt and which of them are preferred to which; they learn in one forward."""
+
+    sequences: tuple[Sequence, ...]
+    score_weights: tuple[np.ndarray, ...]
+    """float32 ``[T]`` each, 0 on the prompt: a response's score is the sum of its token log-probs times these."""
+    ref_scores: np.ndarray
+    """float64 ``[K]``: the same sums under the reference; zeros where there is none."""
+    pairs: np.ndarray
+    """int64 ``[P, 2]``: chosen and rejected, as indices of ``sequences``."""
+    pair_weights: np.ndarray
+    """float64 ``[P]``: each pair's share of the global batch's objective."""
+    betas: np.ndarray
+    """float64 ``[P]``, 1/nats."""
+
+    @property
+    def uid(self) -> str:
+        """What to call it when it is at fault."""
+        return self.sequences[0].uid
