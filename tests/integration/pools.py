@@ -18,7 +18,7 @@ _SCHEDULE = Schedule(peak_lr=1e-3, kind="constant", total_steps=100, warmup_frac
 def policy_spec(model: Path, *, zero_stage: int) -> PolicySpec:
     """Supervised training with AdamW at 1e-3."""
     return PolicySpec(
-        model=ModelSpec(path=str(model)),
+        model=ModelSpec(path=str(model), share_prompts=True),
         source=str(model),
         optimizer=OptimizerSpec(
             zero_stage=zero_stage,
@@ -60,8 +60,8 @@ def make_pool(model: Path, *, num_ranks: int) -> WorkerPool:
     spec = PoolSpec(
         engine=engine_spec(model),
         engine_kind="vllm",
-        tokens_per_microbatch=512,
-        share_prompts=False,
+        tokens_per_microbatch=256,
+        share_prompts=True,
         num_threads=1,
     )
     return WorkerPool(plan_placement(cluster, requests, layout="colocated"), spec)

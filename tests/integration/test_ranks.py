@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from orchestrator.batching import plan_microbatches
 from orchestrator.datasets.r1_reward import read_r1_reward
 from orchestrator.experience import supervised_samples
 from orchestrator.pool import WorkerPool
@@ -18,7 +17,7 @@ from workers.objectives import UpdateStats
 from workers.types import Sequence, TrainSample
 
 pytestmark = pytest.mark.integration
-_STEPS, _BATCH, _BUDGET = 5, 16, 256
+_STEPS, _BATCH = 5, 16
 
 
 def _batches(model: Path, digits: DigitsPaths) -> list[list[TrainSample]]:
@@ -26,7 +25,8 @@ def _batches(model: Path, digits: DigitsPaths) -> list[list[TrainSample]]:
     file = digits.train
     dataset = read_r1_reward(file, media_root=file.parent, max_pixels=10**6, video_frames=1)
     sequences = []
-    for prompt in dataset.prompts[: _STEPS * _BATCH]:
+    for index in range(_STEPS * _BATCH):
+        prompt = dataset.prompts[index // 2]  # two responses share it
         encoded = encoder.encode(prompt)
         target = encoder.encode_target(prompt.target or "")
         # Uneven lengths: the ranks must not agree by accident.
@@ -34,7 +34,11 @@ def _batches(model: Path, digits: DigitsPaths) -> list[list[TrainSample]]:
         ids = np.asarray((*encoded.prompt_ids, *target))
         sequences.append(
             Sequence(
-                uid=prompt.uid, sample_index=0, input_ids=ids, prompt_len=len(encoded.prompt_ids), media=prompt.media
+                uid=prompt.uid,
+                sample_index=index % 2,
+                input_ids=ids,
+                prompt_len=len(encoded.prompt_ids),
+                media=prompt.media,
             )
         )
     parts = [sequences[i * _BATCH : (i + 1) * _BATCH] for i in range(_STEPS)]
@@ -59,8 +63,7 @@ def _train(model: Path, batches: list[list[TrainSample]], out: Path, *, num_rank
 
 
 def _update(pool: WorkerPool, samples: list[TrainSample]) -> list[UpdateStats]:
-    lengths = [len(s.sequence.input_ids) for s in samples]
-    plan = plan_microbatches(lengths, num_ranks=len(pool.policy), token_budget=_BUDGET)
+    plan = pool.microbatches([s.sequence for s in samples], num_ranks=len(pool.policy))
     per_rank = [[[samples[i] for i in batch] for batch in batches] for batches in plan]
     return pool.policy_update(per_rank, deadline_s=120.0)
 
