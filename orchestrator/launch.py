@@ -23,7 +23,7 @@ from orchestrator.run_folder import RunFolder
 from orchestrator.run_log import run_log
 from orchestrator.scoring import RewardClient
 from orchestrator.session import Session, first_prompts
-from orchestrator.sync import WeightSync
+from orchestrator.sync import PROBE_LENGTH, WeightSync
 from orchestrator.tracking import open_tracker
 from orchestrator.waits import watched_by
 from workers.backends.schedule import OptimizerSpec, Schedule
@@ -120,7 +120,7 @@ def engine_spec(
     return EngineSpec(
         model=model_spec(config, config.model.path),
         tensor_parallel_size=config.rollout.tensor_parallel_size,
-        max_model_len=longest_prompt + config.rollout.max_new_tokens + 1,
+        max_model_len=longest_prompt + max(config.rollout.max_new_tokens, PROBE_LENGTH) + 1,
         max_num_seqs=config.rollout.max_num_seqs,
         max_images_per_prompt=max(1, max_images),
         gpu_memory_utilization=config.rollout.gpu_memory_utilization,

@@ -201,7 +201,13 @@ def _update(
     """
     config = session.config
     prompts = [r.sequence.uid for r in experience.rollouts]
-    parts = split_whole(prompts, config.updates_per_step, seed=config.run.seed, epoch=progress.policy_version)
+    parts = split_whole(
+        prompts,
+        config.updates_per_step,
+        at_least=config.policy.num_ranks,
+        seed=config.run.seed,
+        epoch=progress.policy_version,
+    )
     updates = []
     for part in parts:
         samples = training_samples(

@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.cluster import ClusterResources, NodeResources, cluster_of_nodes, load_cluster_file, machine_of
 from orchestrator.config.schema import TrainConfig
@@ -72,9 +72,11 @@ def engine_kind(config: TrainConfig) -> Literal["vllm", "transformers"]:
 
 def shares_prompts(config: TrainConfig, model_path: str) -> bool:
     """Whether sequences of one prompt share a row: asked for, and possible with this model and its attention."""
-    adapter = adapter_for(str(check_model_config(model_path)["model_type"]))
-    # The mask is a tensor, which of transformers' attentions only this one takes.
-    possible = adapter.shares_prompts and config.model.attention == "sdpa"
+    described: dict[str, Any] = check_model_config(model_path)
+    adapter, text = adapter_for(described["model_type"]), described.get("text_config", described)
+    # A response attends to its whole prompt; and of transformers' attentions only this one takes our mask.
+    windowed = text.get("use_sliding_window", True) and text.get("sliding_window") is not None
+    possible = adapter.shares_prompts and config.model.attention == "sdpa" and not windowed
     return config.batching.mode == "shared_prompt" and possible
 
 

@@ -4,7 +4,7 @@ publish ─► every engine loads, checks names and digests, resets its caches
         ─► engines hold the same tensors as each other
         ─► each engine answers probe prompts (with images it has already seen); the trainer scores the same ids;
            the log-probs must agree
-an engine that fails any of these is re-synced once with all weights, then replaced, then the run stops
+an engine that fails any of these is re-synced once with all weights, then replaced up to three times; then the run ends
 """
 
 import time
@@ -22,8 +22,12 @@ from orchestrator.waits import WorkerLost, get
 from workers.types import EncodedPrompt
 from workers.weight_sync.manifest import SyncError, WeightManifest, joined
 
+_REPLACEMENTS = 3
+_PAUSE_S = 5.0
 _PROBE_TOKENS = 3
 _PROBE_TAIL = 8
+PROBE_LENGTH = _PROBE_TAIL + _PROBE_TOKENS
+"""Tokens by which a probe is longer than its prompt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +68,10 @@ class WeightSync:
         manifest = self._publish(policy_version, full=self._needs_full)
         faults, gap = self._attempt(manifest, range(len(self._pool.engines)), probe)
         history = [f"engine {index}: {reason}" for index, reason in sorted(faults.items())]
-        for repair in (self._resync, self._replace):
+        for attempt, repair in enumerate((self._resync, *[self._replace] * _REPLACEMENTS)):
             if faults:
+                # A successor can be placed on a node whose death is not known yet; give that a moment.
+                time.sleep(_PAUSE_S if attempt > 1 else 0.0)
                 faults, gap = repair(policy_version, sorted(faults), probe)
                 history += [f"engine {index}: {reason}" for index, reason in sorted(faults.items())]
         if faults:

@@ -55,6 +55,7 @@ class PolicyWorker(WorkerBase):
     ) -> None:
         super().__init__(num_threads=num_threads, name=name, board=board)
         self._rank, self._world_size, self._spec = rank, world_size, spec
+        self._sender: WeightSender | None = None
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def setup(self, master_address: str, master_port: int) -> int:
@@ -69,15 +70,16 @@ class PolicyWorker(WorkerBase):
         if self._spec.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
             _train_without_dropout(model)
+        lockstep = self._world_size > 1
         self._collate = Collator(
             self._spec.model.path,
             dtype=self._spec.model.torch_dtype,
             share_prompts=self._spec.model.share_prompts,
+            always_an_image=lockstep,
             trust_remote_code=self._spec.model.trust_remote_code,
         )
-        keepalive = self._world_size > 1 and self._spec.optimizer.zero_stage == 3
         self._engine = DeepSpeedEngine(
-            PolicyModule(model, vision_keepalive=keepalive),
+            PolicyModule(model, lockstep=lockstep),
             self._spec.optimizer,
             bf16=self._spec.model.torch_dtype == torch.bfloat16,
             world_size=self._world_size,
@@ -112,7 +114,9 @@ class PolicyWorker(WorkerBase):
     def open_sender(self, *, backend: Backend, run_id: str, address: str, port: int, group_size: int) -> None:
         """Choose how weights travel; for NCCL it returns once every engine worker has joined the group."""
         if backend == "shared_memory":
-            self._sender: WeightSender = SharedMemorySender(rank=self._rank, run_id=run_id)
+            # Opened again after an engine was replaced; the others still have the file mapped, and memory is scarce.
+            if self._sender is None:
+                self._sender = SharedMemorySender(rank=self._rank, run_id=run_id)
             return
         # Deferred: it imports vLLM, which a CPU trainer has no use for.
         from workers.weight_sync.device_senders import IpcSender, NcclSender
@@ -131,14 +135,17 @@ class PolicyWorker(WorkerBase):
                 if full or trainable:
                     yield name, tensor.to(self._spec.model.torch_dtype)
 
+        assert self._sender is not None
         return self._sender.publish(named, policy_version=policy_version, full=full)
 
     def send(self) -> None:
         """Move what was published, while the engines receive."""
+        assert self._sender is not None
         self._sender.send()
 
     def release(self) -> None:
         """Every engine has received."""
+        assert self._sender is not None
         self._sender.release()
 
     def save(self, folder: str) -> None:
@@ -169,8 +176,7 @@ class PolicyWorker(WorkerBase):
             yield self._adapter.checkpoint_name(trainer_name), tensor, trainable
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        blank = {key: value.to(self._device) for key, value in self._collate.blank_mm_inputs.items()}
-        return self._engine.forward(batch.to(self._device), blank)
+        return self._engine.forward(batch.to(self._device))
 
     def _loss(self, samples: Microbatch, stats: UpdateStats) -> Tensor:
         groups = [s for s in samples if isinstance(s, PreferenceGroup)]

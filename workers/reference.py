@@ -20,7 +20,7 @@ class ReferenceWorker(WorkerBase):
         super().__init__(num_threads=num_threads, name=name, board=board)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model, _ = load_model(spec)
-        self._module = PolicyModule(model.to(self._device), vision_keepalive=False).requires_grad_(False)
+        self._module = PolicyModule(model.to(self._device), lockstep=False).requires_grad_(False)
         self._collate = Collator(
             spec.path,
             dtype=spec.torch_dtype,
@@ -34,6 +34,6 @@ class ReferenceWorker(WorkerBase):
         with torch.no_grad():
             for sequences in microbatches:
                 batch = self._collate(sequences)
-                logprobs, _ = self._module(batch.to(self._device), {})
+                logprobs, _ = self._module(batch.to(self._device))
                 scored += as_slots(sequences, batch.split(logprobs))
         return scored

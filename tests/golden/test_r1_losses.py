@@ -110,8 +110,8 @@ def test_forward_scores_each_action_by_the_logits_one_position_before_it(case: C
         counts=(num_actions,) * rows,
     )
     model = _LogitsModel(torch.tensor(case.inputs["logits"]), attention_mask)
-    policy = PolicyModule(model, vision_keepalive=False)
-    logprobs, _ = policy(batch, {})
+    policy = PolicyModule(model, lockstep=False)
+    logprobs, _ = policy(batch)
     assert_close(logprobs.view(rows, num_actions), case.outputs["action_log_probs"])
 
 

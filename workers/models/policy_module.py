@@ -22,24 +22,23 @@ class PolicyModule(nn.Module):
     hooks, and the language-model head runs only at the positions that predict an action token.
     """
 
-    def __init__(self, model: Any, *, vision_keepalive: bool) -> None:
+    def __init__(self, model: Any, *, lockstep: bool) -> None:
         """
         Args:
             model: An image-text-to-text model of transformers.
-            vision_keepalive: Run the vision tower on a blank image in text-only batches, multiplied by zero.
-                Needed where ranks gather parameters together (ZeRO-3): a rank that skipped the tower would
-                leave the others waiting for ever.
+            lockstep: Ranks gather parameters together (ZeRO-3), and one that skipped a module would leave the
+                others waiting for ever. So the head runs equally often on every rank, and every batch has an image
+                (``Collator(always_an_image=True)``).
         """
         super().__init__()
         self.model = model
-        self.vision_keepalive = vision_keepalive
+        self.lockstep = lockstep
 
-    def forward(self, batch: Batch, blank_mm_inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Score the action tokens.
 
         Args:
             batch: Rows on the model's device.
-            blank_mm_inputs: One blank image, used only by the keepalive.
         Returns:
             ``(logprobs, entropy)``, each float32 ``[N]``, nats, sequence after sequence as in ``batch.targets``.
         """
@@ -53,18 +52,26 @@ class PolicyModule(nn.Module):
         hidden = self.model.model(
             input_ids=batch.input_ids, use_cache=False, **layout, **batch.mm_inputs
         ).last_hidden_state
-        if self.vision_keepalive and "pixel_values" not in batch.mm_inputs:
-            hidden = hidden + 0.0 * self._touch_vision(blank_mm_inputs)
-        return self._score(hidden.flatten(0, 1)[batch.predictors], batch.targets)
+        chosen = hidden.flatten(0, 1)[batch.predictors]
+        if self.lockstep:
+            # A blank image counts for nothing, and its tower must all the same have a backward pass.
+            chosen = chosen + 0.0 * hidden.sum()
+        return self._score(chosen, batch.targets)
 
     def _score(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The head, in pieces whose logits are not kept for the backward pass; one piece keeps them."""
         vocabulary = self.model.config.get_text_config().vocab_size
-        if len(targets) * vocabulary <= LOGITS_AT_ONCE:
+        num_pieces = max(1, -(-len(targets) * vocabulary // LOGITS_AT_ONCE))
+        if self.lockstep:
+            most = torch.tensor(num_pieces, device=targets.device)
+            torch.distributed.all_reduce(most, op=torch.distributed.ReduceOp.MAX)
+            num_pieces = int(most)
+        if num_pieces == 1:
             return self._head(hidden, targets)
-        size = max(1, LOGITS_AT_ONCE // vocabulary)
-        pieces = zip(hidden.split(size), targets.split(size), strict=True)
-        scored: list[tuple[Tensor, Tensor]] = [checkpoint(self._head, *piece, use_reentrant=False) for piece in pieces]
+        pieces = zip(hidden.tensor_split(num_pieces), targets.tensor_split(num_pieces), strict=True)
+        scored: list[tuple[Tensor, Tensor]] = [
+            checkpoint(self._head, *piece, use_reentrant=False, preserve_rng_state=False) for piece in pieces
+        ]
         logprobs, entropy = zip(*scored, strict=True)
         return torch.cat(logprobs), torch.cat(entropy)
 
@@ -85,8 +92,3 @@ class PolicyModule(nn.Module):
             **grids,
         )
         return of_prompts
-
-    def _touch_vision(self, blank: dict[str, Tensor]) -> Tensor:
-        features = self.model.get_image_features(**blank, return_dict=True).pooler_output
-        parts = features if isinstance(features, (tuple, list)) else (features,)
-        return torch.stack([part.sum() for part in parts]).sum()

@@ -27,8 +27,6 @@ class SegmentMask(Tensor):
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
     segments: Segments
-    prompt_sees: Tensor
-    """bool ``[G, 1, P, P]``."""
     response_sees: tuple[Tensor, ...]
     """For each batch of responses bool ``[S, 1, L, P + L]``: of the prompt, then of itself."""
 
@@ -38,7 +36,6 @@ def segment_mask(segments: Segments) -> SegmentMask:
     prompts = segments.prompts.real
     mask = prompts.new_empty(1, 1, 1, 1).as_subclass(SegmentMask)
     mask.segments = segments
-    mask.prompt_sees = _causal(prompts.shape[1], prompts.device).expand(len(prompts), 1, -1, -1)
     mask.response_sees = tuple(_sees(prompts[some.prompt_of], some.real) for some in segments.responses)
     return mask
 
@@ -86,11 +83,8 @@ def attend(
     row_q, row_k, row_v = (t[0].transpose(0, 1) for t in (query, key, value))
     prompt_k, prompt_v = _cut(row_k, at.prompts, groups), _cut(row_v, at.prompts, groups)
     options: dict[str, Any] = {"dropout_p": dropout, "scale": scaling}
-    parts = [
-        scaled_dot_product_attention(
-            _cut(row_q, at.prompts, 1), prompt_k, prompt_v, attn_mask=attention_mask.prompt_sees, **options
-        )
-    ]
+    # Filling is at the end, where nothing real sees it.
+    parts = [scaled_dot_product_attention(_cut(row_q, at.prompts, 1), prompt_k, prompt_v, is_causal=True, **options)]
     for some, sees in zip(at.responses, attention_mask.response_sees, strict=True):
         keys = torch.cat([prompt_k.index_select(0, some.prompt_of), _cut(row_k, some, groups)], dim=2)
         values = torch.cat([prompt_v.index_select(0, some.prompt_of), _cut(row_v, some, groups)], dim=2)

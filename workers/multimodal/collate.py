@@ -24,6 +24,7 @@ _FEATURE_CACHE_BYTES = 1 << 30
 _TILED_NDIM = 5
 """``[images, tiles, channels, height, width]``."""
 _BLANK_IMAGE = Image.new("RGB", (56, 56))
+_BLANK_REF = MediaRef(sha256="blank", path="", width=_BLANK_IMAGE.width, height=_BLANK_IMAGE.height)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,11 +62,18 @@ class Collator:
     """Builds batches for one model; owns the cache of image features."""
 
     def __init__(
-        self, model_path: str | Path, *, dtype: torch.dtype, share_prompts: bool, trust_remote_code: bool = False
+        self,
+        model_path: str | Path,
+        *,
+        dtype: torch.dtype,
+        share_prompts: bool,
+        always_an_image: bool = False,
+        trust_remote_code: bool = False,
     ) -> None:
         """
         Args:
             share_prompts: Pack, with the prompt of several sequences once.
+            always_an_image: Give a batch without one a blank image, in a prompt that nobody responds to.
         """
         processor = AutoProcessor.from_pretrained(model_path, trust_remote_code=trust_remote_code)
         config = AutoConfig.from_pretrained(model_path, trust_remote_code=trust_remote_code)
@@ -75,11 +83,13 @@ class Collator:
         self._dtype, self._share_prompts = dtype, share_prompts
         self._cache = StepCache[dict[str, Tensor]](_FEATURE_CACHE_BYTES, num_bytes=_num_bytes)
         self._blank = self._process(_BLANK_IMAGE)
-
-    @property
-    def blank_mm_inputs(self) -> dict[str, Tensor]:
-        """Model inputs of one blank image, for the vision keepalive of text-only batches."""
-        return self._blank
+        (blank_tokens,) = processor._get_num_multimodal_tokens(image_sizes=[_BLANK_IMAGE.size])["num_image_tokens"]
+        ids = np.append(np.full(blank_tokens, self._image_token_id), 0)
+        self._unanswered = (
+            Sequence(uid="blank", sample_index=0, input_ids=ids, prompt_len=len(ids), media=(_BLANK_REF,))
+            if always_an_image
+            else None
+        )
 
     def __call__(self, sequences: Seq[Sequence]) -> Batch:
         """Lay sequences out and put the images' features side by side, in the same order.
@@ -89,6 +99,8 @@ class Collator:
         """
         for sequence in sequences:
             self._check_placeholders(sequence)
+        if self._unanswered is not None and not any(s.media for s in sequences):
+            sequences = [*sequences, self._unanswered]
         build = self._packed if self._share_prompts else self._padded
         return build(sequences)
 
@@ -146,6 +158,8 @@ class Collator:
         self._cache.forget_untouched()
 
     def _features(self, ref: MediaRef) -> dict[str, Tensor]:
+        if ref is _BLANK_REF:
+            return self._blank
         return self._cache.get(ref.sha256, lambda: self._process(load_image(ref)))
 
     def _process(self, image: Image.Image) -> dict[str, Tensor]:
@@ -166,7 +180,7 @@ def as_slots(sequences: Seq[Sequence], values: Seq[Tensor]) -> list[np.ndarray]:
 def _actions(sequences: Seq[Sequence]) -> dict[str, Any]:
     return {
         "targets": torch.from_numpy(np.concatenate([s.input_ids[s.prompt_len :] for s in sequences])),
-        "counts": tuple(len(s.input_ids) - s.prompt_len for s in sequences),
+        "counts": tuple(len(s.input_ids) - s.prompt_len for s in sequences if s.media != (_BLANK_REF,)),
     }
 
 

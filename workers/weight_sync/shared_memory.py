@@ -17,6 +17,7 @@ from torch import Tensor
 from workers.weight_sync.manifest import SyncError, WeightManifest, dtype_name, tensor_digest
 
 _ROOT = Path("/dev/shm")
+_HASHERS = 2
 _GROWTH_BYTES = 64 << 20
 _ALIGNMENT = 64
 """Bytes; so that a tensor of any dtype can follow any other."""
@@ -86,11 +87,11 @@ class WeightFile:
         """Make the file at least this long."""
         if num_bytes <= len(self._bytes):
             return
-        size = max(num_bytes, len(self._bytes) + _GROWTH_BYTES)
+        size = max(num_bytes, len(self._bytes) + max(_GROWTH_BYTES, len(self._bytes) // 8))
         try:
             # A page that is written for the first time when there is none left kills the process without a word.
             with self.path.open("ab") as file:
-                os.posix_fallocate(file.fileno(), 0, size)
+                os.posix_fallocate(file.fileno(), len(self._bytes), size - len(self._bytes))
         except OSError as error:
             raise SyncError(f"{size} bytes of weights do not fit into {self.path.parent}: {error.strerror}") from error
         self._bytes = torch.from_file(str(self.path), shared=True, size=size, dtype=torch.uint8)
@@ -106,19 +107,20 @@ class WeightReader:
     def read(
         self, path: str, digests: Mapping[str, str], dtypes: Sequence[str], shapes: Sequence[Sequence[int]]
     ) -> Iterator[tuple[str, Tensor]]:
-        """Yield ``(name, tensor)`` in the order written, each only after its digest was found to be the announced one.
+        """Yield ``(name, tensor)`` in the order written, none before all digests were found to be the announced ones.
+
+        A loader that has taken half a layer cannot be told to start again.
 
         Raises:
             SyncError: the file is too short, or a tensor's content is another.
         """
         tensors = dict(zip(digests, self._views(path, dtypes, shapes), strict=True))
-        # Hashing runs ahead of whoever loads: both are as slow as memory.
-        with ThreadPoolExecutor(1, thread_name_prefix="weight-digest") as hasher:
-            found = {name: hasher.submit(tensor_digest, tensor) for name, tensor in tensors.items()}
-            for name, tensor in tensors.items():
-                if found[name].result() != digests[name]:
-                    raise SyncError(f"{name!r} in shared memory is not what was announced")
-                yield name, tensor
+        with ThreadPoolExecutor(_HASHERS, thread_name_prefix="weight-digest") as hashers:
+            found = dict(zip(tensors, hashers.map(tensor_digest, tensors.values()), strict=True))
+        for name, digest in digests.items():
+            if found[name] != digest:
+                raise SyncError(f"{name!r} in shared memory is not what was announced")
+        yield from tensors.items()
 
     def _views(self, path: str, dtypes: Sequence[str], shapes: Sequence[Sequence[int]]) -> Iterator[Tensor]:
         sizes = [torch.Size(s).numel() * getattr(torch, d).itemsize for d, s in zip(dtypes, shapes, strict=True)]

@@ -52,7 +52,7 @@ class SharedMemoryEngine(WeightTransferEngine[SharedMemoryInitInfo, SharedMemory
         initialize_layerwise_reload(self.model)
 
     def receive_weights(self, update_info: SharedMemoryUpdateInfo) -> None:
-        """Load each tensor once its content is found to be what was announced.
+        """Load the tensors once their content is found to be what was announced.
 
         Raises:
             SyncError: a tensor is missing or different, or a full transfer left an engine parameter unset.
