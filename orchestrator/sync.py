@@ -4,7 +4,8 @@ publish ─► every engine loads, checks names and digests, resets its caches
         ─► engines hold the same tensors as each other
         ─► each engine answers probe prompts (with images it has already seen); the trainer scores the same ids;
            the log-probs must agree
-an engine that fails any of these is re-synced once with all weights, then replaced up to three times; then the run ends
+an engine that fails any of these is re-synced once with all weights, then replaced (again, if it is lost again);
+then the run ends
 """
 
 import time
@@ -22,12 +23,13 @@ from orchestrator.waits import WorkerLost, get
 from workers.types import EncodedPrompt
 from workers.weight_sync.manifest import SyncError, WeightManifest, joined
 
-_REPLACEMENTS = 3
 _PAUSE_S = 5.0
 _PROBE_TOKENS = 3
 _PROBE_TAIL = 8
 PROBE_LENGTH = _PROBE_TAIL + _PROBE_TOKENS
 """Tokens by which a probe is longer than its prompt."""
+Faults = dict[int, Exception]
+"""What is wrong with each engine that is not well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,16 +69,13 @@ class WeightSync:
             self._connect()
         manifest = self._publish(policy_version, full=self._needs_full)
         faults, gap = self._attempt(manifest, range(len(self._pool.engines)), probe)
-        history = [f"engine {index}: {reason}" for index, reason in sorted(faults.items())]
-        for attempt, repair in enumerate((self._resync, *[self._replace] * _REPLACEMENTS)):
+        history = _told(faults)
+        for repair in (self._resync, self._replace, self._replace_again, self._replace_again):
             if faults:
-                # A successor can be placed on a node whose death is not known yet; give that a moment.
-                time.sleep(_PAUSE_S if attempt > 1 else 0.0)
-                faults, gap = repair(policy_version, sorted(faults), probe)
-                history += [f"engine {index}: {reason}" for index, reason in sorted(faults.items())]
+                faults, gap = repair(policy_version, faults, probe)
+                history += _told(faults)
         if faults:
-            index, reason = sorted(faults.items())[0]
-            raise GuardStop(f"weight sync {policy_version}: engine {index} could not be verified: {reason}")
+            raise GuardStop(f"weight sync {policy_version}: could not be verified: {_told(faults)[0]}")
         self._needs_full = False
         return SyncResult(
             policy_version=policy_version,
@@ -123,22 +122,27 @@ class WeightSync:
         self._transfer_s += time.monotonic() - started
         return joined(manifests)
 
-    def _resync(
-        self, policy_version: int, indices: Sequence[int], probe: Sequence[EncodedPrompt]
-    ) -> tuple[dict[int, str], float]:
-        return self._attempt(self._publish(policy_version, full=True), indices, probe)
+    def _resync(self, policy_version: int, faults: Faults, probe: Sequence[EncodedPrompt]) -> tuple[Faults, float]:
+        return self._attempt(self._publish(policy_version, full=True), sorted(faults), probe)
 
-    def _replace(
-        self, policy_version: int, indices: Sequence[int], probe: Sequence[EncodedPrompt]
-    ) -> tuple[dict[int, str], float]:
-        for index in indices:
+    def _replace(self, policy_version: int, faults: Faults, probe: Sequence[EncodedPrompt]) -> tuple[Faults, float]:
+        for index in sorted(faults):
             self._pool.replace_engine(index)
         self._connect()
-        return self._resync(policy_version, indices, probe)
+        return self._resync(policy_version, faults, probe)
+
+    def _replace_again(
+        self, policy_version: int, faults: Faults, probe: Sequence[EncodedPrompt]
+    ) -> tuple[Faults, float]:
+        """Only an engine that was lost: it can have been placed on a node whose death was not known yet."""
+        if not all(isinstance(fault, WorkerLost) for fault in faults.values()):
+            return faults, 0.0
+        time.sleep(_PAUSE_S)
+        return self._replace(policy_version, faults, probe)
 
     def _attempt(
         self, manifest: WeightManifest, indices: Sequence[int], probe: Sequence[EncodedPrompt]
-    ) -> tuple[dict[int, str], float]:
+    ) -> tuple[Faults, float]:
         """Transfer and verify; return the reason of each engine that failed and the probe gap of the rest."""
         faults = self._transfer(manifest, indices)
         well = sorted(set(indices) - set(faults))
@@ -151,43 +155,43 @@ class WeightSync:
             except (WorkerLost, ray.exceptions.RayError) as error:
                 if isinstance(error, WorkerLost) and error.role == "policy":
                     raise
-                faults[index] = _reason(error)
+                faults[index] = error
                 continue
             if not engine_gap <= self._tolerance:
-                faults[index] = (
+                faults[index] = SyncError(
                     f"probe log-probs differ from the trainer's by {engine_gap:.3g} (limit {self._tolerance:g})"
                 )
             gap = max(gap, engine_gap)
         return faults, gap
 
-    def _transfer(self, manifest: WeightManifest, indices: Sequence[int]) -> dict[int, str]:
+    def _transfer(self, manifest: WeightManifest, indices: Sequence[int]) -> Faults:
         """Move the weights; return the reason of each engine that could not take them."""
         started = time.monotonic()
         # A broadcast needs every member of its group, also the engines that are well.
         loading = range(len(self._pool.engines)) if self._backend == "nccl" else indices
         refs = {i: self._pool.engines[i].load_weights.remote(manifest) for i in loading}
         self._pool.policy_call("send", deadline_s=self._deadline_s)
-        faults: dict[int, str] = {}
+        faults: Faults = {}
         for index, ref in refs.items():
             try:
                 self._get(ref, index, "load")
             except (SyncError, WorkerLost, ray.exceptions.RayError) as error:
-                faults[index] = _reason(error)
+                faults[index] = error
         self._pool.policy_call("release", deadline_s=self._deadline_s)
         self._transfer_s += time.monotonic() - started
         return faults
 
-    def _disagreeing(self, indices: Sequence[int]) -> dict[int, str]:
+    def _disagreeing(self, indices: Sequence[int]) -> Faults:
         """Engines that hold other tensors than their peers."""
         refs = {i: self._pool.engines[i].checksums.remote() for i in indices}
-        faults: dict[int, str] = {}
+        faults: Faults = {}
         held: dict[int, dict[str, str]] = {}
         for index, ref in refs.items():
             try:
                 held[index] = self._get(ref, index, "checksums")
             except (WorkerLost, ray.exceptions.RayError) as error:
-                faults[index] = _reason(error)
-        return faults | disagreeing(held)
+                faults[index] = error
+        return faults | {index: SyncError(reason) for index, reason in disagreeing(held).items()}
 
     def _get(self, ref: Any, index: int, what: str) -> Any:
         name = f"sync: engine {index}: {what}"
@@ -241,5 +245,5 @@ def disagreeing(checksums: dict[int, dict[str, str]]) -> dict[int, str]:
     }
 
 
-def _reason(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1]
+def _told(faults: Faults) -> list[str]:
+    return [f"engine {index}: {str(error).strip().splitlines()[-1]}" for index, error in sorted(faults.items())]
