@@ -28,7 +28,7 @@ from transformers import AutoConfig, AutoProcessor, Qwen2_5_VLForConditionalGene
 from orchestrator.tasks.digits import build_digits_data
 from orchestrator.tasks.digits_model import build_digits_model
 
-_PROMPTS, _SAMPLES, _STEPS, _SKIPPED, _TURNS = 8, 8, 9, 3, 2
+_PROMPTS, _SAMPLES, _STEPS, _SKIPPED, _TURNS = 8, 8, 6, 2, 1
 
 
 @dataclass(frozen=True)
