@@ -26,9 +26,9 @@ class PolicyModule(nn.Module):
         """
         Args:
             model: An image-text-to-text model of transformers.
-            lockstep: Ranks gather parameters together (ZeRO-3), and one that skipped a module would leave the
-                others waiting for ever. So the head runs equally often on every rank, and every batch has an image
-                (``Collator(always_an_image=True)``).
+            lockstep: Several ranks learn together. One that skipped a module would leave the others waiting for its
+                parameters (ZeRO-3) or gradients (ZeRO-1 and 2). So the head runs equally often on every rank, and
+                every batch has an image (``Collator(always_an_image=True)``).
         """
         super().__init__()
         self.model = model
