@@ -38,6 +38,7 @@ from workers.types import Completion
 
 _FULL = (64, 256, 4096, 8, 1000)
 _NAMES = ("engines", "ranks", "prompts", "samples", "tokens")
+_COLLECTED = 128
 _RNG = np.random.default_rng(0)
 
 
@@ -63,7 +64,7 @@ class Method:
 
 
 class FakeEngine:
-    """Answers every request with tokens of the right number."""
+    """Answers every request with tokens of the right number, a few prompts' at a time."""
 
     def __init__(self, num_tokens: int) -> None:
         self._held: list[Any] = []
@@ -71,8 +72,8 @@ class FakeEngine:
         self.submit, self.collect = Method(self._held.extend), Method(self._collect)
 
     def _collect(self, max_wait_s: float) -> list[Completion]:
-        held, self._held[:] = list(self._held), []
-        return [self._completion(request) for request in held]
+        finished, self._held[:] = self._held[:_COLLECTED], self._held[_COLLECTED:]
+        return [self._completion(request) for request in finished]
 
     def _completion(self, request: Any) -> Completion:
         return Completion(

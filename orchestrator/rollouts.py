@@ -136,7 +136,10 @@ class _Feed:
         """Keep every engine fed and wait a moment; return what arrived, and the engines that are lost, with why."""
         for index in self.engines:
             self._fill(index)
-        ready, _ = ray.wait(list(self._collecting), num_returns=1, timeout=_COLLECT_S)
+        asked = list(self._collecting)
+        ray.wait(asked, num_returns=1, timeout=_COLLECT_S)
+        # All that is ready: ray.wait does not pick in turn, and with many engines one's results could wait for ever.
+        ready, _ = ray.wait(asked, num_returns=len(asked), timeout=0)
         arrived: list[Completion] = []
         lost: dict[int, str] = {}
         for ref in ready:

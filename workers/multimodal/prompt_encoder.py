@@ -59,7 +59,7 @@ class PromptEncoder:
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Decode a completion without its special tokens."""
-        return self.tokenizer.decode(np.asarray(ids).tolist(), skip_special_tokens=True)
+        return self.tokenizer.decode(np.asarray(ids), skip_special_tokens=True)
 
     def _placeholder_counts(self, sizes: list[tuple[int, int]]) -> list[int]:
         if not sizes:

@@ -1,0 +1,60 @@
+"""Feeding engines, without a cluster: Ray's ``wait`` and ``get`` are replaced."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+
+from orchestrator.rollouts import build_requests, generate
+from workers.types import Completion, EncodedPrompt, GenerationRequest
+
+
+class _Method:
+    def __init__(self, call: Any) -> None:
+        self.remote = lambda *args: _Ref(call(*args))
+
+
+class _Ref:
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+class _Engine:
+    """Has everything finished by the time it is asked."""
+
+    def __init__(self) -> None:
+        self._held: list[GenerationRequest] = []
+        self.submit, self.collect = _Method(self._held.extend), _Method(self._collect)
+
+    def _collect(self, max_wait_s: float) -> list[Completion]:
+        held, self._held[:] = self._held[:], []
+        return [_completion(r) for r in held]
+
+
+def _completion(request: GenerationRequest) -> Completion:
+    return Completion(
+        uid=request.uid,
+        sample_index=request.sample_index,
+        completion_ids=np.array([request.seed], np.int32),
+        rollout_logprobs=np.zeros(1, np.float32),
+        finish_reason="stop",
+        policy_version=0,
+        engine="fake",
+    )
+
+
+def test_no_engine_is_kept_waiting_by_others_that_are_always_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    def newest_first(refs: list[Any], *, num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
+        """``ray.wait`` may choose among what is ready as it likes."""
+        return refs[-num_returns:], refs[:-num_returns]
+
+    monkeypatch.setattr(ray, "wait", newest_first)
+    monkeypatch.setattr(ray, "get", lambda ref, *, timeout: ref.value)
+    prompts = [EncodedPrompt(uid=f"p{i}", engine_prompt_ids=(1,), prompt_ids=(1,), media=()) for i in range(200)]
+    requests = build_requests(
+        prompts, samples_per_prompt=2, seed_of=lambda uid, i: i, max_new_tokens=1, temperature=1.0, top_p=1.0
+    )
+    engines = {index: _Engine() for index in range(3)}
+    done = generate(engines, requests, deadline_s=1.0)
+    assert [(c.uid, c.sample_index) for c in done] == [(r.uid, r.sample_index) for r in requests]
