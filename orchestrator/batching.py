@@ -86,6 +86,18 @@ def plan_samples(
     return [[[i for row in batch for i in rows[row]] for batch in batches] for batches in plan]
 
 
+def group_cost(prompt_len: int, completions: Sequence[int], *, share_prompts: bool) -> int:
+    """What responses that must learn together take in a forward, tokens; plan groups of this cost like samples.
+
+    Args:
+        completions: Tokens of each response.
+        share_prompts: One row for all, or one each, filled up to the longest.
+    """
+    if not share_prompts:
+        return (prompt_len + max(completions)) * len(completions)
+    return prompt_len + (len(completions) - 1) * prompt_len // _TOKENS_OF_KEYS + sum(completions)
+
+
 def sample_seed(run_seed: int, uid: str, sample_index: int, policy_version: int) -> int:
     """Seed of one sample, 63 bits: the same for the same four arguments, on any machine."""
     return _digest("sample", run_seed, uid, sample_index, policy_version) >> (256 - _SEED_BITS)
@@ -201,8 +213,7 @@ def _rows(samples: Sequence[SampleSize], token_budget: int) -> list[list[int]]:
 def _tokens(samples: Sequence[SampleSize], row: Sequence[int]) -> int:
     """What a row takes, in tokens: one prompt, every completion, and the prompt's keys and values for each of them."""
     prompt_len = samples[row[0]].prompt_len
-    copies = (len(row) - 1) * prompt_len // _TOKENS_OF_KEYS
-    return prompt_len + copies + sum(samples[i].length - samples[i].prompt_len for i in row)
+    return group_cost(prompt_len, [samples[i].length - prompt_len for i in row], share_prompts=True)
 
 
 def _fill(order: Sequence[int], lengths: Sequence[int], capacity: int) -> list[list[int]]:

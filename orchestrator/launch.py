@@ -9,22 +9,21 @@ from uuid import NAMESPACE_URL, uuid5
 
 import ray
 
-from orchestrator.batching import PromptCursor
-from orchestrator.checkpoint import Progress, find_checkpoint
+from algorithms.preference_registry import PREFERENCE_ALGORITHMS
+from orchestrator.checkpoint import Progress
 from orchestrator.config.schema import TrainConfig
-from orchestrator.console import Console
 from orchestrator.engines import Engines
+from orchestrator.offline.groups import pair_kind
 from orchestrator.placement import PlacementPlan
 from orchestrator.pool import PoolSpec, WorkerPool, worker_environment
 from orchestrator.preflight import RunData, engine_kind, ray_is_running, shares_prompts, sync_backend
 from orchestrator.reaper import reaped_processes
 from orchestrator.reward_service import RewardService
 from orchestrator.run_folder import RunFolder
-from orchestrator.run_log import run_log
+from orchestrator.run_start import RunStart, started_run
 from orchestrator.scoring import RewardClient
 from orchestrator.session import Session, first_prompts
 from orchestrator.sync import PROBE_LENGTH, WeightSync
-from orchestrator.tracking import open_tracker
 from orchestrator.waits import watched_by
 from workers.backends.schedule import OptimizerSpec, Schedule
 from workers.models.loading import ModelSpec
@@ -79,8 +78,8 @@ def model_spec(config: TrainConfig, path: str) -> ModelSpec:
 
 def policy_spec(config: TrainConfig, path: str) -> PolicySpec:
     """What a policy rank needs to start from the weights at ``path``."""
-    optimizer, algorithm = config.optimizer, config.algorithm
-    per_step = 1 if config.algo == "sft" else config.updates_per_step
+    optimizer = config.optimizer
+    per_step = 1 if config.algo in PREFERENCE_ALGORITHMS else config.updates_per_step
     assert config.model.path is not None
     return PolicySpec(
         model=model_spec(config, path),
@@ -99,16 +98,30 @@ def policy_spec(config: TrainConfig, path: str) -> PolicySpec:
                 min_lr_frac=optimizer.min_lr_frac,
             ),
         ),
-        loss=LossSpec(
-            kind="sft" if config.algo == "sft" else "policy_gradient",
-            clip_low=algorithm.clip_low,
-            clip_high=algorithm.clip_high,
-            preclip_min=algorithm.preclip_min,
-            preclip_max=algorithm.preclip_max,
-            tis_cap=algorithm.tis_cap,
-        ),
+        loss=loss_spec(config),
         freeze=config.model.freeze,
         gradient_checkpointing=config.model.gradient_checkpointing,
+    )
+
+
+def loss_spec(config: TrainConfig) -> LossSpec:
+    """What the policy minimises."""
+    algorithm, preferences = config.algorithm, config.offline
+    if config.algo == "sft":
+        return LossSpec(kind="sft")
+    if preferences is not None:
+        return LossSpec(
+            kind="bradley_terry" if preferences.loss == "bradley_terry" else "preference",
+            pair_kind=pair_kind(preferences, config.preference),
+            label_smoothing=config.preference.label_smoothing,
+        )
+    return LossSpec(
+        kind="policy_gradient",
+        clip_low=algorithm.clip_low,
+        clip_high=algorithm.clip_high,
+        preclip_min=algorithm.preclip_min,
+        preclip_max=algorithm.preclip_max,
+        tis_cap=algorithm.tis_cap,
     )
 
 
@@ -165,10 +178,10 @@ def service_arguments(config: TrainConfig, folder: RunFolder) -> list[str]:
 
 
 @contextmanager
-def worker_pool(config: TrainConfig, plan: PlacementPlan, spec: EngineSpec) -> Iterator[WorkerPool]:
-    """Create the pool and start its engines; policy and reference follow stage by stage."""
+def worker_pool(config: TrainConfig, plan: PlacementPlan, spec: EngineSpec | None) -> Iterator[WorkerPool]:
+    """Create the pool and start its engines, if it has any; policy and reference follow stage by stage."""
     assert config.model.path is not None
-    ranks = len(plan.workers_of("policy"))
+    ranks = max(1, len(plan.workers_of("policy")))
     pool = WorkerPool(
         plan,
         PoolSpec(
@@ -202,26 +215,13 @@ def open_session(
     """
     assert config.model.path is not None
     fingerprint = data.train.fingerprint
-    cursor = PromptCursor(num_prompts=len(data.train.prompts), seed=config.run.seed)
-    found = find_checkpoint(folder, config, fingerprint=fingerprint)
-    progress = found[1] if found else Progress(step=0, num_updates=0, policy_version=0, cursor=cursor)
-    folder.truncate_after(progress.step if found else -1)
     run_id = uuid5(NAMESPACE_URL, str(Path(folder.root).resolve())).hex[:12]
     clear_exchange(run_id)
     dtype = "bfloat16" if "bfloat16" in str(model_spec(config, config.model.path).torch_dtype) else "float32"
-    with (
-        Console(config.run.steps, title=f"{config.algo} in {folder.root}") as console,
-        open_tracker(folder, trackers=config.run.trackers) as tracker,
-        run_log(folder.log, run=folder.root.name) as log,
-    ):
-        console.phase("start workers")
+    with started_run(config, folder, fingerprint=fingerprint, num_prompts=len(data.train.prompts)) as start:
         if config.algo != "sft":
             pool.start_reference(model_spec(config, config.model.path))
-        pool.start_policy(policy_spec(config, str(found[0] / "policy") if found else config.model.path))
-        if found:
-            pool.policy_call(
-                "load_state", str(found[0]), num_steps=progress.num_updates, deadline_s=config.rollout.timeout_s
-            )
+        start_policy(config, pool, start)
         session = Session(
             config=config,
             folder=folder,
@@ -241,12 +241,23 @@ def open_session(
             train=data.train.prompts,
             held_out=data.held_out,
             fingerprint=fingerprint,
-            tracker=tracker,
-            console=console,
-            log=log,
+            tracker=start.tracker,
+            console=start.console,
+            log=start.log,
         )
         try:
-            session.verified_sync(progress.policy_version)
-            yield session, progress
+            session.verified_sync(start.progress.policy_version)
+            yield session, start.progress
         finally:
             clear_exchange(run_id)
+
+
+def start_policy(config: TrainConfig, pool: WorkerPool, start: RunStart) -> None:
+    """Start the policy on the weights and optimizer state that the run continues from."""
+    assert config.model.path is not None
+    found = start.checkpoint
+    pool.start_policy(policy_spec(config, str(found / "policy") if found else config.model.path))
+    if found:
+        pool.policy_call(
+            "load_state", str(found), num_steps=start.progress.num_updates, deadline_s=config.rollout.timeout_s
+        )

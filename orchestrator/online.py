@@ -15,7 +15,7 @@ from orchestrator.checkpoint import Progress, save_checkpoint
 from orchestrator.errors import GuardStop
 from orchestrator.evaluation.types import EvalResult
 from orchestrator.experience import Experience, Rollout, make_experience, training_samples
-from orchestrator.guards import check_coverage, check_finite, corrected, mismatch_in, mismatch_remedy
+from orchestrator.guards import check_coverage, corrected, mismatch_in, mismatch_remedy
 from orchestrator.metrics import PhaseClock
 from orchestrator.pool import completion_sequence
 from orchestrator.rollout_store import write_rollouts
@@ -23,8 +23,9 @@ from orchestrator.rollouts import build_requests
 from orchestrator.scoring import Reward, RewardClient, RewardItem
 from orchestrator.session import Session, eval_metrics
 from orchestrator.step_metrics import StepRecord, online_metrics, rollout_rows
+from orchestrator.updates import optimizer_step
 from workers.objectives import UpdateStats
-from workers.types import Completion, GenerationRequest, Prompt, TrainSample
+from workers.types import Completion, GenerationRequest, Prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,22 +219,14 @@ def _update(
         )
         if correct and config.algorithm.tis_cap is None:
             samples = corrected(samples)
-        stats = optimizer_step(session, samples)
+        stats = optimizer_step(
+            session.pool,
+            samples,
+            session.pool.microbatches([s.sequence for s in samples], num_ranks=config.policy.num_ranks),
+            nonfinite=config.guard.nonfinite,
+            deadline_s=session.deadline_s,
+        )
         if stats is not None:
+            session.policy_moved = True
             updates.append(stats)
     return updates, len(parts) - len(updates)
-
-
-def optimizer_step(session: Session, samples: Sequence[TrainSample]) -> list[UpdateStats] | None:
-    """Share one batch among the ranks and step; None where the step was skipped for what is not finite.
-
-    Raises:
-        GuardStop: it was not finite, and ``guard.nonfinite`` is ``stop``.
-    """
-    plan = session.pool.microbatches([s.sequence for s in samples], num_ranks=session.config.policy.num_ranks)
-    per_rank = [[[samples[i] for i in batch] for batch in batches] for batches in plan]
-    stats = session.pool.policy_update(per_rank, deadline_s=session.deadline_s)
-    if not check_finite(stats, action=session.config.guard.nonfinite):
-        return None
-    session.policy_moved = True
-    return stats

@@ -11,7 +11,7 @@ import ray.exceptions
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from orchestrator.batching import SampleSize, plan_samples
+from orchestrator.batching import SampleSize, group_cost, plan_microbatches, plan_samples
 from orchestrator.health import Health
 from orchestrator.placement import PlacementPlan, WorkerPlacement
 from orchestrator.rollouts import engine_name
@@ -21,7 +21,7 @@ from workers.policy import PolicySpec, PolicyWorker
 from workers.reference import ReferenceWorker
 from workers.rollout.spec import EngineSpec
 from workers.rollout.worker import RolloutWorker
-from workers.types import Completion, GenerationRequest
+from workers.types import Completion, GenerationRequest, PreferenceGroup
 from workers.types import Sequence as TokenSequence
 
 _log = logging.getLogger(__name__)
@@ -32,7 +32,8 @@ _DEATH_NOTICE_S = 5.0
 class PoolSpec:
     """What runs in the pool; where it runs is the placement plan's business."""
 
-    engine: EngineSpec
+    engine: EngineSpec | None
+    """None where nothing is sampled."""
     engine_kind: str
     tokens_per_microbatch: int
     share_prompts: bool
@@ -61,6 +62,7 @@ class WorkerPool:
     @property
     def engine_spec(self) -> EngineSpec:
         """How every rollout engine is built."""
+        assert self._spec.engine is not None
         return self._spec.engine
 
     def start_engines(self) -> None:
@@ -117,6 +119,18 @@ class WorkerPool:
             token_budget=self._spec.tokens_per_microbatch,
         )
 
+    def group_microbatches(self, groups: Sequence[PreferenceGroup], *, num_ranks: int) -> list[list[list[int]]]:
+        """Micro-batches of ``groups``, each of which stays whole, for each of ``num_ranks`` ranks, as indices."""
+        costs = [
+            group_cost(
+                group.sequences[0].prompt_len,
+                [len(s.input_ids) - s.prompt_len for s in group.sequences],
+                share_prompts=self._spec.share_prompts,
+            )
+            for group in groups
+        ]
+        return plan_microbatches(costs, num_ranks=num_ranks, token_budget=self._spec.tokens_per_microbatch)
+
     def policy_update(self, per_rank: Sequence[Sequence[Sequence[Any]]], *, deadline_s: float) -> list[Any]:
         """Run one optimizer step, each rank on its own micro-batches."""
         refs = [actor.update.remote(batches) for actor, batches in zip(self.policy, per_rank, strict=True)]
@@ -124,17 +138,27 @@ class WorkerPool:
 
     def policy_score(self, sequences: Sequence[TokenSequence], *, deadline_s: float) -> list[np.ndarray]:
         """Log-probs under the current policy, in the order given."""
-        return self._score("policy", self.policy, sequences, deadline_s)
+        return self._each("policy", self.policy, "score", sequences, deadline_s)
+
+    def policy_greedy_hits(self, sequences: Sequence[TokenSequence], *, deadline_s: float) -> list[int]:
+        """Completion tokens of each sequence that the current policy finds the likeliest, in the order given."""
+        return self._each("policy", self.policy, "greedy_hits", sequences, deadline_s)
 
     def reference_score(self, sequences: Sequence[TokenSequence], *, deadline_s: float) -> list[np.ndarray]:
         """Log-probs under the reference, in the order given; a reference that is lost is started again, once."""
         try:
-            return self._score("reference", self.reference, sequences, deadline_s)
+            return self._each("reference", self.reference, "score", sequences, deadline_s)
         except WorkerLost as lost:
             _log.warning("the reference is started again: %s", lost)
             assert self._reference_spec is not None
             self.start_reference(self._reference_spec)
-            return self._score("reference", self.reference, sequences, deadline_s)
+            return self._each("reference", self.reference, "score", sequences, deadline_s)
+
+    def stop_reference(self) -> None:
+        """End the reference workers: nothing will be asked of them again."""
+        for actor in self.reference:
+            ray.kill(actor)
+        self.reference = []
 
     def close(self) -> None:
         """Kill every actor and give the placement groups back."""
@@ -158,23 +182,24 @@ class WorkerPool:
                 raise
             raise WorkerLost([f"{role}-{index}" for index in dead], f"{name}: its process has ended") from error
 
-    def _score(
-        self, role: str, actors: list[Any], sequences: Sequence[TokenSequence], deadline_s: float
-    ) -> list[np.ndarray]:
+    def _each(
+        self, role: str, actors: list[Any], method: str, sequences: Sequence[TokenSequence], deadline_s: float
+    ) -> list[Any]:
+        """What the workers' ``method`` says of every sequence, in the order given."""
         # Every rank must take part in a sharded forward, so the batch is filled up to a multiple of the ranks.
         order = list(range(len(sequences)))
         order += [i % len(sequences) for i in range(-len(sequences) % len(actors))]
         plan = self.microbatches([sequences[i] for i in order], num_ranks=len(actors))
         refs = [
-            actor.score.remote([[sequences[order[i]] for i in batch] for batch in batches])
+            getattr(actor, method).remote([[sequences[order[i]] for i in batch] for batch in batches])
             for actor, batches in zip(actors, plan, strict=True)
         ]
-        scored: list[np.ndarray | None] = [None] * len(sequences)
-        results = self._results(role, refs, name=f"{role}: score", deadline_s=deadline_s)
+        scored: list[Any] = [None] * len(sequences)
+        results = self._results(role, refs, name=f"{role}: {method}", deadline_s=deadline_s)
         for batches, rows in zip(plan, results, strict=True):
             for position, row in zip((i for batch in batches for i in batch), rows, strict=True):
                 scored[order[position]] = row
-        return [row for row in scored if row is not None]
+        return scored
 
     def _start_engine(self, index: int) -> Any:
         place = self.plan.workers_of("rollout")[index]

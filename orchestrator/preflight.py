@@ -125,17 +125,33 @@ def role_requests(config: TrainConfig, cluster: ClusterResources) -> list[RoleRe
     """The workers a run asks for; on a cluster without GPUs they ask for CPUs alone."""
     gpu = 1 if any(node.gpus for node in cluster.nodes) else 0
     counts = {"policy": config.policy.num_ranks}
-    if config.algorithm.kl_coef > 0 and config.algo != "sft":
-        counts["reference"] = config.reference.num_ranks
+    if config.reference_workers:
+        counts["reference"] = config.reference_workers
     requests = [
         RoleRequest(role=role, num_workers=count, gpus_per_worker=gpu, cpus_per_worker=1.0)
         for role, count in counts.items()
     ]
+    if config.offline is not None:
+        return requests
     width = config.rollout.tensor_parallel_size * gpu
     return [
         *requests,
         RoleRequest(role="rollout", num_workers=config.rollout.num_engines, gpus_per_worker=width, cpus_per_worker=1.0),
     ]
+
+
+def reference_plan(config: TrainConfig) -> PlacementPlan:
+    """Reference workers alone, which compute log-probs before anything else is started.
+
+    Raises:
+        RefusedInput: with the sum that does not fit.
+    """
+    cluster = load_cluster_file(config.placement.cluster) if config.placement.cluster else available_cluster()
+    gpu = 1 if any(node.gpus for node in cluster.nodes) else 0
+    request = RoleRequest(
+        role="reference", num_workers=config.reference.num_ranks, gpus_per_worker=gpu, cpus_per_worker=1.0
+    )
+    return plan_placement(cluster, [request], layout=config.placement.layout)
 
 
 def plan_run(config: TrainConfig) -> tuple[ClusterResources, PlacementPlan]:

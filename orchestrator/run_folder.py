@@ -79,6 +79,10 @@ class RunFolder:
         """Rollouts of one step."""
         return self.rollouts / f"step_{step:06d}.parquet"
 
+    def evaluation_file(self, step: int) -> Path:
+        """Held-out evaluation after ``step`` steps."""
+        return self.evaluations / f"step_{step:06d}.json"
+
     def rollout_steps(self) -> list[int]:
         """Steps whose rollouts are there, in order."""
         return sorted(_numbered(self.rollouts))

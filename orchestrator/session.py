@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from orchestrator.config.schema import TrainConfig
 from orchestrator.console import Console
@@ -82,7 +81,7 @@ class Session:
             with_shuffled=not quick,
         )
         self.folder.evaluations.mkdir(exist_ok=True)
-        write_atomic(self._evaluation_file(step), json.dumps(asdict(result), indent=1) + "\n")
+        write_atomic(self.folder.evaluation_file(step), json.dumps(asdict(result), indent=1) + "\n")
         return result
 
     def report(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -93,14 +92,11 @@ class Session:
 
     def first_evaluation(self) -> EvalResult | None:
         """The evaluation before the first step: made now, or read back by a resumed run. None without data."""
-        file = self._evaluation_file(0)
+        file = self.folder.evaluation_file(0)
         if not file.is_file():
             return self.evaluate(0)
         fields = json.loads(file.read_text())
         return EvalResult(**{**fields, "samples": tuple(EvalSample(**sample) for sample in fields["samples"])})
-
-    def _evaluation_file(self, step: int) -> Path:
-        return self.folder.evaluations / f"step_{step:06d}.json"
 
 
 def first_prompts(train: Sequence[Prompt], encoder: PromptEncoder, count: int) -> list[EncodedPrompt]:

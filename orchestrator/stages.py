@@ -54,15 +54,35 @@ def summarise(outcome: Outcome, folder: RunFolder) -> None:
 
 
 def write_run_files(config: TrainConfig, folder: RunFolder, data: RunData) -> None:
+    """Write ``config.json`` and ``manifest.json`` of a run on files that were read whole."""
+    write_manifest(
+        config,
+        folder,
+        data_fingerprint=data.train.fingerprint,
+        num_train=len(data.train.prompts),
+        num_bad_rows=len(data.train.bad_rows),
+        num_held_out=len(data.held_out),
+    )
+
+
+def write_manifest(
+    config: TrainConfig,
+    folder: RunFolder,
+    *,
+    data_fingerprint: str,
+    num_train: int,
+    num_bad_rows: int,
+    num_held_out: int,
+) -> None:
     """Write ``config.json`` and ``manifest.json``: what ran, on what, with which versions."""
     write_atomic(folder.root / "config.json", resolved_json(config))
     manifest = {
         "algo": config.algo,
         "seed": config.run.seed,
-        "data_fingerprint": data.train.fingerprint,
-        "num_train": len(data.train.prompts),
-        "num_bad_rows": len(data.train.bad_rows),
-        "num_held_out": len(data.held_out),
+        "data_fingerprint": data_fingerprint,
+        "num_train": num_train,
+        "num_bad_rows": num_bad_rows,
+        "num_held_out": num_held_out,
         "python": platform.python_version(),
         "versions": {name: version for name in _PACKAGES if (version := _version(name)) is not None},
         "git_revision": _git_revision(),

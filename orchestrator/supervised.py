@@ -7,9 +7,10 @@ import numpy as np
 from orchestrator.checkpoint import Progress
 from orchestrator.evaluation.types import EvalResult
 from orchestrator.experience import supervised_samples
-from orchestrator.online import Outcome, checkpoint, named_prompt, optimizer_step
+from orchestrator.online import Outcome, checkpoint, named_prompt
 from orchestrator.session import Session, eval_metrics
 from orchestrator.step_metrics import update_metrics
+from orchestrator.updates import optimizer_step
 from workers.types import Prompt, Sequence
 
 
@@ -24,7 +25,13 @@ def run_supervised(session: Session, start: Progress) -> Outcome:
         picks, cursor = progress.cursor.take(config.policy.train_batch_size)
         sequences = [_demonstration(session, named_prompt(session.train, pick)) for pick in picks]
         samples = supervised_samples(sequences, aggregation=config.algorithm.aggregation)
-        stats = optimizer_step(session, samples)
+        stats = optimizer_step(
+            session.pool,
+            samples,
+            session.pool.microbatches(sequences, num_ranks=config.policy.num_ranks),
+            nonfinite=config.guard.nonfinite,
+            deadline_s=session.deadline_s,
+        )
         taken = [stats] if stats is not None else []
         progress = Progress(
             step=progress.step + 1,

@@ -63,6 +63,8 @@ def dry_run(config: TrainConfig) -> None:
 def describe_batches(config: TrainConfig) -> list[str]:
     """The arithmetic of one step, in lines."""
     size, ranks = config.policy.train_batch_size, config.policy.num_ranks
+    if config.offline is not None:
+        return [f"step: {size} instructions with all their responses, on {ranks} ranks"]
     if config.algo == "sft":
         return [f"step: {size} demonstrations, {size // ranks} a rank on {ranks} ranks"]
     samples = config.samples_per_step
@@ -86,14 +88,19 @@ def train(config: TrainConfig) -> None:
     folder = RunFolder(Path(config.run.dir))
     _check_files(config)
     # Read before anything is made or imported that a refusal does not need.
-    data = None if config.embedded_task else read_data(config)
+    data = None if config.embedded_task or config.offline else read_data(config)
     quiet_libraries()
     folder.create()
     try:
-        if data is None:
+        if config.embedded_task:
             config = _embedded(config, folder)
-            data = read_data(config)
-        _launch(config, plan, folder, data)
+        if config.offline is not None:
+            # Deferred: it imports what only training needs.
+            from orchestrator.offline.run import train_offline
+
+            train_offline(config, plan, folder)
+        else:
+            _launch(config, plan, folder, data or read_data(config))
     finally:
         folder.release()
 
@@ -107,7 +114,8 @@ def _check_files(config: TrainConfig) -> None:
         ("reward.token_file", reward.token_file),
         ("reward.judge_key_file", reward.judge_key_file),
     ):
-        if path is not None and not os.path.isfile(path):
+        is_store = name.startswith("data.") and config.offline is not None and os.path.isdir(str(path))
+        if path is not None and not os.path.isfile(path) and not is_store:
             raise RefusedInput(f"{name} {path!r} is not a file")
 
 
@@ -115,13 +123,19 @@ def _embedded(config: TrainConfig, folder: "RunFolder") -> TrainConfig:
     """Write the embedded task's files and point the configuration at them, as a user would."""
     from orchestrator.tasks.digits import build_digits_data
     from orchestrator.tasks.digits_model import build_digits_model
+    from orchestrator.tasks.digits_preferences import build_digits_preferences
 
     paths = build_digits_data(folder.root / "task" / "data", seed=config.run.seed)
     train = paths.demonstrations if config.algo == "sft" else paths.train
+    held_out: Path | None = paths.held_out
+    if config.offline is not None:
+        train, held_out = build_digits_preferences(folder.root / "task" / "data", seed=config.run.seed), None
     model = config.model.path or str(build_digits_model(folder.root / "task" / "model", seed=config.run.seed))
     return config.model_copy(
         update={
-            "data": config.data.model_copy(update={"path": str(train), "eval_path": str(paths.held_out)}),
+            "data": config.data.model_copy(
+                update={"path": str(train), "eval_path": None if held_out is None else str(held_out)}
+            ),
             "model": config.model.model_copy(update={"path": model}),
         }
     )

@@ -11,17 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from algorithms.logprobs import TokenScores
 from algorithms.off_policy import logprob_mismatch, truncated_is_weights
 from algorithms.policy_losses import ppo_clip_loss_map, sft_loss_map
-from algorithms.preference_losses import DpoKind, dpo_loss
-from workers.types import PreferenceGroup, Sequence, TrainSample
+from algorithms.preference_losses import DpoKind
+from workers.types import TrainSample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossSpec:
-    """Numbers of the per-token loss."""
+    """Which loss, and its numbers."""
 
-    kind: Literal["policy_gradient", "sft", "pairs"]
+    kind: Literal["policy_gradient", "sft", "preference", "bradley_terry"]
+    """The last trains a scalar head in place of the language model's."""
     clip_low: float = 0.2
     clip_high: float = 0.2
     preclip_min: float | None = None
@@ -51,24 +53,30 @@ class UpdateStats:
     gap_max: float = 0.0
     num_unscored: int = 0
     """Tokens for which the engine gave no finite log-prob."""
+    greedy_hits: int = 0
+    """Tokens that were the likeliest of all."""
     num_pairs: int = 0
     margin_sum: float = 0.0
     """Implicit reward of the chosen response less that of the rejected one, over pairs."""
     num_correct: int = 0
     """Pairs in which the chosen response has the greater reward."""
+    num_chosen: int = 0
     chosen_reward_sum: float = 0.0
+    """Over chosen responses, or desirable ones."""
+    num_rejected: int = 0
+    rejected_reward_sum: float = 0.0
     nonfinite: tuple[str, ...] = ()
     """Samples whose loss was not finite, or the whole micro-batch whose gradient was not; then no rank has stepped."""
 
 
 def token_objective(
-    samples: Seq[TrainSample], pieces: Seq[Tensor], entropy: Tensor, spec: LossSpec, stats: UpdateStats
+    samples: Seq[TrainSample], pieces: Seq[Tensor], scores: TokenScores, spec: LossSpec, stats: UpdateStats
 ) -> Tensor:
     """Sum of weighted per-token losses.
 
     Args:
         pieces: Log-probs of each sample's action tokens, float32 ``[L_i]``, nats.
-        entropy: Of all of them, ``[N]``.
+        scores: Of all of them, ``[N]``.
         stats: Added to.
     """
     logprobs = torch.cat(list(pieces))[None]
@@ -84,7 +92,8 @@ def token_objective(
     stats.nonfinite += tuple(s.uid for s, ok in zip(samples, finite, strict=True) if not ok)
     stats.loss += float(per_sample.detach().sum())
     stats.num_tokens += int(mask.sum())
-    stats.entropy_sum += float(entropy.detach()[mask[0]].sum())
+    stats.entropy_sum += float(scores.entropy[mask[0]].sum())
+    stats.greedy_hits += int(scores.greedy[mask[0]].sum())
     return per_sample.sum()
 
 
@@ -116,44 +125,6 @@ def policy_loss_map(
     if spec.tis_cap is None:
         return result.loss
     return result.loss * truncated_is_weights(old, rollout, mask, cap=spec.tis_cap)
-
-
-def pair_objective(
-    groups: Seq[PreferenceGroup], pieces: Seq[Tensor], entropy: Tensor, spec: LossSpec, stats: UpdateStats
-) -> Tensor:
-    """Sum of weighted pair losses over what the policy thinks of responses, less what the reference thinks.
-
-    Args:
-        pieces: Log-probs of the response tokens of every sequence of every group, float32 ``[L_i]``, nats.
-        entropy: Of all of them, ``[N]``.
-        stats: Added to.
-    """
-    pieces, losses = list(pieces), []
-    for group in groups:
-        own, pieces = pieces[: len(group.sequences)], pieces[len(group.sequences) :]
-        scores = torch.stack([_score(*of) for of in zip(group.sequences, group.score_weights, own, strict=True)])
-        # The difference to the reference is small beside the sums: in float64 it keeps its digits.
-        ratios = scores - torch.from_numpy(np.array(group.ref_scores)).to(scores)
-        chosen, rejected = (ratios[torch.from_numpy(np.array(side)).to(ratios.device)] for side in group.pairs.T)
-        betas = torch.from_numpy(np.array(group.betas)).to(ratios)
-        result = dpo_loss(chosen, rejected, kind=spec.pair_kind, beta=betas, label_smoothing=spec.label_smoothing)
-        losses.append((result.loss * torch.from_numpy(np.array(group.pair_weights)).to(ratios)).sum())
-        stats.num_pairs += len(group.pairs)
-        stats.margin_sum += float(result.margin.sum())
-        stats.num_correct += int(result.correct.sum())
-        stats.chosen_reward_sum += float(result.chosen_rewards.sum())
-    loss = torch.stack(losses)
-    finite = torch.isfinite(loss).tolist()
-    stats.nonfinite += tuple(g.uid for g, ok in zip(groups, finite, strict=True) if not ok)
-    stats.loss += float(loss.detach().sum())
-    stats.num_tokens += len(entropy)
-    stats.entropy_sum += float(entropy.detach().sum())
-    return loss.sum()
-
-
-def _score(sequence: Sequence, weights: np.ndarray, logprobs: Tensor) -> Tensor:
-    of_response = torch.from_numpy(np.array(weights[sequence.prompt_len :], dtype=np.float64)).to(logprobs.device)
-    return (logprobs.double() * of_response).sum()
 
 
 def _of_actions(samples: Seq[TrainSample], field: str, like: Tensor) -> Tensor:

@@ -15,10 +15,11 @@ from torch import Tensor
 from workers.actor_base import WorkerBase
 from workers.backends.schedule import OptimizerSpec
 from workers.models.export import export_folder
-from workers.models.loading import ModelSpec, freeze_modules, load_model
-from workers.models.policy_module import PolicyModule
+from workers.models.loading import ModelSpec, freeze_modules, load_model, load_reward_head
+from workers.models.policy_module import PolicyModule, RewardModule
 from workers.multimodal.collate import Batch, Collator, as_slots
-from workers.objectives import LossSpec, UpdateStats, pair_objective, token_objective
+from workers.objectives import LossSpec, UpdateStats, token_objective
+from workers.preference_objective import preference_objective
 from workers.types import PreferenceGroup, Sequence, TrainSample
 from workers.weight_sync.manifest import Backend, WeightManifest
 from workers.weight_sync.senders import SharedMemorySender, WeightSender
@@ -79,7 +80,9 @@ class PolicyWorker(WorkerBase):
             trust_remote_code=self._spec.model.trust_remote_code,
         )
         self._engine = DeepSpeedEngine(
-            PolicyModule(model, lockstep=lockstep),
+            RewardModule(model, load_reward_head(self._spec.model, model), lockstep=lockstep)
+            if self._gives_rewards
+            else PolicyModule(model, lockstep=lockstep),
             self._spec.optimizer,
             bf16=self._spec.model.torch_dtype == torch.bfloat16,
             world_size=self._world_size,
@@ -87,14 +90,28 @@ class PolicyWorker(WorkerBase):
         return trainable
 
     def score(self, microbatches: Seq[Seq[Sequence]]) -> list[np.ndarray]:
-        """Log-probs under the current weights: one float32 ``[T]`` array per sequence, in the order given."""
+        """Log-probs under the current weights: one float32 ``[T]`` array per sequence, in the order given.
+
+        A reward model gives ``[1]`` each instead.
+        """
         scored: list[np.ndarray] = []
         with torch.no_grad():
             for sequences in microbatches:
                 batch = self._collate(sequences)
-                logprobs, _ = self._forward(batch)
-                scored += as_slots(sequences, batch.split(logprobs))
+                if self._gives_rewards:
+                    scored += list(self._forward(batch)[:, None].cpu().numpy())
+                else:
+                    scored += as_slots(sequences, batch.split(self._forward(batch).logprobs))
         return scored
+
+    def greedy_hits(self, microbatches: Seq[Seq[Sequence]]) -> list[int]:
+        """How many completion tokens of each sequence are the likeliest where they stand, in the order given."""
+        hits: list[int] = []
+        with torch.no_grad():
+            for sequences in microbatches:
+                batch = self._collate(sequences)
+                hits += [int(piece.sum()) for piece in batch.split(self._forward(batch).greedy)]
+        return hits
 
     def update(self, microbatches: Seq[Microbatch]) -> UpdateStats:
         """One optimizer step over this rank's micro-batches; none when any rank met something that is not finite."""
@@ -175,17 +192,26 @@ class PolicyWorker(WorkerBase):
             trainable = self._adapter.module_of(trainer_name) not in self._spec.freeze
             yield self._adapter.checkpoint_name(trainer_name), tensor, trainable
 
-    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    @property
+    def _gives_rewards(self) -> bool:
+        return self._spec.loss.kind == "bradley_terry"
+
+    def _forward(self, batch: Batch) -> Any:
         return self._engine.forward(batch.to(self._device))
 
     def _loss(self, samples: Microbatch, stats: UpdateStats) -> Tensor:
         groups = [s for s in samples if isinstance(s, PreferenceGroup)]
         tokens = [s for s in samples if isinstance(s, TrainSample)]
         batch = self._collate([*(s for g in groups for s in g.sequences), *(s.sequence for s in tokens)])
-        logprobs, entropy = self._forward(batch)
-        if groups:
-            return pair_objective(groups, batch.split(logprobs), entropy, self._spec.loss, stats)
-        return token_objective(tokens, batch.split(logprobs), entropy, self._spec.loss, stats)
+        scores = self._forward(batch)
+        if self._gives_rewards:
+            return preference_objective(groups, scores.split(1), self._spec.loss, stats)
+        pieces = batch.split(scores.logprobs)
+        if not groups:
+            return token_objective(tokens, pieces, scores, self._spec.loss, stats)
+        stats.num_tokens += len(scores.entropy)
+        stats.entropy_sum += float(scores.entropy.sum())
+        return preference_objective(groups, pieces, self._spec.loss, stats)
 
     def _any_rank(self, flag: bool) -> bool:
         if self._world_size == 1:

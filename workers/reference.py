@@ -34,6 +34,6 @@ class ReferenceWorker(WorkerBase):
         with torch.no_grad():
             for sequences in microbatches:
                 batch = self._collate(sequences)
-                logprobs, _ = self._module(batch.to(self._device))
-                scored += as_slots(sequences, batch.split(logprobs))
+                scores = self._module(batch.to(self._device))
+                scored += as_slots(sequences, batch.split(scores.logprobs))
         return scored

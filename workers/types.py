@@ -125,20 +125,54 @@ class TrainSample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PreferenceGroup:
-    """Responses to one prompt and which of them are preferred to which; they learn in one forward."""
+class PairTerms:
+    """Scores compared two by two."""
 
-    sequences: tuple[Sequence, ...]
-    score_weights: tuple[np.ndarray, ...]
-    """float32 ``[T]`` each, 0 on the prompt: a response's score is the sum of its token log-probs times these."""
-    ref_scores: np.ndarray
-    """float64 ``[K]``: the same sums under the reference; zeros where there is none."""
     pairs: np.ndarray
-    """int64 ``[P, 2]``: chosen and rejected, as indices of ``sequences``."""
-    pair_weights: np.ndarray
+    """int64 ``[P, 2]``: chosen and rejected, as indices of scores."""
+    weights: np.ndarray
     """float64 ``[P]``: each pair's share of the global batch's objective."""
     betas: np.ndarray
-    """float64 ``[P]``, 1/nats."""
+    """float64 ``[P]``, 1/nats; not read for scalar rewards."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelTerms:
+    """Every score desired or not, by itself (KTO)."""
+
+    desirable: np.ndarray
+    """bool ``[S]``."""
+    weights: np.ndarray
+    """float64 ``[S]``: each score's share of the global batch's objective, times the weight of its kind."""
+    beta: float
+    """1/nats."""
+    baseline: float
+    """z₀ of the global batch, nats."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearTerms:
+    """A loss that couples the whole batch, by its derivatives: the driver has scored it under the same weights."""
+
+    coefficients: np.ndarray
+    """float64 ``[S]``: derivative of the global loss by each score."""
+    constant: float
+    """What makes the sum over all groups equal to the loss where it was differentiated."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreferenceGroup:
+    """Responses to one prompt and what is made of their scores; they learn in one forward."""
+
+    sequences: tuple[Sequence, ...]
+    score_of: np.ndarray
+    """int64 ``[S]``: the sequence each score is of. One each, unless the weights of its tokens depend on the pair."""
+    score_weights: tuple[np.ndarray, ...]
+    """float32 ``[T]`` for each score, 0 on the prompt: a score is the sum of its sequence's token log-probs times
+    these. Empty where the model itself gives each sequence a scalar."""
+    ref_scores: np.ndarray
+    """float64 ``[S]``: the same sums under the reference; zeros where there is none."""
+    terms: PairTerms | LabelTerms | LinearTerms
 
     @property
     def uid(self) -> str:

@@ -5,6 +5,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from orchestrator.config.options import options, unknown_option
 from orchestrator.errors import RefusedInput
 
@@ -36,8 +37,8 @@ def read_toml(path: str) -> Layer:
     return flatten(tables, source=path)
 
 
-def embedded_layer(table: Literal["cold_start", "reinforce"]) -> Layer:
-    """The embedded task's own settings for one of its two phases."""
+def embedded_layer(table: Literal["cold_start", "reinforce", "preference"]) -> Layer:
+    """The embedded task's own settings for one of its phases, or for learning from preferences."""
     text = resources.files("orchestrator.config").joinpath("digits.toml").read_text(encoding="utf-8")
     return flatten(tomllib.loads(text)[table], source="digits.toml")
 
@@ -51,7 +52,8 @@ def base_layers(chosen: Layer) -> list[Layer]:
     algo, profile = chosen.get("algo"), chosen.get("profile")
     layers = [_ALGORITHM_DEFAULTS.get(algo, {})] if isinstance(algo, str) else []
     if chosen.get("data.path", "none") == "none":
-        layers.append(embedded_layer("cold_start" if algo == "sft" else "reinforce"))
+        table = "preference" if algo in PREFERENCE_ALGORITHMS else "reinforce"
+        layers.append(embedded_layer("cold_start" if algo == "sft" else table))
     if isinstance(profile, str):
         layers.append(_PROFILE_DEFAULTS.get(profile, {}))
     return layers

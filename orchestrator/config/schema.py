@@ -1,9 +1,11 @@
 """The whole configuration of a training run and the checks that span its sections."""
 
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import model_validator
 
+from algorithms.preference_registry import PREFERENCE_ALGORITHMS, PreferenceAlgorithm
 from orchestrator.config.sections import (
     AlgorithmSection,
     BatchingSection,
@@ -13,6 +15,7 @@ from orchestrator.config.sections import (
     OptimizerSection,
     PlacementSection,
     PolicySection,
+    PreferenceSection,
     ReferenceSection,
     RewardSection,
     RolloutSection,
@@ -21,7 +24,9 @@ from orchestrator.config.sections import (
     SyncSection,
 )
 
-AlgorithmName = Literal["stable_reinforce", "reinforce_pp", "sft"]
+AlgorithmName = Literal[
+    "stable_reinforce", "reinforce_pp", "sft", "dpo", "ipo", "hinge", "ddpo", "kto", "kto_pair", "scalar_rm"
+]
 
 
 class TrainConfig(Section):
@@ -39,6 +44,7 @@ class TrainConfig(Section):
     optimizer: OptimizerSection = OptimizerSection()
     policy: PolicySection = PolicySection()
     batching: BatchingSection = BatchingSection()
+    preference: PreferenceSection = PreferenceSection()
     reference: ReferenceSection = ReferenceSection()
     reward: RewardSection = RewardSection()
     placement: PlacementSection = PlacementSection()
@@ -49,6 +55,24 @@ class TrainConfig(Section):
     def embedded_task(self) -> bool:
         """True when the run trains on the embedded task, digits, instead of a file of the user's."""
         return self.data.path is None
+
+    @property
+    def offline(self) -> PreferenceAlgorithm | None:
+        """How the run learns from a preference store, without rollouts; None where it does not.
+
+        Supervised learning does, except from demonstrations in the format of the online algorithms.
+        """
+        from_store = self.data.format != "r1_reward" or (self.data.path is not None and Path(self.data.path).is_dir())
+        if self.algo == "sft" and not from_store:
+            return None
+        return PREFERENCE_ALGORITHMS.get(self.algo)
+
+    @property
+    def reference_workers(self) -> int:
+        """Reference workers that the run needs."""
+        if self.offline is not None:
+            return self.reference.num_ranks if self.offline.needs_reference and self.reference.mode == "worker" else 0
+        return self.reference.num_ranks if self.algorithm.kl_coef > 0 and self.algo != "sft" else 0
 
     @property
     def samples_per_step(self) -> int:
@@ -65,7 +89,7 @@ class TrainConfig(Section):
         size, ranks = self.policy.train_batch_size, self.policy.num_ranks
         if size % ranks:
             raise ValueError(f"policy.train_batch_size = {size} is not a multiple of policy.num_ranks = {ranks}")
-        if self.algo != "sft" and self.samples_per_step % size:
+        if self.algo not in PREFERENCE_ALGORITHMS and self.samples_per_step % size:
             prompts, samples = self.rollout.prompts_per_step, self.rollout.samples_per_prompt
             raise ValueError(
                 "rollout.prompts_per_step * rollout.samples_per_prompt = "
@@ -86,6 +110,21 @@ class TrainConfig(Section):
             for name, value in (("judge_url", reward.judge_url), ("judge_model", reward.judge_model)):
                 if value is None:
                     raise ValueError(f"reward.{name} is not set, but reward.judge = 'openai' needs it")
+        return self
+
+    @model_validator(mode="after")
+    def _check_preferences(self) -> Self:
+        smoothing, margin = self.preference.label_smoothing, self.preference.score_margin
+        if smoothing and self.algo not in ("dpo", "ddpo"):
+            raise ValueError(f"preference.label_smoothing = {smoothing} has no meaning for algo = {self.algo!r}")
+        if -1 < margin < 0:
+            raise ValueError(f"preference.score_margin = {margin} must be at least 0, or -1 for the largest gap only")
+        if self.algo == "kto" and self.reference.mode == "precomputed":
+            raise ValueError("reference.mode = 'precomputed' cannot serve kto, whose baseline changes with every batch")
+        if self.algo == "kto" and self.policy.train_batch_size < 2:
+            raise ValueError("policy.train_batch_size = 1 must be at least 2 for kto: its baseline mixes instructions")
+        if self.algo not in PREFERENCE_ALGORITHMS and self.data.format != "r1_reward":
+            raise ValueError(f"data.format = {self.data.format!r} cannot serve algo = {self.algo!r}, only 'r1_reward'")
         return self
 
     @model_validator(mode="after")

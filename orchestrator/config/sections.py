@@ -76,13 +76,16 @@ class DataSection(Section):
     """What the model is trained and evaluated on."""
 
     path: Text | None = None
-    """Training file; none = the embedded task, digits."""
+    """Training file, or the folder of a preference store; none = the embedded task, digits."""
     media_root: Text | None = None
     """Folder that every media path must stay inside; none = the folder of the data file."""
-    format: Literal["r1_reward"] = "r1_reward"
-    """Format of the data files."""
+    format: Literal["r1_reward", "plain_dpo", "rlhfv", "vlfeedback", "vlquery_json"] = "r1_reward"
+    """Format of the data files; online algorithms read r1_reward."""
     eval_path: Text | None = None
-    """Held-out file in the same format; none = no evaluation, or the embedded task's own."""
+    """Held-out file in the same format, or store; none = no evaluation, the store's held-out split, or the embedded
+    task's own."""
+    held_out_frac: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of prompts held out when a file of preferences becomes a store."""
     max_pixels: Count = 1_003_520
     """Largest image accepted, pixels."""
     max_prompt_tokens: Count = 20_480
@@ -192,11 +195,35 @@ class BatchingSection(Section):
     """Responses to one prompt share it and its images in one row, or every sequence has a row of its own."""
 
 
-class ReferenceSection(Section):
-    """The frozen workers behind the KL penalty; they exist only when algorithm.kl_coef is above 0."""
+class PreferenceSection(Section):
+    """Offline learning from preferences."""
 
+    beta: float = Field(default=0.1, gt=0.0)
+    """How far the policy may move from the reference: larger is nearer, 1/nats."""
+    label_smoothing: float = Field(default=0.0, ge=0.0, le=0.5)
+    """Probability that a pair's labels are swapped; for dpo and ddpo."""
+    score_margin: float = Field(default=0.0, ge=-1.0)
+    """Least difference of scores that makes a pair; -1 = only the pairs with an instruction's largest difference."""
+    ipo_reduction: Literal["mean", "sum"] = "mean"
+    """Whether ipo compares log-probs per token or of whole responses."""
+    ddpo_mode: Literal["paper", "rlhf_v_recipe", "vl_rlhf"] = "paper"
+    """Which weights ddpo gives to the tokens in which the responses of a pair differ."""
+    desirable_weight: float = Field(default=1.0, gt=0.0)
+    """Weight of desirable responses in kto."""
+    undesirable_weight: float = Field(default=1.0, gt=0.0)
+    """Weight of undesirable responses in kto."""
+
+
+class ReferenceSection(Section):
+    """The frozen model behind the KL penalty and behind preferences; it exists only where one of them asks for it."""
+
+    mode: Literal["worker", "precomputed", "lora_off"] = "worker"
+    """For preferences: workers that answer at every step, log-probs of all data computed before the first step, or
+    the policy itself without its adapter."""
     num_ranks: Count = 1
     """Reference workers."""
+    path: Text | None = None
+    """Folder of precomputed log-probs, which runs can share; none = in the run folder."""
 
 
 class RewardSection(Section):

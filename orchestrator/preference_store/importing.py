@@ -85,7 +85,7 @@ def import_file(source: SourceFile, *, out: Path, held_out_frac: float, max_bad_
         out,
         reader=source.reader,
         source_name=source.path.name,
-        source_sha256=_sha256(source.path),
+        source_sha256=file_sha256(source.path),
         media_root=source.media_root,
         held_out_frac=held_out_frac,
     ) as writer:
@@ -157,7 +157,12 @@ def _finish(
     )
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Digest of a data file.
+
+    Raises:
+        RefusedInput: there is none.
+    """
     if not path.is_file():
         raise RefusedInput(f"data file {str(path)!r} is not a file")
     with path.open("rb") as file:

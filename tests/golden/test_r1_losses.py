@@ -62,7 +62,7 @@ def test_kl_estimate(case: Case) -> None:
 def test_token_logprobs(case: Case) -> None:
     logits = torch.tensor(case.inputs["logits"], dtype=case.dtype)
     labels = torch.tensor(case.inputs["labels"])
-    logprobs, _ = token_logprobs(logits.flatten(0, 1), labels.flatten())
+    logprobs, *_ = token_logprobs(logits.flatten(0, 1), labels.flatten())
     assert_close(logprobs.view_as(labels), case.outputs["log_probs"])
 
 
@@ -70,8 +70,8 @@ def test_bfloat16_logits_are_scored_in_float32_where_the_original_stays_in_bfloa
     case = one(FILE, LOGPROBS, "case4_scale1")
     logits = torch.tensor(case.inputs["logits"], dtype=torch.bfloat16).flatten(0, 1)
     labels = torch.tensor(case.inputs["labels"]).flatten()
-    logprobs, _ = token_logprobs(logits, labels)
-    exact, _ = token_logprobs(logits.double(), labels)
+    logprobs, *_ = token_logprobs(logits, labels)
+    exact, *_ = token_logprobs(logits.double(), labels)
     released = torch.tensor(case.outputs["log_probs"]).flatten()
     assert_close(logprobs, exact)
     assert 1e-3 < (logprobs - released).abs().max() < 2**-7 * released.abs().max()
@@ -106,12 +106,13 @@ def test_forward_scores_each_action_by_the_logits_one_position_before_it(case: C
         segments=None,
         predictors=predictors.flatten(),
         targets=input_ids[:, -num_actions:].flatten(),
+        ends=torch.arange(rows) * width + width - 1,
         mm_inputs={},
         counts=(num_actions,) * rows,
     )
     model = _LogitsModel(torch.tensor(case.inputs["logits"]), attention_mask)
     policy = PolicyModule(model, lockstep=False)
-    logprobs, _ = policy(batch)
+    logprobs, *_ = policy(batch)
     assert_close(logprobs.view(rows, num_actions), case.outputs["action_log_probs"])
 
 

@@ -108,7 +108,7 @@ def _tokens(case: Case) -> tuple[Tensor, Tensor, Tensor]:
         logits, labels = logits[:, :-1], labels[:, 1:]
     mask = labels != case.params["label_pad_token_id"]
     ids = labels.where(mask, 0)
-    logprobs, _ = token_logprobs(logits.flatten(0, 1), ids.flatten())
+    logprobs, *_ = token_logprobs(logits.flatten(0, 1), ids.flatten())
     return logprobs.view_as(labels), mask, ids
 
 

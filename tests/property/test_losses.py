@@ -170,9 +170,9 @@ def test_k3_is_not_negative_even_where_float32_cancels(nearly: float) -> None:
 )
 def test_logprobs_form_a_distribution_that_no_constant_changes(logits: list[list[int]], shift: int) -> None:
     row = torch.tensor(logits[0], dtype=torch.float64)
-    every, _ = token_logprobs(row.expand(4, 4), torch.arange(4))
+    every, *_ = token_logprobs(row.expand(4, 4), torch.arange(4))
     torch.testing.assert_close(every.exp().sum(), torch.ones((), dtype=torch.float64))
-    shifted, _ = token_logprobs(row.expand(4, 4) + shift, torch.arange(4))
+    shifted, *_ = token_logprobs(row.expand(4, 4) + shift, torch.arange(4))
     torch.testing.assert_close(shifted, every, rtol=0, atol=1e-12)
 
 

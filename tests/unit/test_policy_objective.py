@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from algorithms.logprobs import TokenScores
 from workers.objectives import LossSpec, UpdateStats, token_objective
 from workers.types import Sequence, TrainSample
 
@@ -33,7 +34,8 @@ def _loss(samples: list[TrainSample], tis_cap: float | None) -> tuple[Tensor, Te
     logprobs = torch.linspace(-2.0, -0.5, 5).requires_grad_()
     stats = UpdateStats()
     spec = LossSpec(kind="policy_gradient", tis_cap=tis_cap)
-    loss = token_objective(samples, logprobs.split([3, 2]), torch.zeros(5), spec, stats)
+    scores = TokenScores(logprobs, torch.zeros(5), torch.zeros(5, dtype=torch.bool))
+    loss = token_objective(samples, logprobs.split([3, 2]), scores, spec, stats)
     loss.backward()
     assert logprobs.grad is not None
     return loss.detach(), logprobs.grad, stats

@@ -50,7 +50,7 @@ class DeepSpeedEngine:
             model=module, optimizer=optimizer, config=_engine_config(spec, bf16=bf16), dist_init_required=False
         )[0]
 
-    def forward(self, *args: Any) -> tuple[Tensor, Tensor]:
+    def forward(self, *args: Any) -> Any:
         """Run the wrapped module through the engine, so that sharded parameters are gathered."""
         return self.engine(*args)
 

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import safe_open
 from transformers import AutoModelForImageTextToText
 
 from workers.models import shared_prompt
 from workers.models.adapters import ModelAdapter, adapter_for, check_freeze
 
+REWARD_HEAD = "score.weight"
+"""Name of a scalar head in a checkpoint."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -46,6 +49,21 @@ def load_model(spec: ModelSpec) -> tuple[Any, ModelAdapter]:
         shared_prompt.register()
         model.set_attn_implementation({"": spec.attention, "text_config": shared_prompt.NAME})
     return model.eval(), adapter_for(model.config.model_type)
+
+
+def load_reward_head(spec: ModelSpec, model: Any) -> torch.nn.Linear:
+    """The scalar head saved with the model of ``spec``, or a new one that gives every sequence the reward 0.
+
+    From zero it learns at once, and a reward model's first loss is ln 2.
+    """
+    hidden = model.config.get_text_config().hidden_size
+    head = torch.nn.Linear(hidden, 1, bias=False, dtype=spec.torch_dtype)
+    torch.nn.init.zeros_(head.weight)
+    for file in Path(spec.path).glob("*.safetensors"):
+        with safe_open(file, framework="pt") as tensors:
+            if REWARD_HEAD in tensors.keys():
+                head.weight.data.copy_(tensors.get_tensor(REWARD_HEAD))
+    return head
 
 
 def freeze_modules(model: torch.nn.Module, adapter: ModelAdapter, modules: Iterable[str]) -> int:

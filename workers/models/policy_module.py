@@ -1,4 +1,4 @@
-"""The one forward every trainer-side role runs: media in, log-probs of the policy's own tokens out."""
+"""The one forward every trainer-side role runs: media in, log-probs of the policy's own tokens or rewards out."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from algorithms.logprobs import token_logprobs
+from algorithms.logprobs import TokenScores, token_logprobs
 from workers.models.shared_prompt import positions, segment_mask
 from workers.multimodal.collate import Batch
 from workers.multimodal.packing import Spans
@@ -34,31 +34,16 @@ class PolicyModule(nn.Module):
         self.model = model
         self.lockstep = lockstep
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Score the action tokens.
+    def forward(self, batch: Batch) -> TokenScores:
+        """Score the action tokens, sequence after sequence as in ``batch.targets``.
 
         Args:
             batch: Rows on the model's device.
-        Returns:
-            ``(logprobs, entropy)``, each float32 ``[N]``, nats, sequence after sequence as in ``batch.targets``.
         """
-        # The plain layout is causal, with positions as the model itself counts them.
-        layout = {"attention_mask": batch.attention_mask.long()}
-        if batch.segments is not None:
-            layout = {
-                "attention_mask": segment_mask(batch.segments),
-                "position_ids": positions(batch.segments, self._prompt_positions(batch, batch.segments.prompts)),
-            }
-        hidden = self.model.model(
-            input_ids=batch.input_ids, use_cache=False, **layout, **batch.mm_inputs
-        ).last_hidden_state
-        chosen = hidden.flatten(0, 1)[batch.predictors]
-        if self.lockstep:
-            # A blank image counts for nothing, and its tower must all the same have a backward pass.
-            chosen = chosen + 0.0 * hidden.sum()
-        return self._score(chosen, batch.targets)
+        hidden = hidden_states(self.model, batch, at=batch.predictors, all_take_part=self.lockstep)
+        return self._score(hidden, batch.targets)
 
-    def _score(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def _score(self, hidden: Tensor, targets: Tensor) -> TokenScores:
         """The head, in pieces whose logits are not kept for the backward pass; one piece keeps them."""
         vocabulary = self.model.config.get_text_config().vocab_size
         num_pieces = max(1, -(-len(targets) * vocabulary // LOGITS_AT_ONCE))
@@ -69,26 +54,68 @@ class PolicyModule(nn.Module):
         if num_pieces == 1:
             return self._head(hidden, targets)
         pieces = zip(hidden.tensor_split(num_pieces), targets.tensor_split(num_pieces), strict=True)
-        scored: list[tuple[Tensor, Tensor]] = [
+        scored: list[TokenScores] = [
             checkpoint(self._head, *piece, use_reentrant=False, preserve_rng_state=False) for piece in pieces
         ]
-        logprobs, entropy = zip(*scored, strict=True)
-        return torch.cat(logprobs), torch.cat(entropy)
+        return TokenScores(*map(torch.cat, zip(*scored, strict=True)))
 
-    def _head(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def _head(self, hidden: Tensor, targets: Tensor) -> TokenScores:
         return token_logprobs(self.model.lm_head(hidden), targets)
 
-    def _prompt_positions(self, batch: Batch, prompts: Spans) -> Tensor:
-        """Positions of the prompts as the model itself counts them: ``[G, P]``, or three axes where it has images."""
-        if "mm_token_type_ids" not in batch.mm_inputs:
-            return torch.arange(prompts.positions.shape[1], device=prompts.positions.device).expand_as(
-                prompts.positions
-            )
-        grids = {k: v for k, v in batch.mm_inputs.items() if k.endswith("_grid_thw")}
-        of_prompts, _ = self.model.model.get_rope_index(
-            batch.input_ids[0][prompts.positions],
-            mm_token_type_ids=batch.mm_inputs["mm_token_type_ids"][0][prompts.positions],
-            attention_mask=prompts.real.long(),
-            **grids,
-        )
-        return of_prompts
+
+class RewardModule(nn.Module):
+    """A vision-language model with a scalar head in place of its language-model head: one reward a sequence.
+
+    The reward is read at a sequence's last token, wherever that is in the row, so neither padding nor neighbours
+    change it.
+    """
+
+    def __init__(self, model: Any, score: nn.Linear, *, lockstep: bool) -> None:
+        """
+        Args:
+            score: ``hidden -> 1``, without bias: rewards are compared, and a bias would cancel out.
+            lockstep: see ``PolicyModule``.
+        """
+        super().__init__()
+        self.model, self.score, self.lockstep = model, score, lockstep
+        embeddings = model.get_input_embeddings().weight
+        if model.lm_head.weight is not embeddings:
+            model.lm_head.requires_grad_(False)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """float32 ``[S]``: the reward of every sequence."""
+        at_ends = hidden_states(self.model, batch, at=batch.ends, all_take_part=self.lockstep)
+        return self.score(at_ends).squeeze(-1).float()
+
+
+def hidden_states(model: Any, batch: Batch, *, at: Tensor, all_take_part: bool) -> Tensor:
+    """Last hidden states ``[len(at), H]`` at some of the flattened positions.
+
+    Args:
+        model: An image-text-to-text model of transformers.
+        all_take_part: Every part of the model gets a gradient, also from a batch whose only image counts for nothing.
+    """
+    # The plain layout is causal, with positions as the model itself counts them.
+    layout = {"attention_mask": batch.attention_mask.long()}
+    if batch.segments is not None:
+        layout = {
+            "attention_mask": segment_mask(batch.segments),
+            "position_ids": positions(batch.segments, _prompt_positions(model, batch, batch.segments.prompts)),
+        }
+    hidden = model.model(input_ids=batch.input_ids, use_cache=False, **layout, **batch.mm_inputs).last_hidden_state
+    chosen = hidden.flatten(0, 1)[at]
+    return chosen + 0.0 * hidden.sum() if all_take_part else chosen
+
+
+def _prompt_positions(model: Any, batch: Batch, prompts: Spans) -> Tensor:
+    """Positions of the prompts as the model itself counts them: ``[G, P]``, or three axes where it has images."""
+    if "mm_token_type_ids" not in batch.mm_inputs:
+        return torch.arange(prompts.positions.shape[1], device=prompts.positions.device).expand_as(prompts.positions)
+    grids = {k: v for k, v in batch.mm_inputs.items() if k.endswith("_grid_thw")}
+    of_prompts, _ = model.model.get_rope_index(
+        batch.input_ids[0][prompts.positions],
+        mm_token_type_ids=batch.mm_inputs["mm_token_type_ids"][0][prompts.positions],
+        attention_mask=prompts.real.long(),
+        **grids,
+    )
+    return of_prompts

@@ -41,6 +41,8 @@ class Batch:
     """int64 ``[N]``: for every action token, sequence after sequence, where in ``[B * T]`` the token before it is."""
     targets: Tensor
     """int64 ``[N]``: the action tokens."""
+    ends: Tensor
+    """int64 ``[S]``: where in ``[B * T]`` the last token of each sequence is."""
     mm_inputs: dict[str, Tensor]
     counts: tuple[int, ...]
     """Action tokens of each sequence, in the order they were given."""
@@ -113,7 +115,7 @@ class Collator:
             segments=packed.segments,
             predictors=torch.from_numpy(np.concatenate(packed.predictors)),
             mm_inputs=self._mm_inputs([sequences[i] for i in packed.owners], input_ids),
-            **_actions(sequences),
+            **_actions(sequences, packed.ends),
         )
 
     def _padded(self, sequences: Seq[Sequence]) -> Batch:
@@ -130,7 +132,7 @@ class Collator:
             segments=None,
             predictors=torch.from_numpy(np.concatenate(at)),
             mm_inputs=self._mm_inputs(sequences, input_ids),
-            **_actions(sequences),
+            **_actions(sequences, [row * width + len(s.input_ids) - 1 for row, s in enumerate(sequences)]),
         )
 
     def _check_placeholders(self, sequence: Sequence) -> None:
@@ -177,10 +179,12 @@ def as_slots(sequences: Seq[Sequence], values: Seq[Tensor]) -> list[np.ndarray]:
     return slots
 
 
-def _actions(sequences: Seq[Sequence]) -> dict[str, Any]:
+def _actions(sequences: Seq[Sequence], ends: Seq[int]) -> dict[str, Any]:
+    asked = [i for i, s in enumerate(sequences) if s.media != (_BLANK_REF,)]
     return {
         "targets": torch.from_numpy(np.concatenate([s.input_ids[s.prompt_len :] for s in sequences])),
-        "counts": tuple(len(s.input_ids) - s.prompt_len for s in sequences if s.media != (_BLANK_REF,)),
+        "ends": torch.tensor([ends[i] for i in asked]),
+        "counts": tuple(len(sequences[i].input_ids) - sequences[i].prompt_len for i in asked),
     }
 
 

@@ -68,6 +68,8 @@ class Packed:
     """For each prompt a sequence that has it."""
     predictors: tuple[np.ndarray, ...]
     """For each sequence, as given, the positions that predict its response: the prompt's end, then its own."""
+    ends: tuple[int, ...]
+    """For each sequence, as given, the position of its last token."""
 
 
 def pack(sequences: Seq[Sequence]) -> Packed:
@@ -79,6 +81,7 @@ def pack(sequences: Seq[Sequence]) -> Packed:
     prompts: list[tuple[int, int, int]] = []
     responses: list[tuple[int, int, int]] = []
     predictors = [np.empty(0, np.int64)] * len(sequences)
+    ends = [0] * len(sequences)
     end = 0
     for number, members in enumerate(groups.values()):
         prompt_len = sequences[members[0]].prompt_len
@@ -92,11 +95,13 @@ def pack(sequences: Seq[Sequence]) -> Packed:
             responses.append((end, len(own), number))
             predictors[member] = np.concatenate([[last_of_prompt], np.arange(end, end + len(own) - 1)])[: len(own)]
             end += len(own)
+            ends[member] = end - 1 if len(own) else last_of_prompt
     return Packed(
         input_ids=np.concatenate(pieces),
         segments=_segments(prompts, responses, num_tokens=end),
         owners=tuple(members[0] for members in groups.values()),
         predictors=tuple(predictors),
+        ends=tuple(ends),
     )
 
 

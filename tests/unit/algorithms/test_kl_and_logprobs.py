@@ -12,21 +12,21 @@ from algorithms.logprobs import token_logprobs
 def test_logprobs_and_entropy_of_a_two_way_choice() -> None:
     # softmax(0, ln 3) = (1/4, 3/4)
     logits = torch.tensor([[0.0, math.log(3.0)], [0.0, 0.0]], dtype=torch.float64)
-    logprobs, entropy = token_logprobs(logits, torch.tensor([1, 0]))
+    logprobs, entropy, _ = token_logprobs(logits, torch.tensor([1, 0]))
     torch.testing.assert_close(logprobs.exp(), torch.tensor([0.75, 0.5], dtype=torch.float64))
     mixed = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
     torch.testing.assert_close(entropy, torch.tensor([mixed, math.log(2.0)], dtype=torch.float64))
 
 
 def test_half_precision_logits_give_float32_results() -> None:
-    logprobs, entropy = token_logprobs(torch.zeros(2, 4, dtype=torch.bfloat16), torch.tensor([0, 3]))
+    logprobs, entropy, _ = token_logprobs(torch.zeros(2, 4, dtype=torch.bfloat16), torch.tensor([0, 3]))
     assert (logprobs.dtype, entropy.dtype) == (torch.float32, torch.float32)
     assert logprobs.tolist() == pytest.approx([-math.log(4.0)] * 2)
 
 
 def test_gradient_of_a_logprob_is_one_hot_minus_softmax_and_entropy_has_none() -> None:
     logits = torch.tensor([[0.0, math.log(3.0)]], requires_grad=True)
-    logprobs, entropy = token_logprobs(logits, torch.tensor([1]))
+    logprobs, entropy, _ = token_logprobs(logits, torch.tensor([1]))
     logprobs.sum().backward()
     assert logits.grad is not None
     torch.testing.assert_close(logits.grad, torch.tensor([[-0.25, 0.25]]))
@@ -34,7 +34,7 @@ def test_gradient_of_a_logprob_is_one_hot_minus_softmax_and_entropy_has_none() -
 
 
 def test_entropy_of_a_token_banned_by_minus_infinity_is_finite() -> None:
-    _, entropy = token_logprobs(torch.tensor([[0.0, 0.0, -math.inf]]), torch.tensor([0]))
+    _, entropy, _ = token_logprobs(torch.tensor([[0.0, 0.0, -math.inf]]), torch.tensor([0]))
     assert entropy.item() == pytest.approx(math.log(2.0))
 
 

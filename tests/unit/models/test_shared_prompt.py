@@ -75,12 +75,12 @@ def _gradients(module: PolicyModule, logprobs: Tensor) -> dict[str, Tensor]:
 
 def test_shared_rows_score_and_learn_as_separate_ones(folder: Path, sequences: list[Sequence]) -> None:
     module = _module(folder)
-    apart, _ = module(_batch(folder, sequences, share=False))
+    apart, *_ = module(_batch(folder, sequences, share=False))
     wanted = _gradients(module, apart)
     batch = _batch(folder, sequences, share=True)
     owned = {s.uid: s.prompt_len for s in sequences}
     assert batch.input_ids.shape == (1, sum(owned.values()) + sum(map(sum, _LENGTHS.values()))), "each prompt once"
-    together, _ = module(batch)
+    together, *_ = module(batch)
     torch.testing.assert_close(together, apart, atol=1e-4, rtol=0)
     found = _gradients(module, together)
     assert found.keys() == wanted.keys()
@@ -90,7 +90,7 @@ def test_shared_rows_score_and_learn_as_separate_ones(folder: Path, sequences: l
 
 def test_one_padded_batch_scores_as_every_sequence_by_itself(folder: Path, sequences: list[Sequence]) -> None:
     module = _module(folder)
-    together, _ = module(_batch(folder, sequences, share=True))
+    together, *_ = module(_batch(folder, sequences, share=True))
     alone = torch.cat([module(_batch(folder, [s], share=False))[0] for s in sequences])
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=0)
 
@@ -125,10 +125,10 @@ def test_logits_in_pieces_change_nothing(
     folder: Path, sequences: list[Sequence], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module, batch = _module(folder), _batch(folder, sequences, share=True)
-    whole, entropy = module(batch)
+    whole, entropy, _ = module(batch)
     wanted = _gradients(module, whole)
     monkeypatch.setattr(policy_module, "LOGITS_AT_ONCE", 3 * module.model.config.get_text_config().vocab_size)
-    pieces, entropy_of_pieces = module(batch)
+    pieces, entropy_of_pieces, _ = module(batch)
     torch.testing.assert_close(pieces, whole)
     torch.testing.assert_close(entropy_of_pieces, entropy)
     found = _gradients(module, pieces)

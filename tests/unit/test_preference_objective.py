@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from algorithms.preference_losses import DpoKind, dpo_loss
-from workers.objectives import LossSpec, UpdateStats, pair_objective
-from workers.types import PreferenceGroup, Sequence
+from workers.objectives import LossSpec, UpdateStats
+from workers.preference_objective import preference_objective
+from workers.types import PairTerms, PreferenceGroup, Sequence
 
 _PROMPT = 3
 
@@ -24,11 +25,10 @@ def _group(uid: str, lengths: list[int], *, ref: list[float] | None = None, num_
     pairs = np.array(list(combinations(range(len(lengths)), 2)))
     return PreferenceGroup(
         sequences=sequences,
+        score_of=np.arange(len(lengths)),
         score_weights=tuple(np.append(np.zeros(_PROMPT), np.ones(n)).astype(np.float32) for n in lengths),
         ref_scores=np.array(ref if ref is not None else [0.0] * len(lengths)),
-        pairs=pairs,
-        pair_weights=np.full(len(pairs), 1.0 / num_global),
-        betas=np.full(len(pairs), 0.3),
+        terms=PairTerms(pairs=pairs, weights=np.full(len(pairs), 1.0 / num_global), betas=np.full(len(pairs), 0.3)),
     )
 
 
@@ -39,8 +39,8 @@ def _logprobs(lengths: list[int], seed: int) -> Tensor:
 def _loss(groups: list[PreferenceGroup], logprobs: Tensor, kind: DpoKind = "sigmoid") -> tuple[Tensor, UpdateStats]:
     lengths = [len(s.input_ids) - _PROMPT for g in groups for s in g.sequences]
     stats = UpdateStats()
-    spec = LossSpec(kind="pairs", pair_kind=kind)
-    return pair_objective(groups, logprobs.split(lengths), torch.zeros(len(logprobs)), spec, stats), stats
+    spec = LossSpec(kind="preference", pair_kind=kind)
+    return preference_objective(groups, logprobs.split(lengths), spec, stats), stats
 
 
 @pytest.mark.parametrize(

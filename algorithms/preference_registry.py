@@ -1,0 +1,37 @@
+"""What each offline algorithm learns from, as data; light enough for whoever only plans a run."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:  # it imports torch
+    from algorithms.preference_losses import DpoKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreferenceAlgorithm:
+    """One offline algorithm."""
+
+    learns_from: Literal["pairs", "labels", "best"]
+    """Pairs of responses, every response by itself as desirable or not, or the best response alone."""
+    loss: Literal["dpo", "kto", "kto_pair", "sft", "bradley_terry"]
+    pair_kind: "DpoKind" = "sigmoid"
+    weighs_corrections: bool = False
+    """Tokens that differ between the responses of a pair have a weight of their own (DDPO)."""
+
+    @property
+    def needs_reference(self) -> bool:
+        """True where responses are scored by what the policy thinks of them beyond the reference."""
+        return self.loss in ("dpo", "kto", "kto_pair")
+
+
+PREFERENCE_ALGORITHMS: dict[str, PreferenceAlgorithm] = {
+    "dpo": PreferenceAlgorithm(learns_from="pairs", loss="dpo"),
+    "hinge": PreferenceAlgorithm(learns_from="pairs", loss="dpo", pair_kind="hinge"),
+    # Its other reduction, ``ipo_sum``, is a setting.
+    "ipo": PreferenceAlgorithm(learns_from="pairs", loss="dpo", pair_kind="ipo_mean"),
+    "ddpo": PreferenceAlgorithm(learns_from="pairs", loss="dpo", weighs_corrections=True),
+    "kto": PreferenceAlgorithm(learns_from="labels", loss="kto"),
+    "kto_pair": PreferenceAlgorithm(learns_from="pairs", loss="kto_pair"),
+    "sft": PreferenceAlgorithm(learns_from="best", loss="sft"),
+    "scalar_rm": PreferenceAlgorithm(learns_from="pairs", loss="bradley_terry"),
+}

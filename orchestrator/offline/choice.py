@@ -1,0 +1,72 @@
+"""Which responses of an instruction an algorithm learns from, told from texts, ranks and scores alone."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from algorithms.preference_registry import PreferenceAlgorithm
+from orchestrator.preference_store.pairs import preference_pairs, unpaired_reason
+from orchestrator.preference_store.records import Response
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Some of an instruction's responses, and how they compare."""
+
+    responses: tuple[int, ...]
+    """Indices among the instruction's responses, ascending."""
+    pairs: tuple[tuple[int, int], ...]
+    """Chosen and rejected, as positions in ``responses``."""
+    desirable: tuple[bool, ...]
+    """For each of ``responses``; empty where the algorithm asks for no labels."""
+
+
+def choose(responses: Sequence[Response], algorithm: PreferenceAlgorithm, *, score_margin: float) -> Choice | str:
+    """What ``algorithm`` learns from these responses; a reason where that is nothing.
+
+    A response is desirable that wins more pairs than it loses, undesirable that loses more, and neither takes part in
+    ``labels`` otherwise. A response that stands alone is desirable where its score is above 0.
+
+    Args:
+        score_margin: see ``preference_pairs``.
+    """
+    if algorithm.learns_from == "best":
+        chosen = _best(responses)
+        choice = Choice(responses=(chosen,), pairs=(), desirable=()) if responses else "it has no response"
+    elif algorithm.learns_from == "labels" and len(responses) == 1 and responses[0].score is not None:
+        choice = Choice(responses=(0,), pairs=(), desirable=(responses[0].score > 0,))
+    else:
+        choice = _compared(responses, labelled=algorithm.learns_from == "labels", score_margin=score_margin)
+    if isinstance(choice, Choice):
+        for index in choice.responses:
+            if not responses[index].text.strip():
+                return f"response {index + 1} of {len(responses)} has no text"
+    return choice
+
+
+def _compared(responses: Sequence[Response], *, labelled: bool, score_margin: float) -> Choice | str:
+    pairs = preference_pairs(responses, score_margin=score_margin)
+    if not pairs:
+        return unpaired_reason(responses, score_margin=score_margin) or "it makes no pair"
+    wins = Counter(pair.chosen for pair in pairs)
+    losses = Counter(pair.rejected for pair in pairs)
+    taking_part = sorted({*wins, *losses})
+    if labelled:
+        taking_part = [i for i in taking_part if wins[i] != losses[i]]
+    at = {index: position for position, index in enumerate(taking_part)}
+    return Choice(
+        responses=tuple(taking_part),
+        pairs=tuple((at[p.chosen], at[p.rejected]) for p in pairs if p.chosen in at and p.rejected in at),
+        desirable=tuple(wins[i] > losses[i] for i in taking_part) if labelled else (),
+    )
+
+
+def _best(responses: Sequence[Response]) -> int:
+    """The best by rank, else by score; the first among equals."""
+
+    def place(index: int) -> tuple[float, float, int]:
+        response = responses[index]
+        rank = float("inf") if response.rank is None else response.rank
+        return (rank, -(response.score if response.score is not None else -float("inf")), index)
+
+    return min(range(len(responses)), key=place, default=0)

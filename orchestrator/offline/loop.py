@@ -1,0 +1,162 @@
+"""The offline loop: one screen.
+
+store ─► examples ─► what the reference thinks of them ─► groups, weighted over the whole step
+      ─► one optimizer step ─► held-out evaluation ─► checkpoint
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from algorithms.kto import kto_baseline
+from orchestrator.checkpoint import Progress, save_checkpoint
+from orchestrator.experience import supervised_samples
+from orchestrator.metrics import PhaseClock
+from orchestrator.offline.examples import Example
+from orchestrator.offline.groups import mismatched_sequences, score_ratios
+from orchestrator.offline.metrics import coupled_metrics, step_metrics
+from orchestrator.offline.session import Metrics, OfflineSession
+from orchestrator.updates import optimizer_step
+from workers.objectives import UpdateStats
+from workers.types import PreferenceGroup
+from workers.types import Sequence as TokenSequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfflineOutcome:
+    """How a run ended."""
+
+    progress: Progress
+    before: Metrics
+    """Held-out figures before the first step."""
+    after: Metrics
+
+
+def run_offline(session: OfflineSession, start: Progress) -> OfflineOutcome:
+    """Train from ``start`` to ``run.steps``."""
+    config, progress = session.config, start
+    before = after = session.first_evaluation()
+    if progress.step == 0:
+        session.report(0, before)
+    while progress.step < config.run.steps:
+        clock = PhaseClock()
+        progress, metrics = train_step(session, progress, clock)
+        times = clock.metrics()
+        last = progress.step == config.run.steps
+        if last or progress.step % config.run.eval_every == 0:
+            after = session.evaluate(progress.step)
+            metrics |= after
+        pairs_per_s = metrics["preference/num_pairs"] / times["time/step_s"]
+        session.report(progress.step, metrics | times | {"throughput/pairs_per_s": pairs_per_s})
+        if last or progress.step % config.run.checkpoint_every == 0:
+            _checkpoint(session, progress, after)
+    return OfflineOutcome(progress=progress, before=before, after=after)
+
+
+def train_step(session: OfflineSession, progress: Progress, clock: PhaseClock) -> tuple[Progress, Metrics]:
+    """One optimizer step on the next examples of the store."""
+    with session.phase("data", clock):
+        examples, cursor, passed_over = session.stream.take(progress.cursor, session.config.policy.train_batch_size)
+    extra: Metrics = {}
+    match session.algorithm.loss:
+        case "sft":
+            stats = _supervised(session, examples, clock)
+        case "kto":
+            groups, extra = _labelled(session, examples, clock)
+            stats = _learn(session, groups, clock)
+        case "kto_pair":
+            groups, extra = _coupled(session, examples, clock)
+            stats = _learn(session, groups, clock)
+        case _:
+            stats = _learn(session, _paired(session, examples, clock), clock)
+    taken = stats is not None
+    done = Progress(
+        step=progress.step + 1,
+        num_updates=progress.num_updates + taken,
+        policy_version=progress.policy_version + taken,
+        cursor=cursor,
+    )
+    counted = {
+        "data/epoch": float(cursor.epoch),
+        "data/passed_over": float(len(passed_over)),
+        "guard/skipped_updates": float(not taken),
+    }
+    return done, step_metrics(stats or []) | extra | counted | session.memory()
+
+
+def _paired(session: OfflineSession, examples: Sequence[Example], clock: PhaseClock) -> list[PreferenceGroup]:
+    with session.phase("reference", clock):
+        return session.groups.pairs(examples, session.reference.of_examples(examples))
+
+
+def _labelled(
+    session: OfflineSession, examples: Sequence[Example], clock: PhaseClock
+) -> tuple[list[PreferenceGroup], Metrics]:
+    """KTO: the baseline is what policy and reference think of responses to other instructions."""
+    with session.phase("reference", clock):
+        mixed = mismatched_sequences(examples)
+        of_reference = session.reference.of_sequences(mixed)
+        refs = session.reference.of_examples(examples)
+    with session.phase("baseline", clock):
+        of_policy = _policy_logprobs(session, mixed)
+        ratios = [
+            p.sum(dtype=np.float64) - r.sum(dtype=np.float64) for p, r in zip(of_policy, of_reference, strict=True)
+        ]
+        baseline = kto_baseline(float(sum(ratios)), len(ratios))
+    return session.groups.labels(examples, refs, baseline=baseline), {"preference/baseline": baseline}
+
+
+def _coupled(
+    session: OfflineSession, examples: Sequence[Example], clock: PhaseClock
+) -> tuple[list[PreferenceGroup], Metrics]:
+    groups = _paired(session, examples, clock)
+    with session.phase("baseline", clock):
+        rows = iter(_policy_logprobs(session, [s for g in groups for s in g.sequences]))
+        ratios = [score_ratios(g, [next(rows) for _ in g.sequences]) for g in groups]
+    figures = coupled_metrics(groups, ratios, beta=session.config.preference.beta)
+    return session.groups.coupled(groups, ratios), figures
+
+
+def _policy_logprobs(session: OfflineSession, sequences: Sequence[TokenSequence]) -> list[np.ndarray]:
+    scored = session.pool.policy_score(sequences, deadline_s=session.deadline_s)
+    return [row[s.prompt_len :] for s, row in zip(sequences, scored, strict=True)]
+
+
+def _learn(session: OfflineSession, groups: Sequence[PreferenceGroup], clock: PhaseClock) -> list[UpdateStats] | None:
+    plan = session.pool.group_microbatches(groups, num_ranks=session.config.policy.num_ranks)
+    return _step(session, groups, plan, clock)
+
+
+def _supervised(session: OfflineSession, examples: Sequence[Example], clock: PhaseClock) -> list[UpdateStats] | None:
+    sequences = [s for e in examples for s in e.sequences]
+    samples = supervised_samples(sequences, aggregation=session.config.algorithm.aggregation)
+    plan = session.pool.microbatches(sequences, num_ranks=session.config.policy.num_ranks)
+    return _step(session, samples, plan, clock)
+
+
+def _step(
+    session: OfflineSession, samples: Sequence[Any], plan: list[list[list[int]]], clock: PhaseClock
+) -> list[UpdateStats] | None:
+    with session.phase("train", clock):
+        return optimizer_step(
+            session.pool,
+            samples,
+            plan,
+            nonfinite=session.config.guard.nonfinite,
+            deadline_s=session.deadline_s,
+        )
+
+
+def _checkpoint(session: OfflineSession, progress: Progress, evaluation: Metrics) -> None:
+    session.console.phase("checkpoint")
+    save_checkpoint(
+        session.folder,
+        session.pool,
+        progress,
+        config=session.config,
+        fingerprint=session.fingerprint,
+        extra={"evaluation": evaluation},
+        deadline_s=session.deadline_s,
+    )

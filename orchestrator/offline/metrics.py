@@ -1,0 +1,45 @@
+"""One offline step as a metric row; names as in docs/metrics.md."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from orchestrator.offline.held_out import pair_margins
+from workers.objectives import UpdateStats
+from workers.types import PreferenceGroup
+
+
+def step_metrics(ranks: Sequence[UpdateStats]) -> dict[str, float]:
+    """Figures of one optimizer step over all ranks; what a loss does not have is left out."""
+    tokens, pairs = sum(r.num_tokens for r in ranks), sum(r.num_pairs for r in ranks)
+    metrics = {"preference/num_pairs": float(pairs)}
+    if ranks:
+        metrics |= {
+            "policy/loss": sum(r.loss for r in ranks),
+            "policy/grad_norm": ranks[0].grad_norm,
+            "policy/lr": ranks[0].lr,
+        }
+    if tokens:
+        metrics["policy/entropy"] = sum(r.entropy_sum for r in ranks) / tokens
+        metrics["policy/token_accuracy"] = sum(r.greedy_hits for r in ranks) / tokens
+    if pairs:
+        metrics["preference/accuracy"] = sum(r.num_correct for r in ranks) / pairs
+        metrics["preference/margin"] = sum(r.margin_sum for r in ranks) / pairs
+    chosen, rejected = sum(r.num_chosen for r in ranks), sum(r.num_rejected for r in ranks)
+    if chosen:
+        metrics["preference/chosen_reward"] = sum(r.chosen_reward_sum for r in ranks) / chosen
+    if rejected:
+        metrics["preference/rejected_reward"] = sum(r.rejected_reward_sum for r in ranks) / rejected
+    return metrics
+
+
+def coupled_metrics(
+    groups: Sequence[PreferenceGroup], ratios: Sequence[np.ndarray], *, beta: float
+) -> dict[str, float]:
+    """What workers cannot tell of a loss that the driver has differentiated for them."""
+    margins = beta * np.concatenate([pair_margins(g, r) for g, r in zip(groups, ratios, strict=True)])
+    return {
+        "preference/num_pairs": float(len(margins)),
+        "preference/accuracy": float(np.mean(margins > 0)),
+        "preference/margin": float(np.mean(margins)),
+    }

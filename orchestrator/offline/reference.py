@@ -1,0 +1,75 @@
+"""What the reference thinks of responses: asked at every step, of the policy's base, or of a table made before."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from orchestrator.config.schema import TrainConfig
+from orchestrator.offline.examples import Example
+from orchestrator.pool import WorkerPool
+from orchestrator.preference_store.side_tables import Fingerprint, SideTable
+from orchestrator.preference_store.store import PreferenceStore
+from workers.models.loading import ModelSpec
+from workers.types import Sequence as TokenSequence
+
+_PREPROCESSING_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
+_TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json", "tokenizer.json")
+
+
+class Reference:
+    """The reference's log-probs of responses, float32 ``[L]`` each, nats, wherever they come from."""
+
+    def __init__(self, config: TrainConfig, pool: WorkerPool) -> None:
+        assert config.offline is not None
+        self._needed, self._mode = config.offline.needs_reference, config.reference.mode
+        self._pool, self._deadline_s = pool, config.rollout.timeout_s
+
+    def of_examples(self, examples: Sequence[Example]) -> list[list[np.ndarray]]:
+        """For each example, for each of its sequences; empty for an algorithm without reference."""
+        if not self._needed:
+            return []
+        if self._mode == "precomputed":
+            return [list(e.ref_logprobs or ()) for e in examples]
+        return by_example(examples, self.of_sequences([s for e in examples for s in e.sequences]))
+
+    def of_sequences(self, sequences: Sequence[TokenSequence]) -> list[np.ndarray]:
+        """For each sequence, asked now."""
+        scored = self._pool.reference_score(sequences, deadline_s=self._deadline_s)
+        return [row[s.prompt_len :] for s, row in zip(sequences, scored, strict=True)]
+
+
+def by_example(examples: Sequence[Example], rows: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+    """Rows of all sequences, one after the other, by example."""
+    remaining = iter(rows)
+    return [[next(remaining) for _ in e.sequences] for e in examples]
+
+
+def reference_table(folder: Path, store: PreferenceStore, model: ModelSpec) -> SideTable:
+    """The table of the reference's log-probs of a store's responses, begun where there is none.
+
+    Args:
+        model: How the reference is loaded.
+    Raises:
+        RefusedInput: the folder has a table of another model, template, preprocessing, dtype or store.
+    """
+    fingerprint = Fingerprint(
+        store=store.manifest.fingerprint,
+        model=_digest(sorted(Path(model.path).glob("*.safetensors"))),
+        chat_template=_digest([Path(model.path) / name for name in _TEMPLATE_FILES]),
+        preprocessing=_digest([Path(model.path) / name for name in _PREPROCESSING_FILES]),
+        dtype=str(model.torch_dtype).removeprefix("torch."),
+    )
+    return SideTable(folder, fingerprint=fingerprint, num_shards=len(store.groups))
+
+
+def _digest(files: Sequence[Path]) -> str:
+    """SHA-256 over the names and contents of those files that exist."""
+    whole = hashlib.sha256()
+    for path in files:
+        if path.is_file():
+            whole.update(path.name.encode())
+            with path.open("rb") as file:
+                whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()

@@ -1,0 +1,172 @@
+"""What an offline run holds while it goes on: stores, the policy, and everything a person sees."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from algorithms.preference_registry import PreferenceAlgorithm
+from orchestrator.checkpoint import Progress
+from orchestrator.config.schema import TrainConfig
+from orchestrator.console import Console
+from orchestrator.launch import model_spec, start_policy
+from orchestrator.metrics import MEMORY_PREFIX, PhaseClock
+from orchestrator.offline.data import OfflineData, held_out_rows
+from orchestrator.offline.examples import REFERENCE_TABLE, Example, ExampleEncoder, Limits
+from orchestrator.offline.groups import GroupMaker
+from orchestrator.offline.held_out import HeldOut
+from orchestrator.offline.reference import Reference
+from orchestrator.offline.stream import ExampleStream
+from orchestrator.pool import WorkerPool
+from orchestrator.preference_store.records import Instruction
+from orchestrator.preference_store.side_tables import SideTable
+from orchestrator.preference_store.store import PreferenceStore
+from orchestrator.preflight import shares_prompts
+from orchestrator.run_folder import RunFolder, write_atomic
+from orchestrator.run_log import RunLogFormatter
+from orchestrator.run_start import started_run
+from orchestrator.tracking import Tracker
+from workers.multimodal.prompt_encoder import PromptEncoder
+
+Metrics = dict[str, float]
+
+
+@dataclass(slots=True, kw_only=True)
+class OfflineSession:
+    """One run."""
+
+    config: TrainConfig
+    algorithm: PreferenceAlgorithm
+    folder: RunFolder
+    pool: WorkerPool
+    stream: ExampleStream
+    groups: GroupMaker
+    reference: Reference
+    held_out: HeldOut
+    fingerprint: str
+    """Of the training data."""
+    tracker: Tracker
+    console: Console
+    log: RunLogFormatter
+
+    @property
+    def deadline_s(self) -> float:
+        """Longest wait for anything the workers do."""
+        return self.config.rollout.timeout_s
+
+    @contextmanager
+    def phase(self, name: str, clock: PhaseClock) -> Iterator[None]:
+        """Show what the run is doing and time it."""
+        self.console.phase(name)
+        with clock.phase(name):
+            yield
+
+    def evaluate(self, step: int) -> Metrics:
+        """Figures on the held-out split after ``step`` steps, kept in ``evaluations/``; none without one."""
+        self.console.phase("evaluate")
+        metrics = self.held_out.evaluate()
+        self.folder.evaluations.mkdir(exist_ok=True)
+        write_atomic(self.folder.evaluation_file(step), json.dumps(metrics, indent=1) + "\n")
+        return metrics
+
+    def first_evaluation(self) -> Metrics:
+        """The evaluation before the first step: made now, or read back by a resumed run."""
+        file = self.folder.evaluation_file(0)
+        return json.loads(file.read_text()) if file.is_file() else self.evaluate(0)
+
+    def memory(self) -> Metrics:
+        """Resident memory by role, GiB."""
+        return {f"{MEMORY_PREFIX}{role}": gib for role, gib in self.pool.health.rss_gib().items()}
+
+    def report(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Put the figures of a finished step on disk and on the console."""
+        self.log.step = step
+        self.tracker.log(step, metrics)
+        self.console.update(step, metrics)
+
+
+def example_encoder(
+    config: TrainConfig, encoder: PromptEncoder, data: OfflineData, *, held_out: bool
+) -> ExampleEncoder:
+    """How instructions of the training store, or of the held-out one, become examples."""
+    assert config.offline is not None and config.model.path is not None
+    return ExampleEncoder(
+        encoder,
+        config.offline,
+        media_root=(data.held_out_store if held_out else data.train).media_root,
+        score_margin=config.preference.score_margin,
+        limits=Limits(
+            max_prompt_tokens=config.data.max_prompt_tokens,
+            tokens_per_microbatch=config.policy.tokens_per_microbatch,
+            share_prompts=shares_prompts(config, config.model.path),
+        ),
+    )
+
+
+@contextmanager
+def open_offline_session(
+    config: TrainConfig,
+    folder: RunFolder,
+    pool: WorkerPool,
+    encoder: PromptEncoder,
+    data: OfflineData,
+    tables: Mapping[Path, SideTable],
+) -> Iterator[tuple[OfflineSession, Progress]]:
+    """Start the policy, and the reference where it answers at every step; resume if there is something to resume.
+
+    Args:
+        tables: The reference's log-probs, finished, by the folder of their store; empty where they are not precomputed.
+    Yields:
+        The session and where it stands.
+    Raises:
+        RefusedInput: the run folder holds a checkpoint of another run.
+    """
+    algorithm = config.offline
+    assert algorithm is not None and config.model.path is not None
+    fingerprint, rows = data.train.manifest.fingerprint, data.train.num_instructions("train")
+    with started_run(config, folder, fingerprint=fingerprint, num_prompts=rows) as start:
+        if data.warning is not None:
+            start.console.note(data.warning)
+        if config.reference_workers:
+            pool.start_reference(model_spec(config, config.model.path))
+        start_policy(config, pool, start)
+        reference = Reference(config, pool)
+        share = shares_prompts(config, config.model.path)
+        groups = GroupMaker(algorithm, config.preference, share_prompts=share)
+        of_held_out = example_encoder(config, encoder, data, held_out=True)
+        yield (
+            OfflineSession(
+                config=config,
+                algorithm=algorithm,
+                folder=folder,
+                pool=pool,
+                stream=ExampleStream(
+                    data.train,
+                    example_encoder(config, encoder, data, held_out=False),
+                    side_tables=_joined(tables, data.train),
+                ),
+                groups=groups,
+                reference=reference,
+                held_out=HeldOut(
+                    _examples(held_out_rows(data, side_tables=_joined(tables, data.held_out_store)), of_held_out),
+                    config,
+                    pool,
+                    groups=groups,
+                    reference=reference,
+                ),
+                fingerprint=fingerprint,
+                tracker=start.tracker,
+                console=start.console,
+                log=start.log,
+            ),
+            start.progress,
+        )
+
+
+def _joined(tables: Mapping[Path, SideTable], store: PreferenceStore) -> dict[str, SideTable]:
+    return {REFERENCE_TABLE: tables[store.folder]} if tables else {}
+
+
+def _examples(rows: list[Instruction], encode: ExampleEncoder) -> list[Example]:
+    return [made for row in rows if isinstance(made := encode(row), Example)]
