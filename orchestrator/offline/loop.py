@@ -16,7 +16,7 @@ from orchestrator.experience import supervised_samples
 from orchestrator.metrics import PhaseClock
 from orchestrator.offline.examples import Example
 from orchestrator.offline.groups import mismatched_sequences, score_ratios
-from orchestrator.offline.metrics import coupled_metrics, step_metrics
+from orchestrator.offline.metrics import batch_digest48, coupled_metrics, step_metrics
 from orchestrator.offline.session import Metrics, OfflineSession
 from orchestrator.updates import optimizer_step
 from workers.objectives import UpdateStats
@@ -80,6 +80,7 @@ def train_step(session: OfflineSession, progress: Progress, clock: PhaseClock) -
     )
     counted = {
         "data/epoch": float(cursor.epoch),
+        "data/batch_digest48": batch_digest48(examples),
         "data/passed_over": float(len(passed_over)),
         "guard/skipped_updates": float(not taken),
     }

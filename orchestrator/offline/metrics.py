@@ -1,9 +1,11 @@
 """One offline step as a metric row; names as in docs/metrics.md."""
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 
+from orchestrator.offline.examples import Example
 from orchestrator.offline.held_out import pair_margins
 from workers.objectives import UpdateStats
 from workers.types import PreferenceGroup
@@ -31,6 +33,12 @@ def step_metrics(ranks: Sequence[UpdateStats]) -> dict[str, float]:
     if rejected:
         metrics["preference/rejected_reward"] = sum(r.rejected_reward_sum for r in ranks) / rejected
     return metrics
+
+
+def batch_digest48(examples: Sequence[Example]) -> float:
+    """48 bits, which fit a float exactly, of who is in a step and in which order: equal numbers, equal batches."""
+    ids = [(s.uid, s.sample_index) for e in examples for s in e.sequences]
+    return float(int(hashlib.sha256(repr(ids).encode()).hexdigest()[:12], 16))
 
 
 def coupled_metrics(

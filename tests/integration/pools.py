@@ -13,10 +13,11 @@ from workers.policy import PolicySpec
 from workers.rollout.spec import EngineSpec
 
 _SCHEDULE = Schedule(peak_lr=1e-3, kind="constant", total_steps=100, warmup_frac=0.0, min_lr_frac=0.1)
+_SUPERVISED = LossSpec(kind="sft")
 
 
-def policy_spec(model: Path, *, zero_stage: int) -> PolicySpec:
-    """Supervised training with AdamW at 1e-3."""
+def policy_spec(model: Path, *, zero_stage: int, loss: LossSpec = _SUPERVISED) -> PolicySpec:
+    """AdamW at 1e-3; supervised training unless told otherwise."""
     return PolicySpec(
         model=ModelSpec(path=str(model), share_prompts=True),
         source=str(model),
@@ -28,7 +29,7 @@ def policy_spec(model: Path, *, zero_stage: int) -> PolicySpec:
             offload_optimizer=False,
             schedule=_SCHEDULE,
         ),
-        loss=LossSpec(kind="sft"),
+        loss=loss,
         freeze=(),
         gradient_checkpointing=False,
     )

@@ -1,0 +1,76 @@
+"""One rank or two, ZeRO-2 or ZeRO-3: preferences teach the same, step after step."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from algorithms.preference_registry import PREFERENCE_ALGORITHMS
+from orchestrator.config.sections import PreferenceSection
+from orchestrator.offline.examples import Example, ExampleEncoder, Limits
+from orchestrator.offline.groups import GroupMaker
+from orchestrator.preference_store.store import PreferenceStore
+from orchestrator.tasks.digits import DigitsPaths
+from orchestrator.tasks.digits_preferences import build_digits_preferences
+from orchestrator.updates import optimizer_step
+from tests.integration.pools import make_pool, policy_spec
+from workers.multimodal.prompt_encoder import PromptEncoder
+from workers.objectives import LossSpec
+from workers.types import PreferenceGroup
+
+pytestmark = pytest.mark.integration
+_STEPS, _BATCH = 10, 6
+
+
+def _steps(model: Path, digits: DigitsPaths, algo: str) -> list[list[PreferenceGroup]]:
+    store = PreferenceStore(build_digits_preferences(digits.train.parent, seed=0))
+    algorithm = PREFERENCE_ALGORITHMS[algo]
+    encode = ExampleEncoder(
+        PromptEncoder(model),
+        algorithm,
+        media_root=store.media_root,
+        score_margin=0.0,
+        limits=Limits(max_prompt_tokens=256, tokens_per_microbatch=256, share_prompts=True),
+    )
+    rows = store.iterate("train", seed=0)
+    maker = GroupMaker(algorithm, PreferenceSection(beta=0.5), share_prompts=True)
+    steps = []
+    for _ in range(_STEPS):
+        examples = [e for e in (encode(next(rows)) for _ in range(_BATCH)) if isinstance(e, Example)]
+        refs = [[np.zeros(len(s.input_ids) - s.prompt_len, np.float32) for s in e.sequences] for e in examples]
+        steps.append(maker.pairs(examples, refs if algorithm.needs_reference else []))
+    return steps
+
+
+@pytest.mark.parametrize("algo", ["dpo", "scalar_rm"])
+def test_ranks_and_zero_stages_agree(
+    algo: str, cluster: None, random_model: Path, digits: DigitsPaths, tmp_path: Path
+) -> None:
+    steps = _steps(random_model, digits, algo)
+    kind = "bradley_terry" if algo == "scalar_rm" else "preference"
+    runs = {}
+    for ranks, stage in [(1, 2), (2, 2), (2, 3)]:
+        pool, out = make_pool(random_model, num_ranks=ranks), tmp_path / f"{ranks}-{stage}"
+        try:
+            pool.start_policy(policy_spec(random_model, zero_stage=stage, loss=LossSpec(kind=kind)))
+            losses = []
+            for groups in steps:
+                plan = pool.group_microbatches(groups, num_ranks=ranks)
+                assert all(len(batches) > 1 for batches in plan), "one rank must accumulate"
+                stats = optimizer_step(pool, groups, plan, nonfinite="stop", deadline_s=120.0)
+                assert stats is not None
+                losses.append(sum(rank.loss for rank in stats))
+            pool.policy_call("save", str(out), deadline_s=60.0)
+        finally:
+            pool.close()
+        runs[ranks, stage] = losses, load_file(out / "policy" / "model.safetensors")
+    wanted, weights = runs[1, 2]
+    assert wanted[-1] < wanted[0]
+    assert ("score.weight" in weights) == (algo == "scalar_rm")
+    for losses, other in runs.values():
+        assert losses == pytest.approx(wanted, rel=1e-5)
+        assert other.keys() == weights.keys()
+        for name, tensor in weights.items():
+            gap = float((other[name] - tensor).norm() / tensor.norm().clamp(min=1e-6))
+            assert gap < 1e-5, (name, gap)

@@ -1,0 +1,129 @@
+"""Groups carry each pair's share of the whole step, whatever they are cut into."""
+
+import numpy as np
+import pytest
+import torch
+
+from algorithms.preference_losses import kto_pair_loss
+from algorithms.preference_registry import PREFERENCE_ALGORITHMS
+from orchestrator.config.sections import PreferenceSection
+from orchestrator.offline.examples import Example
+from orchestrator.offline.groups import GroupMaker, mismatched_sequences, score_ratios
+from tests.unit.offline.examples import PROMPT, example, logprobs
+from workers.objectives import LossSpec, UpdateStats
+from workers.preference_objective import preference_objective
+from workers.types import LabelTerms, PairTerms, PreferenceGroup
+
+_BETA = 0.3
+
+
+def _maker(algo: str, *, share: bool = True, **settings: object) -> GroupMaker:
+    section = PreferenceSection.model_validate({"beta": _BETA, **settings})
+    return GroupMaker(PREFERENCE_ALGORITHMS[algo], section, share_prompts=share)
+
+
+def _examples() -> list[Example]:
+    return [
+        example("a", [[5, 6, 7], [5, 8, 7], [9]], pairs=((0, 1), (0, 2))),
+        example("b", [[4, 4], [6, 6, 6]], pairs=((1, 0),)),
+    ]
+
+
+def _loss(groups: list[PreferenceGroup], policy: list[list[np.ndarray]]) -> tuple[float, list[np.ndarray]]:
+    """The objective under these log-probs, and its gradient by every response's log-probs.
+
+    Args:
+        policy: For every example, as the groups' sequences name them.
+    """
+    rows = {
+        (uid, k): torch.from_numpy(row).requires_grad_()
+        for uid, of in zip("ab", policy, strict=True)
+        for k, row in enumerate(of)
+    }
+    pieces = [rows[s.uid, s.sample_index] for g in groups for s in g.sequences]
+    loss = preference_objective(groups, pieces, LossSpec(kind="preference"), UpdateStats())
+    loss.backward()
+    return float(loss.detach()), [np.zeros(0) if r.grad is None else r.grad.numpy() for r in rows.values()]
+
+
+@pytest.mark.parametrize("algo", ["dpo", "ddpo"])
+def test_pairs_apart_learn_what_they_learn_together(algo: str) -> None:
+    examples = _examples()
+    refs, policy = logprobs(examples, seed=0), logprobs(examples, seed=1)
+    together = _maker(algo).pairs(examples, refs)
+    apart = _maker(algo, share=False).pairs(examples, refs)
+    assert (len(together), len(apart)) == (2, 3)
+    loss, gradients = _loss(together, policy)
+    loss_apart, gradients_apart = _loss(apart, policy)
+    assert loss == pytest.approx(loss_apart, rel=1e-12)
+    for one, other in zip(gradients, gradients_apart, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+def test_every_pair_of_the_step_weighs_the_same() -> None:
+    groups = _maker("dpo").pairs(_examples(), logprobs(_examples(), seed=0))
+    weights = np.concatenate([g.terms.weights for g in groups if isinstance(g.terms, PairTerms)])
+    np.testing.assert_allclose(weights, 1 / 3)
+
+
+def test_ddpo_weighs_what_differs_by_pair() -> None:
+    (group,) = _maker("ddpo", ddpo_mode="vl_rlhf").pairs([_examples()[0]], logprobs(_examples()[:1], seed=0))
+    # [5 6 7] against [5 8 7]: only the middle differs; against [9]: everything does.
+    assert group.score_of.tolist() == [0, 1, 0, 2]
+    assert [w[PROMPT:].tolist() for w in group.score_weights] == [[0, 1, 0], [0, 1, 0], [1, 1, 1], [1]]
+
+
+def test_ipo_compares_means_unless_told_otherwise() -> None:
+    for reduction, expected in (("mean", 1 / 3), ("sum", 1.0)):
+        (group,) = _maker("ipo", ipo_reduction=reduction).pairs([_examples()[0]], logprobs(_examples()[:1], seed=0))
+        assert group.score_weights[0][PROMPT:].tolist() == pytest.approx([expected] * 3)
+
+
+def test_a_coupled_loss_and_its_gradient_arrive_whole() -> None:
+    examples = _examples()
+    refs, policy = logprobs(examples, seed=2), logprobs(examples, seed=3)
+    maker = _maker("kto_pair")
+    groups = maker.pairs(examples, refs)
+    ratios = [score_ratios(g, rows) for g, rows in zip(groups, policy, strict=True)]
+    loss, gradients = _loss(maker.coupled(groups, ratios), policy)
+
+    leaves = [[torch.from_numpy(r).requires_grad_() for r in rows] for rows in policy]
+    totals = [
+        [leaf.double().sum() - float(r.sum(dtype=np.float64)) for leaf, r in zip(ls, rs, strict=True)]
+        for ls, rs in zip(leaves, refs, strict=True)
+    ]
+    chosen = torch.stack([totals[0][0], totals[0][0], totals[1][1]])
+    rejected = torch.stack([totals[0][1], totals[0][2], totals[1][0]])
+    wanted = kto_pair_loss(chosen, rejected, beta=_BETA).loss.mean()
+    wanted.backward()
+    assert loss == pytest.approx(float(wanted.detach()), rel=1e-12)
+    for found, leaf in zip(gradients, [leaf for ls in leaves for leaf in ls], strict=True):
+        assert leaf.grad is not None
+        np.testing.assert_allclose(found, leaf.grad.numpy(), rtol=1e-5, atol=1e-9)
+
+
+def test_labels_weigh_by_kind_over_the_whole_step() -> None:
+    examples = [
+        example("a", [[5, 6], [7]], desirable=(True, False)),
+        example("b", [[4]], desirable=(False,)),
+    ]
+    groups = _maker("kto", desirable_weight=2.0).labels(examples, logprobs(examples, seed=0), baseline=0.5)
+    assert all(isinstance(g.terms, LabelTerms) for g in groups)
+    weights = [g.terms.weights.tolist() for g in groups if isinstance(g.terms, LabelTerms)]
+    assert weights == [pytest.approx([2 / 3, 1 / 3]), pytest.approx([1 / 3])]
+
+
+def test_the_baseline_never_meets_siblings() -> None:
+    examples = [example("a", [[5, 6], [7]], desirable=(True, False)), example("b", [[4, 4, 4]], desirable=(False,))]
+    mixed = mismatched_sequences(examples)
+    assert [(s.uid, s.input_ids[PROMPT:].tolist()) for s in mixed] == [
+        ("a", [4, 4, 4]),
+        ("a", [4, 4, 4]),
+        ("b", [5, 6]),
+    ]
+
+
+def test_scalar_rewards_are_compared_as_they_are() -> None:
+    (group,) = _maker("scalar_rm").pairs([_examples()[0]], [])
+    assert group.score_weights == ()
+    assert score_ratios(group, [np.array([0.5]), np.array([0.25]), np.array([-1.0])]).tolist() == [0.5, 0.25, -1.0]

@@ -1,0 +1,169 @@
+"""A policy equal to its reference prefers nothing: real models and real forwards, without Ray.
+
+The reference scores in micro-batches of its own making, once directly and once through a table on disk.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from algorithms.kto import kto_baseline
+from algorithms.preference_registry import PREFERENCE_ALGORITHMS
+from orchestrator.config.sections import PreferenceSection
+from orchestrator.errors import RefusedInput
+from orchestrator.offline.examples import Example, ExampleEncoder, Limits
+from orchestrator.offline.groups import GroupMaker, mismatched_sequences, pair_kind, score_ratios
+from orchestrator.offline.reference import by_example, reference_table
+from orchestrator.preference_store.side_tables import SideTable
+from orchestrator.preference_store.store import PreferenceStore
+from orchestrator.tasks.digits_model import build_digits_model
+from tests.unit.datasets.rows import picture
+from tests.unit.preference_store.rows import feedback, imported, plain, rated
+from workers.models.loading import ModelSpec, load_model
+from workers.models.policy_module import PolicyModule
+from workers.multimodal.collate import Collator
+from workers.multimodal.prompt_encoder import PromptEncoder
+from workers.objectives import LossSpec, UpdateStats
+from workers.preference_objective import preference_objective
+from workers.reference import ReferenceWorker
+from workers.types import LabelTerms, PreferenceGroup
+from workers.types import Sequence as TokenSequence
+
+_BETA = 0.1
+_EXPECTED = {
+    "dpo": math.log(2),
+    "ddpo": math.log(2),
+    "hinge": 1.0,
+    "ipo": (0.5 / _BETA) ** 2,
+    "kto": 0.5,
+    "kto_pair": 0.5,
+}
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
+    folder = build_digits_model(tmp_path_factory.mktemp("model"), seed=0)
+    return ModelSpec(path=str(folder), dtype="float32", share_prompts=True)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> PreferenceStore:
+    folder = tmp_path_factory.mktemp("data")
+    rows = []
+    for number, color in enumerate(("red", "green", "blue")):
+        picture(folder / f"{number}.png", size=(8, 8), color=color)
+        said = ("the image shows one .", "the image shows two two .", "three", "so four , four four .")
+        completions = [rated(r, r, r, response=text) for r, text in zip("5322", said, strict=True)]
+        rows.append(feedback(*completions, prompt="<image> which digit ?", img_path=f"{number}.png"))
+    return imported(folder, "vlfeedback", *rows)
+
+
+def _encoder(spec: ModelSpec, store: PreferenceStore, algo: str) -> ExampleEncoder:
+    return ExampleEncoder(
+        PromptEncoder(spec.path),
+        PREFERENCE_ALGORITHMS[algo],
+        media_root=store.media_root,
+        score_margin=0.0,
+        limits=Limits(max_prompt_tokens=256, tokens_per_microbatch=512, share_prompts=True),
+    )
+
+
+def _fill(table: SideTable, store: PreferenceStore, encode: ExampleEncoder, worker: ReferenceWorker) -> None:
+    for shard in table.missing_shards():
+        with table.begin(shard) as writer:
+            for row in store.read_group(shard):
+                for sequence in encode.all_sequences(row):
+                    (values,) = worker.score([[sequence]])
+                    writer.add(row.uid, sequence.sample_index, values[sequence.prompt_len :])
+
+
+def _groups(maker: GroupMaker, algo: str, examples: list[Example], worker: ReferenceWorker) -> list[PreferenceGroup]:
+    refs = by_example(examples, _responses(worker, [s for e in examples for s in e.sequences]))
+    if examples[0].ref_logprobs is not None:
+        refs = [list(e.ref_logprobs or ()) for e in examples]
+    if algo != "kto":
+        return maker.pairs(examples, refs)
+    mixed = mismatched_sequences(examples)
+    twice = [_responses(worker, mixed), _responses(worker, mixed)]
+    gap = sum(float(p.sum(dtype=np.float64) - r.sum(dtype=np.float64)) for p, r in zip(*twice, strict=True))
+    return maker.labels(examples, refs, baseline=kto_baseline(gap, len(mixed)))
+
+
+def _responses(worker: ReferenceWorker, sequences: list[TokenSequence]) -> list[np.ndarray]:
+    return [row[s.prompt_len :] for s, row in zip(sequences, worker.score([sequences]), strict=True)]
+
+
+@pytest.mark.parametrize("precomputed", [False, True])
+@pytest.mark.parametrize("algo", list(_EXPECTED))
+def test_no_margin_and_the_loss_of_indifference(
+    algo: str, precomputed: bool, spec: ModelSpec, store: PreferenceStore, tmp_path: Path
+) -> None:
+    settings, algorithm = PreferenceSection(beta=_BETA), PREFERENCE_ALGORITHMS[algo]
+    encode, worker = _encoder(spec, store, algo), ReferenceWorker(spec=spec, num_threads=1)
+    table = reference_table(tmp_path / "table", store, spec)
+    if precomputed:
+        _fill(table, store, encode, worker)
+    tables = {"reference": table} if precomputed else {}
+    made = [encode(row) for row in store.iterate("train", seed=0, side_tables=tables)]
+    examples = [e for e in made if isinstance(e, Example)]
+    assert len(examples) == len(made) == 3
+    assert all((e.ref_logprobs is not None) == precomputed for e in examples)
+    maker = GroupMaker(algorithm, settings, share_prompts=True)
+    groups = _groups(maker, algo, examples, worker)
+
+    module = PolicyModule(load_model(spec)[0], lockstep=False)
+    batch = Collator(spec.path, dtype=torch.float32, share_prompts=True)([s for g in groups for s in g.sequences])
+    pieces = batch.split(module(batch).logprobs)
+    if algo == "kto_pair":
+        rows = iter(pieces)
+        ratios = [score_ratios(g, [next(rows).detach().numpy() for _ in g.sequences]) for g in groups]
+        groups = maker.coupled(groups, ratios)
+    stats = UpdateStats()
+    loss_spec = LossSpec(kind="preference", pair_kind=pair_kind(algorithm, settings))
+    loss = preference_objective(groups, pieces, loss_spec, stats)
+
+    assert float(loss.detach()) == pytest.approx(_EXPECTED[algo], abs=1e-5 if algo != "ipo" else 1e-3)
+    if stats.num_pairs:
+        assert stats.num_pairs == 15  # 5 > 3 > 2 = 2, three times
+        assert stats.margin_sum / stats.num_pairs == pytest.approx(0.0, abs=1e-5)
+    if any(isinstance(g.terms, LabelTerms) for g in groups):
+        assert stats.chosen_reward_sum / stats.num_chosen == pytest.approx(0.0, abs=1e-5)
+        assert stats.rejected_reward_sum / stats.num_rejected == pytest.approx(0.0, abs=1e-5)
+
+
+def test_a_table_of_another_model_is_refused(spec: ModelSpec, store: PreferenceStore, tmp_path: Path) -> None:
+    reference_table(tmp_path / "table", store, spec)
+    other = ModelSpec(path=str(build_digits_model(tmp_path / "other", seed=1)), dtype="float32")
+    with pytest.raises(RefusedInput, match="was made for something else: model is '"):
+        reference_table(tmp_path / "table", store, other)
+    with pytest.raises(RefusedInput, match="dtype is 'float32', this run has 'bfloat16'"):
+        reference_table(tmp_path / "table", store, ModelSpec(path=spec.path, dtype="bfloat16"))
+
+
+def test_rows_without_an_image_and_with_several_become_examples(spec: ModelSpec, tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", size=(8, 8))
+    rows = [plain(), plain(prompt="<image> <image> which ?", images=["a.png", "a.png"])]
+    store = imported(tmp_path, "plain_dpo", *rows)
+    made = [_encoder(spec, store, "dpo")(row) for row in store.rows()]
+    assert [len(e.sequences[0].media) for e in made if isinstance(e, Example)] == [0, 2]
+
+
+def test_what_is_too_long_is_said_and_never_cut(spec: ModelSpec, store: PreferenceStore) -> None:
+    row = next(iter(store.rows()))
+    for limits, told in (
+        (Limits(max_prompt_tokens=10, tokens_per_microbatch=512, share_prompts=True), "data.max_prompt_tokens = 10"),
+        (Limits(max_prompt_tokens=99, tokens_per_microbatch=40, share_prompts=True), "its 4 responses take 4"),
+        (Limits(max_prompt_tokens=99, tokens_per_microbatch=40, share_prompts=False), "its 2 responses take 42"),
+    ):
+        encode = ExampleEncoder(
+            PromptEncoder(spec.path),
+            PREFERENCE_ALGORITHMS["dpo"],
+            media_root=store.media_root,
+            score_margin=0.0,
+            limits=limits,
+        )
+        reason = encode(row)
+        assert isinstance(reason, str) and told in reason
