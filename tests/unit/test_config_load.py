@@ -129,7 +129,8 @@ def test_hyphens_and_underscores_in_flags_are_the_same() -> None:
         (["--algo", "sft", "--zzz", "1"], "unknown flag --zzz"),
         (
             ["--algo", "sfft"],
-            "algo = 'sfft' on the command line: expected 'stable_reinforce', 'reinforce_pp', 'sft', 'dpo', 'ipo', 'hinge', 'ddpo', 'kto', 'kto_pair' or 'scalar_rm'",
+            "algo = 'sfft' on the command line: expected 'stable_reinforce', 'reinforce_pp', 'sft', 'dpo', 'ipo', "
+            "'hinge', 'ddpo', 'kto', 'kto_pair' or 'scalar_rm'",
         ),
         (
             ["--algo", "sft", "--optimizer.lr", "fast"],
