@@ -15,41 +15,22 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
 from machine import machine_lines
 from PIL import Image
-from transformers import AutoConfig, AutoProcessor, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor
+from race_model import ModelShape, build_race_model
 
 from orchestrator.tasks.digits import build_digits_data
-from orchestrator.tasks.digits_model import build_digits_model
 
 _PROMPTS, _SAMPLES, _STEPS, _SKIPPED, _TURNS = 8, 8, 6, 2, 1
 
 
-@dataclass(frozen=True)
-class Shape:
-    """What is raced."""
-
-    side: int
-    """Edge of the images, pixels."""
-    new_tokens: int
-    hidden: int
-    layers: int
-    init_std: float
-    """0.02: the next token is nearly uniform, so an answer of a vocabulary of V ends after V tokens on average."""
-    vocab: int
-    """Tokens that the head can choose from; the tokenizer knows 37, the others are decoded to nothing."""
-
-
 _SHAPES = {
-    "tiny": Shape(side=56, new_tokens=128, hidden=128, layers=4, init_std=0.02, vocab=4096),
-    "realistic": Shape(side=448, new_tokens=256, hidden=384, layers=10, init_std=0.02, vocab=160),
+    "tiny": (ModelShape(side=56, hidden=128, layers=4, vocab=4096), 128),
+    "realistic": (ModelShape(side=448, hidden=384, layers=10, vocab=160), 256),
 }
+"""Model, and the longest answer."""
 
 
 def main() -> None:
@@ -59,12 +40,13 @@ def main() -> None:
     print("| shape | side | samples/s | s a step | mean length |\n| --- | --- | --- | --- | --- |")  # noqa: T201
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
-            model, data = _prepare(Path(folder), _SHAPES[name])
+            shape, new_tokens = _SHAPES[name]
+            model, data = _prepare(Path(folder), shape)
             for turn in range(_TURNS):
                 run = Path(folder) / f"run{turn}"
                 for side, figures in (
-                    ("ours", _ours(model, data, run, _SHAPES[name])),
-                    ("TRL", _trl(trl, model, data, _SHAPES[name])),
+                    ("ours", _ours(model, data, run, new_tokens)),
+                    ("TRL", _trl(trl, model, data, new_tokens)),
                 ):
                     seconds, length = figures
                     step = statistics.median(seconds[_SKIPPED:])
@@ -72,14 +54,14 @@ def main() -> None:
                     print(f"| {name} | {side} | {cells} |", flush=True)  # noqa: T201
 
 
-def _ours(model: Path, data: Path, run: Path, shape: Shape) -> tuple[list[float], float]:
+def _ours(model: Path, data: Path, run: Path, new_tokens: int) -> tuple[list[float], float]:
     batch = str(_PROMPTS * _SAMPLES)
     command = [
         *(sys.executable, "-m", "orchestrator.train", "--algo", "stable_reinforce", "--run.dir", str(run)),
         *("--model.path", str(model), "--data.path", str(data), "--run.steps", str(_STEPS)),
         *("--run.checkpoint_every", "1000", "--rollout.prompts_per_step", str(_PROMPTS), "--optimizer.lr", "1e-6"),
         *("--rollout.samples_per_prompt", str(_SAMPLES), "--policy.train_batch_size", batch),
-        *("--rollout.max_new_tokens", str(shape.new_tokens), "--optimizer.schedule", "constant"),
+        *("--rollout.max_new_tokens", str(new_tokens), "--optimizer.schedule", "constant"),
     ]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -90,9 +72,9 @@ def _ours(model: Path, data: Path, run: Path, shape: Shape) -> tuple[list[float]
     return [row["time/step_s"] for row in rows], statistics.mean(row["length/mean"] for row in rows)
 
 
-def _trl(python: str, model: Path, data: Path, shape: Shape) -> tuple[list[float], float]:
+def _trl(python: str, model: Path, data: Path, new_tokens: int) -> tuple[list[float], float]:
     script = Path(__file__).parent / "trl" / "run_grpo.py"
-    numbers = [str(n) for n in (_PROMPTS, _SAMPLES, shape.new_tokens, _STEPS)]
+    numbers = [str(n) for n in (_PROMPTS, _SAMPLES, new_tokens, _STEPS)]
     result = subprocess.run([python, str(script), str(model), str(data), *numbers], capture_output=True, text=True)
     if result.returncode != 0:
         raise SystemExit(f"TRL's side failed:\n{result.stderr[-3000:]}")
@@ -100,33 +82,12 @@ def _trl(python: str, model: Path, data: Path, shape: Shape) -> tuple[list[float
     return told["seconds"], told["mean_length"]
 
 
-def _prepare(root: Path, shape: Shape) -> tuple[Path, Path]:
+def _prepare(root: Path, shape: ModelShape) -> tuple[Path, Path]:
     """The digits files with images of the wanted size, and a model that takes them."""
     data = build_digits_data(root / "data", seed=0).train
     for file in (data.parent / "images").iterdir():
         Image.open(file).resize((shape.side, shape.side)).save(file)
-    small = build_digits_model(root / "small", seed=0)
-    processor: Any = AutoProcessor.from_pretrained(small)
-    size = {"shortest_edge": shape.side**2, "longest_edge": shape.side**2}
-    processor.image_processor = Qwen2VLImageProcessor(size=size)
-    processor.save_pretrained(root / "model")
-    config: Any = AutoConfig.from_pretrained(small)
-    text = config.text_config
-    text.hidden_size, text.num_hidden_layers = shape.hidden, shape.layers
-    text.intermediate_size, text.num_attention_heads = 3 * shape.hidden, shape.hidden // 32
-    text.num_key_value_heads = text.num_attention_heads // 2
-    text.layer_types = ["full_attention"] * shape.layers
-    text.max_position_embeddings, text.vocab_size = 1024, shape.vocab
-    config.vision_config.out_hidden_size = shape.hidden
-    for part in (config, text, config.vision_config):
-        part.initializer_range = shape.init_std
-    torch.manual_seed(0)
-    np.random.seed(0)
-    model = Qwen2_5_VLForConditionalGeneration(config)
-    model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
-    model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
-    model.save_pretrained(root / "model")
-    return root / "model", data
+    return build_race_model(root, shape), data
 
 
 if __name__ == "__main__":
