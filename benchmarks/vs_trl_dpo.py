@@ -1,4 +1,4 @@
-"""Pairs a second, ours against TRL's DPOTrainer: same model, preference pairs and number of optimizer steps, one run each.
+"""Pairs a second, ours against TRL's DPOTrainer: same model, preference pairs and number of steps, one run each.
 
     python -m venv .venv-trl && .venv-trl/bin/pip install -r benchmarks/trl/requirements.txt
     PYTHONPATH=. python benchmarks/vs_trl_dpo.py .venv-trl/bin/python [two] [four]
