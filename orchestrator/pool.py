@@ -122,9 +122,15 @@ class WorkerPool:
         refs = [actor.update.remote(batches) for actor, batches in zip(self.policy, per_rank, strict=True)]
         return self._results("policy", refs, name="policy: update", deadline_s=deadline_s)
 
-    def policy_score(self, sequences: Sequence[TokenSequence], *, deadline_s: float) -> list[np.ndarray]:
-        """Log-probs under the current policy, in the order given."""
-        return self._score("policy", self.policy, sequences, deadline_s)
+    def policy_score(
+        self, sequences: Sequence[TokenSequence], *, deadline_s: float, adapters: bool = True
+    ) -> list[np.ndarray]:
+        """Log-probs under the current policy, in the order given; without its adapters, under the base it started from.
+
+        Raises:
+            ValueError: without adapters, of a policy that has none.
+        """
+        return self._score("policy", self.policy, sequences, deadline_s, {} if adapters else {"adapters": False})
 
     def reference_score(self, sequences: Sequence[TokenSequence], *, deadline_s: float) -> list[np.ndarray]:
         """Log-probs under the reference, in the order given; a reference that is lost is started again, once."""
@@ -159,14 +165,19 @@ class WorkerPool:
             raise WorkerLost([f"{role}-{index}" for index in dead], f"{name}: its process has ended") from error
 
     def _score(
-        self, role: str, actors: list[Any], sequences: Sequence[TokenSequence], deadline_s: float
+        self,
+        role: str,
+        actors: list[Any],
+        sequences: Sequence[TokenSequence],
+        deadline_s: float,
+        options: dict[str, bool] | None = None,
     ) -> list[np.ndarray]:
         # Every rank must take part in a sharded forward, so the batch is filled up to a multiple of the ranks.
         order = list(range(len(sequences)))
         order += [i % len(sequences) for i in range(-len(sequences) % len(actors))]
         plan = self.microbatches([sequences[i] for i in order], num_ranks=len(actors))
         refs = [
-            actor.score.remote([[sequences[order[i]] for i in batch] for batch in batches])
+            actor.score.remote([[sequences[order[i]] for i in batch] for batch in batches], **(options or {}))
             for actor, batches in zip(actors, plan, strict=True)
         ]
         scored: list[np.ndarray | None] = [None] * len(sequences)

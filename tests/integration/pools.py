@@ -7,6 +7,7 @@ from orchestrator.placement import RoleRequest, plan_placement
 from orchestrator.pool import PoolSpec, WorkerPool
 from workers.backends.schedule import OptimizerSpec, Schedule
 from workers.models.loading import ModelSpec
+from workers.models.lora import LoraSpec
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.objectives import LossSpec
 from workers.policy import PolicySpec
@@ -15,8 +16,8 @@ from workers.rollout.spec import EngineSpec
 _SCHEDULE = Schedule(peak_lr=1e-3, kind="constant", total_steps=100, warmup_frac=0.0, min_lr_frac=0.1)
 
 
-def policy_spec(model: Path, *, zero_stage: int) -> PolicySpec:
-    """Supervised training with AdamW at 1e-3."""
+def policy_spec(model: Path, *, zero_stage: int, lora: LoraSpec | None = None) -> PolicySpec:
+    """Supervised training with AdamW at 1e-3; with adapters the vision tower gets none."""
     return PolicySpec(
         model=ModelSpec(path=str(model), share_prompts=True),
         source=str(model),
@@ -29,8 +30,9 @@ def policy_spec(model: Path, *, zero_stage: int) -> PolicySpec:
             schedule=_SCHEDULE,
         ),
         loss=LossSpec(kind="sft"),
-        freeze=(),
+        freeze=() if lora is None else ("vision",),
         gradient_checkpointing=False,
+        lora=lora,
     )
 
 

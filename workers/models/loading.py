@@ -1,12 +1,13 @@
 """Loading a model folder for training or scoring."""
 
+import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
 from workers.models import shared_prompt
 from workers.models.adapters import ModelAdapter, adapter_for, check_freeze
@@ -34,18 +35,48 @@ class ModelSpec:
         return DTYPES[self.dtype]
 
 
-def load_model(spec: ModelSpec) -> tuple[Any, ModelAdapter]:
-    """Load the model of ``spec`` in evaluation mode (no dropout: old and new log-probs must be comparable)."""
+def load_model(spec: ModelSpec, *, quantize: Literal["nf4"] | None = None) -> tuple[Any, ModelAdapter]:
+    """Load the model of ``spec`` in evaluation mode (no dropout: old and new log-probs must be comparable).
+
+    Args:
+        quantize: ``nf4`` stores the linear layers, except the head, in four bits a number (Dettmers et al. 2023,
+            https://arxiv.org/abs/2305.14314), which bitsandbytes does on a GPU. Its refusals are tested, the rest not.
+    Raises:
+        ValueError: the weights cannot be quantised here.
+    """
+    options: dict[str, Any] = {}
+    if quantize is not None:
+        check_quantize(has_gpu=torch.cuda.is_available())
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=quantize,
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=spec.torch_dtype,
+        )
+        options["device_map"] = {"": torch.cuda.current_device()}
     model = AutoModelForImageTextToText.from_pretrained(
         Path(spec.path),
         dtype=spec.torch_dtype,
         attn_implementation=spec.attention,
         trust_remote_code=spec.trust_remote_code,
+        **options,
     )
     if spec.share_prompts:
         shared_prompt.register()
         model.set_attn_implementation({"": spec.attention, "text_config": shared_prompt.NAME})
     return model.eval(), adapter_for(model.config.model_type)
+
+
+def check_quantize(*, has_gpu: bool) -> None:
+    """Refuse to quantise weights where nothing can.
+
+    Raises:
+        ValueError: what is missing, in one sentence.
+    """
+    if not has_gpu:
+        raise ValueError("model.quantize = 'nf4' needs a GPU for every policy rank")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ValueError("model.quantize = 'nf4', but the package bitsandbytes is not installed")
 
 
 def freeze_modules(model: torch.nn.Module, adapter: ModelAdapter, modules: Iterable[str]) -> int:
