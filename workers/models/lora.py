@@ -80,15 +80,13 @@ def add_adapters(model: nn.Module, architecture: ModelAdapter, spec: LoraSpec, f
         ValueError: no layer can have one, or ``spec.saved`` holds other adapters than these.
     """
     # Deferred: the driver describes adapters without peft.
-    from peft import LoraConfig
+    from peft import LoraConfig, inject_adapter_in_model
 
     places = lora_layers(model, architecture, freeze)
     pattern = full_path_pattern(places, [name for name, _ in model.named_modules()])
-    # A quantised layer computes in the format of those that are not.
-    dtype = next(p.dtype for p in model.parameters() if p.dtype.is_floating_point)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
-        _inject(model, LoraConfig(r=spec.rank, lora_alpha=spec.alpha, target_modules=pattern), dtype)
+        inject_adapter_in_model(LoraConfig(r=spec.rank, lora_alpha=spec.alpha, target_modules=pattern), model)
     if spec.saved is not None:
         load_adapter(model, Path(spec.saved))
     return sum(1 for p in model.parameters() if p.requires_grad)
@@ -197,10 +195,13 @@ def wear_adapter(model: nn.Module, folder: Path) -> float:
     Raises:
         ValueError: the folder does not hold an adapter of this model.
     """
-    from peft import LoraConfig  # deferred, as above
+    from peft import LoraConfig, inject_adapter_in_model  # deferred, as above
 
     config = read_adapter_config(folder)
-    _inject(model, LoraConfig.from_pretrained(str(folder)), torch.float32)
+    inject_adapter_in_model(LoraConfig.from_pretrained(str(folder)), model)
+    for _, parameter in _added(model):
+        # peft gives it the base's format, which may be narrower than what was trained.
+        parameter.data = parameter.data.float()
     load_adapter(model, folder)
     return config["lora_alpha"] / config["r"]
 
@@ -228,14 +229,6 @@ def load_adapter(model: nn.Module, folder: Path) -> None:
     with torch.no_grad():
         for name, parameter in here.items():
             parameter.copy_(saved[name])
-
-
-def _inject(model: nn.Module, config: Any, dtype: torch.dtype) -> None:
-    from peft import inject_adapter_in_model  # deferred, as above
-
-    inject_adapter_in_model(config, model)
-    for _, parameter in _added(model):
-        parameter.data = parameter.data.to(dtype)
 
 
 def _added(model: nn.Module) -> list[tuple[str, nn.Parameter]]:

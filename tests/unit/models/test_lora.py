@@ -30,6 +30,7 @@ from workers.models.lora import (
     merged,
     plain_parameters,
     save_adapter,
+    wear_adapter,
     without_adapters,
 )
 from workers.models.policy_module import PolicyModule
@@ -174,6 +175,15 @@ def test_a_saved_adapter_is_restored_to_the_bit(trained: Trained, folder: Path, 
     assert torch.equal(again, wanted)
     for name, tensor in adapter_tensors(model, _alone).items():
         assert torch.equal(tensor, adapter_tensors(trained.module.model, _alone)[name])
+
+
+def test_a_narrower_base_wears_an_adapter_unrounded(trained: Trained, folder: Path, tmp_path: Path) -> None:
+    policy = _checkpoint(trained, folder, tmp_path) / "policy"
+    model, _ = load_model(ModelSpec(path=str(folder), dtype="bfloat16"))
+    assert wear_adapter(model, policy) == _SPEC.scale
+    wanted = adapter_tensors(trained.module.model, _alone)
+    for name, tensor in adapter_tensors(model, _alone).items():
+        assert torch.equal(tensor, wanted[name])
 
 
 def test_an_adapter_of_other_parts_is_refused(trained: Trained, folder: Path, tmp_path: Path) -> None:
