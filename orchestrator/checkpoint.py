@@ -60,6 +60,7 @@ def save_checkpoint(
         "algo": config.algo,
         "num_ranks": config.policy.num_ranks,
         "zero_stage": config.policy.zero_stage,
+        **_adapters(config),
         **extra,
     }
     write_atomic(target / "manifest.json", json.dumps(manifest, indent=2) + "\n")
@@ -85,11 +86,13 @@ def find_checkpoint(folder: RunFolder, config: TrainConfig, *, fingerprint: str)
         "algo": config.algo,
         "num_ranks": config.policy.num_ranks,
         "zero_stage": config.policy.zero_stage,
+        **_adapters(config),
     }
     for name, value in here.items():
-        if manifest[name] != value:
+        saved = manifest.get(name)  # None as well where the checkpoint is older than adapters are
+        if saved != value:
             raise RefusedInput(
-                f"run.resume: checkpoint {checkpoint.name} has {name} = {manifest[name]!r}, this run has {value!r}; "
+                f"run.resume: checkpoint {checkpoint.name} has {name} = {saved!r}, this run has {value!r}; "
                 "use another run.dir or run.resume = 'never'"
             )
     return checkpoint, Progress(
@@ -99,3 +102,8 @@ def find_checkpoint(folder: RunFolder, config: TrainConfig, *, fingerprint: str)
         cursor=PromptCursor.from_json(manifest["cursor"]),
         mismatch_strikes=manifest["mismatch_strikes"],
     )
+
+
+def _adapters(config: TrainConfig) -> dict[str, Any]:
+    """What ``policy/`` means besides its tensors."""
+    return {name: getattr(config.model, name) for name in ("lora_rank", "lora_alpha", "quantize")}

@@ -27,6 +27,7 @@ from orchestrator.sync import PROBE_LENGTH, WeightSync
 from orchestrator.waits import watched_by
 from workers.backends.schedule import OptimizerSpec, Schedule
 from workers.models.loading import ModelSpec
+from workers.models.lora import LoraSpec
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.objectives import LossSpec
 from workers.policy import PolicySpec
@@ -76,13 +77,30 @@ def model_spec(config: TrainConfig, path: str) -> ModelSpec:
     )
 
 
-def policy_spec(config: TrainConfig, path: str) -> PolicySpec:
-    """What a policy rank needs to start from the weights at ``path``."""
+def lora_spec(config: TrainConfig, saved: str | None) -> LoraSpec | None:
+    """The adapters of the policy, continued from the folder ``saved``; None where the weights are trained."""
+    rank, alpha = config.model.lora_rank, config.model.lora_alpha
+    if rank is None:
+        return None
+    return LoraSpec(
+        rank=rank,
+        # With a fixed ratio the learning rate need not follow the rank.
+        alpha=2 * rank if alpha is None else alpha,
+        seed=config.run.seed,
+        quantize=config.model.quantize,
+        saved=saved,
+    )
+
+
+def policy_spec(config: TrainConfig, saved: str | None) -> PolicySpec:
+    """What a policy rank needs to start from ``model.path``, or where the checkpoint's ``policy/`` at ``saved`` was."""
     optimizer = config.optimizer
     per_step = 1 if config.algo in PREFERENCE_ALGORITHMS else config.updates_per_step
     assert config.model.path is not None
+    lora = lora_spec(config, saved)
     return PolicySpec(
-        model=model_spec(config, path),
+        # An adapter's checkpoint has no weights of its own: its base is loaded again.
+        model=model_spec(config, saved if saved is not None and lora is None else config.model.path),
         source=config.model.path,
         optimizer=OptimizerSpec(
             zero_stage=config.policy.zero_stage,
@@ -101,6 +119,7 @@ def policy_spec(config: TrainConfig, path: str) -> PolicySpec:
         loss=loss_spec(config),
         freeze=config.model.freeze,
         gradient_checkpointing=config.model.gradient_checkpointing,
+        lora=lora,
     )
 
 
@@ -254,9 +273,8 @@ def open_session(
 
 def start_policy(config: TrainConfig, pool: WorkerPool, start: RunStart) -> None:
     """Start the policy on the weights and optimizer state that the run continues from."""
-    assert config.model.path is not None
     found = start.checkpoint
-    pool.start_policy(policy_spec(config, str(found / "policy") if found else config.model.path))
+    pool.start_policy(policy_spec(config, str(found / "policy") if found else None))
     if found:
         pool.policy_call(
             "load_state", str(found), num_steps=start.progress.num_updates, deadline_s=config.rollout.timeout_s

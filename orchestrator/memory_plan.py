@@ -42,13 +42,14 @@ class RoleMemory:
     """Bytes that stay on the GPU while another role has its turn."""
 
 
-def model_shape(path: str, freeze: tuple[str, ...]) -> ModelShape:
-    """Count a model's parameters from its ``config.json`` alone, on no device."""
+def model_shape(path: str, freeze: tuple[str, ...], *, lora_rank: int | None = None) -> ModelShape:
+    """Count a model's parameters from its ``config.json`` alone, on no device; with a rank, also its adapters'."""
     # Deferred: only a dry run and a preflight ask.
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     from workers.models.adapters import adapter_for
+    from workers.models.lora import lora_layers
 
     config: Any = AutoConfig.from_pretrained(path)
     adapter = adapter_for(config.model_type)
@@ -56,9 +57,13 @@ def model_shape(path: str, freeze: tuple[str, ...]) -> ModelShape:
         model = AutoModelForImageTextToText.from_config(config)
     sizes = [(adapter.module_of(name), parameter.numel()) for name, parameter in model.named_parameters()]
     text = config.get_text_config()
+    added = 0
+    if lora_rank is not None:
+        layers = lora_layers(model, adapter, freeze).values()
+        added = sum(lora_rank * (layer.in_features + layer.out_features) for layer in layers)
     return ModelShape(
-        num_params=sum(size for _, size in sizes),
-        num_trainable=sum(size for part, size in sizes if part not in freeze),
+        num_params=sum(size for _, size in sizes) + added,
+        num_trainable=added or sum(size for part, size in sizes if part not in freeze),
         hidden=text.hidden_size,
         layers=text.num_hidden_layers,
         vocab=text.vocab_size,

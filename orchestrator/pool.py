@@ -136,9 +136,16 @@ class WorkerPool:
         refs = [actor.update.remote(batches) for actor, batches in zip(self.policy, per_rank, strict=True)]
         return self._results("policy", refs, name="policy: update", deadline_s=deadline_s)
 
-    def policy_score(self, sequences: Sequence[TokenSequence], *, deadline_s: float) -> list[np.ndarray]:
-        """Log-probs under the current policy, in the order given."""
-        return self._each("policy", self.policy, "score", sequences, deadline_s)
+    def policy_score(
+        self, sequences: Sequence[TokenSequence], *, deadline_s: float, adapters: bool = True
+    ) -> list[np.ndarray]:
+        """Log-probs under the current policy, in the order given; without its adapters, under the base it started from.
+
+        Raises:
+            ValueError: without adapters, of a policy that has none.
+        """
+        options = {} if adapters else {"adapters": False}
+        return self._each("policy", self.policy, "score", sequences, deadline_s, options)
 
     def policy_greedy_hits(self, sequences: Sequence[TokenSequence], *, deadline_s: float) -> list[int]:
         """Completion tokens of each sequence that the current policy finds the likeliest, in the order given."""
@@ -183,7 +190,13 @@ class WorkerPool:
             raise WorkerLost([f"{role}-{index}" for index in dead], f"{name}: its process has ended") from error
 
     def _each(
-        self, role: str, actors: list[Any], method: str, sequences: Sequence[TokenSequence], deadline_s: float
+        self,
+        role: str,
+        actors: list[Any],
+        method: str,
+        sequences: Sequence[TokenSequence],
+        deadline_s: float,
+        options: dict[str, bool] | None = None,
     ) -> list[Any]:
         """What the workers' ``method`` says of every sequence, in the order given."""
         # Every rank must take part in a sharded forward, so the batch is filled up to a multiple of the ranks.
@@ -191,7 +204,9 @@ class WorkerPool:
         order += [i % len(sequences) for i in range(-len(sequences) % len(actors))]
         plan = self.microbatches([sequences[i] for i in order], num_ranks=len(actors))
         refs = [
-            getattr(actor, method).remote([[sequences[order[i]] for i in batch] for batch in batches])
+            getattr(actor, method).remote(
+                [[sequences[order[i]] for i in batch] for batch in batches], **(options or {})
+            )
             for actor, batches in zip(actors, plan, strict=True)
         ]
         scored: list[Any] = [None] * len(sequences)

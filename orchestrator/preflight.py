@@ -163,6 +163,8 @@ def plan_run(config: TrainConfig) -> tuple[ClusterResources, PlacementPlan]:
     cluster = load_cluster_file(config.placement.cluster) if config.placement.cluster else available_cluster()
     plan = plan_placement(cluster, role_requests(config, cluster), layout=config.placement.layout)
     sync_backend(config, plan)
+    if config.model.quantize is not None:
+        _check_quantize(plan)
     return cluster, plan
 
 
@@ -219,6 +221,15 @@ def _check_folder(config: TrainConfig, check: Callable[[str], object]) -> None:
         check(config.model.path)
     except ValueError as error:
         raise RefusedInput(f"model.path: {error}") from error
+
+
+def _check_quantize(plan: PlacementPlan) -> None:
+    from workers.models.loading import check_quantize  # deferred: it imports transformers
+
+    try:
+        check_quantize(has_gpu=all(worker.num_gpus for worker in plan.workers_of("policy")))
+    except ValueError as error:
+        raise RefusedInput(str(error)) from error
 
 
 def _read(config: TrainConfig, path: str) -> Dataset:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from orchestrator.evaluation.types import EvalResult, EvalSample
 from orchestrator.run_folder import RunFolder
+from workers.models.folder import ADAPTER_CONFIG
 
 _SHOWN = 3
 _CHANCE = 0.5
@@ -70,7 +71,10 @@ def next_lines(folder: Path) -> list[str]:
     if curves.is_dir():
         lines.append(f"Curves:   tensorboard --logdir {shlex.quote(str(curves))}")
     checkpoints = RunFolder(folder).complete_checkpoints()
-    if checkpoints:
+    if checkpoints and (checkpoints[-1] / "policy" / ADAPTER_CONFIG).is_file():
+        lines.append(f"Adapter:  {checkpoints[-1] / 'policy'} (peft loads it)")
+        lines.append(f"Model:    python -m orchestrator.export {shlex.quote(str(folder))} FOLDER (makes one of it)")
+    elif checkpoints:
         lines.append(f"Model:    {checkpoints[-1] / 'policy'} (transformers and vLLM load it)")
     return lines
 

@@ -51,9 +51,8 @@ def dry_run(config: TrainConfig) -> None:
     lines = [*describe_batches(config), *describe_plan(plan)]
     if config.model.path is not None:
         gpu_memory_gib = min((n.gpu_memory_gib for n in cluster.nodes if n.gpu_memory_gib is not None), default=None)
-        roles = plan_memory(
-            config, plan, model_shape(config.model.path, config.model.freeze), gpu_memory_gib=gpu_memory_gib
-        )
+        shape = model_shape(config.model.path, config.model.freeze, lora_rank=config.model.lora_rank)
+        roles = plan_memory(config, plan, shape, gpu_memory_gib=gpu_memory_gib)
         colocated = config.placement.layout == "colocated"
         lines += describe_memory(roles, colocated=colocated, gpu_memory_gib=gpu_memory_gib)
     sys.stdout.write(resolved_json(config))

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,16 @@ from torch import Tensor
 from workers.actor_base import WorkerBase
 from workers.backends.schedule import OptimizerSpec
 from workers.models.export import export_folder
+from workers.models.folder import REWARD_HEAD, REWARD_HEAD_FILE
 from workers.models.loading import ModelSpec, freeze_modules, load_model, load_reward_head
+from workers.models.lora import (
+    LoraSpec,
+    adapter_tensors,
+    add_adapters,
+    plain_parameters,
+    save_adapter,
+    without_adapters,
+)
 from workers.models.policy_module import PolicyModule, RewardModule
 from workers.multimodal.collate import Batch, Collator, as_slots
 from workers.objectives import LossSpec, UpdateStats, token_objective
@@ -39,6 +49,8 @@ class PolicySpec:
     loss: LossSpec
     freeze: tuple[str, ...]
     gradient_checkpointing: bool
+    lora: LoraSpec | None = None
+    """None = the weights themselves are trained."""
 
 
 class PolicyWorker(WorkerBase):
@@ -66,8 +78,12 @@ class PolicyWorker(WorkerBase):
 
         os.environ.update(RANK=str(self._rank), WORLD_SIZE=str(self._world_size), LOCAL_RANK="0")
         init_process_group(self._rank, self._world_size, master_address, master_port)
-        model, self._adapter = load_model(self._spec.model)
-        trainable = freeze_modules(model, self._adapter, self._spec.freeze)
+        lora = self._spec.lora
+        model, self._adapter = load_model(self._spec.model, quantize=lora.quantize if lora else None)
+        if lora is None:
+            trainable = freeze_modules(model, self._adapter, self._spec.freeze)
+        else:
+            trainable = add_adapters(model, self._adapter, lora, self._spec.freeze)
         if self._spec.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
             _train_without_dropout(model)
@@ -80,22 +96,29 @@ class PolicyWorker(WorkerBase):
             trust_remote_code=self._spec.model.trust_remote_code,
         )
         self._engine = DeepSpeedEngine(
-            RewardModule(model, load_reward_head(self._spec.model, model), lockstep=lockstep)
-            if self._gives_rewards
-            else PolicyModule(model, lockstep=lockstep),
+            self._module(model, lockstep=lockstep),
             self._spec.optimizer,
             bf16=self._spec.model.torch_dtype == torch.bfloat16,
             world_size=self._world_size,
         )
         return trainable
 
-    def score(self, microbatches: Seq[Seq[Sequence]]) -> list[np.ndarray]:
+    def score(self, microbatches: Seq[Seq[Sequence]], *, adapters: bool = True) -> list[np.ndarray]:
         """Log-probs under the current weights: one float32 ``[T]`` array per sequence, in the order given.
 
         A reward model gives ``[1]`` each instead.
+
+        Args:
+            adapters: False asks the base alone, the reference of a policy that learns through adapters.
+        Raises:
+            ValueError: the base alone is asked for, and the policy has no adapters.
         """
+        if not adapters and self._spec.lora is None:
+            raise ValueError(
+                "adapters = False asks for the base alone, but the policy has no adapters: set model.lora_rank"
+            )
         scored: list[np.ndarray] = []
-        with torch.no_grad():
+        with torch.no_grad(), nullcontext() if adapters else without_adapters(self._engine.module):
             for sequences in microbatches:
                 batch = self._collate(sequences)
                 if self._gives_rewards:
@@ -166,10 +189,25 @@ class PolicyWorker(WorkerBase):
         self._sender.release()
 
     def save(self, folder: str) -> None:
-        """Write ``policy/`` (a plain model folder, rank 0) and this rank's optimizer state under ``folder``."""
-        tensors = {name: tensor.cpu().clone() for name, tensor, _ in self._named() if self._rank == 0}
-        if self._rank == 0:
-            export_folder(tensors, source=self._spec.source, target=Path(folder) / "policy")
+        """Write ``policy/`` (rank 0) and this rank's optimizer state under ``folder``.
+
+        ``policy/`` is a plain model folder, or the adapter alone, in peft's format, where only that is trained.
+        """
+        target = Path(folder) / "policy"
+        if self._spec.lora is not None:
+            model = self._engine.module.model
+            adapter = adapter_tensors(model, self._engine.gathered)
+            if self._rank == 0:
+                save_adapter(model, adapter, target, source=self._spec.source)
+            if self._gives_rewards:
+                head = self._engine.module.score.weight
+                with self._engine.gathered([head]):
+                    if self._rank == 0:
+                        save_file({REWARD_HEAD: head.detach().cpu().clone()}, target / REWARD_HEAD_FILE)
+        else:
+            tensors = {name: tensor.cpu().clone() for name, tensor, _ in self._named() if self._rank == 0}
+            if self._rank == 0:
+                export_folder(tensors, source=self._spec.source, target=target)
         state = Path(folder) / "state"
         state.mkdir(parents=True, exist_ok=True)
         save_file(self._engine.state_tensors(), state / f"rank_{self._rank:05d}.safetensors")
@@ -185,12 +223,18 @@ class PolicyWorker(WorkerBase):
             raise ValueError(f"checkpoint {folder} holds no optimizer state of rank {self._rank}")
         self._engine.load_state_tensors(load_file(file), num_steps=num_steps)
 
-    def _named(self):
-        prefix = "model."
-        for name, tensor in self._engine.full_parameters():
-            trainer_name = name.removeprefix(prefix)
-            trainable = self._adapter.module_of(trainer_name) not in self._spec.freeze
-            yield self._adapter.checkpoint_name(trainer_name), tensor, trainable
+    def _named(self) -> Iterator[tuple[str, Tensor, bool]]:
+        """Released name, whole tensor and whether training changes it."""
+        scale = self._spec.lora.scale if self._spec.lora else 1.0
+        for name, tensor, trained in plain_parameters(self._engine.module, self._engine.gathered, scale=scale):
+            yield self._adapter.checkpoint_name(name.removeprefix("model.")), tensor, trained
+
+    def _module(self, model: Any, *, lockstep: bool) -> PolicyModule | RewardModule:
+        if not self._gives_rewards:
+            return PolicyModule(model, lockstep=lockstep)
+        spec = self._spec
+        saved = spec.lora.saved if spec.lora is not None and spec.lora.saved is not None else spec.model.path
+        return RewardModule(model, load_reward_head(model, Path(saved), spec.model.torch_dtype), lockstep=lockstep)
 
     @property
     def _gives_rewards(self) -> bool:

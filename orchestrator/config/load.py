@@ -57,12 +57,14 @@ def cold_start_config(config: TrainConfig) -> TrainConfig:
     """The supervised cold start that comes before an embedded run.
 
     It keeps the run's seed, workers and placement, takes the embedded task's own settings for the rest and writes to
-    ``cold_start`` inside the run folder.
+    ``cold_start`` inside the run folder. It trains the weights themselves, also before a run that trains an adapter:
+    the result is that adapter's base.
 
     Raises:
         RefusedInput: the run's settings do not fit the cold start, e.g. more policy ranks than samples in its batch.
     """
     layer = embedded_layer("cold_start") | {"run.dir": str(Path(config.run.dir) / "cold_start")}
+    layer |= {"model.lora_rank": None, "model.lora_alpha": None, "model.quantize": None}
     return _validated(flatten(config.model_dump(), source="the run's configuration") | layer, sources={})
 
 

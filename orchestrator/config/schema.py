@@ -119,6 +119,8 @@ class TrainConfig(Section):
             raise ValueError(f"preference.label_smoothing = {smoothing} has no meaning for algo = {self.algo!r}")
         if -1 < margin < 0:
             raise ValueError(f"preference.score_margin = {margin} must be at least 0, or -1 for the largest gap only")
+        if self.reference.mode == "lora_off" and self.model.lora_rank is None:
+            raise ValueError("reference.mode = 'lora_off' needs model.lora_rank, which is not set")
         if self.algo == "kto" and self.reference.mode == "precomputed":
             raise ValueError("reference.mode = 'precomputed' cannot serve kto, whose baseline changes with every batch")
         if self.algo == "kto" and self.policy.train_batch_size < 2:
@@ -133,6 +135,11 @@ class TrainConfig(Section):
             raise ValueError("model.freeze = vision, bridge, language leaves nothing to train")
         if self.model.attention == "flash_attention_2" and self.model.dtype == "float32":
             raise ValueError("model.attention = 'flash_attention_2' needs model.dtype = 'bfloat16', not 'float32'")
+        for name, value in (("lora_alpha", self.model.lora_alpha), ("quantize", self.model.quantize)):
+            if value is not None and self.model.lora_rank is None:
+                raise ValueError(f"model.{name} = {value!r} needs model.lora_rank, which is not set")
+        if self.model.quantize is not None and self.policy.zero_stage == 3:
+            raise ValueError(f"model.quantize = {self.model.quantize!r} needs policy.zero_stage below 3, not 3")
         if self.policy.offload_optimizer and self.policy.zero_stage == 0:
             raise ValueError("policy.offload_optimizer = true needs policy.zero_stage of at least 1, not 0")
         # CUDA IPC hands over memory of one GPU; NCCL refuses two ranks on one GPU.

@@ -66,6 +66,12 @@ class ModelSection(Section):
     """Attention implementation of the trainer."""
     freeze: tuple[Literal["vision", "bridge", "language"], ...] = Field(default=(), strict=False)
     """Parts that stay as they are: vision tower, bridge into the language model, language model."""
+    lora_rank: Count | None = None
+    """Train a LoRA adapter of this rank on every linear layer of the parts not frozen; none = train the weights."""
+    lora_alpha: Count | None = None
+    """The adapter's product counts lora_alpha / lora_rank times; none = twice the rank, whatever that is."""
+    quantize: Literal["nf4"] | None = None
+    """Keep the weights under the adapter in four bits, on a GPU, with bitsandbytes (QLoRA); none = in model.dtype."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     trust_remote_code: bool = False

@@ -36,7 +36,10 @@ class Reference:
 
     def of_sequences(self, sequences: Sequence[TokenSequence]) -> list[np.ndarray]:
         """For each sequence, asked now."""
-        scored = self._pool.reference_score(sequences, deadline_s=self._deadline_s)
+        if self._mode == "lora_off":
+            scored = self._pool.policy_score(sequences, deadline_s=self._deadline_s, adapters=False)
+        else:
+            scored = self._pool.reference_score(sequences, deadline_s=self._deadline_s)
         return [row[s.prompt_len :] for s, row in zip(sequences, scored, strict=True)]
 
 

@@ -74,6 +74,18 @@ def _small_cluster(case: Case) -> None:
     case.flags |= {"--placement.cluster": str(file), "--policy.num_ranks": "4", "--rollout.engine": "transformers"}
 
 
+def _without_bitsandbytes(case: Case) -> None:
+    file = case.folder / "cluster.toml"
+    file.write_text('[[nodes]]\nname = "one"\ncpus = 8\ngpus = 1\n')
+    case.flags |= {"--model.quantize": "nf4", "--model.lora_rank": "8", "--placement.cluster": str(file)}
+
+
+def _adapter(case: Case) -> None:
+    (case.folder / "policy").mkdir()
+    (case.folder / "policy" / "adapter_config.json").write_text("{}")
+    case.flags["--model.path"] = str(case.folder / "policy")
+
+
 SPOILED: dict[str, tuple[Callable[[Case], None], tuple[str, ...]]] = {
     "missing image": (lambda c: c.show("gone.png"), ("row 1", "gone.png")),
     "unreadable image": (lambda c: c.show("broken.png"), ("row 1", "broken.png")),
@@ -100,6 +112,21 @@ SPOILED: dict[str, tuple[Callable[[Case], None], tuple[str, ...]]] = {
         lambda c: c.flags.update({"--model.attention": "flash_attention_2", "--model.dtype": "bfloat16"}),
         ("model.attention", "flash_attn"),
     ),
+    "LoRA's alpha without its rank": (_set("--model.lora_alpha", "8"), ("model.lora_alpha = 8", "model.lora_rank")),
+    "quantised weights that are to be trained": (
+        _set("--model.quantize", "nf4"),
+        ("model.quantize = 'nf4'", "model.lora_rank"),
+    ),
+    "quantised and sharded": (
+        lambda c: c.flags.update({"--model.quantize": "nf4", "--model.lora_rank": "8", "--policy.zero_stage": "3"}),
+        ("model.quantize = 'nf4'", "policy.zero_stage"),
+    ),
+    "quantised without GPUs": (
+        lambda c: c.flags.update({"--model.quantize": "nf4", "--model.lora_rank": "8"}),
+        ("model.quantize = 'nf4'", "GPU"),
+    ),
+    "quantised without bitsandbytes": (_without_bitsandbytes, ("model.quantize = 'nf4'", "bitsandbytes")),
+    "an adapter for a model": (_adapter, ("model.path", "no config.json", "orchestrator.export")),
     "NCCL without GPUs": (
         lambda c: c.flags.update(
             {"--sync.backend": "nccl", "--placement.layout": "separate", "--rollout.engine": "vllm"}

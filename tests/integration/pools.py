@@ -7,6 +7,7 @@ from orchestrator.placement import RoleRequest, plan_placement
 from orchestrator.pool import PoolSpec, WorkerPool
 from workers.backends.schedule import OptimizerSpec, Schedule
 from workers.models.loading import ModelSpec
+from workers.models.lora import LoraSpec
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.objectives import LossSpec
 from workers.policy import PolicySpec
@@ -16,8 +17,10 @@ _SCHEDULE = Schedule(peak_lr=1e-3, kind="constant", total_steps=100, warmup_frac
 _SUPERVISED = LossSpec(kind="sft")
 
 
-def policy_spec(model: Path, *, zero_stage: int, loss: LossSpec = _SUPERVISED) -> PolicySpec:
-    """AdamW at 1e-3; supervised training unless told otherwise."""
+def policy_spec(
+    model: Path, *, zero_stage: int, loss: LossSpec = _SUPERVISED, lora: LoraSpec | None = None
+) -> PolicySpec:
+    """AdamW at 1e-3, supervised unless told otherwise; with adapters the vision tower gets none."""
     return PolicySpec(
         model=ModelSpec(path=str(model), share_prompts=True),
         source=str(model),
@@ -30,8 +33,9 @@ def policy_spec(model: Path, *, zero_stage: int, loss: LossSpec = _SUPERVISED) -
             schedule=_SCHEDULE,
         ),
         loss=loss,
-        freeze=(),
+        freeze=() if lora is None else ("vision",),
         gradient_checkpointing=False,
+        lora=lora,
     )
 
 

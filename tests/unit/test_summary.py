@@ -103,3 +103,13 @@ def test_what_to_do_next_names_only_what_there_is(tmp_path: Path) -> None:
     curves, model = next_lines(folder)[2:]
     assert curves == f"Curves:   tensorboard --logdir '{folder / 'tensorboard'}'"
     assert "step_000010/policy" in model
+
+
+def test_an_adapter_is_not_called_a_model(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoints" / "step_000010"
+    (checkpoint / "policy").mkdir(parents=True)
+    (checkpoint / "policy" / "adapter_config.json").write_text("{}")
+    (checkpoint / "manifest.json").write_text("{}")
+    adapter, model = next_lines(tmp_path)[2:]
+    assert adapter == f"Adapter:  {checkpoint / 'policy'} (peft loads it)"
+    assert model.startswith(f"Model:    python -m orchestrator.export {tmp_path} ")

@@ -4,8 +4,8 @@ The objective is given by the caller as per-token weights over the global batch,
 micro-batches and ranks. DeepSpeed averages over ranks; the loss is multiplied by the world size to undo that.
 """
 
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import deepspeed
@@ -100,12 +100,14 @@ class DeepSpeedEngine:
         """Learning rate the next step will use."""
         return self._spec.schedule.lr(self.num_steps)
 
-    def full_parameters(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield ``(name, tensor)`` of every parameter, whole, one at a time; every rank must iterate together."""
-        for name, parameter in self.engine.module.named_parameters():
-            gather = deepspeed.zero.GatheredParameters([parameter]) if self._spec.zero_stage == 3 else nullcontext()
-            with gather:
-                yield name, parameter.detach()
+    @property
+    def module(self) -> Any:
+        """What was wrapped."""
+        return self.engine.module
+
+    def gathered(self, parameters: Sequence[nn.Parameter]) -> AbstractContextManager[Any]:
+        """Make these parameters whole for as long as the context lasts; every rank must enter together."""
+        return deepspeed.zero.GatheredParameters(list(parameters)) if self._spec.zero_stage == 3 else nullcontext()
 
     def state_tensors(self) -> dict[str, Tensor]:
         """This rank's share of what a resume needs: master weights and Adam moments, by partition."""

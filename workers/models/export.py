@@ -1,11 +1,19 @@
-"""Writing a plain Hugging Face folder: weights under the released names, everything else copied."""
+"""Writing a plain Hugging Face folder: weights under the released names, adapters merged in, everything else copied."""
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import save_torch_state_dict
+from safetensors.torch import load_file
 from torch import Tensor
+from transformers import AutoModelForImageTextToText
+
+from workers.models.adapters import adapter_for
+from workers.models.folder import REWARD_HEAD_FILE, check_model_folder
+from workers.models.lora import plain_parameters, read_adapter_config, wear_adapter
 
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 _INDEX_MARK = ".index.json"
@@ -28,3 +36,27 @@ def export_folder(tensors: dict[str, Tensor], *, source: str | Path, target: Pat
     config["dtype"] = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
     config_file.write_text(json.dumps(config, indent=2) + "\n")
     save_torch_state_dict(tensors, target)
+
+
+def export_merged(adapter: Path, *, target: Path) -> None:
+    """Write ``target`` as the base that the folder ``adapter`` names, with the adapter merged in.
+
+    The weights keep the number format they have in the base's folder. An adapter that was trained on a quantised base
+    is merged into the base as it was before.
+
+    Raises:
+        ValueError: the folder holds no adapter, or its base is not there.
+    """
+    base = read_adapter_config(adapter)["base_model_name_or_path"]
+    try:
+        check_model_folder(base)
+    except ValueError as error:
+        raise ValueError(f"{str(adapter)!r} cannot be merged into its base model: {error}") from error
+    model: Any = AutoModelForImageTextToText.from_pretrained(base, dtype="auto")
+    architecture, scale = adapter_for(model.config.model_type), wear_adapter(model, adapter)
+    tensors = {
+        architecture.checkpoint_name(name): tensor
+        for name, tensor, _ in plain_parameters(model, lambda _: nullcontext(), scale=scale)
+    }
+    head = adapter / REWARD_HEAD_FILE
+    export_folder(tensors | (load_file(head) if head.is_file() else {}), source=base, target=target)

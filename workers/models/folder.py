@@ -5,6 +5,13 @@ from pathlib import Path
 
 from workers.models.adapters import ADAPTERS
 
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+REWARD_HEAD = "score.weight"
+"""Name of a reward model's scalar head among its tensors."""
+REWARD_HEAD_FILE = "reward_head.safetensors"
+"""Where that head is beside an adapter; otherwise it is among the model's weights."""
+
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
@@ -37,7 +44,8 @@ def check_model_config(path: str | Path) -> dict[str, object]:
         raise ValueError(f"{str(path)!r} is not a folder")
     config_file = root / "config.json"
     if not config_file.is_file():
-        raise ValueError(f"{str(path)!r} has no config.json")
+        hint = "; an adapter becomes a model by python -m orchestrator.export"
+        raise ValueError(f"{str(path)!r} has no config.json" + hint * (root / ADAPTER_CONFIG).is_file())
     try:
         config = json.loads(config_file.read_text())
     except json.JSONDecodeError as error:

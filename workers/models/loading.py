@@ -1,5 +1,6 @@
 """Loading a model folder for training or scoring."""
 
+import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,13 +8,12 @@ from typing import Any, Literal
 
 import torch
 from safetensors import safe_open
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
 from workers.models import shared_prompt
 from workers.models.adapters import ModelAdapter, adapter_for, check_freeze
+from workers.models.folder import REWARD_HEAD
 
-REWARD_HEAD = "score.weight"
-"""Name of a scalar head in a checkpoint."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -37,13 +37,31 @@ class ModelSpec:
         return DTYPES[self.dtype]
 
 
-def load_model(spec: ModelSpec) -> tuple[Any, ModelAdapter]:
-    """Load the model of ``spec`` in evaluation mode (no dropout: old and new log-probs must be comparable)."""
+def load_model(spec: ModelSpec, *, quantize: Literal["nf4"] | None = None) -> tuple[Any, ModelAdapter]:
+    """Load the model of ``spec`` in evaluation mode (no dropout: old and new log-probs must be comparable).
+
+    Args:
+        quantize: ``nf4`` stores the linear layers, except the head, in four bits a number (Dettmers et al. 2023,
+            https://arxiv.org/abs/2305.14314), which bitsandbytes does on a GPU. Its refusals are tested, the rest not.
+    Raises:
+        ValueError: the weights cannot be quantised here.
+    """
+    options: dict[str, Any] = {}
+    if quantize is not None:
+        check_quantize(has_gpu=torch.cuda.is_available())
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=quantize,
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=spec.torch_dtype,
+        )
+        options["device_map"] = {"": torch.cuda.current_device()}
     model = AutoModelForImageTextToText.from_pretrained(
         Path(spec.path),
         dtype=spec.torch_dtype,
         attn_implementation=spec.attention,
         trust_remote_code=spec.trust_remote_code,
+        **options,
     )
     if spec.share_prompts:
         shared_prompt.register()
@@ -51,19 +69,30 @@ def load_model(spec: ModelSpec) -> tuple[Any, ModelAdapter]:
     return model.eval(), adapter_for(model.config.model_type)
 
 
-def load_reward_head(spec: ModelSpec, model: Any) -> torch.nn.Linear:
-    """The scalar head saved with the model of ``spec``, or a new one that gives every sequence the reward 0.
+def load_reward_head(model: Any, folder: Path, dtype: torch.dtype) -> torch.nn.Linear:
+    """The scalar head saved in ``folder``, or a new one that gives every sequence the reward 0.
 
     From zero it learns at once, and a reward model's first loss is ln 2.
     """
-    hidden = model.config.get_text_config().hidden_size
-    head = torch.nn.Linear(hidden, 1, bias=False, dtype=spec.torch_dtype)
+    head = torch.nn.Linear(model.config.get_text_config().hidden_size, 1, bias=False, dtype=dtype)
     torch.nn.init.zeros_(head.weight)
-    for file in Path(spec.path).glob("*.safetensors"):
+    for file in folder.glob("*.safetensors"):
         with safe_open(file, framework="pt") as tensors:
             if REWARD_HEAD in tensors.keys():
                 head.weight.data.copy_(tensors.get_tensor(REWARD_HEAD))
     return head
+
+
+def check_quantize(*, has_gpu: bool) -> None:
+    """Refuse to quantise weights where nothing can.
+
+    Raises:
+        ValueError: what is missing, in one sentence.
+    """
+    if not has_gpu:
+        raise ValueError("model.quantize = 'nf4' needs a GPU for every policy rank")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ValueError("model.quantize = 'nf4', but the package bitsandbytes is not installed")
 
 
 def freeze_modules(model: torch.nn.Module, adapter: ModelAdapter, modules: Iterable[str]) -> int:

@@ -1,0 +1,102 @@
+"""``python -m orchestrator.export RUN OUT``: what a run trained as a plain Hugging Face folder, adapters merged in."""
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from orchestrator.errors import RefusedInput
+from orchestrator.run_folder import RunFolder, flush
+from workers.models.folder import ADAPTER_CONFIG, check_model_folder
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write what a run trained as a plain Hugging Face folder; an adapter is merged into its base."""
+
+    source: tyro.conf.Positional[str]
+    """Run folder, of which the newest complete checkpoint counts, or folder of one checkpoint."""
+    out: tyro.conf.Positional[str]
+    """Folder to be made."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code: 0 done, 2 refused."""
+    command = tyro.cli(Export, prog="python -m orchestrator.export", args=argv)
+    try:
+        export(Path(command.source), Path(command.out))
+    except RefusedInput as refusal:
+        sys.stderr.write(f"refused: {refusal}\n")
+        return 2
+    sys.stdout.write(f"Model:    {command.out} (transformers and vLLM load it)\n")
+    return 0
+
+
+def export(source: Path, out: Path) -> None:
+    """Write ``out``, which appears whole or not at all.
+
+    Args:
+        source: Run folder or checkpoint folder.
+    Raises:
+        RefusedInput: nothing complete to export, a base model that is not there, or ``out`` exists.
+    """
+    policy = policy_folder(source)
+    if out.exists():
+        raise RefusedInput(f"{str(out)!r} exists already")
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise RefusedInput(f"{str(out)!r} cannot be made: {error.strerror}") from error
+    try:
+        _fill(partial, policy)
+        for file in partial.rglob("*"):
+            flush(file)
+        partial.rename(out)
+        flush(out.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def policy_folder(source: Path) -> Path:
+    """``policy/`` of a checkpoint, or of a run's newest complete one.
+
+    Raises:
+        RefusedInput: ``source`` is neither, or holds nothing complete.
+    """
+    if not source.is_dir():
+        raise RefusedInput(f"{str(source)!r} is not a folder")
+    checkpoint = source
+    if (source / "checkpoints").is_dir():
+        complete = RunFolder(source).complete_checkpoints()
+        if not complete:
+            raise RefusedInput(f"the run {str(source)!r} has no complete checkpoint")
+        checkpoint = complete[-1]
+    # A checkpoint's manifest is written last.
+    if not (checkpoint / "policy").is_dir() or not (checkpoint / "manifest.json").is_file():
+        raise RefusedInput(f"{str(source)!r} is neither a run folder nor a complete checkpoint")
+    return checkpoint / "policy"
+
+
+def _fill(target: Path, policy: Path) -> None:
+    try:
+        if (policy / ADAPTER_CONFIG).is_file():
+            # Deferred: most refusals can be had without transformers.
+            from orchestrator.noise import quiet_libraries
+            from workers.models.export import export_merged
+
+            quiet_libraries()
+            export_merged(policy, target=target)
+        else:
+            check_model_folder(policy)
+            shutil.copytree(policy, target, dirs_exist_ok=True)
+    except ValueError as error:
+        raise RefusedInput(str(error)) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""What ``model.lora_rank`` means from the command line to the policy, its checkpoints and its memory."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.checkpoint import find_checkpoint
+from orchestrator.config import TrainConfig, cold_start_config, load_config
+from orchestrator.errors import RefusedInput
+from orchestrator.launch import policy_spec
+from orchestrator.memory_plan import model_shape
+from orchestrator.run_folder import RunFolder
+from orchestrator.tasks.digits_model import build_digits_model
+
+_LORA = ("--model.lora_rank", "8")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_digits_model(tmp_path_factory.mktemp("lora") / "model", seed=0)
+
+
+def _load(*argv: str) -> TrainConfig:
+    return load_config(["--algo", "stable_reinforce", *argv])[0]
+
+
+def _own(model: Path, *argv: str) -> TrainConfig:
+    return _load("--model.path", str(model), "--data.path", "rows.json", "--run.seed", "5", *argv)
+
+
+def test_alpha_follows_the_rank_unless_it_is_given(model: Path) -> None:
+    for flags, alpha, scale in ((_LORA, 16, 2.0), ((*_LORA, "--model.lora_alpha", "4"), 4, 0.5)):
+        lora = policy_spec(_own(model, *flags), None).lora
+        assert lora is not None
+        assert (lora.rank, lora.alpha, lora.scale, lora.seed) == (8, alpha, scale, 5)
+    assert policy_spec(_own(model), None).lora is None
+
+
+def test_an_adapter_is_continued_on_the_base_and_weights_on_themselves(model: Path, tmp_path: Path) -> None:
+    adapted = policy_spec(_own(model, *_LORA), str(tmp_path))
+    assert adapted.lora is not None
+    assert (adapted.model.path, adapted.source, adapted.lora.saved) == (str(model), str(model), str(tmp_path))
+    whole = policy_spec(_own(model), str(model))
+    assert (whole.model.path, whole.lora) == (str(model), None)
+
+
+def test_a_cold_start_trains_the_weights_that_the_adapter_then_stands_on() -> None:
+    cold = cold_start_config(_load(*_LORA, "--model.lora_alpha", "4")).model
+    assert (cold.lora_rank, cold.lora_alpha, cold.quantize) == (None, None, None)
+
+
+@pytest.mark.parametrize("flags", [(), ("--model.lora_rank", "4"), (*_LORA, "--model.lora_alpha", "9")])
+def test_a_checkpoint_of_other_adapters_is_refused(model: Path, tmp_path: Path, flags: tuple[str, ...]) -> None:
+    folder = RunFolder(tmp_path)
+    saved = _own(model, *_LORA)
+    checkpoint = folder.checkpoint(1)
+    checkpoint.mkdir(parents=True)
+    manifest = {
+        "data_fingerprint": "f",
+        "algo": saved.algo,
+        "num_ranks": 1,
+        "zero_stage": 2,
+        "lora_rank": 8,
+        "lora_alpha": None,
+        "quantize": None,
+    }
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(RefusedInput, match=r"checkpoint step_000001 has lora_(rank|alpha) = "):
+        find_checkpoint(folder, _own(model, *flags), fingerprint="f")
+
+
+def test_memory_is_planned_for_the_adapter_alone(model: Path) -> None:
+    whole, small, large = (model_shape(str(model), ("vision",), lora_rank=rank) for rank in (None, 2, 4))
+    # Every adapter has rank times (inputs + outputs) numbers.
+    assert 0 < 2 * small.num_trainable == large.num_trainable < whole.num_trainable
+    assert large.num_params == whole.num_params + large.num_trainable
