@@ -29,6 +29,14 @@ class ModelAdapter:
     """True where responses can share the row of their prompt: the forward takes a mask and positions as they are."""
     checkpoint_names: tuple[tuple[str, str], ...]
     """``(pattern, replacement)`` applied in order to get the released checkpoints' names, which vLLM expects too."""
+    framed_images: bool = False
+    """True where the processor puts a start and an end token around the placeholders of an image."""
+    qformer: bool = False
+    """True where a Q-Former reads the image together with the prompt's text, in tokens of its own vocabulary."""
+    text_models: tuple[str, ...] = ()
+    """The language models it may have, by ``model_type``; empty: any."""
+    vllm: bool = True
+    """True where vLLM serves it."""
 
     def module_of(self, name: str) -> str:
         """Return which of ``MODULES`` the trainer's parameter ``name`` belongs to."""
@@ -45,15 +53,18 @@ class ModelAdapter:
         return name
 
 
+_LLAVA_HEAD_NAMES = (
+    (r"^model\.multi_modal_projector\.", "multi_modal_projector."),
+    (r"^model\.image_newline$", "image_newline"),
+    (r"^model\.language_model\.", "language_model.model."),
+    (r"^lm_head\.", "language_model.lm_head."),
+)
 _QWEN_NAMES = ((r"^model\.visual\.", "visual."), (r"^model\.language_model\.", "model."))
 # transformers dropped one level of the CLIP and SigLIP towers' names; vLLM and the released files keep it.
 _LLAVA_NAMES = (
     (r"^model\.vision_tower\.(?!vision_model\.)", "vision_tower.vision_model."),
     (r"^model\.vision_tower\.vision_model\.", "vision_tower.vision_model."),
-    (r"^model\.multi_modal_projector\.", "multi_modal_projector."),
-    (r"^model\.image_newline$", "image_newline"),
-    (r"^model\.language_model\.", "language_model.model."),
-    (r"^lm_head\.", "language_model.lm_head."),
+    *_LLAVA_HEAD_NAMES,
 )
 
 QWEN2_5_VL = ModelAdapter(
@@ -83,10 +94,26 @@ LLAVA = ModelAdapter(
 )
 LLAVA_NEXT = replace(LLAVA, model_type="llava_next", bridge=r"model\.(multi_modal_projector\.|image_newline$)")
 LLAVA_ONEVISION = replace(LLAVA_NEXT, model_type="llava_onevision")
+INTERNVL = replace(
+    LLAVA,
+    model_type="internvl",
+    checkpoint_names=((r"^model\.vision_tower\.", "vision_tower."), *_LLAVA_HEAD_NAMES),
+    framed_images=True,
+)
+INSTRUCTBLIP = ModelAdapter(
+    model_type="instructblip",
+    vision=r"vision_model\.",
+    bridge=r"(qformer\.|language_projection\.|query_tokens$)",
+    needs_token_types=False,
+    shares_prompts=True,
+    checkpoint_names=(),
+    qformer=True,
+    text_models=("llama",),
+    vllm=False,
+)
 
-ADAPTERS: dict[str, ModelAdapter] = {
-    a.model_type: a for a in (QWEN2_5_VL, QWEN2_VL, QWEN3_VL, LLAVA, LLAVA_NEXT, LLAVA_ONEVISION)
-}
+_NATIVE = (QWEN2_5_VL, QWEN2_VL, QWEN3_VL, LLAVA, LLAVA_NEXT, LLAVA_ONEVISION, INTERNVL, INSTRUCTBLIP)
+ADAPTERS: dict[str, ModelAdapter] = {a.model_type: a for a in _NATIVE}
 
 
 def adapter_for(model_type: str) -> ModelAdapter:

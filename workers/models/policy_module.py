@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from algorithms.logprobs import token_logprobs
+from workers.models.backbone import hidden_states
 from workers.models.shared_prompt import positions, segment_mask
 from workers.multimodal.collate import Batch
 from workers.multimodal.packing import Spans
@@ -49,9 +50,7 @@ class PolicyModule(nn.Module):
                 "attention_mask": segment_mask(batch.segments),
                 "position_ids": positions(batch.segments, self._prompt_positions(batch, batch.segments.prompts)),
             }
-        hidden = self.model.model(
-            input_ids=batch.input_ids, use_cache=False, **layout, **batch.mm_inputs
-        ).last_hidden_state
+        hidden = hidden_states(self.model, batch.mm_inputs, input_ids=batch.input_ids, **layout)
         chosen = hidden.flatten(0, 1)[batch.predictors]
         if self.lockstep:
             # A blank image counts for nothing, and its tower must all the same have a backward pass.
@@ -76,7 +75,7 @@ class PolicyModule(nn.Module):
         return torch.cat(logprobs), torch.cat(entropy)
 
     def _head(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        return token_logprobs(self.model.lm_head(hidden), targets)
+        return token_logprobs(self.model.get_output_embeddings()(hidden), targets)
 
     def _prompt_positions(self, batch: Batch, prompts: Spans) -> Tensor:
         """Positions of the prompts as the model itself counts them: ``[G, P]``, or three axes where it has images."""
