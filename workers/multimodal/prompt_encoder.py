@@ -72,5 +72,8 @@ class PromptEncoder:
             # The layout these models learned: images first, before the token that begins a text.
             text_ids = self.tokenizer(plain_text(messages))["input_ids"]
             return [self.image_token_id] * num_images(messages) + text_ids
-        text = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        template = self._adapter.chat_template if self.processor.chat_template is None else None
+        text = self.processor.apply_chat_template(
+            messages, chat_template=template, add_generation_prompt=True, tokenize=False
+        )
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
