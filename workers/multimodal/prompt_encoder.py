@@ -68,8 +68,8 @@ class PromptEncoder:
 
     def _engine_ids(self, prompt: Prompt) -> list[int]:
         messages = list(prompt.messages)
-        if self._adapter.qformer and self.processor.chat_template is None:
-            # The layout these models learned: images first, before the token that begins a text.
+        if self._adapter.qformer:
+            # What their processor, which takes no template, makes of one: images before the token that begins a text.
             text_ids = self.tokenizer(plain_text(messages))["input_ids"]
             return [self.image_token_id] * num_images(messages) + text_ids
         template = self._adapter.chat_template if self.processor.chat_template is None else None
