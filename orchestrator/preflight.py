@@ -13,8 +13,8 @@ from orchestrator.datasets.dataset import Dataset
 from orchestrator.datasets.registry import read_dataset
 from orchestrator.errors import RefusedInput
 from orchestrator.placement import PlacementPlan, RoleRequest, plan_placement
-from workers.models.adapters import adapter_for
-from workers.models.folder import check_model_config, check_model_folder
+from workers.models.adapters import ModelAdapter, adapter_for
+from workers.models.folder import check_model_config, check_model_folder, read_model_config
 from workers.types import Prompt
 from workers.weight_sync.manifest import Backend
 
@@ -31,12 +31,16 @@ class RunData:
 
 
 def check_config(config: TrainConfig) -> None:
-    """Refuse a model folder that does not describe a supported architecture.
+    """Refuse a model folder that does not describe a supported architecture, or one the chosen engine does not serve.
 
     Raises:
         RefusedInput: in one sentence.
     """
     _check_folder(config, check_model_config)
+    if config.rollout.engine == "vllm" and not (adapter := _adapter(config)).vllm:
+        raise RefusedInput(
+            f"rollout.engine = 'vllm', but vLLM does not serve {adapter.model_type}; use 'transformers' or 'auto'"
+        )
 
 
 def check_model(config: TrainConfig) -> None:
@@ -45,6 +49,7 @@ def check_model(config: TrainConfig) -> None:
     Raises:
         RefusedInput: in one sentence.
     """
+    check_config(config)
     _check_folder(config, check_model_folder)
     if config.model.attention == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
         raise RefusedInput("model.attention = 'flash_attention_2', but the package flash_attn is not installed")
@@ -67,12 +72,14 @@ def engine_kind(config: TrainConfig) -> Literal["vllm", "transformers"]:
     """The rollout engine this run uses."""
     if config.rollout.engine != "auto":
         return config.rollout.engine
-    return "vllm" if importlib.util.find_spec("vllm") is not None else "transformers"
+    # Without a path it is the embedded task's, which vLLM serves.
+    served = config.model.path is None or _adapter(config).vllm
+    return "vllm" if served and importlib.util.find_spec("vllm") is not None else "transformers"
 
 
 def shares_prompts(config: TrainConfig, model_path: str) -> bool:
     """Whether sequences of one prompt share a row: asked for, and possible with this model and its attention."""
-    described: dict[str, Any] = check_model_config(model_path)
+    described: dict[str, Any] = read_model_config(model_path)
     adapter, text = adapter_for(described["model_type"]), described.get("text_config", described)
     # A response attends to its whole prompt; and of transformers' attentions only this one takes our mask.
     windowed = text.get("use_sliding_window", True) and text.get("sliding_window") is not None
@@ -215,10 +222,15 @@ def this_machine() -> ClusterResources:
     return ClusterResources(nodes=(node,))
 
 
-def _check_folder(config: TrainConfig, check: Callable[[str], object]) -> None:
+def _adapter(config: TrainConfig) -> ModelAdapter:
+    assert config.model.path is not None
+    return adapter_for(str(read_model_config(config.model.path)["model_type"]))
+
+
+def _check_folder(config: TrainConfig, check: Callable[..., object]) -> None:
     assert config.model.path is not None
     try:
-        check(config.model.path)
+        check(config.model.path, trust_remote_code=config.model.trust_remote_code)
     except ValueError as error:
         raise RefusedInput(f"model.path: {error}") from error
 

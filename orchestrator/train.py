@@ -44,9 +44,7 @@ def dry_run(config: TrainConfig) -> None:
     from orchestrator.preflight import check_config, check_model, plan_run
 
     if config.model.path is not None:
-        check_config(config)
-    if config.model.path is not None and config.placement.cluster is None:
-        check_model(config)
+        (check_model if config.placement.cluster is None else check_config)(config)
     cluster, plan = plan_run(config)
     lines = [*describe_batches(config), *describe_plan(plan)]
     if config.model.path is not None:
@@ -81,7 +79,7 @@ def train(config: TrainConfig) -> None:
     from orchestrator.run_folder import RunFolder
 
     check_trackers(config)
-    if not config.embedded_task:
+    if config.model.path is not None:
         check_model(config)
     _, plan = plan_run(config)
     folder = RunFolder(Path(config.run.dir))

@@ -5,9 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from tokenizers.processors import TemplateProcessing
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
+    BlipImageProcessor,
+    GotOcr2ImageProcessor,
+    InstructBlipConfig,
+    InstructBlipProcessor,
+    InternVLConfig,
+    InternVLProcessor,
+    InternVLVideoProcessor,
     LlavaNextConfig,
     LlavaNextImageProcessor,
     LlavaNextProcessor,
@@ -15,6 +26,7 @@ from transformers import (
     LlavaOnevisionImageProcessor,
     LlavaOnevisionProcessor,
     LlavaOnevisionVideoProcessor,
+    PreTrainedTokenizerFast,
     Qwen2VLConfig,
     Qwen2VLProcessor,
     Qwen3VLConfig,
@@ -26,6 +38,7 @@ from orchestrator.tasks.digits_model import build_digits_model
 from tests.user_files import write_llava
 
 _SIDE, _PATCH = 56, 14
+_QFORMER_WORDS = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "which", "?", "one", "two")
 
 
 def write_qwen2_vl(folder: Path) -> Path:
@@ -101,6 +114,74 @@ def write_llava_onevision(folder: Path) -> Path:
     return _write(folder, LlavaOnevisionConfig(image_grid_pinpoints=grid, **settings))
 
 
+def write_internvl(folder: Path) -> Path:
+    """InternVL3: an image is cut into patches of 28 pixels and becomes 4 tokens each, between a start and an end."""
+    base, processor = _llava(folder)
+    names = {
+        "context_image_token": "<IMG_CONTEXT>",
+        "start_image_token": "<img>",
+        "end_image_token": "</img>",
+        "video_token": "<video>",
+    }
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=processor.tokenizer.backend_tokenizer,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        extra_special_tokens=names,
+    )
+    InternVLProcessor(
+        image_processor=GotOcr2ImageProcessor(size={"height": _SIDE // 2, "width": _SIDE // 2}, max_patches=4),
+        tokenizer=tokenizer,
+        video_processor=InternVLVideoProcessor(),
+        image_seq_length=4,
+        chat_template=processor.chat_template.replace("<image>", "<IMG_CONTEXT>"),
+    ).save_pretrained(folder)
+    vision = {"image_size": [_SIDE // 2] * 2, "patch_size": [_PATCH // 2] * 2} | _tower(64)
+    text = base.text_config.to_dict() | {
+        "model_type": "qwen2",
+        "vocab_size": len(tokenizer),
+        "tie_word_embeddings": True,
+    }
+    image_token_id = tokenizer.get_vocab()["<IMG_CONTEXT>"]
+    return _write(
+        folder,
+        InternVLConfig(vision_config=vision, text_config=text, image_token_id=image_token_id, image_seq_length=4),
+    )
+
+
+def write_instructblip(folder: Path) -> Path:
+    """InstructBLIP with a Llama: a Q-Former reads image and prompt, the latter in a vocabulary of its own."""
+    base, processor = _llava(folder)
+    begins = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", base.text_config.bos_token_id)])
+    processor.tokenizer.backend_tokenizer.post_processor = begins
+    letters = Tokenizer(WordLevel({word: i for i, word in enumerate(_QFORMER_WORDS)}, unk_token="[UNK]"))
+    letters.pre_tokenizer = WhitespaceSplit()  # type: ignore[assignment]
+    letters.post_processor = TemplateProcessing(  # type: ignore[assignment]
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    queries = 5
+    InstructBlipProcessor(
+        image_processor=BlipImageProcessor(size={"height": _SIDE, "width": _SIDE}),
+        tokenizer=processor.tokenizer,
+        qformer_tokenizer=PreTrainedTokenizerFast(tokenizer_object=letters, pad_token="[PAD]", unk_token="[UNK]"),
+        num_query_tokens=queries,
+    ).save_pretrained(folder)
+    vision = {"image_size": _SIDE, "patch_size": _PATCH, "initializer_range": 0.02}
+    qformer = {"vocab_size": len(_QFORMER_WORDS), "max_position_embeddings": 8}
+    config = InstructBlipConfig(
+        vision_config=vision | _tower(64),
+        qformer_config=qformer | _tower(32),
+        text_config=base.text_config.to_dict(),
+        num_query_tokens=queries,
+        image_token_index=base.image_token_id,
+    )
+    model = _random(config)
+    torch.nn.init.normal_(model.query_tokens, std=0.5, generator=torch.Generator().manual_seed(0))
+    return _save(folder, model)
+
+
 TINY_MODELS: dict[str, Callable[[Path], Path]] = {
     "qwen2_5_vl": lambda folder: build_digits_model(folder, seed=0),
     "qwen2_vl": write_qwen2_vl,
@@ -108,6 +189,8 @@ TINY_MODELS: dict[str, Callable[[Path], Path]] = {
     "llava": write_llava,
     "llava_next": write_llava_next,
     "llava_onevision": write_llava_onevision,
+    "internvl": write_internvl,
+    "instructblip": write_instructblip,
 }
 """By ``model_type``."""
 
@@ -156,10 +239,26 @@ def _llava_config(base: Any) -> dict[str, Any]:
     }
 
 
+def _tower(width: int) -> dict[str, int]:
+    return {
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+
+
 def _write(folder: Path, config: Any) -> Path:
+    return _save(folder, _random(config))
+
+
+def _random(config: Any) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model: Any = AutoModelForImageTextToText.from_config(config)
-    model.generation_config.eos_token_id = config.get_text_config().eos_token_id
+        return AutoModelForImageTextToText.from_config(config)
+
+
+def _save(folder: Path, model: Any) -> Path:
+    model.generation_config.eos_token_id = model.config.get_text_config().eos_token_id
     model.save_pretrained(folder)
     return folder

@@ -271,3 +271,6 @@ def _train_without_dropout(model: torch.nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
+        for rate in ("attention_dropout", "dropout"):  # of attention, which is a function and no module
+            if isinstance(getattr(module, rate, None), float):
+                setattr(module, rate, 0.0)

@@ -106,7 +106,7 @@ class RolloutSection(Section):
     """How completions are sampled."""
 
     engine: Literal["auto", "vllm", "transformers"] = "auto"
-    """Generation engine; auto = vllm where it is installed, else transformers."""
+    """Generation engine; auto = vllm where it is installed and serves the model, else transformers."""
     num_engines: Count = 1
     """Engines that sample side by side."""
     tensor_parallel_size: Count = 1

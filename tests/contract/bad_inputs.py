@@ -68,6 +68,23 @@ def _no_processor(case: Case) -> None:
     case.flags["--model.path"] = str(bare)
 
 
+def _described_as(**config: object) -> Callable[[Case], None]:
+    """A folder with nothing but a configuration: the architecture is looked at first."""
+
+    def spoil(case: Case) -> None:
+        folder = case.folder / "described"
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps(config))
+        case.flags["--model.path"] = str(folder)
+
+    return spoil
+
+
+def _vllm_does_not_serve(case: Case) -> None:
+    _described_as(model_type="instructblip", text_config={"model_type": "llama"})(case)
+    case.flags["--rollout.engine"] = "vllm"
+
+
 def _small_cluster(case: Case) -> None:
     file = case.folder / "cluster.toml"
     file.write_text('[[nodes]]\nname = "one"\ncpus = 8\ngpus = 2\n')
@@ -99,6 +116,20 @@ SPOILED: dict[str, tuple[Callable[[Case], None], tuple[str, ...]]] = {
     "out of bounds": (_set("--rollout.top_p", "1.5"), ("rollout.top_p", "1.5", "1")),
     "no model folder": (_set("--model.path", "no/such/model"), ("model.path", "no/such/model")),
     "no processor": (_no_processor, ("model.path", "bare", "preprocessor")),
+    "architecture without an adapter": (_described_as(model_type="gpt2"), ("model.path", "'gpt2'", "qwen2_5_vl")),
+    "code from the checkpoint": (_described_as(model_type="qwen"), ("model_type 'qwen'", "model.trust_remote_code")),
+    "code from the checkpoint, another": (
+        _described_as(model_type="internlmxcomposer2"),
+        ("model_type 'internlmxcomposer2'", "model.trust_remote_code"),
+    ),
+    "language model of another kind": (
+        _described_as(model_type="instructblip", text_config={"model_type": "t5"}),
+        ("model.path", "'t5'", "instructblip", "llama"),
+    ),
+    "engine does not serve the model": (
+        _vllm_does_not_serve,
+        ("rollout.engine = 'vllm'", "instructblip", "'transformers'"),
+    ),
     "batch arithmetic": (
         _set("--policy.train_batch_size", "100"),
         ("256 * 1 = 256", "policy.train_batch_size = 100"),

@@ -29,6 +29,18 @@ class ModelAdapter:
     """True where responses can share the row of their prompt: the forward takes a mask and positions as they are."""
     checkpoint_names: tuple[tuple[str, str], ...]
     """``(pattern, replacement)`` applied in order to get the released checkpoints' names, which vLLM expects too."""
+    framed_images: bool = False
+    """True where the processor puts a start and an end token around the placeholders of an image."""
+    qformer: bool = False
+    """True where a Q-Former reads the image together with the prompt's text, in tokens of its own vocabulary."""
+    text_models: tuple[str, ...] = ()
+    """The language models it may have, by ``model_type``; empty: any."""
+    vllm: bool = True
+    """True where vLLM serves it."""
+    remote_code: bool = False
+    """True where transformers has no such model: its code comes with the checkpoint."""
+    chat_template: str | None = None
+    """How a conversation is written, in Jinja, for checkpoints that do not say it themselves."""
 
     def module_of(self, name: str) -> str:
         """Return which of ``MODULES`` the trainer's parameter ``name`` belongs to."""
@@ -45,15 +57,18 @@ class ModelAdapter:
         return name
 
 
+_LLAVA_HEAD_NAMES = (
+    (r"^model\.multi_modal_projector\.", "multi_modal_projector."),
+    (r"^model\.image_newline$", "image_newline"),
+    (r"^model\.language_model\.", "language_model.model."),
+    (r"^lm_head\.", "language_model.lm_head."),
+)
 _QWEN_NAMES = ((r"^model\.visual\.", "visual."), (r"^model\.language_model\.", "model."))
 # transformers dropped one level of the CLIP and SigLIP towers' names; vLLM and the released files keep it.
 _LLAVA_NAMES = (
     (r"^model\.vision_tower\.(?!vision_model\.)", "vision_tower.vision_model."),
     (r"^model\.vision_tower\.vision_model\.", "vision_tower.vision_model."),
-    (r"^model\.multi_modal_projector\.", "multi_modal_projector."),
-    (r"^model\.image_newline$", "image_newline"),
-    (r"^model\.language_model\.", "language_model.model."),
-    (r"^lm_head\.", "language_model.lm_head."),
+    *_LLAVA_HEAD_NAMES,
 )
 
 QWEN2_5_VL = ModelAdapter(
@@ -83,10 +98,68 @@ LLAVA = ModelAdapter(
 )
 LLAVA_NEXT = replace(LLAVA, model_type="llava_next", bridge=r"model\.(multi_modal_projector\.|image_newline$)")
 LLAVA_ONEVISION = replace(LLAVA_NEXT, model_type="llava_onevision")
+INTERNVL = replace(
+    LLAVA,
+    model_type="internvl",
+    checkpoint_names=((r"^model\.vision_tower\.", "vision_tower."), *_LLAVA_HEAD_NAMES),
+    framed_images=True,
+)
+INSTRUCTBLIP = ModelAdapter(
+    model_type="instructblip",
+    vision=r"vision_model\.",
+    bridge=r"(qformer\.|language_projection\.|query_tokens$)",
+    needs_token_types=False,
+    shares_prompts=True,
+    checkpoint_names=(),
+    qformer=True,
+    text_models=("llama",),
+    vllm=False,
+)
 
-ADAPTERS: dict[str, ModelAdapter] = {
-    a.model_type: a for a in (QWEN2_5_VL, QWEN2_VL, QWEN3_VL, LLAVA, LLAVA_NEXT, LLAVA_ONEVISION)
-}
+# Legacy: code that came with the checkpoints, for a transformers of 2023. Never run here; tests know their parameter
+# names and their prompts, nothing more.
+QWEN_VL = ModelAdapter(
+    model_type="qwen",
+    vision=r"transformer\.visual\.(?!attn_pool\.)",
+    bridge=r"transformer\.visual\.attn_pool\.",
+    needs_token_types=False,
+    shares_prompts=False,
+    checkpoint_names=(),
+    vllm=False,
+    remote_code=True,
+    # An image is the path of a file, which the model opens; ``image`` holds it.
+    chat_template=(
+        "{%- set seen = namespace(images=0) -%}"
+        "{%- if messages[0].role != 'system' -%}<|im_start|>system\nYou are a helpful assistant.<|im_end|>{%- endif -%}"
+        "{%- for m in messages -%}{{ '' if loop.first and m.role == 'system' else '\n' }}"
+        "{{ '<|im_start|>' ~ m.role ~ '\n' }}"
+        "{%- for c in m.content -%}{%- if c.type == 'image' -%}{%- set seen.images = seen.images + 1 -%}"
+        "{{ 'Picture ' ~ seen.images ~ ': <img>' ~ c.image ~ '</img>\n' }}"
+        "{%- else -%}{{ c.text }}{%- endif -%}{%- endfor -%}<|im_end|>{%- endfor -%}"
+        "{%- if add_generation_prompt -%}{{ '\n<|im_start|>assistant\n' }}{%- endif -%}"
+    ),
+)
+INTERNLM_XCOMPOSER2 = ModelAdapter(
+    model_type="internlmxcomposer2",
+    vision=r"vit\.",
+    # Low-rank weights beside every linear of the language model, which only image tokens pass through.
+    bridge=r"(vision_proj\.|.*\.Plora_[AB]\.)",
+    needs_token_types=False,
+    shares_prompts=False,
+    checkpoint_names=(),
+    vllm=False,
+    remote_code=True,
+    chat_template=(
+        "<s>{%- for m in messages -%}{{ '[UNUSED_TOKEN_146]' ~ m.role ~ '\n' }}"
+        "{%- for c in m.content -%}{{ '<ImageHere>' if c.type == 'image' else c.text }}{%- endfor -%}"
+        "{{ '[UNUSED_TOKEN_145]\n' }}{%- endfor -%}"
+        "{%- if add_generation_prompt -%}{{ '[UNUSED_TOKEN_146]assistant\n' }}{%- endif -%}"
+    ),
+)
+
+_NATIVE = (QWEN2_5_VL, QWEN2_VL, QWEN3_VL, LLAVA, LLAVA_NEXT, LLAVA_ONEVISION, INTERNVL, INSTRUCTBLIP)
+_LEGACY = (QWEN_VL, INTERNLM_XCOMPOSER2)
+ADAPTERS: dict[str, ModelAdapter] = {a.model_type: a for a in (*_NATIVE, *_LEGACY)}
 
 
 def adapter_for(model_type: str) -> ModelAdapter:

@@ -17,6 +17,7 @@ from workers.models.lora import plain_parameters, read_adapter_config, wear_adap
 
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 _INDEX_MARK = ".index.json"
+_TOKENIZER_MARK = "tokenizer_config.json"
 
 
 def export_folder(tensors: dict[str, Tensor], *, source: str | Path, target: Path) -> None:
@@ -30,6 +31,8 @@ def export_folder(tensors: dict[str, Tensor], *, source: str | Path, target: Pat
     for file in sorted(Path(source).iterdir()):
         if file.is_file() and file.suffix not in _WEIGHT_SUFFIXES and not file.name.endswith(_INDEX_MARK):
             shutil.copyfile(file, target / file.name)
+        elif (file / _TOKENIZER_MARK).is_file():  # a processor's second tokenizer
+            shutil.copytree(file, target / file.name, dirs_exist_ok=True)
     config_file = target / "config.json"
     config = json.loads(config_file.read_text())
     config.pop("torch_dtype", None)

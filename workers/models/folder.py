@@ -16,7 +16,7 @@ _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
-def check_model_folder(path: str | Path) -> dict[str, object]:
+def check_model_folder(path: str | Path, *, trust_remote_code: bool = False) -> dict[str, object]:
     """Check that ``path`` holds a supported model with its processor, tokenizer and weights; return its config.
 
     Reads only small JSON files, so a wrong folder is refused within milliseconds.
@@ -24,7 +24,7 @@ def check_model_folder(path: str | Path) -> dict[str, object]:
     Raises:
         ValueError: what is missing or unsupported, in one sentence.
     """
-    config, root = check_model_config(path), Path(path)
+    config, root = check_model_config(path, trust_remote_code=trust_remote_code), Path(path)
     for kind, names in (("processor", _PROCESSOR_FILES), ("tokenizer", _TOKENIZER_FILES)):
         if not any((root / name).is_file() for name in names):
             raise ValueError(f"{str(path)!r} has no {kind} (none of {', '.join(names)})")
@@ -33,8 +33,31 @@ def check_model_folder(path: str | Path) -> dict[str, object]:
     return config
 
 
-def check_model_config(path: str | Path) -> dict[str, object]:
+def check_model_config(path: str | Path, *, trust_remote_code: bool = False) -> dict[str, object]:
     """Check that ``path`` describes a model of a supported architecture; return its config.
+
+    Raises:
+        ValueError: what is missing or unsupported, in one sentence.
+    """
+    config = read_model_config(path)
+    adapter = ADAPTERS[str(config["model_type"])]
+    if adapter.remote_code and not trust_remote_code:
+        raise ValueError(
+            f"{str(path)!r} has model_type {adapter.model_type!r}, whose code comes with the checkpoint and is run "
+            "only with model.trust_remote_code = true"
+        )
+    described = config.get("text_config")
+    text_model = described.get("model_type") if isinstance(described, dict) else None
+    if adapter.text_models and text_model not in adapter.text_models:
+        raise ValueError(
+            f"{str(path)!r} has a language model of model_type {text_model!r}; {adapter.model_type} is supported "
+            f"with: {', '.join(adapter.text_models)}"
+        )
+    return config
+
+
+def read_model_config(path: str | Path) -> dict[str, object]:
+    """The ``config.json`` of a model whose ``model_type`` has an adapter.
 
     Raises:
         ValueError: what is missing or unsupported, in one sentence.

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from algorithms.logprobs import TokenScores, token_logprobs
+from workers.models import backbone
 from workers.models.shared_prompt import positions, segment_mask
 from workers.multimodal.collate import Batch
 from workers.multimodal.packing import Spans
@@ -40,7 +41,7 @@ class PolicyModule(nn.Module):
         Args:
             batch: Rows on the model's device.
         """
-        hidden = hidden_states(self.model, batch, at=batch.predictors, all_take_part=self.lockstep)
+        hidden = _hidden_states(self.model, batch, at=batch.predictors, all_take_part=self.lockstep)
         return self._score(hidden, batch.targets)
 
     def _score(self, hidden: Tensor, targets: Tensor) -> TokenScores:
@@ -60,7 +61,7 @@ class PolicyModule(nn.Module):
         return TokenScores(*map(torch.cat, zip(*scored, strict=True)))
 
     def _head(self, hidden: Tensor, targets: Tensor) -> TokenScores:
-        return token_logprobs(self.model.lm_head(hidden), targets)
+        return token_logprobs(self.model.get_output_embeddings()(hidden), targets)
 
 
 class RewardModule(nn.Module):
@@ -78,17 +79,17 @@ class RewardModule(nn.Module):
         """
         super().__init__()
         self.model, self.score, self.lockstep = model, score, lockstep
-        embeddings = model.get_input_embeddings().weight
-        if model.lm_head.weight is not embeddings:
-            model.lm_head.requires_grad_(False)
+        head = model.get_output_embeddings()
+        if head.weight is not model.get_input_embeddings().weight:
+            head.requires_grad_(False)
 
     def forward(self, batch: Batch) -> Tensor:
         """float32 ``[S]``: the reward of every sequence."""
-        at_ends = hidden_states(self.model, batch, at=batch.ends, all_take_part=self.lockstep)
+        at_ends = _hidden_states(self.model, batch, at=batch.ends, all_take_part=self.lockstep)
         return self.score(at_ends).squeeze(-1).float()
 
 
-def hidden_states(model: Any, batch: Batch, *, at: Tensor, all_take_part: bool) -> Tensor:
+def _hidden_states(model: Any, batch: Batch, *, at: Tensor, all_take_part: bool) -> Tensor:
     """Last hidden states ``[len(at), H]`` at some of the flattened positions.
 
     Args:
@@ -102,7 +103,7 @@ def hidden_states(model: Any, batch: Batch, *, at: Tensor, all_take_part: bool) 
             "attention_mask": segment_mask(batch.segments),
             "position_ids": positions(batch.segments, _prompt_positions(model, batch, batch.segments.prompts)),
         }
-    hidden = model.model(input_ids=batch.input_ids, use_cache=False, **layout, **batch.mm_inputs).last_hidden_state
+    hidden = backbone.hidden_states(model, batch.mm_inputs, input_ids=batch.input_ids, **layout)
     chosen = hidden.flatten(0, 1)[at]
     return chosen + 0.0 * hidden.sum() if all_take_part else chosen
 

@@ -15,8 +15,10 @@ from torch import Tensor
 from transformers import AutoConfig, AutoProcessor
 
 from workers.models.adapters import ModelAdapter, adapter_for
+from workers.multimodal.instructions import qformer_inputs
 from workers.multimodal.media import load_image
 from workers.multimodal.packing import Segments, pack
+from workers.multimodal.placeholders import image_expansions
 from workers.multimodal.step_cache import StepCache
 from workers.types import MediaRef, Sequence
 
@@ -79,14 +81,16 @@ class Collator:
         """
         processor = AutoProcessor.from_pretrained(model_path, trust_remote_code=trust_remote_code)
         config = AutoConfig.from_pretrained(model_path, trust_remote_code=trust_remote_code)
-        self._image_processor = processor.image_processor
+        self._processor, self._config = processor, config
+        # What the processor asks for beyond its image processor's own configuration, such as cutting into patches.
+        self._image_options = getattr(processor.valid_processor_kwargs, "_defaults", {}).get("images_kwargs", {})
         self._image_token_id: int = config.image_token_id
         self._adapter: ModelAdapter = adapter_for(config.model_type)
         self._dtype, self._share_prompts = dtype, share_prompts
         self._cache = StepCache[dict[str, Tensor]](_FEATURE_CACHE_BYTES, num_bytes=_num_bytes)
         self._blank = self._process(_BLANK_IMAGE)
-        (blank_tokens,) = processor._get_num_multimodal_tokens(image_sizes=[_BLANK_IMAGE.size])["num_image_tokens"]
-        ids = np.append(np.full(blank_tokens, self._image_token_id), 0)
+        (blank_tokens,) = image_expansions(processor, config, [_BLANK_IMAGE.size])
+        ids = np.append(blank_tokens, 0)
         self._unanswered = (
             Sequence(uid="blank", sample_index=0, input_ids=ids, prompt_len=len(ids), media=(_BLANK_REF,))
             if always_an_image
@@ -153,6 +157,9 @@ class Collator:
         merged = {key: _joined([f[key] for f in features]) for key in features[0]}
         if self._adapter.needs_token_types:
             merged["mm_token_type_ids"] = (input_ids == self._image_token_id).int()
+        if self._adapter.qformer:
+            prompts = [s.input_ids[: s.prompt_len] for s in sequences for _ in s.media]
+            merged |= qformer_inputs(self._processor, self._config, prompts)
         return merged
 
     def forget_untouched(self) -> None:
@@ -165,8 +172,11 @@ class Collator:
         return self._cache.get(ref.sha256, lambda: self._process(load_image(ref)))
 
     def _process(self, image: Image.Image) -> dict[str, Tensor]:
-        out = self._image_processor(images=[image], return_tensors="pt")
-        return {key: value.to(self._dtype) if value.is_floating_point() else value for key, value in out.items()}
+        processor = self._processor.image_processor
+        out = processor(images=[image], return_tensors="pt", **self._image_options)
+        # It also tells its processor how many patches there are, which no forward takes.
+        taken = {key: value for key, value in out.items() if key in processor.model_input_names}
+        return {key: value.to(self._dtype) if value.is_floating_point() else value for key, value in taken.items()}
 
 
 def as_slots(sequences: Seq[Sequence], values: Seq[Tensor]) -> list[np.ndarray]:

@@ -6,6 +6,9 @@ from pathlib import Path
 import numpy as np
 from transformers import AutoConfig, AutoProcessor
 
+from workers.models.adapters import adapter_for
+from workers.multimodal.instructions import num_images, plain_text
+from workers.multimodal.placeholders import expand_placeholders, image_expansions
 from workers.types import EncodedPrompt, Prompt
 
 _VISION_TOKEN_FIELDS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
@@ -19,12 +22,15 @@ class PromptEncoder:
         self.config = AutoConfig.from_pretrained(model_path, trust_remote_code=trust_remote_code)
         self.tokenizer = self.processor.tokenizer
         self.image_token_id: int = self.config.image_token_id
+        self._adapter = adapter_for(self.config.model_type)
 
     @property
     def vision_token_ids(self) -> tuple[int, ...]:
         """Ids that stand for media in a prompt; sampling must never produce one."""
         # Attributes, not the dictionary: LLaVA keeps image_token_id under another key there.
         ids = {getattr(self.config, field, None) for field in _VISION_TOKEN_FIELDS}
+        if self._adapter.framed_images:
+            ids |= {self.processor.start_image_token_id, self.processor.end_image_token_id}
         return tuple(sorted(i for i in ids if isinstance(i, int)))
 
     @property
@@ -38,18 +44,17 @@ class PromptEncoder:
         Raises:
             ValueError: the template produced another number of placeholders than the prompt has images.
         """
-        text = self.processor.apply_chat_template(list(prompt.messages), add_generation_prompt=True, tokenize=False)
-        engine_ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        engine_ids = self._engine_ids(prompt)
         found = engine_ids.count(self.image_token_id)
         if found != len(prompt.media):
             raise ValueError(
                 f"prompt {prompt.uid}: {len(prompt.media)} images but {found} image placeholders in its text"
             )
-        counts = self._placeholder_counts([(m.height, m.width) for m in prompt.media])
+        expansions = image_expansions(self.processor, self.config, [(m.height, m.width) for m in prompt.media])
         return EncodedPrompt(
             uid=prompt.uid,
             engine_prompt_ids=tuple(engine_ids),
-            prompt_ids=tuple(expand_placeholders(engine_ids, self.image_token_id, counts)),
+            prompt_ids=tuple(expand_placeholders(engine_ids, self.image_token_id, expansions)),
             media=prompt.media,
         )
 
@@ -61,22 +66,14 @@ class PromptEncoder:
         """Decode a completion without its special tokens."""
         return self.tokenizer.decode(np.asarray(ids), skip_special_tokens=True)
 
-    def _placeholder_counts(self, sizes: list[tuple[int, int]]) -> list[int]:
-        if not sizes:
-            return []
-        return list(self.processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"])
-
-
-def expand_placeholders(ids: Sequence[int], placeholder: int, counts: Sequence[int]) -> list[int]:
-    """Replace the i-th placeholder in ``ids`` by ``counts[i]`` copies of itself.
-
-    Raises:
-        ValueError: the number of placeholders and of counts differ.
-    """
-    if list(ids).count(placeholder) != len(counts):
-        raise ValueError(f"{list(ids).count(placeholder)} placeholders but {len(counts)} counts")
-    remaining = iter(counts)
-    expanded: list[int] = []
-    for token in ids:
-        expanded.extend([token] * next(remaining) if token == placeholder else [token])
-    return expanded
+    def _engine_ids(self, prompt: Prompt) -> list[int]:
+        messages = list(prompt.messages)
+        if self._adapter.qformer:
+            # What their processor, which takes no template, makes of one: images before the token that begins a text.
+            text_ids = self.tokenizer(plain_text(messages))["input_ids"]
+            return [self.image_token_id] * num_images(messages) + text_ids
+        template = self._adapter.chat_template if self.processor.chat_template is None else None
+        text = self.processor.apply_chat_template(
+            messages, chat_template=template, add_generation_prompt=True, tokenize=False
+        )
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]

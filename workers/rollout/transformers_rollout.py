@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from workers.models.backbone import generate
 from workers.models.loading import load_model
 from workers.multimodal.collate import Collator
 from workers.rollout.sleep import SleepCycle
@@ -101,10 +102,11 @@ class TransformersEngine:
         inputs = self._collate(prompts)
         sampler = _SeededSampler(batch, self._spec.banned_token_ids)
         with torch.no_grad():
-            out = self._model.generate(
+            out = generate(
+                self._model,
+                {key: value.to(self._device) for key, value in inputs.mm_inputs.items()},
                 input_ids=inputs.input_ids.to(self._device),
                 attention_mask=inputs.attention_mask.long().to(self._device),
-                **{key: value.to(self._device) for key, value in inputs.mm_inputs.items()},
                 max_new_tokens=batch[0].max_new_tokens,
                 do_sample=False,
                 num_beams=1,

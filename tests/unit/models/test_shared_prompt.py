@@ -9,18 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from orchestrator.tasks.digits import build_digits_data
 from tests.tiny_models import TINY_MODELS
+from tests.tiny_prompts import picture_prompts, respond
 from workers.models import policy_module
 from workers.models.adapters import ADAPTERS
 from workers.models.loading import ModelSpec, load_model
 from workers.models.policy_module import PolicyModule
 from workers.models.shared_prompt import attend, positions, segment_mask
 from workers.multimodal.collate import Batch, Collator
-from workers.multimodal.media import probe_image
 from workers.multimodal.packing import pack
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.types import Prompt, Sequence
+from workers.types import Sequence
 
 _LENGTHS = {"two-images": [5, 1, 9], "one-image": [3, 7], "text-only": [4, 4], "alone": [6]}
 _IMAGES = {"two-images": 2, "one-image": 1, "text-only": 0, "alone": 1}
@@ -34,26 +33,13 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="module")
 def sequences(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Sequence]:
     """Four prompts with one to three responses each, siblings apart from each other."""
-    data = build_digits_data(tmp_path_factory.mktemp("digits"), seed=0)
-    files = sorted((data.train.parent / "images").glob("*.png"))
     encoder, rng = PromptEncoder(folder), np.random.default_rng(0)
-    made: list[Sequence] = []
-    for uid, count in _IMAGES.items():
-        media = tuple(probe_image(files[i], max_pixels=10**6) for i in range(count))
-        parts = [{"type": "image"}] * count + [{"type": "text", "text": "which ?"}]
-        prompt = Prompt(uid=uid, messages=({"role": "user", "content": parts},), media=media)
-        ids = encoder.encode(prompt).prompt_ids
-        for index, length in enumerate(_LENGTHS[uid]):
-            tail = rng.integers(8, 30, length)
-            made.append(
-                Sequence(
-                    uid=uid,
-                    sample_index=index,
-                    input_ids=np.concatenate([np.asarray(ids), tail]),
-                    prompt_len=len(ids),
-                    media=media,
-                )
-            )
+    prompts = picture_prompts(tmp_path_factory.mktemp("digits"), _IMAGES)
+    made = [
+        respond(encoder, prompt, rng.integers(8, 30, length), sample_index=index)
+        for prompt in prompts
+        for index, length in enumerate(_LENGTHS[prompt.uid])
+    ]
     return [made[i] for i in rng.permutation(len(made))]
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from orchestrator.tasks.digits_model import build_digits_model
 from tests.user_files import write_llava
-from workers.multimodal.prompt_encoder import PromptEncoder, expand_placeholders
+from workers.multimodal.placeholders import expand_placeholders
+from workers.multimodal.prompt_encoder import PromptEncoder
 
 
 @pytest.fixture(scope="module", params=["qwen2_5_vl", "llava"])
@@ -21,9 +22,9 @@ def test_the_image_token_is_among_those_that_must_never_be_sampled(encoder: Prom
 
 
 def test_placeholders_are_expanded_one_by_one() -> None:
-    assert expand_placeholders([5, 9, 6, 9], 9, [2, 3]) == [5, 9, 9, 6, 9, 9, 9]
-    with pytest.raises(ValueError, match="2 placeholders but 1 counts"):
-        expand_placeholders([9, 9], 9, [1])
+    assert expand_placeholders([5, 9, 6, 9], 9, [[9, 9], [1, 9, 2]]) == [5, 9, 9, 6, 1, 9, 2]
+    with pytest.raises(ValueError, match="2 placeholders but 1 images"):
+        expand_placeholders([9, 9], 9, [[9]])
 
 
 def test_a_demonstration_ends_the_turn(encoder: PromptEncoder) -> None:

@@ -1,0 +1,68 @@
+"""vLLM reads every architecture's exported checkpoint, expands its prompts alike and scores as the trainer does."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from orchestrator.pool import worker_environment
+from tests.integration.vllm_sampler import NUM_IMAGES
+from tests.tiny_models import TINY_MODELS
+from tests.tiny_prompts import MIXED_SIZES, picture_prompts
+from workers.models.adapters import ADAPTERS
+from workers.models.export import export_folder
+from workers.models.loading import ModelSpec, load_model
+from workers.models.policy_module import PolicyModule
+from workers.multimodal.collate import Collator
+from workers.types import Sequence
+
+pytestmark = [pytest.mark.integration, pytest.mark.soak]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("model_type", [name for name in TINY_MODELS if ADAPTERS[name].vllm])
+def test_vllm_scores_what_the_trainer_exported_as_the_trainer_does(model_type: str, tmp_path: Path) -> None:
+    source = TINY_MODELS[model_type](tmp_path / "model")
+    model, adapter = load_model(ModelSpec(path=str(source), dtype="float32"))
+    tensors = {adapter.checkpoint_name(name): p.detach().clone() for name, p in model.named_parameters()}
+    exported = tmp_path / "exported"
+    export_folder(tensors, source=source, target=exported)
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    rows = _sampled(exported, pictures, tmp_path / "sampled.json")
+
+    media = {p.uid: p.media for p in picture_prompts(pictures, NUM_IMAGES, sizes=MIXED_SIZES)}
+    sequences = [
+        Sequence(
+            uid=row["uid"],
+            sample_index=0,
+            input_ids=np.array(row["prompt_ids"] + row["completion_ids"]),
+            prompt_len=len(row["prompt_ids"]),
+            media=media[row["uid"]],
+        )
+        for row in rows
+    ]
+    batch = Collator(source, dtype=torch.float32, share_prompts=False)(sequences)
+    with torch.no_grad():
+        scored, _ = PolicyModule(model, lockstep=False)(batch)
+    for row, wanted in zip(rows, batch.split(scored), strict=True):
+        found = torch.tensor(row["logprobs"])
+        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0, msg=lambda text, row=row: f"{row['uid']}: {text}")
+
+
+def _sampled(model: Path, pictures: Path, result: Path) -> list[dict]:
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.integration.vllm_sampler", str(model), str(pictures), str(result)],
+        env={**os.environ, **worker_environment(1, gpu=False)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=580,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    return json.loads(result.read_text())

@@ -1,0 +1,72 @@
+"""Samples from a model folder through a vLLM engine of ours, in a process of its own so that its memory ends with it.
+
+``python -m tests.integration.vllm_sampler MODEL_FOLDER PICTURES RESULT.json`` writes, for each sampled sequence, the
+ids of the prompt as the model sees them, the sampled ids and their log-probs.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from tests.tiny_prompts import MIXED_SIZES, picture_prompts
+from workers.models.loading import ModelSpec
+from workers.multimodal.prompt_encoder import PromptEncoder
+from workers.rollout.spec import EngineSpec
+from workers.rollout.vllm_rollout import VllmEngine
+from workers.types import GenerationRequest
+
+NUM_IMAGES = {"one": 1, "two": 2, "none": 0}
+_SAMPLES, _NEW_TOKENS = 2, 8
+
+
+def main(model: str, pictures: str, result: str) -> None:
+    """Draw two samples of every prompt."""
+    encoder = PromptEncoder(model)
+    encoded = [encoder.encode(p) for p in picture_prompts(Path(pictures), NUM_IMAGES, sizes=MIXED_SIZES)]
+    requests = [
+        GenerationRequest(
+            uid=prompt.uid,
+            sample_index=index,
+            engine_prompt_ids=prompt.engine_prompt_ids,
+            prompt_ids=prompt.prompt_ids,
+            media=prompt.media,
+            seed=index,
+            max_new_tokens=_NEW_TOKENS,
+            temperature=1.0,
+        )
+        for prompt in encoded
+        for index in range(_SAMPLES)
+    ]
+    engine = VllmEngine(
+        "engine-0",
+        EngineSpec(
+            model=ModelSpec(path=model, dtype="float32"),
+            tensor_parallel_size=1,
+            max_model_len=max(len(p.prompt_ids) for p in encoded) + _NEW_TOKENS,
+            max_num_seqs=len(requests),
+            max_images_per_prompt=max(NUM_IMAGES.values()),
+            gpu_memory_utilization=0.5,
+            banned_token_ids=encoder.vision_token_ids,
+            stop_token_ids=encoder.eos_token_ids,
+            seed=0,
+        ),
+    )
+    engine.submit(requests)
+    done = []
+    while len(done) < len(requests):
+        done += engine.collect(60.0)
+    prompt_ids = {p.uid: p.prompt_ids for p in encoded}
+    rows = [
+        {
+            "uid": c.uid,
+            "prompt_ids": prompt_ids[c.uid],
+            "completion_ids": c.completion_ids.tolist(),
+            "logprobs": c.rollout_logprobs.tolist(),
+        }
+        for c in done
+    ]
+    Path(result).write_text(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
