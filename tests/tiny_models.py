@@ -96,6 +96,8 @@ def write_llava_next(folder: Path) -> Path:
 def write_llava_onevision(folder: Path) -> Path:
     """LLaVA-OneVision: SigLIP, Qwen2, tiles without a class token."""
     base, processor = _llava(folder)
+    # vLLM starts with a video, which nobody sends.
+    processor.tokenizer.add_tokens(["<video>"], special_tokens=True)
     grid = [[_SIDE, 2 * _SIDE], [2 * _SIDE, _SIDE], [2 * _SIDE, 2 * _SIDE]]
     parts = _llava_parts(processor) | {
         "num_image_tokens": (_SIDE // _PATCH) ** 2,
@@ -110,7 +112,9 @@ def write_llava_onevision(folder: Path) -> Path:
     settings = _llava_config(base)
     settings["vision_config"] = settings["vision_config"] | {"model_type": "siglip_vision_model"}
     settings |= {"vision_feature_layer": -1, "vision_feature_select_strategy": "full"}
-    settings["text_config"] = settings["text_config"] | {"model_type": "qwen2"}
+    vocabulary = processor.tokenizer.get_vocab()
+    settings["text_config"] = settings["text_config"] | {"model_type": "qwen2", "vocab_size": len(vocabulary)}
+    settings["video_token_index"] = vocabulary["<video>"]
     return _write(folder, LlavaOnevisionConfig(image_grid_pinpoints=grid, **settings))
 
 
