@@ -30,7 +30,7 @@ def test_checkpointed_scores_and_gradients_are_the_plain_ones(model_type: str, t
 
 
 def _learned(module: PolicyModule, batch: Batch) -> dict[str, torch.Tensor]:
-    logprobs, _ = module(batch)
+    logprobs, *_ = module(batch)
     logprobs.sum().backward()
     gradients = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
     return gradients | {"logprobs": logprobs.detach()}

@@ -62,10 +62,10 @@ def _short(names: set[str]) -> set[str]:
 def _trained(folder: Path, batch: Batch) -> tuple[PolicyModule, ModelAdapter]:
     module, adapter = _load(folder)
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-2)
-    before, _ = module(batch)
+    before, *_ = module(batch)
     (-before.mean()).backward()
     optimizer.step()
-    after, _ = module(batch)
+    after, *_ = module(batch)
     assert float(after.detach().mean()) > float(before.detach().mean()) + 1e-2
     return module, adapter
 
@@ -78,7 +78,7 @@ def _export(module: PolicyModule, adapter: ModelAdapter, source: Path, target: P
 
 def test_scores_are_those_of_the_models_own_forward(folder: Path, batch: Batch) -> None:
     module, _ = _load(folder)
-    found, _ = module(batch)
+    found, *_ = module(batch)
     out = module.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask.long(), **batch.mm_inputs)
     logits: Tensor = out.logits.flatten(0, 1)[batch.predictors].float()
     wanted = logits.log_softmax(-1).gather(-1, batch.targets[:, None]).squeeze(-1)
@@ -89,9 +89,9 @@ def test_a_trained_model_is_read_again_as_it_was(folder: Path, batch: Batch, pic
     module, adapter = _trained(folder, batch)
     exported = _export(module, adapter, folder, tmp_path / "exported")
     with torch.no_grad():
-        wanted, _ = module(batch)
+        wanted, *_ = module(batch)
         # Prompts and images are prepared from what was exported, too.
-        found, _ = _load(exported)[0](_batch(exported, pictures))
+        found, *_ = _load(exported)[0](_batch(exported, pictures))
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
 
 

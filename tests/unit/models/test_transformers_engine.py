@@ -55,7 +55,7 @@ def test_sampled_tokens_have_the_trainers_scores(model_type: str, tmp_path: Path
         for c in done
     ]
     module = PolicyModule(load_model(spec)[0], lockstep=False)
-    scored, _ = module(Collator(spec.path, dtype=torch.float32, share_prompts=False)(sequences))
+    scored, *_ = module(Collator(spec.path, dtype=torch.float32, share_prompts=False)(sequences))
     sampled = torch.from_numpy(np.concatenate([c.rollout_logprobs for c in done]))
     torch.testing.assert_close(sampled, scored, atol=1e-4, rtol=0)
 

@@ -52,7 +52,7 @@ def test_prompts_of_unequal_length_do_not_touch_each_other(
 ) -> None:
     model, _ = load_model(ModelSpec(path=str(folder), dtype="float32", share_prompts=share))
     module, collate = PolicyModule(model, lockstep=False), Collator(folder, dtype=torch.float32, share_prompts=share)
-    together, _ = module(collate(sequences))
+    together, *_ = module(collate(sequences))
     alone = torch.cat([module(collate([s]))[0] for s in sequences])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
