@@ -40,5 +40,6 @@ def test_every_example_configuration_loads() -> None:
     for file in _EXAMPLES.rglob("*.toml"):
         if "cluster" in file.name:
             continue
-        algo = "sft" if file.name == "sft.toml" else "stable_reinforce"
-        load_config(["--algo", algo, "--model.path", "model", "--data.path", "data", "--config", str(file)])
+        own_algo = file.parent.name == "preferences"
+        algo = [] if own_algo else ["--algo", "sft" if file.name == "sft.toml" else "stable_reinforce"]
+        load_config([*algo, "--model.path", "model", "--data.path", "data", "--config", str(file)])

@@ -1,0 +1,112 @@
+"""The data of an offline run: imported once, looked at from end to end, refused with the row and the reason."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.config import load_config
+from orchestrator.config.schema import TrainConfig
+from orchestrator.errors import RefusedInput
+from orchestrator.offline.data import held_out_rows, open_data
+from orchestrator.run_folder import RunFolder
+from tests.unit.datasets.rows import write_jsonl
+from tests.unit.preference_store.rows import feedback, imported, plain, rated
+
+
+def _config(path: Path, algo: str, *flags: str) -> TrainConfig:
+    return load_config(["--algo", algo, "--model.path", "model", "--data.path", str(path), *flags])[0]
+
+
+def _folder(tmp_path: Path) -> RunFolder:
+    (tmp_path / "run").mkdir()
+    return RunFolder(tmp_path / "run")
+
+
+def _refusal(tmp_path: Path, algo: str, *rows: Any, flags: tuple[str, ...] = ()) -> str:
+    store = imported(tmp_path, "vlfeedback", *rows)
+    with pytest.raises(RefusedInput) as refusal:
+        open_data(_config(store.folder, algo, *flags), _folder(tmp_path))
+    assert "\n" not in str(refusal.value)
+    return str(refusal.value)
+
+
+_GOOD = feedback()
+_TIE = feedback(rated("4", "4", "4"), rated("4", "4", "4", response="that"))
+_SAME = feedback(rated("5", "5", "5"), rated("4", "4", "4"))
+
+
+@pytest.mark.parametrize(
+    ("algo", "row", "reason"),
+    [
+        ("dpo", _TIE, "row 2: all its responses tie"),
+        ("dpo", _SAME, "row 2: "),
+        ("kto", _TIE, "row 2: all its responses tie"),
+        ("scalar_rm", feedback(rated("5", "5", "5")), "row 2: it has 1 responses, a pair needs 2"),
+    ],
+)
+def test_a_row_to_learn_nothing_from_is_refused_or_counted(
+    algo: str, row: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    told = _refusal(tmp_path, algo, _GOOD, row)
+    assert "has 1 bad rows out of 2, data.max_bad_frac = 0 allows 0" in told
+    assert reason in told
+    allowed = _config(tmp_path / "store", algo, "--data.max_bad_frac", "0.5")
+    assert open_data(allowed, RunFolder(tmp_path / "run")).num_unusable == 1
+
+
+def test_kto_needs_both_kinds(tmp_path: Path) -> None:
+    alone = [feedback(rated(r, r, r), prompt=f"{r} ?") for r in "345"]
+    told = _refusal(tmp_path, "kto", *alone)
+    assert "--algo kto needs desirable and undesirable responses, found 3 and 0" in told
+
+
+def test_kto_is_warned_of_weights_out_of_balance(tmp_path: Path) -> None:
+    several = [rated(r, r, r, response=text) for r, text in zip("5111", "abcd", strict=True)]
+    store = imported(tmp_path, "vlfeedback", feedback(*several))
+    warning = open_data(_config(store.folder, "kto"), _folder(tmp_path)).warning
+    assert warning is not None and "set desirable_weight between 3 and 4" in warning
+    balanced = _config(store.folder, "kto", "--preference.desirable_weight", "3")
+    assert open_data(balanced, RunFolder(tmp_path / "run")).warning is None
+
+
+def test_a_file_becomes_a_store_once(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "pairs.jsonl", *(plain(prompt=f"{i} ?") for i in range(20)))
+    config = _config(file, "dpo", "--data.format", "plain_dpo", "--data.held_out_frac", "0.3")
+    folder = _folder(tmp_path)
+    data = open_data(config, folder)
+    held_out = held_out_rows(data, side_tables={})
+    assert data.train.num_instructions("train") + len(held_out) == 20
+    assert held_out
+    before = (folder.root / "store" / "manifest.json").stat().st_mtime_ns
+    assert open_data(config, folder).train.manifest == data.train.manifest
+    assert (folder.root / "store" / "manifest.json").stat().st_mtime_ns == before
+    write_jsonl(file, plain())
+    with pytest.raises(RefusedInput, match="was imported from another file"):
+        open_data(config, folder)
+
+
+def test_held_out_data_may_come_from_a_file_of_their_own(tmp_path: Path) -> None:
+    train = write_jsonl(tmp_path / "train.jsonl", *(plain(prompt=f"{i} ?") for i in range(3)))
+    held_out = write_jsonl(tmp_path / "held_out.jsonl", plain(prompt="other ?"))
+    flags = ("--data.format", "plain_dpo", "--data.eval_path", str(held_out))
+    data = open_data(_config(train, "dpo", *flags), _folder(tmp_path))
+    assert [row.uid for row in held_out_rows(data, side_tables={})] == ["held_out-000001"]
+    assert data.train.num_instructions("train") == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--algo", "hinge", "--preference.label_smoothing", "0.1"), "has no meaning for algo = 'hinge'"),
+        (("--algo", "dpo", "--preference.score_margin", "-0.5"), "must be at least 0, or -1 for the largest gap"),
+        (("--algo", "kto", "--reference.mode", "precomputed"), "cannot serve kto"),
+        (("--algo", "kto", "--policy.train_batch_size", "1"), "must be at least 2 for kto"),
+        (("--algo", "dpo", "--reference.mode", "lora_off"), "needs model.lora_rank"),
+        (("--algo", "stable_reinforce", "--data.format", "plain_dpo"), "only 'r1_reward'"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(flags: tuple[str, ...], told: str) -> None:
+    with pytest.raises(RefusedInput) as refusal:
+        load_config([*flags, "--model.path", "model", "--data.path", "data"])
+    assert told in str(refusal.value)
