@@ -77,7 +77,15 @@ def _run(
 
 
 def _arguments(run_dir: Path, digits: DigitsPaths, model: Path) -> list[str]:
-    return [*online_arguments(model, digits, run_dir), "--run.steps", str(_STEPS), "--run.silent_after_s", "12"]
+    return [
+        *online_arguments(model, digits, run_dir),
+        "--run.steps",
+        str(_STEPS),
+        "--run.silent_after_s",
+        "12",
+        "--run.start_timeout_s",
+        "60",
+    ]
 
 
 def _outcome(run: Path, calm: Path) -> str:

@@ -211,6 +211,7 @@ def worker_pool(config: TrainConfig, plan: PlacementPlan, spec: EngineSpec | Non
             # Roles take turns, so one rank may use every core of a small machine.
             num_threads=max(1, (os.cpu_count() or 1) // ranks),
             silent_after_s=config.run.silent_after_s,
+            start_deadline_s=config.run.start_timeout_s,
         ),
     )
     try:

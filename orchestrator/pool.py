@@ -53,7 +53,7 @@ class WorkerPool:
         self.policy: list[Any] = []
         self.reference: list[Any] = []
         self._reference_spec: ModelSpec | None = None
-        self.health = Health(silent_after_s=spec.silent_after_s)
+        self.health = Health(silent_after_s=spec.silent_after_s, start_within_s=spec.start_deadline_s)
         for group in plan.groups:
             handle = placement_group(bundles=[dict(b.resources) for b in group.bundles], strategy=group.strategy)
             self._groups[group.name] = handle
@@ -224,7 +224,7 @@ class WorkerPool:
 
     def _common(self, name: str) -> dict[str, Any]:
         """What every worker is told, whatever its role."""
-        self.health.forget(name)
+        self.health.expect(name)
         return {"name": name, "num_threads": self._spec.num_threads, "board": self.health.board}
 
     def _place(self, actor_class: Any, place: WorkerPlacement) -> Any:

@@ -84,7 +84,7 @@ class RewardService:
         # On this node, and taking no CPU of the plan.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor_class = ray.remote(RewardServiceActor).options(num_cpus=0, scheduling_strategy=here)
-        self._health.forget("reward-0")
+        self._health.expect("reward-0")
         self._actor: Any = actor_class.remote(self._arguments, self._health.board)
         return get(self._actor.url.remote(), name="reward service: start", deadline_s=_START_S)
 

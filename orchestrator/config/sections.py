@@ -51,6 +51,8 @@ class RunSection(Section):
     """Times the policy is started again from the last checkpoint after a rank was lost; engines are replaced always."""
     silent_after_s: Seconds = 120.0
     """A worker whose last heartbeat is older is lost, seconds."""
+    start_timeout_s: Seconds = 600.0
+    """Longest time from a worker's start to its first heartbeat, and to its being ready, seconds."""
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(default=("tensorboard",), strict=False)
     """Trackers that get every metric beside metrics.jsonl; all write into the run folder."""
 

@@ -18,7 +18,7 @@ from orchestrator.tasks.digits_preferences import build_digits_preferences
 from tests.integration.conftest import run_cli
 from tests.integration.runs import metric_rows
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.soak, pytest.mark.timeout(900)]
 
 _STEPS, _ROWS, _GROUP_ROWS = 6, 160, 8
 _START_DEADLINE_S = 120.0

@@ -44,7 +44,7 @@ def _steps(model: Path, digits: DigitsPaths, algo: str) -> list[list[PreferenceG
     return steps
 
 
-@pytest.mark.parametrize("algo", ["dpo", "scalar_rm"])
+@pytest.mark.parametrize("algo", ["dpo", pytest.param("scalar_rm", marks=pytest.mark.soak)])
 def test_ranks_and_zero_stages_agree(
     algo: str, cluster: None, random_model: Path, digits: DigitsPaths, tmp_path: Path
 ) -> None:
