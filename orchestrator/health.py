@@ -36,7 +36,7 @@ class HealthBoard:
         self._last[worker] = (time.monotonic(), None)
 
     def read(self) -> dict[str, tuple[float, Beat | None]]:
-        """Seconds since each worker was heard of, and its last heartbeat; before the first, since its start, and None."""
+        """Seconds since each was heard of, with its last heartbeat; None and since its start before the first."""
         now = time.monotonic()
         return {worker: (now - at, beat) for worker, (at, beat) in self._last.items()}
 
