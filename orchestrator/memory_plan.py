@@ -73,13 +73,15 @@ def model_shape(path: str, freeze: tuple[str, ...], *, lora_rank: int | None = N
 def plan_memory(
     config: TrainConfig, plan: PlacementPlan, shape: ModelShape, *, gpu_memory_gib: float | None
 ) -> list[RoleMemory]:
-    """Memory of one worker of every role; engines take a share of their GPU and so need its size."""
+    """Memory of one worker of every role there is; engines take a share of their GPU and so need its size."""
     on_gpu = any(worker.num_gpus for worker in plan.workers)
     width = _BYTES["bfloat16" if config.model.dtype == "bfloat16" or on_gpu else "float32"]
     roles = [_policy(config, shape, width)]
     if plan.workers_of("reference"):
         weights = {"weights": float(shape.num_params * width), "logits": _logits(config, shape)}
         roles.append(RoleMemory("reference", weights, {}, weights["weights"]))
+    if not plan.workers_of("rollout"):
+        return roles
     weights_of_engine = shape.num_params * width / config.rollout.tensor_parallel_size
     if gpu_memory_gib is None:
         roles.append(RoleMemory("rollout", {"weights": weights_of_engine}, {}, weights_of_engine))

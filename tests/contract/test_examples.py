@@ -29,6 +29,19 @@ def test_the_r1_recipe_fits_its_cluster(size: str, capsys: pytest.CaptureFixture
     assert {verdict for _, verdict in turns} == {"fits"}
 
 
+def test_a_run_without_rollouts_plans_none(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [
+        *("--dry-run", "--algo", "dpo", "--placement.cluster", str(_R1 / "cluster_one.toml")),
+        *("--model.path", str(_R1 / "qwen2_5_vl_7b"), "--data.path", "d.jsonl", "--data.format", "plain_dpo"),
+        *("--policy.num_ranks", "8", "--policy.zero_stage", "3"),
+    ]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "128 instructions with all their responses, on 8 ranks" in printed
+    assert "reference 0" in printed and "memory of one reference worker" in printed
+    assert "rollout 0" not in printed and "rollout worker" not in printed
+
+
 def test_the_described_model_has_the_size_of_its_name() -> None:
     from orchestrator.memory_plan import model_shape
 
