@@ -81,9 +81,12 @@ class ExampleEncoder:
     def all_sequences(self, instruction: Instruction) -> tuple[Sequence, ...]:
         """One for each response, whatever is learnt from it; nothing where one is too long."""
         sequences = self.sequences(instruction, tuple(range(len(instruction.responses))))
-        longest = max((len(s.input_ids) for s in sequences), default=0)
-        fits = longest <= self._limits.tokens_per_microbatch
-        return sequences if fits and sequences[0].prompt_len <= self._limits.max_prompt_tokens else ()
+        limits = self._limits
+        fit = all(
+            s.prompt_len <= limits.max_prompt_tokens and len(s.input_ids) <= limits.tokens_per_microbatch
+            for s in sequences
+        )
+        return sequences if fit else ()
 
     def sequences(self, instruction: Instruction, responses: tuple[int, ...]) -> tuple[Sequence, ...]:
         """Prompt and response, closed by one end of turn, for some of the instruction's responses."""

@@ -40,8 +40,11 @@ class HeldOut:
 
     def _pairs(self) -> dict[str, float]:
         if self._groups is None:
+            # Responses with a label and no rival have no pair to be right about.
             paired = [e for e in self._examples if e.pairs]
             self._groups = self._maker.pairs(paired, self._reference.of_examples(paired))
+        if not self._groups:
+            return {}
         sequences = [s for g in self._groups for s in g.sequences]
         scored = self._pool.policy_score(sequences, deadline_s=self._deadline_s)
         rewards = self._algorithm.loss == "bradley_terry"

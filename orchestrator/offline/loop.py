@@ -12,6 +12,7 @@ import numpy as np
 
 from algorithms.kto import kto_baseline
 from orchestrator.checkpoint import Progress, save_checkpoint
+from orchestrator.errors import GuardStop
 from orchestrator.experience import supervised_samples
 from orchestrator.metrics import PhaseClock
 from orchestrator.offline.examples import Example
@@ -42,7 +43,13 @@ def run_offline(session: OfflineSession, start: Progress) -> OfflineOutcome:
         session.report(0, before)
     while progress.step < config.run.steps:
         clock = PhaseClock()
-        progress, metrics = train_step(session, progress, clock)
+        try:
+            progress, metrics = train_step(session, progress, clock)
+        except GuardStop:
+            # The step has not happened: what can be continued from is the state before it.
+            if session.folder.checkpoint(progress.step) not in session.folder.complete_checkpoints():
+                _checkpoint(session, progress, after)
+            raise
         times = clock.metrics()
         last = progress.step == config.run.steps
         if last or progress.step % config.run.eval_every == 0:

@@ -31,7 +31,7 @@ class Reference:
         if not self._needed:
             return []
         if self._mode == "precomputed":
-            return [list(e.ref_logprobs or ()) for e in examples]
+            return [_precomputed(e) for e in examples]
         return by_example(examples, self.of_sequences([s for e in examples for s in e.sequences]))
 
     def of_sequences(self, sequences: Sequence[TokenSequence]) -> list[np.ndarray]:
@@ -41,6 +41,12 @@ class Reference:
         else:
             scored = self._pool.reference_score(sequences, deadline_s=self._deadline_s)
         return [row[s.prompt_len :] for s, row in zip(sequences, scored, strict=True)]
+
+
+def _precomputed(example: Example) -> list[np.ndarray]:
+    if example.ref_logprobs is None:
+        raise ValueError(f"instruction {example.uid} was read without the reference's table")
+    return list(example.ref_logprobs)
 
 
 def by_example(examples: Sequence[Example], rows: Sequence[np.ndarray]) -> list[list[np.ndarray]]:

@@ -5,6 +5,7 @@ The reference scores in micro-batches of its own making, once directly and once 
 
 import math
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ import torch
 
 from algorithms.kto import kto_baseline
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
+from orchestrator.config import load_config
 from orchestrator.config.sections import PreferenceSection
 from orchestrator.errors import RefusedInput
 from orchestrator.offline.examples import Example, ExampleEncoder, Limits
 from orchestrator.offline.groups import GroupMaker, mismatched_sequences, pair_kind, score_ratios
-from orchestrator.offline.reference import by_example, reference_table
+from orchestrator.offline.reference import Reference, by_example, reference_table
+from orchestrator.pool import WorkerPool
 from orchestrator.preference_store.side_tables import SideTable
 from orchestrator.preference_store.store import PreferenceStore
 from orchestrator.tasks.digits_model import build_digits_model
@@ -149,6 +152,18 @@ def test_rows_without_an_image_and_with_several_become_examples(spec: ModelSpec,
     store = imported(tmp_path, "plain_dpo", *rows)
     made = [_encoder(spec, store, "dpo")(row) for row in store.rows()]
     assert [len(e.sequences[0].media) for e in made if isinstance(e, Example)] == [0, 2]
+
+
+def test_an_example_read_without_its_table_is_not_taken_for_one_without_reference(
+    spec: ModelSpec, store: PreferenceStore
+) -> None:
+    config, _ = load_config(
+        ["--algo", "dpo", "--model.path", spec.path, "--data.path", "d", "--reference.mode", "precomputed"]
+    )
+    made = _encoder(spec, store, "dpo")(next(iter(store.rows())))
+    assert isinstance(made, Example)
+    with pytest.raises(ValueError, match="was read without the reference's table"):
+        Reference(config, cast("WorkerPool", None)).of_examples([made])
 
 
 def test_what_is_too_long_is_said_and_never_cut(spec: ModelSpec, store: PreferenceStore) -> None:
