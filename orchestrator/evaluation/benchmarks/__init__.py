@@ -1,0 +1,1 @@
+"""Metrics of public benchmarks: pure functions from what was read in the responses to figures."""

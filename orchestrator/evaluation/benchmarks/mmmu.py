@@ -1,0 +1,165 @@
+"""MMMU: multiple choice and open questions. Invariant: an answer that cannot be read is wrong and counted."""
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from orchestrator.evaluation.benchmarks.option_letter import parse_option
+from orchestrator.evaluation.benchmarks.share import share
+
+_MIN_DECIMALS = 2
+_MARKED = re.compile(r"(?i:\banswer\b[\s*_]*(?:is\b|:|>))[\s:*_]*")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
+_TAIL = re.compile(r".*(?:\b(?:is|are|was|were|equals|be)\b|[=≈:])", re.IGNORECASE)
+_REASON = re.compile(r"[,;]\s|\s(?:because|since|as)\s", re.IGNORECASE)
+_TIMES_TEN = re.compile(r"\s*(?:×|\*|\\times|\bx\b)\s*10\s*\^\s*\{?\(?([-−]?\d+)\)?\}?")
+# Neither part of a word nor of a power or fraction: "H2O", "3^2", "3²" and "1/2" hold no number of their own.
+_NUMBER = re.compile(
+    r"(?<![\w.^/])[-−+]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?:[eE][-−+]?\d+)?"
+    r"(?![\d^⁰¹²³⁴-⁹]|[.,]\d|/\d)"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MmmuRow:
+    """One judged question."""
+
+    right: bool | None
+    """From ``judge_choice`` or ``judge_open``; None where the answer could not be read."""
+    is_open: bool
+    group: str
+    """Discipline, subject or split: whatever the figures are wanted by."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MmmuResult:
+    """Figures of the benchmark: shares in [0, 1] of all questions of their kind, counts of questions.
+
+    Source: Yue et al. 2024, micro-averaged accuracy, https://arxiv.org/abs/2311.16502.
+    """
+
+    accuracy: float
+    choice_accuracy: float
+    open_accuracy: float
+    accuracy_by_group: Mapping[str, float]
+    """Sorted by name."""
+    num_rows: int
+    num_open: int
+    num_unreadable: int
+
+
+def score_mmmu(rows: Sequence[MmmuRow]) -> MmmuResult:
+    """Score judged rows, in any order; an unreadable answer is wrong and stays in the denominator."""
+    by_group: dict[str, list[MmmuRow]] = defaultdict(list)
+    for row in rows:
+        by_group[row.group].append(row)
+    open_rows = [row for row in rows if row.is_open]
+    return MmmuResult(
+        accuracy=_accuracy(rows),
+        choice_accuracy=_accuracy([row for row in rows if not row.is_open]),
+        open_accuracy=_accuracy(open_rows),
+        accuracy_by_group={group: _accuracy(members) for group, members in sorted(by_group.items())},
+        num_rows=len(rows),
+        num_open=len(open_rows),
+        num_unreadable=sum(row.right is None for row in rows),
+    )
+
+
+def judge_choice(response: str, options: Mapping[str, str], label: str) -> bool | None:
+    """Tell whether the response chooses the option ``label``; None where no single option can be read.
+
+    Source: MMMU, eval_utils.py, which draws an option at random there, and takes the last of several.
+    """
+    answer = parse_option(response, options)
+    return None if answer is None else answer == label
+
+
+def judge_open(response: str, truths: Sequence[str]) -> bool | None:
+    """Tell whether the response gives one of the truths; None where nothing can be read.
+
+    A truth that is a number is compared with the one number of the answer, as decimals, within half a unit of the
+    truth's last written place, or of the second one if it has fewer. Another truth must equal the answer, both
+    normalised: a word inside another word, or one of several words offered, is not right.
+
+    Args:
+        response: The model's text; ``final_answer`` says which part of it is the answer.
+        truths: All that count as right; at least one.
+    Raises:
+        ValueError: no truth is given, so nothing could be right.
+    Source: MMMU, eval_utils.py, with four faults left out: a truth is right there as part of a word ("no" in
+        "unknown"); any number of several is right; 0.004 equals 0.001, both rounded to two places; text is put in
+        lower case before it is cut at capitals, so sentences stay joined. VL-RLHF asks the open questions as
+        choice between the truth and "Other Answers", which tells the answer.
+    """
+    if not truths:
+        raise ValueError("an open question needs at least one truth, got none")
+    answer = final_answer(response)
+    verdicts = [_equals_number(answer, truth) if _is_number(truth) else _equals_text(answer, truth) for truth in truths]
+    if any(verdicts):
+        return True
+    return None if all(verdict is None for verdict in verdicts) else False
+
+
+def final_answer(response: str) -> str:
+    """Return the sentence after the last "answer is", "answer:" or ``<answer>``, else the last sentence."""
+    text = unicodedata.normalize("NFC", response).replace("</answer>", "\n").strip()
+    marks = list(_MARKED.finditer(text))
+    if marks:
+        lines = text[marks[-1].end() :].strip().splitlines()
+        return _SENTENCE_END.split(lines[0])[0] if lines else ""
+    lines = text.splitlines()
+    return _SENTENCE_END.split(lines[-1])[-1] if lines else ""
+
+
+def read_number(answer: str) -> Decimal | None:
+    """Return the one number after the last "is", "=" or ":", else of the whole sentence; None without exactly one."""
+    answer = _TIMES_TEN.sub(r"e\1", answer)
+    for part in (_tail(answer), answer):
+        if found := {_decimal(number) for number in _NUMBER.findall(part)}:
+            return found.pop() if len(found) == 1 else None
+    return None
+
+
+def normalised(text: str) -> str:
+    """Lower case, single spaces, without punctuation at the ends, without a leading article."""
+    text = " ".join(unicodedata.normalize("NFC", text).lower().split())
+    return re.sub(r"^(?:an?|the)\s+", "", re.sub(r"^[^\w%°+-]+|[^\w%°+]+$", "", text))
+
+
+def _tail(answer: str) -> str:
+    found = _TAIL.match(answer)
+    return answer[found.end() :] if found else answer
+
+
+def _accuracy(rows: Sequence[MmmuRow]) -> float:
+    return share(sum(row.right is True for row in rows), len(rows))
+
+
+def _equals_number(answer: str, truth: str) -> bool | None:
+    number, target = read_number(answer), _decimal(_bare(truth))
+    if number is None:
+        return None
+    exponent = target.as_tuple().exponent
+    assert isinstance(exponent, int)
+    return abs(number - target) <= Decimal(5).scaleb(-max(_MIN_DECIMALS, -exponent) - 1)
+
+
+def _equals_text(answer: str, truth: str) -> bool | None:
+    tail = _tail(answer)
+    readings = {normalised(reading) for part in (answer, tail) for reading in (part, _REASON.split(part)[0])} - {""}
+    return normalised(truth) in readings if readings else None
+
+
+def _is_number(truth: str) -> bool:
+    return _NUMBER.fullmatch(_bare(truth)) is not None
+
+
+def _bare(truth: str) -> str:
+    return _TIMES_TEN.sub(r"e\1", truth.strip()).strip("$% ")
+
+
+def _decimal(number: str) -> Decimal:
+    return Decimal(number.replace(",", "").replace("−", "-"))
