@@ -20,7 +20,7 @@ from workers.types import EncodedPrompt, Sequence
 
 pytestmark = pytest.mark.integration
 _LORA = LoraSpec(rank=4, alpha=8, seed=1)
-_SETTINGS = [(2, 2), (2, 3)]
+_SETTINGS = [pytest.param(2, 2, marks=pytest.mark.soak), (2, 3)]
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +90,7 @@ def test_the_base_stays_the_reference_and_a_checkpoint_continues_exactly(
         pool.close()
 
 
+@pytest.mark.soak
 def test_engines_get_plain_weights(
     cluster: None, random_model: Path, prompts: list[EncodedPrompt], sequences: list[Sequence]
 ) -> None:
