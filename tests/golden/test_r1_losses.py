@@ -84,7 +84,11 @@ class _LogitsModel(nn.Module):
         super().__init__()
         self.logits, self.expected_mask = logits, attention_mask
         self.lm_head = nn.Identity()
-        self.config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(vocab_size=logits.shape[-1]))
+        text = SimpleNamespace(vocab_size=logits.shape[-1])
+        self.config = SimpleNamespace(model_type="qwen2_5_vl", get_text_config=lambda: text)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
 
     def model(self, *, input_ids: Tensor, attention_mask: Tensor, use_cache: bool) -> SimpleNamespace:
         """Takes no ``position_ids``: positions are the model's own, where the original passes 1-D ones."""

@@ -10,6 +10,7 @@ import pytest
 from orchestrator.config.sections import DataSection
 from orchestrator.datasets.registry import READERS, read_dataset
 from orchestrator.errors import RefusedInput
+from orchestrator.preference_store.readers.registry import READERS as PREFERENCE_READERS
 from tests.unit.datasets.rows import MAX_PIXELS, image, row, write_jsonl
 
 
@@ -100,4 +101,4 @@ def test_a_media_root_that_is_no_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_format_that_can_be_configured_has_a_reader() -> None:
-    assert set(get_args(DataSection.model_fields["format"].annotation)) == set(READERS)
+    assert set(get_args(DataSection.model_fields["format"].annotation)) == {*READERS, *PREFERENCE_READERS}
