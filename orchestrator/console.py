@@ -18,7 +18,11 @@ from orchestrator.waits import Wait, current_waits
 _SHOWN = (
     ("reward", "reward/mean", "{:.3f}"),
     ("held-out accuracy", "eval/accuracy", "{:.3f}"),
+    ("held-out pair accuracy", "eval/pair_accuracy", "{:.3f}"),
+    ("held-out token accuracy", "eval/token_accuracy", "{:.3f}"),
     ("loss", "policy/loss", "{:+.4f}"),
+    ("pairs right", "preference/accuracy", "{:.3f}"),
+    ("margin", "preference/margin", "{:+.3f}"),
     ("mismatch", "mismatch/logprob_abs_mean", "{:.1e}"),
     ("coverage", "judge/coverage", "{:.2f}"),
     ("rollout tokens/s", "throughput/rollout_tokens_per_s", "{:.0f}"),

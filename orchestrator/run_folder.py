@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from orchestrator.errors import RefusedInput
 
-_STEP_NAME = re.compile(r"step_(\d{6,})(\.parquet)?")
+_STEP_NAME = re.compile(r"step_(\d{6,})(\.parquet|\.json)?")
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -106,7 +106,7 @@ class RunFolder:
             _remove_checkpoint(old)
 
     def truncate_after(self, step: int) -> None:
-        """Drop metrics rows, rollouts and checkpoints of steps after ``step``, and what a crash left half written.
+        """Drop rows, rollouts, evaluations and checkpoints of steps after ``step``, and what a crash left half written.
 
         A run that starts afresh passes -1: step 0 has a row of its own, the evaluation before training.
         """
@@ -120,7 +120,7 @@ class RunFolder:
         if self.metrics.is_file():
             rows = [line for line in self.metrics.read_text().splitlines() if _step_of(line) in range(step + 1)]
             write_atomic(self.metrics, "".join(row + "\n" for row in rows))
-        for number, file in _numbered(self.rollouts).items():
+        for number, file in (*_numbered(self.rollouts).items(), *_numbered(self.evaluations).items()):
             if number > step:
                 file.unlink()
         for folder in (self.root, self.rollouts):

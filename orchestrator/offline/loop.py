@@ -112,6 +112,9 @@ def _labelled(
         ratios = [
             p.sum(dtype=np.float64) - r.sum(dtype=np.float64) for p, r in zip(of_policy, of_reference, strict=True)
         ]
+        if not np.isfinite(ratios).all():
+            at = mixed[int(np.flatnonzero(~np.isfinite(ratios))[0])]
+            raise GuardStop(f"the log-probs of prompt {at.uid}, for KTO's baseline, are not finite")
         baseline = kto_baseline(float(sum(ratios)), len(ratios))
     return session.groups.labels(examples, refs, baseline=baseline), {"preference/baseline": baseline}
 

@@ -163,3 +163,16 @@ def test_a_run_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path: Path)
     (tmp_path / "file").write_text("")
     with pytest.raises(RefusedInput, match=r"^run\.dir '.*file' cannot be made: Not a directory$"):
         RunFolder(tmp_path / "file").create()
+
+
+def test_a_fresh_start_does_not_read_the_evaluations_of_the_run_before(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    folder.evaluations.mkdir()
+    for step in (0, 3, 6):
+        folder.evaluation_file(step).write_text("{}")
+    folder.truncate_after(3)
+    assert [folder.evaluation_file(step).is_file() for step in (0, 3, 6)] == [True, True, False]
+    folder.truncate_after(-1)
+    assert not list(folder.evaluations.iterdir())
+    folder.release()
