@@ -15,7 +15,7 @@ from orchestrator.config.schema import TrainConfig
 from orchestrator.engines import Engines
 from orchestrator.offline.groups import pair_kind
 from orchestrator.placement import PlacementPlan
-from orchestrator.pool import PoolSpec, WorkerPool, worker_environment
+from orchestrator.pool import PoolSpec, WorkerPool
 from orchestrator.preflight import RunData, engine_kind, ray_is_running, shares_prompts, sync_backend
 from orchestrator.reaper import reaped_processes
 from orchestrator.reward_service import RewardService
@@ -25,6 +25,7 @@ from orchestrator.scoring import RewardClient
 from orchestrator.session import Session, first_prompts
 from orchestrator.sync import PROBE_LENGTH, WeightSync
 from orchestrator.waits import watched_by
+from orchestrator.worker_environment import worker_environment
 from workers.backends.schedule import OptimizerSpec, Schedule
 from workers.models.loading import ModelSpec
 from workers.models.lora import LoraSpec
@@ -130,9 +131,11 @@ def loss_spec(config: TrainConfig) -> LossSpec:
         return LossSpec(kind="sft")
     if preferences is not None:
         return LossSpec(
-            kind="bradley_terry" if preferences.loss == "bradley_terry" else "preference",
+            kind=preferences.loss if preferences.loss in ("bradley_terry", "critique_rm") else "preference",
             pair_kind=pair_kind(preferences, config.preference),
             label_smoothing=config.preference.label_smoothing,
+            reward_head=config.critique_rm.head if preferences.writes_critiques else "linear",
+            critique_request=config.critique_rm.request if preferences.writes_critiques else None,
         )
     return LossSpec(
         kind="policy_gradient",

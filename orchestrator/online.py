@@ -17,9 +17,8 @@ from orchestrator.evaluation.types import EvalResult
 from orchestrator.experience import Experience, Rollout, make_experience, training_samples
 from orchestrator.guards import check_coverage, corrected, mismatch_in, mismatch_remedy
 from orchestrator.metrics import PhaseClock
-from orchestrator.pool import completion_sequence
 from orchestrator.rollout_store import write_rollouts
-from orchestrator.rollouts import build_requests
+from orchestrator.rollouts import build_requests, completion_sequence
 from orchestrator.scoring import Reward, RewardClient, RewardItem
 from orchestrator.session import Session, eval_metrics
 from orchestrator.step_metrics import StepRecord, online_metrics, rollout_rows

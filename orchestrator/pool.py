@@ -1,7 +1,7 @@
 """The live worker pool: actors on their placement groups, addressed by role. The only module that creates actors."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,10 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from orchestrator.batching import SampleSize, group_cost, plan_microbatches, plan_samples
 from orchestrator.health import Health
 from orchestrator.placement import PlacementPlan, WorkerPlacement
-from orchestrator.rollouts import engine_name
+from orchestrator.rollouts import engine_name, split_prompts
 from orchestrator.waits import WorkerLost, get
+from orchestrator.worker_environment import worker_environment
+from workers.critique_reward import CritiqueRewardSpec, CritiqueRewardWorker
 from workers.models.loading import ModelSpec
 from workers.policy import PolicySpec, PolicyWorker
 from workers.reference import ReferenceWorker
@@ -52,7 +54,9 @@ class WorkerPool:
         self.engines: list[Any] = []
         self.policy: list[Any] = []
         self.reference: list[Any] = []
+        self.critics: list[Any] = []
         self._reference_spec: ModelSpec | None = None
+        self._critic_spec: CritiqueRewardSpec | None = None
         self.health = Health(silent_after_s=spec.silent_after_s, start_within_s=spec.start_deadline_s)
         for group in plan.groups:
             handle = placement_group(bundles=[dict(b.resources) for b in group.bundles], strategy=group.strategy)
@@ -98,6 +102,17 @@ class WorkerPool:
         self.reference = [
             self._place(actor_class, place).remote(spec=spec, **self._common(f"reference-{place.index}"))
             for place in self.plan.workers_of("reference")
+        ]
+
+    def start_critics(self, spec: CritiqueRewardSpec) -> None:
+        """Start the critique reward workers that the plan has."""
+        for actor in self.critics:
+            ray.kill(actor)
+        self._critic_spec = spec
+        actor_class = ray.remote(CritiqueRewardWorker)
+        self.critics = [
+            self._place(actor_class, place).remote(spec=spec, **self._common(f"critic-{place.index}"))
+            for place in self.plan.workers_of("critic")
         ]
 
     def replace_engine(self, index: int) -> None:
@@ -151,15 +166,29 @@ class WorkerPool:
         """Completion tokens of each sequence that the current policy finds the likeliest, in the order given."""
         return self._each("policy", self.policy, "greedy_hits", sequences, deadline_s)
 
+    def policy_rewards(self, sequences: Sequence[TokenSequence], *, deadline_s: float) -> list[float]:
+        """The reward of each sequence under the current policy, which has a scalar head, in the order given."""
+        return self._each("policy", self.policy, "rewards", sequences, deadline_s)
+
     def reference_score(self, sequences: Sequence[TokenSequence], *, deadline_s: float) -> list[np.ndarray]:
         """Log-probs under the reference, in the order given; a reference that is lost is started again, once."""
-        try:
-            return self._each("reference", self.reference, "score", sequences, deadline_s)
-        except WorkerLost as lost:
-            _log.warning("the reference is started again: %s", lost)
-            assert self._reference_spec is not None
-            self.start_reference(self._reference_spec)
-            return self._each("reference", self.reference, "score", sequences, deadline_s)
+        return self._twice(lambda: self._each("reference", self.reference, "score", sequences, deadline_s))
+
+    def write_critiques(self, requests: Sequence[GenerationRequest], *, deadline_s: float) -> list[Completion]:
+        """A critique for each request, in the order given; lost critique reward workers are started again, once."""
+
+        def write() -> list[Completion]:
+            shares = split_prompts(requests, num_parts=len(self.critics))
+            refs = [critic.write.remote(share) for critic, share in zip(self.critics, shares, strict=True)]
+            written = self._results("critic", refs, name="critic: write", deadline_s=deadline_s)
+            by_request = {(c.uid, c.sample_index): c for some in written for c in some}
+            return [by_request[r.uid, r.sample_index] for r in requests]
+
+        return self._twice(write)
+
+    def critique_rewards(self, sequences: Sequence[TokenSequence], *, deadline_s: float) -> list[float]:
+        """The reward that follows each critique, in the order given; lost workers likewise."""
+        return self._twice(lambda: self._each("critic", self.critics, "rewards", sequences, deadline_s))
 
     def stop_reference(self) -> None:
         """End the reference workers: nothing will be asked of them again."""
@@ -169,10 +198,24 @@ class WorkerPool:
 
     def close(self) -> None:
         """Kill every actor and give the placement groups back."""
-        for actor in (*self.policy, *self.engines, *self.reference, self.health.board):
+        for actor in (*self.policy, *self.engines, *self.reference, *self.critics, self.health.board):
             ray.kill(actor)
         for handle in self._groups.values():
             remove_placement_group(handle)
+
+    def _twice(self, ask: Callable[[], list[Any]]) -> list[Any]:
+        """What frozen workers say; where one is lost, all of its role are started again and asked once more."""
+        try:
+            return ask()
+        except WorkerLost as lost:
+            _log.warning("%s is started again: %s", lost.role, lost)
+            if lost.role == "critic":
+                assert self._critic_spec is not None
+                self.start_critics(self._critic_spec)
+            else:
+                assert self._reference_spec is not None
+                self.start_reference(self._reference_spec)
+            return ask()
 
     def _results(self, role: str, refs: Sequence[Any], *, name: str, deadline_s: float) -> list[Any]:
         """Wait for one result of each worker of a role.
@@ -184,7 +227,7 @@ class WorkerPool:
         try:
             return get(refs, name=name, deadline_s=deadline_s, workers=workers)
         except ray.exceptions.RayTaskError as error:
-            dead = _dead(self.policy if role == "policy" else self.reference)
+            dead = _dead({"policy": self.policy, "reference": self.reference, "critic": self.critics}[role])
             if not dead:
                 raise
             raise WorkerLost([f"{role}-{index}" for index in dead], f"{name}: its process has ended") from error
@@ -255,36 +298,3 @@ def _dead(actors: Sequence[Any]) -> list[int]:
         except ray.exceptions.RayActorError:
             dead.append(refs[ref])
     return dead
-
-
-def worker_environment(num_threads: int, *, gpu: bool) -> dict[str, str]:
-    """Environment of every worker process; set before any library is imported."""
-    shared = {
-        "OMP_NUM_THREADS": str(num_threads),
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONHASHSEED": "0",
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_LOGGING_LEVEL": "WARNING",
-        "VLLM_NO_USAGE_STATS": "1",
-    }
-    if gpu:
-        return shared
-    return shared | {
-        "CUDA_VISIBLE_DEVICES": "",
-        "DS_ACCELERATOR": "cpu",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    }
-
-
-def completion_sequence(request: GenerationRequest, completion: Completion) -> TokenSequence:
-    """Join a prompt, as the model's forward sees it, with the ids sampled for it."""
-    ids = np.concatenate([np.asarray(request.prompt_ids, dtype=np.int64), completion.completion_ids])
-    return TokenSequence(
-        uid=request.uid,
-        sample_index=request.sample_index,
-        input_ids=ids,
-        prompt_len=len(request.prompt_ids),
-        media=request.media,
-    )

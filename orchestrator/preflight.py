@@ -147,17 +147,18 @@ def role_requests(config: TrainConfig, cluster: ClusterResources) -> list[RoleRe
     ]
 
 
-def reference_plan(config: TrainConfig) -> PlacementPlan:
-    """Reference workers alone, which compute log-probs before anything else is started.
+def single_role_plan(
+    config: TrainConfig, role: Literal["reference", "critic", "rollout"], num_workers: int
+) -> PlacementPlan:
+    """Workers of one role alone, for what is done before or after training.
 
     Raises:
         RefusedInput: with the sum that does not fit.
     """
     cluster = load_cluster_file(config.placement.cluster) if config.placement.cluster else available_cluster()
     gpu = 1 if any(node.gpus for node in cluster.nodes) else 0
-    request = RoleRequest(
-        role="reference", num_workers=config.reference.num_ranks, gpus_per_worker=gpu, cpus_per_worker=1.0
-    )
+    width = config.rollout.tensor_parallel_size if role == "rollout" else 1
+    request = RoleRequest(role=role, num_workers=num_workers, gpus_per_worker=width * gpu, cpus_per_worker=1.0)
     return plan_placement(cluster, [request], layout=config.placement.layout)
 
 

@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Protocol
 
+import numpy as np
 import ray
 
 from orchestrator.errors import GuardStop
 from orchestrator.waits import WaitTimeout, WorkerLost, get, silent_workers, waiting
 from workers.types import Completion, EncodedPrompt, GenerationRequest
+from workers.types import Sequence as TokenSequence
 
 _COLLECT_S = 1.0
 _COLLECTS_AHEAD = 2
@@ -62,6 +64,15 @@ def build_requests(
         for prompt in prompts
         for index in range(samples_per_prompt)
     ]
+
+
+def split_prompts(requests: Sequence[GenerationRequest], *, num_parts: int) -> list[list[GenerationRequest]]:
+    """The requests in parts of about equally many prompts; those of one prompt stay together."""
+    prompts = {uid: number for number, uid in enumerate(dict.fromkeys(r.uid for r in requests))}
+    parts: list[list[GenerationRequest]] = [[] for _ in range(num_parts)]
+    for request in requests:
+        parts[prompts[request.uid] * num_parts // len(prompts)].append(request)
+    return parts
 
 
 def engine_name(index: int) -> str:
@@ -112,6 +123,18 @@ def generate(
                 feed.engines = dict(keeper.revive())
                 wait.progress(f"{len(finished)} of {len(requests)}")
     return [finished[r.uid, r.sample_index] for r in requests]
+
+
+def completion_sequence(request: GenerationRequest, completion: Completion) -> TokenSequence:
+    """Join a prompt, as the model's forward sees it, with the ids sampled for it."""
+    ids = np.concatenate([np.asarray(request.prompt_ids, dtype=np.int64), completion.completion_ids])
+    return TokenSequence(
+        uid=request.uid,
+        sample_index=request.sample_index,
+        input_ids=ids,
+        prompt_len=len(request.prompt_ids),
+        media=request.media,
+    )
 
 
 class _Feed:

@@ -17,8 +17,8 @@ import numpy as np
 import ray.exceptions
 
 from orchestrator.errors import GuardStop
-from orchestrator.pool import WorkerPool, completion_sequence
-from orchestrator.rollouts import build_requests, engine_name, generate
+from orchestrator.pool import WorkerPool
+from orchestrator.rollouts import build_requests, completion_sequence, engine_name, generate
 from orchestrator.waits import WorkerLost, get
 from workers.types import EncodedPrompt
 from workers.weight_sync.manifest import SyncError, WeightManifest, joined

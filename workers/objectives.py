@@ -15,6 +15,7 @@ from algorithms.logprobs import TokenScores
 from algorithms.off_policy import logprob_mismatch, truncated_is_weights
 from algorithms.policy_losses import ppo_clip_loss_map, sft_loss_map
 from algorithms.preference_losses import DpoKind
+from workers.models.reward_head import RewardHeadKind
 from workers.types import TrainSample
 
 
@@ -22,8 +23,8 @@ from workers.types import TrainSample
 class LossSpec:
     """Which loss, and its numbers."""
 
-    kind: Literal["policy_gradient", "sft", "preference", "bradley_terry"]
-    """The last trains a scalar head in place of the language model's."""
+    kind: Literal["policy_gradient", "sft", "preference", "bradley_terry", "critique_rm"]
+    """``bradley_terry`` trains a scalar head in place of the language model's, ``critique_rm`` both heads."""
     clip_low: float = 0.2
     clip_high: float = 0.2
     preclip_min: float | None = None
@@ -34,6 +35,9 @@ class LossSpec:
     pair_kind: DpoKind = "sigmoid"
     label_smoothing: float = 0.0
     """Probability that a pair's labels are swapped."""
+    reward_head: RewardHeadKind = "linear"
+    critique_request: str | None = None
+    """What the model is asked before it writes a critique; None where it writes none."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,6 +69,8 @@ class UpdateStats:
     """Over chosen responses, or desirable ones."""
     num_rejected: int = 0
     rejected_reward_sum: float = 0.0
+    imitation_loss: float = 0.0
+    """This rank's share of the cross-entropy that is part of the loss of preferences."""
     nonfinite: tuple[str, ...] = ()
     """Samples whose loss was not finite, or the whole micro-batch whose gradient was not; then no rank has stepped."""
 

@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from algorithms.logprobs import TokenScores
 from workers.actor_base import WorkerBase
 from workers.backends.schedule import OptimizerSpec
 from workers.models.export import export_folder
-from workers.models.folder import REWARD_HEAD, REWARD_HEAD_FILE
-from workers.models.loading import ModelSpec, freeze_modules, load_model, load_reward_head
+from workers.models.loading import ModelSpec, freeze_modules, load_model, train_without_dropout
 from workers.models.lora import (
     LoraSpec,
     adapter_tensors,
@@ -26,7 +26,8 @@ from workers.models.lora import (
     save_adapter,
     without_adapters,
 )
-from workers.models.policy_module import PolicyModule, RewardModule
+from workers.models.policy_module import CritiqueRewardModule, CritiqueScores, PolicyModule, RewardModule
+from workers.models.reward_head import load_reward_head, save_reward_head
 from workers.multimodal.collate import Batch, Collator, as_slots
 from workers.objectives import LossSpec, UpdateStats, token_objective
 from workers.preference_objective import preference_objective
@@ -34,6 +35,7 @@ from workers.types import PreferenceGroup, Sequence, TrainSample
 from workers.weight_sync.manifest import Backend, WeightManifest
 from workers.weight_sync.senders import SharedMemorySender, WeightSender
 
+_HEAD = "score."
 Microbatch = Seq[TrainSample] | Seq[PreferenceGroup]
 
 
@@ -86,7 +88,7 @@ class PolicyWorker(WorkerBase):
             trainable = add_adapters(model, self._adapter, lora, self._spec.freeze)
         if self._spec.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-            _train_without_dropout(model)
+            train_without_dropout(model)
         lockstep = self._world_size > 1
         self._collate = Collator(
             self._spec.model.path,
@@ -106,8 +108,6 @@ class PolicyWorker(WorkerBase):
     def score(self, microbatches: Seq[Seq[Sequence]], *, adapters: bool = True) -> list[np.ndarray]:
         """Log-probs under the current weights: one float32 ``[T]`` array per sequence, in the order given.
 
-        A reward model gives ``[1]`` each instead.
-
         Args:
             adapters: False asks the base alone, the reference of a policy that learns through adapters.
         Raises:
@@ -121,11 +121,16 @@ class PolicyWorker(WorkerBase):
         with torch.no_grad(), nullcontext() if adapters else without_adapters(self._engine.module):
             for sequences in microbatches:
                 batch = self._collate(sequences)
-                if self._gives_rewards:
-                    scored += list(self._forward(batch)[:, None].cpu().numpy())
-                else:
-                    scored += as_slots(sequences, batch.split(self._forward(batch).logprobs))
+                scored += as_slots(sequences, batch.split(_token_scores(self._forward(batch)).logprobs))
         return scored
+
+    def rewards(self, microbatches: Seq[Seq[Sequence]]) -> list[float]:
+        """The reward of each sequence under a model that has a scalar head, in the order given."""
+        rewards: list[float] = []
+        with torch.no_grad():
+            for sequences in microbatches:
+                rewards += _rewards(self._forward(self._collate(sequences))).tolist()
+        return rewards
 
     def greedy_hits(self, microbatches: Seq[Seq[Sequence]]) -> list[int]:
         """How many completion tokens of each sequence are the likeliest where they stand, in the order given."""
@@ -133,7 +138,7 @@ class PolicyWorker(WorkerBase):
         with torch.no_grad():
             for sequences in microbatches:
                 batch = self._collate(sequences)
-                hits += [int(piece.sum()) for piece in batch.split(self._forward(batch).greedy)]
+                hits += [int(piece.sum()) for piece in batch.split(_token_scores(self._forward(batch)).greedy)]
         return hits
 
     def update(self, microbatches: Seq[Microbatch]) -> UpdateStats:
@@ -199,15 +204,12 @@ class PolicyWorker(WorkerBase):
             adapter = adapter_tensors(model, self._engine.gathered)
             if self._rank == 0:
                 save_adapter(model, adapter, target, source=self._spec.source)
-            if self._gives_rewards:
-                head = self._engine.module.score.weight
-                with self._engine.gathered([head]):
-                    if self._rank == 0:
-                        save_file({REWARD_HEAD: head.detach().cpu().clone()}, target / REWARD_HEAD_FILE)
         else:
             tensors = {name: tensor.cpu().clone() for name, tensor, _ in self._named() if self._rank == 0}
             if self._rank == 0:
                 export_folder(tensors, source=self._spec.source, target=target)
+        if self._has_reward_head:
+            self._save_reward_head(target)
         state = Path(folder) / "state"
         state.mkdir(parents=True, exist_ok=True)
         save_file(self._engine.state_tensors(), state / f"rank_{self._rank:05d}.safetensors")
@@ -227,18 +229,33 @@ class PolicyWorker(WorkerBase):
         """Released name, whole tensor and whether training changes it."""
         scale = self._spec.lora.scale if self._spec.lora else 1.0
         for name, tensor, trained in plain_parameters(self._engine.module, self._engine.gathered, scale=scale):
+            if name.startswith(_HEAD):
+                continue  # no engine and no plain folder has a place for it
             yield self._adapter.checkpoint_name(name.removeprefix("model.")), tensor, trained
 
     def _module(self, model: Any, *, lockstep: bool) -> PolicyModule | RewardModule:
-        if not self._gives_rewards:
-            return PolicyModule(model, lockstep=lockstep)
         spec = self._spec
-        saved = spec.lora.saved if spec.lora is not None and spec.lora.saved is not None else spec.model.path
-        return RewardModule(model, load_reward_head(model, Path(saved), spec.model.torch_dtype), lockstep=lockstep)
+        if not self._has_reward_head:
+            return PolicyModule(model, lockstep=lockstep)
+        head = load_reward_head(
+            Path(spec.lora.saved if spec.lora is not None and spec.lora.saved is not None else spec.model.path),
+            model.config.get_text_config().hidden_size,
+            dtype=spec.model.torch_dtype,
+            kind=spec.loss.reward_head,
+        )
+        of_kind = CritiqueRewardModule if spec.loss.kind == "critique_rm" else RewardModule
+        return of_kind(model, head, lockstep=lockstep)
+
+    def _save_reward_head(self, folder: Path) -> None:
+        head = self._engine.module.score
+        with self._engine.gathered(list(head.parameters())):
+            if self._rank == 0:
+                tensors = {name: p.detach().cpu().clone() for name, p in head.named_parameters()}
+                save_reward_head(head.kind, tensors, folder, request=self._spec.loss.critique_request)
 
     @property
-    def _gives_rewards(self) -> bool:
-        return self._spec.loss.kind == "bradley_terry"
+    def _has_reward_head(self) -> bool:
+        return self._spec.loss.kind in ("bradley_terry", "critique_rm")
 
     def _forward(self, batch: Batch) -> Any:
         return self._engine.forward(batch.to(self._device))
@@ -248,14 +265,16 @@ class PolicyWorker(WorkerBase):
         tokens = [s for s in samples if isinstance(s, TrainSample)]
         batch = self._collate([*(s for g in groups for s in g.sequences), *(s.sequence for s in tokens)])
         scores = self._forward(batch)
-        if self._gives_rewards:
-            return preference_objective(groups, scores.split(1), self._spec.loss, stats)
-        pieces = batch.split(scores.logprobs)
+        rewards = _rewards(scores).split(1) if self._has_reward_head else ()
+        if isinstance(scores, Tensor):
+            return preference_objective(groups, self._spec.loss, stats, rewards=rewards)
+        of_tokens = _token_scores(scores)
+        pieces = batch.split(of_tokens.logprobs)
         if not groups:
-            return token_objective(tokens, pieces, scores, self._spec.loss, stats)
-        stats.num_tokens += len(scores.entropy)
-        stats.entropy_sum += float(scores.entropy.sum())
-        return preference_objective(groups, pieces, self._spec.loss, stats)
+            return token_objective(tokens, pieces, of_tokens, self._spec.loss, stats)
+        stats.num_tokens += len(of_tokens.entropy)
+        stats.entropy_sum += float(of_tokens.entropy.sum())
+        return preference_objective(groups, self._spec.loss, stats, logprobs=pieces, rewards=rewards)
 
     def _any_rank(self, flag: bool) -> bool:
         if self._world_size == 1:
@@ -265,12 +284,10 @@ class PolicyWorker(WorkerBase):
         return bool(value.item())
 
 
-def _train_without_dropout(model: torch.nn.Module) -> None:
-    """transformers checkpoints activations only in training mode; dropout would make log-probs incomparable."""
-    model.train()
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        for rate in ("attention_dropout", "dropout"):  # of attention, which is a function and no module
-            if isinstance(getattr(module, rate, None), float):
-                setattr(module, rate, 0.0)
+def _token_scores(scores: TokenScores | CritiqueScores) -> TokenScores:
+    return scores.tokens if isinstance(scores, CritiqueScores) else scores
+
+
+def _rewards(scores: Tensor | CritiqueScores) -> Tensor:
+    """float32 ``[S]``."""
+    return scores.rewards if isinstance(scores, CritiqueScores) else scores

@@ -9,29 +9,42 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from algorithms.critique_reward_loss import critique_pair_loss
 from algorithms.kto import kto_loss
 from algorithms.preference_losses import PairLoss, bradley_terry_loss, dpo_loss
 from workers.objectives import LossSpec, UpdateStats
-from workers.types import LabelTerms, LinearTerms, PairTerms, PreferenceGroup, Sequence
+from workers.types import LabelTerms, LinearTerms, PairTerms, PreferenceGroup, RewardTerms, Sequence
 
 
 def preference_objective(
-    groups: Seq[PreferenceGroup], pieces: Seq[Tensor], spec: LossSpec, stats: UpdateStats
+    groups: Seq[PreferenceGroup],
+    spec: LossSpec,
+    stats: UpdateStats,
+    *,
+    logprobs: Seq[Tensor] = (),
+    rewards: Seq[Tensor] = (),
 ) -> Tensor:
     """Sum of weighted losses over what the policy thinks of responses, less what the reference thinks.
 
     Args:
-        pieces: For every sequence of every group the log-probs of its response tokens, float32 ``[L_i]``, nats; or
-            its scalar, ``[1]``, where the model has a scalar head.
         stats: Added to.
+        logprobs: For every sequence of every group those of its response tokens, float32 ``[L_i]``, nats; none from a
+            model without a language-model head.
+        rewards: For every sequence of every group its reward, ``[1]``; none from a model without a scalar head.
     """
-    pieces, losses = list(pieces), []
+    losses, start = [], 0
     for group in groups:
-        own, pieces = pieces[: len(group.sequences)], pieces[len(group.sequences) :]
-        scores = _scores(group, own)
+        own = slice(start, start + len(group.sequences))
+        start = own.stop
+        scores = _scores(group, (rewards or logprobs)[own])
         # The difference to the reference is small beside the sums: in float64 it keeps its digits.
         ratios = scores - torch.from_numpy(np.array(group.ref_scores)).to(scores)
-        losses.append(_group_loss(group, ratios, spec, stats))
+        loss = _group_loss(group, ratios, spec, stats)
+        if group.imitation:
+            imitation = _imitation(group, logprobs[own])
+            stats.imitation_loss += float(imitation.detach())
+            loss = loss + imitation
+        losses.append(loss)
     loss = torch.stack(losses)
     finite = torch.isfinite(loss).tolist()
     stats.nonfinite += tuple(g.uid for g, ok in zip(groups, finite, strict=True) if not ok)
@@ -49,6 +62,11 @@ def _scores(group: PreferenceGroup, pieces: Seq[Tensor]) -> Tensor:
             for i, weights in zip(group.score_of, group.score_weights, strict=True)
         ]
     )
+
+
+def _imitation(group: PreferenceGroup, logprobs: Seq[Tensor]) -> Tensor:
+    terms = zip(group.sequences, group.imitation, logprobs, strict=True)
+    return -torch.stack([_weighted(s, weights, piece) for s, weights, piece in terms]).sum()
 
 
 def _weighted(sequence: Sequence, weights: np.ndarray, logprobs: Tensor) -> Tensor:
@@ -78,9 +96,26 @@ def _group_loss(group: PreferenceGroup, ratios: Tensor, spec: LossSpec, stats: U
             stats.chosen_reward_sum += float(rewards[desirable].sum())
             stats.rejected_reward_sum += float(rewards[~desirable].sum())
             return (losses * torch.from_numpy(np.array(terms.weights)).to(ratios)).sum()
+        case RewardTerms() as terms:
+            return _reward_loss(terms, ratios, stats)
         case LinearTerms() as terms:
             coefficients = torch.from_numpy(np.array(terms.coefficients)).to(ratios)
             return (ratios * coefficients).sum() + terms.constant
+
+
+def _reward_loss(terms: RewardTerms, rewards: Tensor, stats: UpdateStats) -> Tensor:
+    chosen, rejected = (rewards[torch.from_numpy(np.array(side)).to(rewards.device)] for side in terms.pairs.T)
+    is_tie = torch.from_numpy(np.array(terms.is_tie)).to(rewards.device)
+    result = critique_pair_loss(
+        chosen,
+        rejected,
+        is_tie,
+        preference_weight=terms.preference_weight,
+        tie_weight=terms.tie_weight,
+        centre_weight=terms.centre_weight,
+    )
+    _count_pairs(result, stats, where=~is_tie)
+    return (result.loss * torch.from_numpy(np.array(terms.weights)).to(rewards)).sum()
 
 
 def _pair_loss(terms: PairTerms, ratios: Tensor, spec: LossSpec) -> PairLoss:
@@ -91,12 +126,14 @@ def _pair_loss(terms: PairTerms, ratios: Tensor, spec: LossSpec) -> PairLoss:
     return dpo_loss(chosen, rejected, kind=spec.pair_kind, beta=betas, label_smoothing=spec.label_smoothing)
 
 
-def _count_pairs(result: PairLoss, stats: UpdateStats) -> None:
-    count = len(result.loss)
+def _count_pairs(result: PairLoss, stats: UpdateStats, *, where: Tensor | None = None) -> None:
+    """Add to the sums over pairs, of which ``where`` counts some."""
+    counted = torch.ones_like(result.correct) if where is None else where
+    count = int(counted.sum())
     stats.num_pairs += count
     stats.num_chosen += count
     stats.num_rejected += count
-    stats.margin_sum += float(result.margin.sum())
-    stats.num_correct += int(result.correct.sum())
-    stats.chosen_reward_sum += float(result.chosen_rewards.sum())
-    stats.rejected_reward_sum += float(result.rejected_rewards.sum())
+    stats.margin_sum += float(result.margin[counted].sum())
+    stats.num_correct += int(result.correct[counted].sum())
+    stats.chosen_reward_sum += float(result.chosen_rewards[counted].sum())
+    stats.rejected_reward_sum += float(result.rejected_rewards[counted].sum())

@@ -161,6 +161,22 @@ class LinearTerms:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RewardTerms:
+    """Rewards compared two by two, ties among them, and drawn to zero (the critique reward model)."""
+
+    pairs: np.ndarray
+    """int64 ``[P, 2]``: chosen and rejected, as indices of scores; of a tie, either."""
+    is_tie: np.ndarray
+    """bool ``[P]``."""
+    weights: np.ndarray
+    """float64 ``[P]``: each comparison's share of the global batch."""
+    preference_weight: float
+    tie_weight: float
+    centre_weight: float
+    """These three as ``critique_pair_loss`` takes them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PreferenceGroup:
     """Responses to one prompt and what is made of their scores; they learn in one forward."""
 
@@ -172,7 +188,10 @@ class PreferenceGroup:
     these. Empty where the model itself gives each sequence a scalar."""
     ref_scores: np.ndarray
     """float64 ``[S]``: the same sums under the reference; zeros where there is none."""
-    terms: PairTerms | LabelTerms | LinearTerms
+    terms: PairTerms | LabelTerms | LinearTerms | RewardTerms
+    imitation: tuple[np.ndarray, ...] = ()
+    """float32 ``[T]`` for each sequence: each token's share of the cross-entropy in the global batch's objective, 0 on
+    the prompt. Empty where nothing is imitated."""
 
     @property
     def uid(self) -> str:

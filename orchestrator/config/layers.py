@@ -17,6 +17,19 @@ _ALGORITHM_DEFAULTS: dict[str, Layer] = {
     "reinforce_pp": {"algorithm.adv_filter": "none", "algorithm.preclip_min": None, "algorithm.preclip_max": None},
 }
 _PROFILE_DEFAULTS: dict[str, Layer] = {
+    # Section 5.1 and table 8 of https://arxiv.org/abs/2502.10391, which are the schema's own.
+    "mmrlhf_paper": {},
+    # scripts/train of https://github.com/yfzhang114/MM-RLHF: the loss its trainer computes, and its two-layer head
+    "mmrlhf_released": {
+        "mm_dpo.beta_mode": "batch_implicit",
+        "mm_dpo.margin_weight": 0.1,
+        "mm_dpo.sft_weight": 0.25,
+        "mm_dpo.sft_mean": "token",
+        "critique_rm.head": "mlp",
+        "optimizer.lr": 1e-6,
+        "optimizer.warmup_frac": 0.1,
+        "optimizer.min_lr_frac": 0.0,
+    },
     # scripts/train.sh of https://github.com/yfzhang114/r1_reward
     "r1_released": {"algorithm.adv_filter": "r1_released", "algorithm.kl_coef": 1e-3, "optimizer.lr": 3e-7},
 }
@@ -63,8 +76,11 @@ def nested(layer: Layer) -> dict[str, Any]:
     """The layer as sections, as the schema takes it."""
     tree: dict[str, Any] = {}
     for name, value in layer.items():
-        section, _, key = name.rpartition(".")
-        (tree.setdefault(section, {}) if section else tree)[key] = value
+        *sections, key = name.split(".")
+        table = tree
+        for section in sections:
+            table = table.setdefault(section, {})
+        table[key] = value
     return tree
 
 

@@ -68,6 +68,24 @@ def cold_start_config(config: TrainConfig) -> TrainConfig:
     return _validated(flatten(config.model_dump(), source="the run's configuration") | layer, sources={})
 
 
+def critique_rm_config(config: TrainConfig) -> TrainConfig:
+    """The training of the critique reward model that comes before ``mm_dpo``, in ``critique_rm`` inside the run folder.
+
+    It begins from the same model and keeps the run's data, workers and batches.
+
+    Raises:
+        RefusedInput: the run's settings do not fit it.
+    """
+    settings = config.mm_dpo
+    layer: Layer = {
+        "algo": "critique_rm",
+        "run.dir": str(Path(config.run.dir) / "critique_rm"),
+        "run.steps": settings.critique_rm_steps or config.run.steps,
+        "optimizer.lr": settings.critique_rm_lr or config.optimizer.lr,
+    }
+    return _validated(flatten(config.model_dump(), source="the run's configuration") | layer, sources={})
+
+
 def _validated(layer: Layer, sources: dict[str, str]) -> TrainConfig:
     try:
         return TrainConfig.model_validate(nested(layer))

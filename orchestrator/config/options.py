@@ -10,13 +10,17 @@ from orchestrator.errors import RefusedInput
 
 def options() -> dict[str, Any]:
     """Type annotation of every option by dotted name, in the schema's order."""
+    return _options_of(TrainConfig, prefix="")
+
+
+def _options_of(section: type[Section], *, prefix: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name, field in TrainConfig.model_fields.items():
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, Section):
-            found.update({f"{name}.{key}": inner.annotation for key, inner in section.model_fields.items()})
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            found |= _options_of(kind, prefix=f"{prefix}{name}.")
         else:
-            found[name] = section
+            found[prefix + name] = kind
     return found
 
 

@@ -6,6 +6,12 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS, PreferenceAlgorithm
+from orchestrator.config.preference_sections import (
+    CritiqueRmSection,
+    MmDpoSection,
+    PreferenceSection,
+    ReferenceSection,
+)
 from orchestrator.config.sections import (
     AlgorithmSection,
     BatchingSection,
@@ -15,8 +21,6 @@ from orchestrator.config.sections import (
     OptimizerSection,
     PlacementSection,
     PolicySection,
-    PreferenceSection,
-    ReferenceSection,
     RewardSection,
     RolloutSection,
     RunSection,
@@ -25,7 +29,18 @@ from orchestrator.config.sections import (
 )
 
 AlgorithmName = Literal[
-    "stable_reinforce", "reinforce_pp", "sft", "dpo", "ipo", "hinge", "ddpo", "kto", "kto_pair", "scalar_rm"
+    "stable_reinforce",
+    "reinforce_pp",
+    "sft",
+    "dpo",
+    "ipo",
+    "hinge",
+    "ddpo",
+    "kto",
+    "kto_pair",
+    "scalar_rm",
+    "critique_rm",
+    "mm_dpo",
 ]
 
 
@@ -34,8 +49,9 @@ class TrainConfig(Section):
 
     algo: AlgorithmName
     """Training algorithm."""
-    profile: Literal["paper", "r1_released"] = "paper"
-    """Defaults of the R1-Reward paper, or of its released code (other filter, KL 1e-3, learning rate 3e-7)."""
+    profile: Literal["paper", "r1_released", "mmrlhf_paper", "mmrlhf_released"] = "paper"
+    """Defaults of the algorithm's paper, or of the code released with R1-Reward (other filter, KL 1e-3, learning rate
+    3e-7) or with MM-RLHF (one noisy beta a batch, w 0.1, SFT weight 0.25, two-layer reward head)."""
     run: RunSection = RunSection()
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
@@ -45,6 +61,8 @@ class TrainConfig(Section):
     policy: PolicySection = PolicySection()
     batching: BatchingSection = BatchingSection()
     preference: PreferenceSection = PreferenceSection()
+    critique_rm: CritiqueRmSection = CritiqueRmSection()
+    mm_dpo: MmDpoSection = MmDpoSection()
     reference: ReferenceSection = ReferenceSection()
     reward: RewardSection = RewardSection()
     placement: PlacementSection = PlacementSection()

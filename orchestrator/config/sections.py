@@ -203,40 +203,25 @@ class BatchingSection(Section):
     """Responses to one prompt share it and its images in one row, or every sequence has a row of its own."""
 
 
-class PreferenceSection(Section):
-    """Offline learning from preferences."""
+class CritiqueSection(Section):
+    """A critique reward model as a source of rewards and margins."""
 
-    beta: float = Field(default=0.1, gt=0.0)
-    """How far the policy may move from the reference: larger is nearer, 1/nats."""
-    label_smoothing: float = Field(default=0.0, ge=0.0, le=0.5)
-    """Probability that a pair's labels are swapped; for dpo and ddpo."""
-    score_margin: float = Field(default=0.0, ge=-1.0)
-    """Least difference of scores that makes a pair; -1 = only the pairs with an instruction's largest difference."""
-    ipo_reduction: Literal["mean", "sum"] = "mean"
-    """Whether ipo compares log-probs per token or of whole responses."""
-    ddpo_mode: Literal["paper", "rlhf_v_recipe", "vl_rlhf"] = "paper"
-    """Which weights ddpo gives to the tokens in which the responses of a pair differ."""
-    desirable_weight: float = Field(default=1.0, gt=0.0)
-    """Weight of desirable responses in kto."""
-    undesirable_weight: float = Field(default=1.0, gt=0.0)
-    """Weight of undesirable responses in kto."""
-
-
-class ReferenceSection(Section):
-    """The frozen model behind the KL penalty and behind preferences; it exists only where one of them asks for it."""
-
-    mode: Literal["worker", "precomputed", "lora_off"] = "worker"
-    """For preferences: workers that answer at every step, log-probs of all data computed before the first step, or
-    the policy itself without its adapter."""
-    num_ranks: Count = 1
-    """Reference workers."""
     path: Text | None = None
-    """Folder of precomputed log-probs, which runs can share; none = in the run folder."""
+    """Its folder: what a run of critique_rm left; none = mm_dpo trains one first."""
+    weight: float = Field(default=0.0, ge=0.0)
+    """Weight of its reward in the reward of an online algorithm."""
+    num_workers: Count = 1
+    """Workers that write critiques and read rewards off them."""
+    max_new_tokens: Count = 1024
+    """Longest critique, tokens; one that is cut gives no reward."""
+    cache_path: Text | None = None
+    """File of the critiques and rewards that are known, which runs can share; none = in the run folder."""
 
 
 class RewardSection(Section):
     """Where scores come from."""
 
+    critique: CritiqueSection = CritiqueSection()
     url: Text | None = None
     """Address of a running reward service; none = the run starts its own."""
     token_file: Text | None = None

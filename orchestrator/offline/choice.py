@@ -3,9 +3,10 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from algorithms.preference_registry import PreferenceAlgorithm
-from orchestrator.preference_store.pairs import preference_pairs, unpaired_reason
+from orchestrator.preference_store.pairs import preference_pairs, tied_pairs, unpaired_reason
 from orchestrator.preference_store.records import Response
 
 
@@ -17,6 +18,8 @@ class Choice:
     """Indices among the instruction's responses, ascending."""
     pairs: tuple[tuple[int, int], ...]
     """Chosen and rejected, as positions in ``responses``."""
+    ties: tuple[tuple[int, int], ...] = ()
+    """Equally good responses, as positions in ``responses``; empty where the algorithm learns nothing from them."""
     desirable: tuple[bool, ...]
     """For each of ``responses``; empty where the algorithm asks for no labels."""
 
@@ -36,27 +39,37 @@ def choose(responses: Sequence[Response], algorithm: PreferenceAlgorithm, *, sco
     elif algorithm.learns_from == "labels" and len(responses) == 1 and responses[0].score is not None:
         choice = Choice(responses=(0,), pairs=(), desirable=(responses[0].score > 0,))
     else:
-        choice = _compared(responses, labelled=algorithm.learns_from == "labels", score_margin=score_margin)
+        choice = _compared(
+            responses,
+            labelled=algorithm.learns_from == "labels",
+            score_margin=score_margin,
+            ties=tied_pairs(responses) if algorithm.writes_critiques else [],
+        )
     if isinstance(choice, Choice):
         for index in choice.responses:
             if not responses[index].text.strip():
                 return f"response {index + 1} of {len(responses)} has no text"
+            if algorithm.writes_critiques and not (responses[index].critique or "").strip():
+                return f"response {index + 1} of {len(responses)} has no critique"
     return choice
 
 
-def _compared(responses: Sequence[Response], *, labelled: bool, score_margin: float) -> Choice | str:
+def _compared(
+    responses: Sequence[Response], *, labelled: bool, score_margin: float, ties: list[tuple[int, int]]
+) -> Choice | str:
     pairs = preference_pairs(responses, score_margin=score_margin)
     if not pairs:
         return unpaired_reason(responses, score_margin=score_margin) or "it makes no pair"
     wins = Counter(pair.chosen for pair in pairs)
     losses = Counter(pair.rejected for pair in pairs)
-    taking_part = sorted({*wins, *losses})
+    taking_part = sorted({*wins, *losses, *chain.from_iterable(ties)})
     if labelled:
         taking_part = [i for i in taking_part if wins[i] != losses[i]]
     at = {index: position for position, index in enumerate(taking_part)}
     return Choice(
         responses=tuple(taking_part),
         pairs=tuple((at[p.chosen], at[p.rejected]) for p in pairs if p.chosen in at and p.rejected in at),
+        ties=tuple((at[i], at[j]) for i, j in ties),
         desirable=tuple(wins[i] > losses[i] for i in taking_part) if labelled else (),
     )
 

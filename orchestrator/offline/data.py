@@ -36,6 +36,13 @@ class OfflineData:
     warning: str | None
     """What a person should know before the run."""
 
+    @property
+    def by_role(self) -> dict[str, PreferenceStore]:
+        """The stores by what they are for; a store that is for both is the training one."""
+        if self.held_out_store is self.train:
+            return {"train": self.train}
+        return {"train": self.train, "held_out": self.held_out_store}
+
 
 def open_data(config: TrainConfig, folder: RunFolder) -> OfflineData:
     """Open the store, or import the file into the run folder, and look at every instruction.

@@ -1,7 +1,7 @@
 """From a stored instruction to the token sequences that learn together."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,9 @@ import numpy as np
 from algorithms.preference_registry import PreferenceAlgorithm
 from orchestrator.batching import group_cost
 from orchestrator.offline.choice import Choice, choose
+from orchestrator.offline.pair_betas import FACTOR, REWARD_TABLE, WeighedPairs
 from orchestrator.preference_store.records import Instruction, prompt_of
+from workers.multimodal.critique_format import CritiqueFormat
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import Sequence
 
@@ -35,10 +37,20 @@ class Example:
     """One a response; ``sample_index`` is the response's place in the store."""
     pairs: tuple[tuple[int, int], ...]
     """Chosen and rejected, as indices of ``sequences``."""
+    ties: tuple[tuple[int, int], ...] = ()
+    """Equally good ones, likewise."""
     desirable: tuple[bool, ...]
     """For each sequence; empty where the algorithm asks for no labels."""
     ref_logprobs: tuple[np.ndarray, ...] | None
     """float32 ``[L]`` for each sequence, from a side table; None where none was joined."""
+    betas: tuple[float, ...] = ()
+    """Of the pairs, 1/nats; empty where all have the same."""
+    margins: tuple[float, ...] = ()
+    """Of the pairs under a reward model, those that were dropped among them; empty without one."""
+    num_dropped: int = 0
+    """Pairs that nothing is learned from."""
+    critique_starts: tuple[int, ...] = ()
+    """For each sequence, where in its ids the critique begins; empty where none is written."""
 
 
 class ExampleEncoder:
@@ -52,8 +64,15 @@ class ExampleEncoder:
         media_root: Path,
         score_margin: float,
         limits: Limits,
+        critiques: CritiqueFormat | None = None,
+        weigh: Callable[..., WeighedPairs | str] | None = None,
     ) -> None:
-        self._encoder, self._algorithm = encoder, algorithm
+        """
+        Args:
+            critiques: How a critique is asked for, where the algorithm learns to write them.
+            weigh: ``weigh_pairs`` with its settings, where each pair has a β of its own.
+        """
+        self._encoder, self._algorithm, self._critiques, self._weigh = encoder, algorithm, critiques, weigh
         self._media_root, self._margin, self._limits = media_root, score_margin, limits
 
     def __call__(self, instruction: Instruction) -> Example | str:
@@ -61,21 +80,43 @@ class ExampleEncoder:
         choice = choose(instruction.responses, self._algorithm, score_margin=self._margin)
         if isinstance(choice, str):
             return choice
-        sequences = self.sequences(instruction, choice.responses)
+        sequences, critique_starts = self._spelt(instruction, choice.responses)
         too_long = self._too_long(sequences, choice)
         if too_long is not None:
             return too_long
-        ref_logprobs = _joined(instruction.side, choice)
+        ref_logprobs = joined(instruction.side, REFERENCE_TABLE, choice.responses)
         if ref_logprobs is not None and any(
             len(row) != len(s.input_ids) - s.prompt_len for row, s in zip(ref_logprobs, sequences, strict=True)
         ):
             return "the table of the reference has none of its log-probs"
-        return Example(
+        example = Example(
             uid=instruction.uid,
             sequences=sequences,
             pairs=choice.pairs,
+            ties=choice.ties,
+            critique_starts=critique_starts,
             desirable=choice.desirable,
             ref_logprobs=ref_logprobs,
+        )
+        return example if self._weigh is None else self._weighed(example, instruction, choice)
+
+    def _weighed(self, example: Example, instruction: Instruction, choice: Choice) -> Example | str:
+        assert self._weigh is not None
+        at = {index: position for position, index in enumerate(choice.responses)}
+        weighed = self._weigh(
+            instruction.uid,
+            choice.pairs,
+            rewards=joined(instruction.side, REWARD_TABLE, choice.responses),
+            factors={(at[c], at[r]): f for c, r, f in instruction.meta.get(FACTOR, ()) if c in at and r in at},
+        )
+        if isinstance(weighed, str):
+            return weighed
+        return replace(
+            example,
+            pairs=weighed.pairs,
+            betas=weighed.betas,
+            margins=weighed.margins,
+            num_dropped=weighed.num_dropped,
         )
 
     def all_sequences(self, instruction: Instruction) -> tuple[Sequence, ...]:
@@ -104,6 +145,21 @@ class ExampleEncoder:
             for index in responses
         )
 
+    def _spelt(
+        self, instruction: Instruction, responses: tuple[int, ...]
+    ) -> tuple[tuple[Sequence, ...], tuple[int, ...]]:
+        """What the algorithm reads of each response, and where in it the critique begins."""
+        if self._critiques is None:
+            return self.sequences(instruction, responses), ()
+        prompt = prompt_of(instruction, media_root=self._media_root)
+        chosen = [instruction.responses[index] for index in responses]
+        asked = [self._critiques.ask(prompt, response.text) for response in chosen]
+        sequences = tuple(
+            self._critiques.answered(one, index, self._encoder.encode_target(response.critique or ""))
+            for one, index, response in zip(asked, responses, chosen, strict=True)
+        )
+        return sequences, tuple(one.critique_start for one in asked)
+
     def _too_long(self, sequences: tuple[Sequence, ...], choice: Choice) -> str | None:
         limits, prompt_len = self._limits, sequences[0].prompt_len
         if prompt_len > limits.max_prompt_tokens:
@@ -120,7 +176,8 @@ class ExampleEncoder:
         return None
 
 
-def _joined(side: Mapping[str, tuple[np.ndarray, ...]], choice: Choice) -> tuple[np.ndarray, ...] | None:
-    if REFERENCE_TABLE not in side:
-        return None
-    return tuple(side[REFERENCE_TABLE][i] for i in choice.responses)
+def joined(
+    side: Mapping[str, tuple[np.ndarray, ...]], table: str, responses: tuple[int, ...]
+) -> tuple[np.ndarray, ...] | None:
+    """What a side table says of some responses; None where it was not joined."""
+    return tuple(side[table][i] for i in responses) if table in side else None

@@ -4,6 +4,7 @@ Every weight is a share of the whole step's objective: all pairs of a step count
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,8 +13,9 @@ from algorithms.kto import mismatched
 from algorithms.preference_losses import DPO_REDUCTION, DpoKind, kto_pair_loss
 from algorithms.preference_registry import PreferenceAlgorithm
 from algorithms.token_diff import DDPO_MODES, DdpoMode, token_diff
-from orchestrator.config.sections import PreferenceSection
+from orchestrator.config.preference_sections import PreferenceSection
 from orchestrator.offline.examples import Example
+from orchestrator.offline.imitation import ImitationSettings, imitation_shares
 from workers.types import LabelTerms, LinearTerms, PairTerms, PreferenceGroup
 from workers.types import Sequence as TokenSequence
 
@@ -21,8 +23,19 @@ from workers.types import Sequence as TokenSequence
 class GroupMaker:
     """Groups for one algorithm and its settings."""
 
-    def __init__(self, algorithm: PreferenceAlgorithm, settings: PreferenceSection, *, share_prompts: bool) -> None:
-        self._algorithm, self._settings, self._share = algorithm, settings, share_prompts
+    def __init__(
+        self,
+        algorithm: PreferenceAlgorithm,
+        settings: PreferenceSection,
+        *,
+        share_prompts: bool,
+        imitate: ImitationSettings | None = None,
+    ) -> None:
+        """
+        Args:
+            imitate: How chosen responses are imitated; None imitates none.
+        """
+        self._algorithm, self._settings, self._share, self._imitate = algorithm, settings, share_prompts, imitate
 
     def pairs(self, examples: Sequence[Example], ref_logprobs: Sequence[Sequence[np.ndarray]]) -> list[PreferenceGroup]:
         """Groups that learn from pairs; without shared prompts each pair is a group of its own.
@@ -32,11 +45,12 @@ class GroupMaker:
                 algorithm without reference.
         """
         num_pairs = sum(len(e.pairs) for e in examples)
+        shares = imitation_shares(examples, self._imitate) if self._imitate else [{} for _ in examples]
         groups = []
         for number, example in enumerate(examples):
             refs = ref_logprobs[number] if ref_logprobs else []
             for part in self._parts(example):
-                groups.append(self._pair_group(example, part, refs, num_pairs))
+                groups.append(self._pair_group(example, part, refs, num_pairs, shares[number]))
         return groups
 
     def labels(
@@ -94,15 +108,22 @@ class GroupMaker:
             for g, t in zip(groups, terms, strict=True)
         ]
 
-    def _parts(self, example: Example) -> Iterator[tuple[tuple[int, int], ...]]:
+    def _parts(self, example: Example) -> Iterator[range]:
+        """Which of its pairs are learned from together."""
+        count = len(example.pairs)
         if self._share:
-            yield example.pairs
+            yield range(count)
         else:
-            yield from ((pair,) for pair in example.pairs)
+            yield from (range(i, i + 1) for i in range(count))
 
     def _pair_group(
-        self, example: Example, pairs: tuple[tuple[int, int], ...], refs: Sequence[np.ndarray], num_pairs: int
+        self, example: Example, part: range, refs: Sequence[np.ndarray], num_pairs: int, shares: dict[int, float]
     ) -> PreferenceGroup:
+        """
+        Args:
+            shares: Weight of each token of the responses that are imitated; those of this group are taken out.
+        """
+        pairs = [example.pairs[i] for i in part]
         used = sorted({i for pair in pairs for i in pair})
         at = {index: position for position, index in enumerate(used)}
         sequences = tuple(example.sequences[i] for i in used)
@@ -117,8 +138,9 @@ class GroupMaker:
             terms=PairTerms(
                 pairs=rows,
                 weights=np.full(len(rows), 1.0 / num_pairs),
-                betas=np.full(len(rows), self._settings.beta),
+                betas=np.array([example.betas[i] if example.betas else self._settings.beta for i in part]),
             ),
+            imitation=tuple(shares.pop(i, 0.0) * _ones(example.sequences[i]) for i in used) if self._imitate else (),
         )
 
     def _weighing(
@@ -132,7 +154,7 @@ class GroupMaker:
             rows = np.arange(2 * len(pairs)).reshape(-1, 2)
             return np.array([i for pair in pairs for i in pair]), tuple(weights), rows
         score_of = np.arange(len(sequences))
-        if algorithm.loss == "bradley_terry":
+        if algorithm.gives_rewards:
             return score_of, (), np.array(pairs)
         weigh = _mean if DPO_REDUCTION[pair_kind(algorithm, self._settings)] == "mean" else _ones
         return score_of, tuple(weigh(s) for s in sequences), np.array(pairs)
@@ -166,6 +188,15 @@ def mismatched_sequences(examples: Sequence[Example]) -> list[TokenSequence]:
                 )
             )
     return mixed
+
+
+def with_beta(groups: Sequence[PreferenceGroup], beta: float) -> list[PreferenceGroup]:
+    """The same groups, all their pairs with one β, 1/nats."""
+    return [
+        replace(g, terms=replace(g.terms, betas=np.full(len(g.terms.pairs), beta)))
+        for g in groups
+        if isinstance(g.terms, PairTerms)
+    ]
 
 
 def score_ratios(group: PreferenceGroup, logprobs: Sequence[np.ndarray]) -> np.ndarray:

@@ -46,9 +46,12 @@ class HeldOut:
         if not self._groups:
             return {}
         sequences = [s for g in self._groups for s in g.sequences]
-        scored = self._pool.policy_score(sequences, deadline_s=self._deadline_s)
-        rewards = self._algorithm.loss == "bradley_terry"
-        rows = iter(row if rewards else row[s.prompt_len :] for s, row in zip(sequences, scored, strict=True))
+        rewards = self._algorithm.gives_rewards
+        if rewards:
+            rows = iter(np.array([r]) for r in self._pool.policy_rewards(sequences, deadline_s=self._deadline_s))
+        else:
+            scored = self._pool.policy_score(sequences, deadline_s=self._deadline_s)
+            rows = iter(row[s.prompt_len :] for s, row in zip(sequences, scored, strict=True))
         margins = []
         for group in self._groups:
             ratios = score_ratios(group, [next(rows) for _ in group.sequences])

@@ -9,15 +9,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from algorithms.kto import kto_baseline
+from algorithms.pair_betas import implicit_beta, implicit_sample
+from orchestrator.batching import sample_seed
 from orchestrator.checkpoint import Progress, save_checkpoint
 from orchestrator.errors import GuardStop
 from orchestrator.experience import supervised_samples
 from orchestrator.metrics import PhaseClock
 from orchestrator.offline.examples import Example
-from orchestrator.offline.groups import mismatched_sequences, score_ratios
-from orchestrator.offline.metrics import batch_digest48, coupled_metrics, step_metrics
+from orchestrator.offline.groups import mismatched_sequences, score_ratios, with_beta
+from orchestrator.offline.held_out import pair_margins
+from orchestrator.offline.metrics import batch_digest48, coupled_metrics, margin_metrics, step_metrics
+from orchestrator.offline.reference import by_example
+from orchestrator.offline.reward_groups import reward_groups
 from orchestrator.offline.session import Metrics, OfflineSession
 from orchestrator.updates import optimizer_step
 from workers.objectives import UpdateStats
@@ -76,6 +82,12 @@ def train_step(session: OfflineSession, progress: Progress, clock: PhaseClock) -
         case "kto_pair":
             groups, extra = _coupled(session, examples, clock)
             stats = _learn(session, groups, clock)
+        case "critique_rm":
+            groups = reward_groups(examples, session.config.critique_rm, share_prompts=session.share_prompts)
+            stats = _learn(session, groups, clock)
+        case "dpo" if session.algorithm.weighs_pairs and session.config.mm_dpo.beta_mode == "batch_implicit":
+            groups, extra = _with_implicit_beta(session, examples, progress.step, clock)
+            stats = _learn(session, groups, clock)
         case _:
             stats = _learn(session, _paired(session, examples, clock), clock)
     taken = stats is not None
@@ -91,7 +103,7 @@ def train_step(session: OfflineSession, progress: Progress, clock: PhaseClock) -
         "data/passed_over": float(len(passed_over)),
         "guard/skipped_updates": float(not taken),
     }
-    return done, step_metrics(stats or []) | extra | counted | session.memory()
+    return done, step_metrics(stats or []) | margin_metrics(examples) | extra | counted | session.memory()
 
 
 def _paired(session: OfflineSession, examples: Sequence[Example], clock: PhaseClock) -> list[PreferenceGroup]:
@@ -105,8 +117,10 @@ def _labelled(
     """KTO: the baseline is what policy and reference think of responses to other instructions."""
     with session.phase("reference", clock):
         mixed = mismatched_sequences(examples)
-        of_reference = session.reference.of_sequences(mixed)
-        refs = session.reference.of_examples(examples)
+        own = [s for e in examples for s in e.sequences]
+        # Asked together: strangers and siblings share prompts and images.
+        answers = session.reference.of_sequences([*mixed, *own])
+        of_reference, refs = answers[: len(mixed)], by_example(examples, answers[len(mixed) :])
     with session.phase("baseline", clock):
         of_policy = _policy_logprobs(session, mixed)
         ratios = [
@@ -124,10 +138,28 @@ def _coupled(
 ) -> tuple[list[PreferenceGroup], Metrics]:
     groups = _paired(session, examples, clock)
     with session.phase("baseline", clock):
-        rows = iter(_policy_logprobs(session, [s for g in groups for s in g.sequences]))
-        ratios = [score_ratios(g, [next(rows) for _ in g.sequences]) for g in groups]
+        ratios = _ratios(session, groups)
     figures = coupled_metrics(groups, ratios, beta=session.config.preference.beta)
     return session.groups.coupled(groups, ratios), figures
+
+
+def _with_implicit_beta(
+    session: OfflineSession, examples: Sequence[Example], step: int, clock: PhaseClock
+) -> tuple[list[PreferenceGroup], Metrics]:
+    """One β for the step, drawn here and so the same on every rank."""
+    settings, groups = session.config.mm_dpo, _paired(session, examples, clock)
+    with session.phase("baseline", clock):
+        ratios = _ratios(session, groups)
+    margins = torch.from_numpy(np.concatenate([pair_margins(g, r) for g, r in zip(groups, ratios, strict=True)]))
+    generator = torch.Generator().manual_seed(sample_seed(session.config.run.seed, "implicit beta", 0, step))
+    sample = implicit_sample(margins, generator=generator)
+    beta = float(implicit_beta(margins, sample, beta=session.config.preference.beta, weight=settings.margin_weight))
+    return with_beta(groups, beta), {"beta/mean": beta, "beta/max": beta}
+
+
+def _ratios(session: OfflineSession, groups: Sequence[PreferenceGroup]) -> list[np.ndarray]:
+    rows = iter(_policy_logprobs(session, [s for g in groups for s in g.sequences]))
+    return [score_ratios(g, [next(rows) for _ in g.sequences]) for g in groups]
 
 
 def _policy_logprobs(session: OfflineSession, sequences: Sequence[TokenSequence]) -> list[np.ndarray]:

@@ -27,11 +27,29 @@ def step_metrics(ranks: Sequence[UpdateStats]) -> dict[str, float]:
     if pairs:
         metrics["preference/accuracy"] = sum(r.num_correct for r in ranks) / pairs
         metrics["preference/margin"] = sum(r.margin_sum for r in ranks) / pairs
+    if any(r.imitation_loss for r in ranks):
+        metrics["policy/imitation_loss"] = sum(r.imitation_loss for r in ranks)
     chosen, rejected = sum(r.num_chosen for r in ranks), sum(r.num_rejected for r in ranks)
     if chosen:
         metrics["preference/chosen_reward"] = sum(r.chosen_reward_sum for r in ranks) / chosen
     if rejected:
         metrics["preference/rejected_reward"] = sum(r.rejected_reward_sum for r in ranks) / rejected
+    return metrics
+
+
+def margin_metrics(examples: Sequence[Example]) -> dict[str, float]:
+    """What a reward model's margins make of a step's pairs; empty where every pair counts alike."""
+    betas = [beta for e in examples for beta in e.betas]
+    margins = np.array([margin for e in examples for margin in e.margins])
+    if not betas:
+        return {}
+    metrics = {
+        "beta/mean": float(np.mean(betas)),
+        "beta/max": float(np.max(betas)),
+        "data/dropped_pairs": float(sum(e.num_dropped for e in examples)),
+    }
+    if len(margins):
+        metrics |= {"margin/mean": float(margins.mean()), "margin/negative_frac": float(np.mean(margins < 0))}
     return metrics
 
 

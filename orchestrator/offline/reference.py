@@ -1,6 +1,5 @@
 """What the reference thinks of responses: asked at every step, of the policy's base, or of a table made before."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,14 +7,12 @@ import numpy as np
 
 from orchestrator.config.schema import TrainConfig
 from orchestrator.offline.examples import Example
+from orchestrator.offline.fingerprints import table_fingerprint
 from orchestrator.pool import WorkerPool
-from orchestrator.preference_store.side_tables import Fingerprint, SideTable
+from orchestrator.preference_store.side_tables import SideTable
 from orchestrator.preference_store.store import PreferenceStore
 from workers.models.loading import ModelSpec
 from workers.types import Sequence as TokenSequence
-
-_PREPROCESSING_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
-_TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json", "tokenizer.json")
 
 
 class Reference:
@@ -63,22 +60,4 @@ def reference_table(folder: Path, store: PreferenceStore, model: ModelSpec) -> S
     Raises:
         RefusedInput: the folder has a table of another model, template, preprocessing, dtype or store.
     """
-    fingerprint = Fingerprint(
-        store=store.manifest.fingerprint,
-        model=_digest(sorted(Path(model.path).glob("*.safetensors"))),
-        chat_template=_digest([Path(model.path) / name for name in _TEMPLATE_FILES]),
-        preprocessing=_digest([Path(model.path) / name for name in _PREPROCESSING_FILES]),
-        dtype=str(model.torch_dtype).removeprefix("torch."),
-    )
-    return SideTable(folder, fingerprint=fingerprint, num_shards=len(store.groups))
-
-
-def _digest(files: Sequence[Path]) -> str:
-    """SHA-256 over the names and contents of those files that exist."""
-    whole = hashlib.sha256()
-    for path in files:
-        if path.is_file():
-            whole.update(path.name.encode())
-            with path.open("rb") as file:
-                whole.update(hashlib.file_digest(file, "sha256").digest())
-    return whole.hexdigest()
+    return SideTable(folder, fingerprint=table_fingerprint(store, model), num_shards=len(store.groups))

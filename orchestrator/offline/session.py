@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from algorithms.preference_registry import PreferenceAlgorithm
@@ -13,9 +14,10 @@ from orchestrator.console import Console
 from orchestrator.launch import model_spec, start_policy
 from orchestrator.metrics import MEMORY_PREFIX, PhaseClock
 from orchestrator.offline.data import OfflineData, held_out_rows
-from orchestrator.offline.examples import REFERENCE_TABLE, Example, ExampleEncoder, Limits
+from orchestrator.offline.examples import Example, ExampleEncoder, Limits
 from orchestrator.offline.groups import GroupMaker
 from orchestrator.offline.held_out import HeldOut
+from orchestrator.offline.pair_betas import weigh_pairs
 from orchestrator.offline.reference import Reference
 from orchestrator.offline.stream import ExampleStream
 from orchestrator.pool import WorkerPool
@@ -27,9 +29,12 @@ from orchestrator.run_folder import RunFolder, write_atomic
 from orchestrator.run_log import RunLogFormatter
 from orchestrator.run_start import started_run
 from orchestrator.tracking import Tracker
+from workers.multimodal.critique_format import CritiqueFormat
 from workers.multimodal.prompt_encoder import PromptEncoder
 
 Metrics = dict[str, float]
+Tables = Mapping[str, Mapping[Path, SideTable]]
+"""Side tables by name, and by the folder of their store."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,6 +47,7 @@ class OfflineSession:
     pool: WorkerPool
     stream: ExampleStream
     groups: GroupMaker
+    share_prompts: bool
     reference: Reference
     held_out: HeldOut
     fingerprint: str
@@ -91,6 +97,8 @@ def example_encoder(
 ) -> ExampleEncoder:
     """How instructions of the training store, or of the held-out one, become examples."""
     assert config.offline is not None and config.model.path is not None
+    critiques = CritiqueFormat(encoder, config.critique_rm.request) if config.offline.writes_critiques else None
+    weigh = partial(weigh_pairs, settings=config.mm_dpo, beta=config.preference.beta)
     return ExampleEncoder(
         encoder,
         config.offline,
@@ -101,6 +109,9 @@ def example_encoder(
             tokens_per_microbatch=config.policy.tokens_per_microbatch,
             share_prompts=shares_prompts(config, config.model.path),
         ),
+        critiques=critiques,
+        # Held-out pairs are judged whatever they would count in training.
+        weigh=weigh if config.offline.weighs_pairs and not held_out else None,
     )
 
 
@@ -111,12 +122,12 @@ def open_offline_session(
     pool: WorkerPool,
     encoder: PromptEncoder,
     data: OfflineData,
-    tables: Mapping[Path, SideTable],
+    tables: Tables,
 ) -> Iterator[tuple[OfflineSession, Progress]]:
     """Start the policy, and the reference where it answers at every step; resume if there is something to resume.
 
     Args:
-        tables: The reference's log-probs, finished, by the folder of their store; empty where they are not precomputed.
+        tables: Finished ones; empty where nothing is precomputed.
     Yields:
         The session and where it stands.
     Raises:
@@ -133,7 +144,8 @@ def open_offline_session(
         start_policy(config, pool, start)
         reference = Reference(config, pool)
         share = shares_prompts(config, config.model.path)
-        groups = GroupMaker(algorithm, config.preference, share_prompts=share)
+        imitate = config.mm_dpo if algorithm.weighs_pairs and config.mm_dpo.sft_weight else None
+        groups = GroupMaker(algorithm, config.preference, share_prompts=share, imitate=imitate)
         of_held_out = example_encoder(config, encoder, data, held_out=True)
         yield (
             OfflineSession(
@@ -147,6 +159,7 @@ def open_offline_session(
                     side_tables=_joined(tables, data.train),
                 ),
                 groups=groups,
+                share_prompts=share,
                 reference=reference,
                 held_out=HeldOut(
                     _examples(held_out_rows(data, side_tables=_joined(tables, data.held_out_store)), of_held_out),
@@ -164,8 +177,8 @@ def open_offline_session(
         )
 
 
-def _joined(tables: Mapping[Path, SideTable], store: PreferenceStore) -> dict[str, SideTable]:
-    return {REFERENCE_TABLE: tables[store.folder]} if tables else {}
+def _joined(tables: Tables, store: PreferenceStore) -> dict[str, SideTable]:
+    return {name: by_folder[store.folder] for name, by_folder in tables.items()}
 
 
 def _examples(rows: list[Instruction], encode: ExampleEncoder) -> list[Example]:

@@ -72,6 +72,18 @@ def pairs_by_rank(ranks: Sequence[int | None]) -> list[Pair]:
     return _ordered([None if rank is None else -rank for rank in ranks])
 
 
+def tied_pairs(responses: Sequence[Response]) -> list[tuple[int, int]]:
+    """Pairs of responses that somebody found equally good, in their order; two equal texts are no pair."""
+    by_rank = any(response.rank is not None for response in responses)
+    values = [response.rank if by_rank else response.score for response in responses]
+    tolerance = _RELATIVE_TOLERANCE * max((abs(value) for value in values if value is not None), default=0.0)
+    return [
+        (i, j)
+        for (i, a), (j, b) in combinations(enumerate(values), 2)
+        if a is not None and b is not None and abs(a - b) <= tolerance and responses[i].text != responses[j].text
+    ]
+
+
 def _ordered(values: Sequence[float | None]) -> list[Pair]:
     pairs = []
     for (i, a), (j, b) in combinations(enumerate(values), 2):

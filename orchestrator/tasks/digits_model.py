@@ -42,14 +42,18 @@ _INIT_STD = 0.06
 _VERSION = 3
 
 
-def build_digits_model(folder: Path, *, seed: int) -> Path:
-    """Write the model folder with random weights drawn from ``seed``; does nothing when it is already there."""
+def build_digits_model(folder: Path, *, seed: int, words: str = "") -> Path:
+    """Write the model folder with random weights drawn from ``seed``; does nothing when it is already there.
+
+    Args:
+        words: What it must be able to read and say beyond the vocabulary of the embedded task.
+    """
     mark = folder / "raylign_digits.json"
-    content = json.dumps({"model": "digits", "version": _VERSION, "seed": seed})
+    content = json.dumps({"model": "digits", "version": _VERSION, "seed": seed} | ({"words": words} if words else {}))
     if mark.is_file() and mark.read_text() == content:
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = _tokenizer()
+    tokenizer = _tokenizer(words)
     _processor(tokenizer).save_pretrained(folder)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -62,9 +66,9 @@ def build_digits_model(folder: Path, *, seed: int) -> Path:
     return folder
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+def _tokenizer(more: str) -> PreTrainedTokenizerFast:
     """One token a word: the vocabulary is closed, and decoding gives the spaced text back exactly."""
-    words = dict.fromkeys((*_SPECIAL, "<unk>", *_RESPONSE_WORDS.split(), *QUESTION.split(), *WORDS))
+    words = dict.fromkeys((*_SPECIAL, "<unk>", *_RESPONSE_WORDS.split(), *QUESTION.split(), *WORDS, *more.split()))
     inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
     return PreTrainedTokenizerFast(

@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file
 
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
-from orchestrator.config.sections import PreferenceSection
+from orchestrator.config.preference_sections import PreferenceSection
 from orchestrator.offline.examples import Example, ExampleEncoder, Limits
 from orchestrator.offline.groups import GroupMaker
 from orchestrator.preference_store.store import PreferenceStore

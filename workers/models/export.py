@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import save_torch_state_dict
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
 from workers.models.adapters import adapter_for
-from workers.models.folder import REWARD_HEAD_FILE, check_model_folder
+from workers.models.folder import check_model_folder
 from workers.models.lora import plain_parameters, read_adapter_config, wear_adapter
+from workers.models.reward_head import REWARD_HEAD_FOLDER, has_reward_head
 
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 _INDEX_MARK = ".index.json"
@@ -61,5 +61,6 @@ def export_merged(adapter: Path, *, target: Path) -> None:
         architecture.checkpoint_name(name): tensor
         for name, tensor, _ in plain_parameters(model, lambda _: nullcontext(), scale=scale)
     }
-    head = adapter / REWARD_HEAD_FILE
-    export_folder(tensors | (load_file(head) if head.is_file() else {}), source=base, target=target)
+    export_folder(tensors, source=base, target=target)
+    if has_reward_head(adapter):
+        shutil.copytree(adapter / REWARD_HEAD_FOLDER, target / REWARD_HEAD_FOLDER, dirs_exist_ok=True)

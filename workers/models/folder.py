@@ -7,10 +7,6 @@ from workers.models.adapters import ADAPTERS
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-REWARD_HEAD = "score.weight"
-"""Name of a reward model's scalar head among its tensors."""
-REWARD_HEAD_FILE = "reward_head.safetensors"
-"""Where that head is beside an adapter; otherwise it is among the model's weights."""
 
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import safe_open
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
 from workers.models import shared_prompt
 from workers.models.adapters import ModelAdapter, adapter_for, check_freeze
-from workers.models.folder import REWARD_HEAD
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -69,20 +67,6 @@ def load_model(spec: ModelSpec, *, quantize: Literal["nf4"] | None = None) -> tu
     return model.eval(), adapter_for(model.config.model_type)
 
 
-def load_reward_head(model: Any, folder: Path, dtype: torch.dtype) -> torch.nn.Linear:
-    """The scalar head saved in ``folder``, or a new one that gives every sequence the reward 0.
-
-    From zero it learns at once, and a reward model's first loss is ln 2.
-    """
-    head = torch.nn.Linear(model.config.get_text_config().hidden_size, 1, bias=False, dtype=dtype)
-    torch.nn.init.zeros_(head.weight)
-    for file in folder.glob("*.safetensors"):
-        with safe_open(file, framework="pt") as tensors:
-            if REWARD_HEAD in tensors.keys():
-                head.weight.data.copy_(tensors.get_tensor(REWARD_HEAD))
-    return head
-
-
 def check_quantize(*, has_gpu: bool) -> None:
     """Refuse to quantise weights where nothing can.
 
@@ -108,3 +92,14 @@ def freeze_modules(model: torch.nn.Module, adapter: ModelAdapter, modules: Itera
     if trainable == 0:
         raise ValueError(f"model.freeze = {sorted(frozen)} leaves no parameter to train")
     return trainable
+
+
+def train_without_dropout(model: torch.nn.Module) -> None:
+    """transformers checkpoints activations only in training mode; dropout would make log-probs incomparable."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for rate in ("attention_dropout", "dropout"):  # of attention, which is a function and no module
+            if isinstance(getattr(module, rate, None), float):
+                setattr(module, rate, 0.0)

@@ -1,5 +1,6 @@
 """The one forward every trainer-side role runs: media in, log-probs of the policy's own tokens or rewards out."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from algorithms.logprobs import TokenScores, token_logprobs
 from workers.models import backbone
+from workers.models.reward_head import RewardHead
 from workers.models.shared_prompt import positions, segment_mask
 from workers.multimodal.collate import Batch
 from workers.multimodal.packing import Spans
@@ -64,6 +66,39 @@ class PolicyModule(nn.Module):
         return token_logprobs(self.model.get_output_embeddings()(hidden), targets)
 
 
+@dataclass(frozen=True, slots=True)
+class CritiqueScores:
+    """What a critique reward model thinks of a batch."""
+
+    tokens: TokenScores
+    """Of the action tokens, ``[N]``."""
+    rewards: Tensor
+    """float32 ``[S]``: one a sequence, read at its last token."""
+
+
+class CritiqueRewardModule(PolicyModule):
+    """A vision-language model that writes critiques with its own head and rewards with a second one, in one forward.
+
+    Source: MM-RLHF, section 3, https://arxiv.org/abs/2502.10391
+    """
+
+    def __init__(self, model: Any, score: RewardHead, *, lockstep: bool) -> None:
+        """
+        Args:
+            score: ``hidden -> 1``.
+            lockstep: see ``PolicyModule``.
+        """
+        super().__init__(model, lockstep=lockstep)
+        self.score = score
+
+    def forward(self, batch: Batch) -> CritiqueScores:  # type: ignore[override]
+        """Score the action tokens, and every sequence at its end."""
+        at = torch.cat([batch.predictors, batch.ends])
+        hidden = _hidden_states(self.model, batch, at=at, all_take_part=self.lockstep)
+        of_tokens, at_ends = hidden.split([len(batch.predictors), len(batch.ends)])
+        return CritiqueScores(self._score(of_tokens, batch.targets), self.score(at_ends).float())
+
+
 class RewardModule(nn.Module):
     """A vision-language model with a scalar head in place of its language-model head: one reward a sequence.
 
@@ -71,10 +106,10 @@ class RewardModule(nn.Module):
     change it.
     """
 
-    def __init__(self, model: Any, score: nn.Linear, *, lockstep: bool) -> None:
+    def __init__(self, model: Any, score: RewardHead, *, lockstep: bool) -> None:
         """
         Args:
-            score: ``hidden -> 1``, without bias: rewards are compared, and a bias would cancel out.
+            score: ``hidden -> 1``.
             lockstep: see ``PolicyModule``.
         """
         super().__init__()
@@ -86,7 +121,7 @@ class RewardModule(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """float32 ``[S]``: the reward of every sequence."""
         at_ends = _hidden_states(self.model, batch, at=batch.ends, all_take_part=self.lockstep)
-        return self.score(at_ends).squeeze(-1).float()
+        return self.score(at_ends).float()
 
 
 def _hidden_states(model: Any, batch: Batch, *, at: Tensor, all_take_part: bool) -> Tensor:

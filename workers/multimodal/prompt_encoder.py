@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from transformers import AutoConfig, AutoProcessor
@@ -72,8 +73,17 @@ class PromptEncoder:
             # What their processor, which takes no template, makes of one: images before the token that begins a text.
             text_ids = self.tokenizer(plain_text(messages))["input_ids"]
             return [self.image_token_id] * num_images(messages) + text_ids
+        return self.tokenizer(self.render(messages), add_special_tokens=False)["input_ids"]
+
+    def render(self, messages: list[dict[str, Any]]) -> str:
+        """The turns as text, up to where the model is to go on.
+
+        Raises:
+            ValueError: the model knows no turns.
+        """
+        if self._adapter.qformer:
+            raise ValueError(f"{self._adapter.model_type} has no chat template: it answers one question and no more")
         template = self._adapter.chat_template if self.processor.chat_template is None else None
-        text = self.processor.apply_chat_template(
+        return self.processor.apply_chat_template(
             messages, chat_template=template, add_generation_prompt=True, tokenize=False
         )
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]

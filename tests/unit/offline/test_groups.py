@@ -6,7 +6,7 @@ import torch
 
 from algorithms.preference_losses import kto_pair_loss
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
-from orchestrator.config.sections import PreferenceSection
+from orchestrator.config.preference_sections import PreferenceSection
 from orchestrator.offline.examples import Example
 from orchestrator.offline.groups import GroupMaker, mismatched_sequences, score_ratios
 from tests.unit.offline.examples import PROMPT, example, logprobs

@@ -14,7 +14,7 @@ import torch
 from algorithms.kto import kto_baseline
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from orchestrator.config import load_config
-from orchestrator.config.sections import PreferenceSection
+from orchestrator.config.preference_sections import PreferenceSection
 from orchestrator.errors import RefusedInput
 from orchestrator.offline.examples import Example, ExampleEncoder, Limits
 from orchestrator.offline.groups import GroupMaker, mismatched_sequences, pair_kind, score_ratios

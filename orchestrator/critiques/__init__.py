@@ -1,0 +1,1 @@
+"""Critiques and rewards of a frozen critique reward model, for whoever asks: margins, benchmarks, online rewards."""

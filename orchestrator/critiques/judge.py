@@ -1,0 +1,122 @@
+"""Responses in, critiques and rewards out: from the cache where they are known, else from the critique reward workers.
+
+One question a response, whatever number of pairs it is in. The responses to one prompt go to one worker, so that prompt
+and images are computed once.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from orchestrator.critiques.cache import CritiqueCache, CritiqueReward, checked, content_key
+from orchestrator.pool import WorkerPool
+from workers.multimodal.critique_format import CritiqueFormat, CritiqueQuestion
+from workers.multimodal.prompt_encoder import PromptEncoder
+from workers.types import Completion, GenerationRequest, Prompt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One response to be judged."""
+
+    prompt: Prompt
+    response: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CritiqueLimits:
+    """What bounds a critique, tokens."""
+
+    max_new_tokens: int
+    max_model_len: int
+
+
+class CritiqueJudge:
+    """A frozen critique reward model behind one call; greedy, so that equal questions get equal answers."""
+
+    def __init__(
+        self,
+        pool: WorkerPool,
+        encoder: PromptEncoder,
+        cache: CritiqueCache,
+        *,
+        request: str,
+        fingerprint: str,
+        limits: CritiqueLimits,
+        deadline_s: float,
+    ) -> None:
+        """
+        Args:
+            request: What the model was asked when it was trained.
+            fingerprint: see ``content_key``.
+            deadline_s: Longest wait for any answer, seconds.
+        """
+        self._pool, self._encoder, self._cache = pool, encoder, cache
+        self._format, self._limits, self._deadline_s = CritiqueFormat(encoder, request), limits, deadline_s
+        self._fingerprint = fingerprint
+        self.counts: Counter[str] = Counter()
+        """Answers so far by status, and those that the cache knew under ``cached``."""
+
+    def judge(self, questions: Sequence[Question]) -> list[CritiqueReward]:
+        """An answer to each question, in the order given; equal questions are asked once."""
+        keys = [self._key(q) for q in questions]
+        known = self._cache.get(dict.fromkeys(keys))
+        self.counts["cached"] += sum(key in known for key in keys)
+        unknown = {key: q for key, q in zip(keys, questions, strict=True) if key not in known}
+        if unknown:
+            fresh = dict(zip(unknown, self._ask(list(unknown.values())), strict=True))
+            self._cache.put(fresh)
+            known |= fresh
+        answers = [known[key] for key in keys]
+        self.counts.update(a.status for a in answers)
+        return answers
+
+    def _key(self, question: Question) -> str:
+        media = [m.sha256 for m in question.prompt.media]
+        return content_key(self._fingerprint, question.prompt.messages, media, question.response)
+
+    def _ask(self, questions: Sequence[Question]) -> list[CritiqueReward]:
+        asked = [self._format.ask(q.prompt, q.response) for q in questions]
+        answers: dict[int, CritiqueReward] = {}
+        requests = []
+        for index, one in enumerate(asked):
+            if one.critique_start + self._limits.max_new_tokens > self._limits.max_model_len:
+                answers[index] = _nothing("too_long")
+            else:
+                requests.append(_request(index, one, self._limits.max_new_tokens))
+        written = self._pool.write_critiques(requests, deadline_s=self._deadline_s)
+        whole = []
+        for request, completion in zip(requests, written, strict=True):
+            index = request.sample_index
+            if completion.finish_reason == "stop":
+                whole.append((index, completion))
+            else:
+                answers[index] = self._answer(completion, None)
+        sequences = [self._format.answered(asked[i], i, tuple(c.completion_ids.tolist())) for i, c in whole]
+        rewards = self._pool.critique_rewards(sequences, deadline_s=self._deadline_s) if sequences else []
+        for (index, completion), reward in zip(whole, rewards, strict=True):
+            answers[index] = self._answer(completion, reward)
+        return [answers[index] for index in range(len(questions))]
+
+    def _answer(self, completion: Completion, reward: float | None) -> CritiqueReward:
+        value, status = (None, "cut") if reward is None else checked(reward)
+        critique = self._encoder.decode(completion.completion_ids)
+        return CritiqueReward(reward=value, critique=critique, num_tokens=len(completion.completion_ids), status=status)
+
+
+def _request(index: int, question: CritiqueQuestion, max_new_tokens: int) -> GenerationRequest:
+    prompt = question.prompt
+    return GenerationRequest(
+        uid=prompt.uid,
+        sample_index=index,
+        engine_prompt_ids=(*prompt.engine_prompt_ids, *question.asked),
+        prompt_ids=(*prompt.prompt_ids, *question.asked),
+        media=prompt.media,
+        seed=0,
+        max_new_tokens=max_new_tokens,
+        temperature=0.0,
+    )
+
+
+def _nothing(status: str) -> CritiqueReward:
+    return CritiqueReward(reward=None, critique="", num_tokens=0, status=status)  # type: ignore[arg-type]

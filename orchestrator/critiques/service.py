@@ -1,0 +1,102 @@
+"""The critique reward workers of a run: started where something is unknown, gone afterwards."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from orchestrator.config.schema import TrainConfig
+from orchestrator.critiques.cache import CritiqueCache
+from orchestrator.critiques.judge import CritiqueJudge, CritiqueLimits
+from orchestrator.errors import RefusedInput
+from orchestrator.launch import model_spec, worker_pool
+from orchestrator.offline.fingerprints import table_fingerprint
+from orchestrator.pool import WorkerPool
+from orchestrator.preference_store.side_tables import Fingerprint
+from orchestrator.preference_store.store import PreferenceStore
+from orchestrator.preflight import engine_kind, single_role_plan
+from orchestrator.run_folder import RunFolder
+from workers.critique_reward import CritiqueRewardSpec
+from workers.models.reward_head import critique_request
+from workers.multimodal.prompt_encoder import PromptEncoder
+from workers.rollout.spec import EngineSpec
+
+
+def known_request(model: str) -> str:
+    """What the critique reward model in the folder ``model`` was trained to be asked.
+
+    Raises:
+        RefusedInput: it is none.
+    """
+    try:
+        return critique_request(Path(model))
+    except ValueError as error:
+        raise RefusedInput(f"reward.critique.path: {error}") from error
+
+
+def reward_fingerprint(config: TrainConfig, store: PreferenceStore, model: str) -> Fingerprint:
+    """What the rewards of a store's responses depend on."""
+    asked = json.dumps([known_request(model), config.reward.critique.max_new_tokens])
+    return table_fingerprint(store, model_spec(config, model), asked=asked)
+
+
+@contextmanager
+def critique_judge(
+    config: TrainConfig, folder: RunFolder, model: str, fingerprint: Fingerprint, *, max_images: int
+) -> Iterator[CritiqueJudge]:
+    """A judge with workers of its own, for as long as the block lasts.
+
+    Args:
+        model: Folder of the critique reward model.
+        fingerprint: Of it and what it is asked; the store it names does not matter.
+        max_images: Most images of a prompt.
+    """
+    plan = single_role_plan(config, "critic", config.reward.critique.num_workers)
+    with (
+        worker_pool(config, plan, None) as pool,
+        open_judge(config, folder, pool, model, fingerprint, max_images=max_images) as judge,
+    ):
+        yield judge
+
+
+@contextmanager
+def open_judge(
+    config: TrainConfig, folder: RunFolder, pool: WorkerPool, model: str, fingerprint: Fingerprint, *, max_images: int
+) -> Iterator[CritiqueJudge]:
+    """A judge over a pool whose plan has critique reward workers; see ``critique_judge``."""
+    settings = config.reward.critique
+    encoder = PromptEncoder(model, trust_remote_code=config.model.trust_remote_code)
+    text = encoder.config.get_text_config()
+    limits = CritiqueLimits(
+        max_new_tokens=settings.max_new_tokens,
+        max_model_len=min(text.max_position_embeddings, config.policy.tokens_per_microbatch),
+    )
+    pool.start_critics(
+        CritiqueRewardSpec(
+            engine_kind=engine_kind(config),
+            engine=EngineSpec(
+                model=model_spec(config, model),
+                tensor_parallel_size=1,
+                max_model_len=limits.max_model_len,
+                max_num_seqs=config.rollout.max_num_seqs,
+                max_images_per_prompt=max(1, max_images),
+                gpu_memory_utilization=config.rollout.gpu_memory_utilization,
+                banned_token_ids=encoder.vision_token_ids,
+                stop_token_ids=encoder.eos_token_ids,
+                seed=config.run.seed,
+            ),
+            timeout_s=config.rollout.timeout_s,
+        )
+    )
+    content = [fingerprint.model, fingerprint.chat_template, fingerprint.preprocessing, fingerprint.dtype]
+    with CritiqueCache(Path(settings.cache_path or folder.root / "critiques.sqlite")) as cache:
+        yield CritiqueJudge(
+            pool,
+            encoder,
+            cache,
+            request=known_request(model),
+            fingerprint=hashlib.sha256(json.dumps(content).encode()).hexdigest(),
+            limits=limits,
+            deadline_s=config.rollout.timeout_s,
+        )

@@ -1,0 +1,119 @@
+"""What a policy says to held-out prompts before and after learning, and what the critique reward model thinks of it."""
+
+import json
+from dataclasses import dataclass
+
+from orchestrator.batching import sample_seed
+from orchestrator.config.schema import TrainConfig
+from orchestrator.critiques.cache import CritiqueReward
+from orchestrator.critiques.judge import Question
+from orchestrator.critiques.service import critique_judge, reward_fingerprint
+from orchestrator.export import policy_folder
+from orchestrator.launch import model_spec, worker_pool
+from orchestrator.offline.data import OfflineData, held_out_rows
+from orchestrator.preference_store.records import prompt_of
+from orchestrator.preflight import single_role_plan
+from orchestrator.rollouts import build_requests, generate
+from orchestrator.run_folder import RunFolder, write_atomic
+from workers.multimodal.prompt_encoder import PromptEncoder
+from workers.rollout.spec import EngineSpec
+from workers.types import Prompt
+
+ANSWERS_FILE = "answers.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerRewards:
+    """Means over the held-out prompts that were answered and judged both times."""
+
+    before: float
+    after: float
+    preferred: float
+    """Share of the prompts whose answer has a greater reward after learning; half of a tie."""
+    count: int
+
+
+def evaluate_answers(config: TrainConfig, folder: RunFolder, data: OfflineData, model: str) -> str:
+    """Sample one answer a held-out prompt from the starting and from the trained policy, and compare their rewards.
+
+    Both are sampled with the same seeds, as ``rollout`` says; every answer, critique and reward is kept in
+    ``evaluations/answers.jsonl``.
+
+    Args:
+        model: Folder of the critique reward model.
+    Returns:
+        The result in one sentence.
+    """
+    store = data.held_out_store
+    prompts = [prompt_of(row, media_root=store.media_root) for row in held_out_rows(data, side_tables={})]
+    if not prompts:
+        return "No held-out prompts, so the policy is not asked."
+    assert config.model.path is not None
+    before = sampled(config, config.model.path, prompts)
+    after = sampled(config, str(policy_folder(folder.root)), prompts)
+    asked = zip([*prompts, *prompts], [*before, *after], strict=True)
+    questions = [Question(prompt=prompt, response=text) for prompt, text in asked]
+    images = max(len(p.media) for p in prompts)
+    with critique_judge(config, folder, model, reward_fingerprint(config, store, model), max_images=images) as judge:
+        rewards = judge.judge(questions)
+    halves = list(zip(rewards[: len(prompts)], rewards[len(prompts) :], strict=True))
+    rows = [
+        {"uid": p.uid, "before": _told(b, x), "after": _told(a, y)}
+        for p, b, a, (x, y) in zip(prompts, before, after, halves, strict=True)
+    ]
+    folder.evaluations.mkdir(exist_ok=True)
+    write_atomic(folder.evaluations / ANSWERS_FILE, "".join(json.dumps(row) + "\n" for row in rows))
+    result = compare([(x.reward, y.reward) for x, y in halves])
+    if result is None:
+        return "No held-out answer could be judged."
+    return (
+        f"Held-out answers, {result.count} prompts: mean reward {result.before:.3f} before, {result.after:.3f} after; "
+        f"preferred after learning {result.preferred:.3f}"
+    )
+
+
+def sampled(config: TrainConfig, policy: str, prompts: list[Prompt]) -> list[str]:
+    """One answer a prompt from the policy in the folder ``policy``."""
+    encoder = PromptEncoder(policy, trust_remote_code=config.model.trust_remote_code)
+    encoded = [encoder.encode(p) for p in prompts]
+    rollout = config.rollout
+    requests = build_requests(
+        encoded,
+        samples_per_prompt=1,
+        seed_of=lambda uid, index: sample_seed(config.run.seed, uid, index, 0),
+        max_new_tokens=rollout.max_new_tokens,
+        temperature=rollout.temperature,
+        top_p=rollout.top_p,
+    )
+    spec = EngineSpec(
+        model=model_spec(config, policy),
+        tensor_parallel_size=rollout.tensor_parallel_size,
+        max_model_len=max(len(e.prompt_ids) for e in encoded) + rollout.max_new_tokens,
+        max_num_seqs=rollout.max_num_seqs,
+        max_images_per_prompt=max(1, *(len(p.media) for p in prompts)),
+        gpu_memory_utilization=rollout.gpu_memory_utilization,
+        banned_token_ids=encoder.vision_token_ids,
+        stop_token_ids=encoder.eos_token_ids,
+        seed=config.run.seed,
+    )
+    with worker_pool(config, single_role_plan(config, "rollout", rollout.num_engines), spec) as pool:
+        engines = dict(enumerate(pool.engines))
+        completions = generate(engines, requests, deadline_s=rollout.timeout_s)
+    return [encoder.decode(c.completion_ids) for c in completions]
+
+
+def compare(rewards: list[tuple[float | None, float | None]]) -> AnswerRewards | None:
+    """Rewards before and after, prompt by prompt; None where no prompt has both."""
+    both = [(x, y) for x, y in rewards if x is not None and y is not None]
+    if not both:
+        return None
+    return AnswerRewards(
+        before=sum(x for x, _ in both) / len(both),
+        after=sum(y for _, y in both) / len(both),
+        preferred=sum((y > x) + 0.5 * (y == x) for x, y in both) / len(both),
+        count=len(both),
+    )
+
+
+def _told(text: str, answer: CritiqueReward) -> dict[str, object]:
+    return {"text": text, "reward": answer.reward, "critique": answer.critique, "status": answer.status}

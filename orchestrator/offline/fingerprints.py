@@ -1,0 +1,41 @@
+"""What the numbers of a side table depend on, as digests of the files they come from."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchestrator.preference_store.side_tables import Fingerprint
+from orchestrator.preference_store.store import PreferenceStore
+from workers.models.loading import ModelSpec
+
+_PREPROCESSING_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
+_TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json", "tokenizer.json")
+
+
+def table_fingerprint(store: PreferenceStore, model: ModelSpec, *, asked: str = "") -> Fingerprint:
+    """Of numbers that a model gives to a store's responses.
+
+    Args:
+        model: How it is loaded.
+        asked: What it is asked beyond the store's prompts, and within which limits.
+    """
+    folder = Path(model.path)
+    template = digest([folder / name for name in _TEMPLATE_FILES])
+    return Fingerprint(
+        store=store.manifest.fingerprint,
+        model=digest(sorted(folder.rglob("*.safetensors"))),
+        chat_template=hashlib.sha256(f"{template} {asked}".encode()).hexdigest() if asked else template,
+        preprocessing=digest([folder / name for name in _PREPROCESSING_FILES]),
+        dtype=str(model.torch_dtype).removeprefix("torch."),
+    )
+
+
+def digest(files: Sequence[Path]) -> str:
+    """SHA-256 over the names and contents of those files that exist."""
+    whole = hashlib.sha256()
+    for path in files:
+        if path.is_file():
+            whole.update(path.name.encode())
+            with path.open("rb") as file:
+                whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()

@@ -1,0 +1,99 @@
+"""One offline training: the reference's log-probs first, where they are computed beforehand, then the loop."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from orchestrator.config.schema import TrainConfig
+from orchestrator.console import Console
+from orchestrator.launch import model_spec, worker_pool
+from orchestrator.offline.data import OfflineData
+from orchestrator.offline.examples import REFERENCE_TABLE
+from orchestrator.offline.loop import OfflineOutcome, run_offline
+from orchestrator.offline.precompute import fill_table
+from orchestrator.offline.reference import reference_table
+from orchestrator.offline.session import Tables, example_encoder, open_offline_session
+from orchestrator.placement import PlacementPlan
+from orchestrator.preference_store.side_tables import SideTable
+from orchestrator.preference_store.store import PreferenceStore
+from orchestrator.preflight import single_role_plan
+from orchestrator.recovery import with_restarts
+from orchestrator.run_folder import RunFolder
+from orchestrator.stages import write_manifest
+from workers.multimodal.prompt_encoder import PromptEncoder
+
+
+def learn(
+    config: TrainConfig, plan: PlacementPlan, folder: RunFolder, data: OfflineData, tables: Tables
+) -> OfflineOutcome:
+    """Train in the running cluster.
+
+    Args:
+        tables: What was made of the data beforehand, finished.
+    Raises:
+        RefusedInput: see ``reference_table``.
+    """
+    assert config.model.path is not None
+    encoder = PromptEncoder(config.model.path, trust_remote_code=config.model.trust_remote_code)
+    of_reference = _reference_tables(config, folder, data)
+    write_manifest(
+        config,
+        folder,
+        data_fingerprint=data.train.manifest.fingerprint,
+        num_train=data.train.num_instructions("train"),
+        num_bad_rows=data.train.manifest.counts.bad_rows + data.num_unusable,
+        num_held_out=sum(map(data.held_out_store.num_instructions, data.held_out_splits)),
+    )
+    for store in data.by_role.values():
+        if of_reference:
+            _precompute(config, folder, encoder, data, store, of_reference[store.folder])
+    joined = {**tables, **({REFERENCE_TABLE: of_reference} if of_reference else {})}
+    with worker_pool(config, plan, None) as pool:
+
+        def train(again: TrainConfig) -> OfflineOutcome:
+            with open_offline_session(again, folder, pool, encoder, data, joined) as (session, start):
+                return run_offline(session, start)
+
+        return with_restarts(train, config, folder)
+
+
+def _reference_tables(config: TrainConfig, folder: RunFolder, data: OfflineData) -> Mapping[Path, SideTable]:
+    """The tables that the run reads, by the folder of their store; none where nothing is precomputed."""
+    assert config.offline is not None and config.model.path is not None
+    if not config.offline.needs_reference or config.reference.mode != "precomputed":
+        return {}
+    spec = model_spec(config, config.model.path)
+    root = Path(config.reference.path) if config.reference.path else folder.root / "reference"
+    return {store.folder: reference_table(root / role, store, spec) for role, store in data.by_role.items()}
+
+
+def _precompute(
+    config: TrainConfig,
+    folder: RunFolder,
+    encoder: PromptEncoder,
+    data: OfflineData,
+    store: PreferenceStore,
+    table: SideTable,
+) -> None:
+    """Let reference workers make what the table lacks; they are gone before the policy starts."""
+    if not table.missing_shards():
+        return
+    assert config.model.path is not None
+    encode = example_encoder(config, encoder, data, held_out=store is not data.train).all_sequences
+    spec = model_spec(config, config.model.path)
+    with (
+        Console(table.num_shards, title=f"reference log-probs in {table.folder}") as console,
+        worker_pool(config, single_role_plan(config, "reference", config.reference.num_ranks), None) as pool,
+    ):
+
+        def fill(again: TrainConfig) -> None:
+            pool.start_reference(spec)
+            fill_table(
+                table,
+                store,
+                encode,
+                pool,
+                deadline_s=again.rollout.timeout_s,
+                on_shard=lambda done, total: console.note(f"reference: {done} of {total} shards"),
+            )
+
+        with_restarts(fill, config, folder)

@@ -1,0 +1,89 @@
+"""From the examples of one optimizer step to what a critique reward model learns from them. Pure.
+
+The loss is that of ``critique_reward_loss``, each mean over the whole step. A response's critique counts once, however
+many pairs the response is in, as the mean over its tokens.
+
+Source: MM-RLHF, section 3.2, https://arxiv.org/abs/2502.10391; tie and centring terms: rm_trainer.py:211-355 of its
+    release, which counts a critique once for every pair of its response
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from algorithms.critique_reward_loss import mean_weights
+from orchestrator.offline.examples import Example
+from workers.types import PreferenceGroup, RewardTerms
+
+
+class CritiqueWeights(Protocol):
+    """The weights of the terms, as the configuration's ``critique_rm`` section has them."""
+
+    @property
+    def score_weight(self) -> float: ...
+    @property
+    def tie_weight(self) -> float: ...
+    @property
+    def centering(self) -> float: ...
+    @property
+    def critique_weight(self) -> float: ...
+
+
+def reward_groups(
+    examples: Sequence[Example], settings: CritiqueWeights, *, share_prompts: bool
+) -> list[PreferenceGroup]:
+    """One group an instruction; without shared prompts one a comparison."""
+    num_pairs, num_ties = (sum(map(len, kind)) for kind in ([e.pairs for e in examples], [e.ties for e in examples]))
+    preference_weight, tie_weight = mean_weights(
+        num_pairs, num_ties, score_weight=settings.score_weight, tie_weight=settings.tie_weight
+    )
+    num_responses = sum(len(e.sequences) for e in examples)
+    groups = []
+    for example in examples:
+        unwritten = set(range(len(example.sequences)))
+        for pairs, ties in _parts(example, share_prompts=share_prompts):
+            used = sorted({i for pair in (*pairs, *ties) for i in pair})
+            at = {index: position for position, index in enumerate(used)}
+            critiques = [
+                _critique_weights(example, i, settings.critique_weight / num_responses * (i in unwritten)) for i in used
+            ]
+            unwritten -= set(used)
+            groups.append(
+                PreferenceGroup(
+                    sequences=tuple(example.sequences[i] for i in used),
+                    score_of=np.arange(len(used)),
+                    score_weights=(),
+                    ref_scores=np.zeros(len(used)),
+                    terms=RewardTerms(
+                        pairs=np.array([(at[i], at[j]) for i, j in (*pairs, *ties)]),
+                        is_tie=np.array([False] * len(pairs) + [True] * len(ties)),
+                        weights=np.full(len(pairs) + len(ties), 1.0 / (num_pairs + num_ties)),
+                        preference_weight=preference_weight,
+                        tie_weight=tie_weight,
+                        centre_weight=settings.centering,
+                    ),
+                    imitation=tuple(critiques),
+                )
+            )
+    return groups
+
+
+def _parts(
+    example: Example, *, share_prompts: bool
+) -> Iterator[tuple[tuple[tuple[int, int], ...], tuple[tuple[int, int], ...]]]:
+    """Pairs and ties of each group."""
+    if share_prompts:
+        yield example.pairs, example.ties
+        return
+    for pair in example.pairs:
+        yield (pair,), ()
+    for tie in example.ties:
+        yield (), (tie,)
+
+
+def _critique_weights(example: Example, index: int, share: float) -> np.ndarray:
+    sequence, start = example.sequences[index], example.critique_starts[index]
+    weights = np.zeros(len(sequence.input_ids), dtype=np.float32)
+    weights[start:] = share / (len(weights) - start)
+    return weights

@@ -1,0 +1,89 @@
+"""Graded responses with critiques over the embedded task's images, as a file in the format of MM-RLHF and its store.
+
+Four responses to every digit: right and explained, right, wrong, and one that refuses to look; the last two tie. Each
+critique says what the image shows and what the response says before it judges, so that whoever learns to write it has
+learned to read. Beside them demonstrations for a policy to start from: one response a digit, drawn at random, so that
+the policy reads, and often says something else all the same.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from orchestrator.preference_store.importing import SourceFile, import_file
+from orchestrator.preference_store.manifest import MANIFEST_FILE
+from orchestrator.run_folder import write_atomic
+from orchestrator.tasks.digits import SIDE, WORDS
+
+PROMPT = "which digit ?"
+REQUEST = "is the response right ?"
+VOCABULARY = f"{PROMPT} {REQUEST} it is because see no right wrong explained says nothing and not"
+"""Every word of the task that the embedded one does not have, and more."""
+REFUSAL = "no digit to see ."
+_HELD_OUT_FRAC = 0.2
+
+
+def build_digits_critiques(data: Path, *, seed: int) -> Path:
+    """Write ``data/critiques.jsonl`` and ``data/start.jsonl`` over the images that are already in ``data``.
+
+    Returns:
+        The folder of the critiques' store, ``data/critiques``.
+    """
+    store, file, start = data / "critiques", data / "critiques.jsonl", data / "start.jsonl"
+    if not (store / MANIFEST_FILE).is_file():
+        rows = _rows(seed)
+        write_atomic(file, _jsonl(rows))
+        rng = np.random.Generator(np.random.Philox(seed + 1))
+        write_atomic(start, _jsonl([_demonstration(row, rng) for row in rows]))
+        source = SourceFile(path=file, reader="mm_rlhf", media_root=data, max_pixels=SIDE * SIDE, video_frames=1)
+        import_file(source, out=store, held_out_frac=_HELD_OUT_FRAC, max_bad_frac=0.0)
+    return store
+
+
+def named_digit(response: str) -> str | None:
+    """The one digit that a response names; None where it names none, or several."""
+    named = {word for word in response.split() if word in WORDS}
+    return named.pop() if len(named) == 1 else None
+
+
+def _rows(seed: int) -> list[dict[str, Any]]:
+    digits: Any = load_digits()
+    rng = np.random.Generator(np.random.Philox(seed))
+    return [_row(int(i), int(digits.target[i]), rng) for i in rng.permutation(len(digits.target))]
+
+
+def _row(index: int, digit: int, rng: np.random.Generator) -> dict[str, Any]:
+    shown, other = WORDS[digit], WORDS[(digit + int(rng.integers(1, 10))) % 10]
+    graded = [
+        (f"it is {shown} because the image shows {shown} .", f"says {shown} and right and explained ."),
+        (f"it is {shown} .", f"says {shown} and right ."),
+        (f"it is {other} .", f"says {other} and wrong ."),
+        (REFUSAL, "says nothing and wrong ."),
+    ]
+    order = rng.permutation(len(graded)).tolist()
+    place = [order.index(k) + 1 for k in range(len(graded))]
+    return {
+        "id": f"{index:04d}",
+        "prompt": f"<image> {PROMPT}",
+        "image": f"images/{index:04d}.png",
+        "responses": [
+            {"response": graded[k][0], "reason": f"the image shows {shown} , {graded[k][1]}", "model": "digits"}
+            for k in order
+        ],
+        "ranking": "{}>{}>{}={}".format(*place),
+    }
+
+
+def _demonstration(row: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    """One response of the four, as a row for supervised learning."""
+    responses = row["responses"]
+    chosen = responses[int(rng.integers(len(responses)))]["response"]
+    turns = [{"from": "human", "value": row["prompt"]}, {"from": "gpt", "value": chosen}]
+    return {"id": row["id"], "image": row["image"], "conversations": turns}
+
+
+def _jsonl(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
