@@ -69,7 +69,8 @@ class Show(_Source):
     """Print one row as a model will see it."""
 
     row: int
-    """1-based, in the data file: the line of a JSONL file, the element of a JSON array."""
+    """1-based, in the data file: the line of a JSONL file, the element of a JSON array; of several that make an
+    instruction, the first."""
     format: FormatName = _DEFAULTS.format
     """Format of the file."""
 
