@@ -1,18 +1,20 @@
-"""``python -m orchestrator.data {check,show,import} PATH``: look at people's files, and put them into a store."""
+"""``python -m orchestrator.data {check,show,import,export} PATH``: look at people's files, and make stores of them."""
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
 from orchestrator.config.sections import DataSection
 from orchestrator.datasets.dataset import BadRow, refuse_no_rows, row_uid
 from orchestrator.errors import RefusedInput
+from orchestrator.preference_store.exporting import export_swift
 from orchestrator.preference_store.importing import SourceFile, import_file, read_records
 from orchestrator.preference_store.readers.registry import FormatName
-from orchestrator.preference_store.records import Instruction
+from orchestrator.preference_store.records import Instruction, Split
 from orchestrator.preference_store.showing import Tally, instruction_lines
 from orchestrator.preference_store.store import PreferenceStore
 
@@ -67,7 +69,8 @@ class Show(_Source):
     """Print one row as a model will see it."""
 
     row: int
-    """1-based, in the data file: the line of a JSONL file, the element of a JSON array."""
+    """1-based, in the data file: the line of a JSONL file, the element of a JSON array; of several that make an
+    instruction, the first."""
     format: FormatName = _DEFAULTS.format
     """Format of the file."""
 
@@ -86,13 +89,32 @@ class Import(_Source):
     """Share of bad rows above which the file is refused."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write the pairs of a store into a file, one a line."""
+
+    store: tyro.conf.Positional[str]
+    """Folder of the store."""
+    out: tyro.conf.Positional[str]
+    """JSONL file to be made."""
+    format: Literal["swift"]
+    """Names of the fields."""
+    split: Split = "train"
+    """Instructions to be written; the others are for another file."""
+    media_root: str | None = None
+    """Where the media are now; none = where they were at import."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 done, 2 refused input or bad rows."""
-    description = "Look at people's files, and put them into a store."
-    command = tyro.cli(Check | Show | Import, prog="python -m orchestrator.data", args=argv, description=description)
+    description = "Look at people's files, put them into a store, and write its pairs out again."
+    commands = Check | Show | Import | Export
+    command = tyro.cli(commands, prog="python -m orchestrator.data", args=argv, description=description)
     try:
         if isinstance(command, Check):
             return check(command)
+        if isinstance(command, Export):
+            return export(command)
         return show(command) if isinstance(command, Show) else import_(command)
     except RefusedInput as refusal:
         sys.stderr.write(f"refused: {refusal}\n")
@@ -162,6 +184,20 @@ def import_(command: Import) -> int:
         if isinstance(record, BadRow):
             sys.stdout.write(f"row {record.row}: {record.reason}\n")
     _write([*tally.lines(), f"store   {command.out}"])
+    return 0
+
+
+def export(command: Export) -> int:
+    """Write the pairs of a split and say how many they are; return 0.
+
+    Raises:
+        RefusedInput: the store cannot be read, an instruction does not fit the format, or the file is not free.
+    """
+    root = None if command.media_root is None else Path(command.media_root)
+    store = PreferenceStore(Path(command.store), media_root=root)
+    num_pairs, num_instructions = export_swift(store, Path(command.out), split=command.split)
+    total = store.num_instructions(command.split)
+    _write([f"pairs   {num_pairs} of {num_instructions} instructions; {total - num_instructions} make none"])
     return 0
 
 

@@ -9,6 +9,7 @@ Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(gt=0.0)]
+DataFormat = Literal["r1_reward", "mm_rlhf", "mm_rlhf_pairs", "plain_dpo", "rlhfv", "vlfeedback", "vlquery_json"]
 
 NONE_WORD = "none"
 
@@ -87,7 +88,7 @@ class DataSection(Section):
     """Training file, or the folder of a preference store; none = the embedded task, digits."""
     media_root: Text | None = None
     """Folder that every media path must stay inside; none = the folder of the data file."""
-    format: Literal["r1_reward", "plain_dpo", "rlhfv", "vlfeedback", "vlquery_json"] = "r1_reward"
+    format: DataFormat = "r1_reward"
     """Format of the data files; online algorithms read r1_reward."""
     eval_path: Text | None = None
     """Held-out file in the same format, or store; none = no evaluation, the store's held-out split, or the embedded

@@ -2,7 +2,7 @@
 
 import codecs
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -24,20 +24,84 @@ class JsonRow:
 
 
 def read_json_rows(path: Path) -> Iterator[JsonRow | BadRow]:
-    """Yield every row in file order; blank lines are no rows, a line that is not JSON is a bad one.
+    """Give every row in file order; blank lines are no rows, a line that is not JSON is a bad one.
 
     JSONL is read line by line, so that a file of any length passes through; an array is read whole.
 
     Raises:
         RefusedInput: the file is missing or not UTF-8, or is an array that is not JSON.
     """
+    return _opened(path, _rows)
+
+
+def read_json_groups(path: Path, *, field: str) -> Iterator[JsonRow | BadRow]:
+    """Yield the rows with the same value of a field together, wherever they stand, in the order of their first rows.
+
+    What is yielded has the number of the first row and, as its value, a tuple of all of them as ``JsonRow``. A row
+    stands alone where the field is no text and no whole number. JSONL is read twice, the second time a group at a time:
+    memory holds the places of the lines and never all their text.
+
+    Raises:
+        RefusedInput: as ``read_json_rows``.
+    """
+    return _opened(path, lambda file, _: _grouped(file, path, field))
+
+
+_Rows = Iterator[JsonRow | BadRow]
+
+
+def _opened(path: Path, read: Callable[[IO[bytes], Path], _Rows]) -> _Rows:
     if not path.is_file():
         raise RefusedInput(f"data file {str(path)!r} is not a file")
     try:
         with path.open("rb") as file:
-            yield from _array(file.read(), path) if _is_array(file) else _lines(file, path)
+            yield from read(file, path)
     except OSError as error:
         raise RefusedInput(f"data file {str(path)!r} cannot be read ({error.strerror})") from error
+
+
+def _rows(file: IO[bytes], path: Path) -> _Rows:
+    if _is_array(file):
+        yield from _array(file.read(), path)
+    else:
+        yield from (row for _, row in _lines(file, path))
+
+
+def _grouped(file: IO[bytes], path: Path, field: str) -> _Rows:
+    if _is_array(file):
+        elements = list(_array(file.read(), path))
+        groups, row_at = _places(enumerate(elements), field), lambda _, index: elements[index]
+    else:
+        groups, row_at = _places(_lines(file, path), field), lambda number, offset: _line_at(file, path, number, offset)
+    for group in groups:
+        if isinstance(group, BadRow):
+            yield group
+        else:
+            rows = tuple(row_at(number, place) for number, place in group)
+            yield JsonRow(rows[0].number, rows)
+
+
+def _places(rows: Iterable[tuple[int, JsonRow | BadRow]], field: str) -> Iterable[BadRow | list[tuple[int, int]]]:
+    """Number and place of every row of each group; a dict keeps the order in which its keys came."""
+    groups: dict[tuple[bool, Any], BadRow | list[tuple[int, int]]] = {}
+    for place, row in rows:
+        if isinstance(row, BadRow):
+            groups[False, row.row] = row
+            continue
+        value = row.value.get(field) if isinstance(row.value, dict) else None
+        shared = isinstance(value, str | int) and not isinstance(value, bool)
+        group = groups.setdefault((shared, value if shared else row.number), [])
+        assert isinstance(group, list)
+        group.append((row.number, place))
+    return groups.values()
+
+
+def _line_at(file: IO[bytes], path: Path, number: int, offset: int) -> JsonRow:
+    file.seek(offset)
+    try:
+        return JsonRow(number, json.loads(_text(file.readline(), offset, path)))
+    except JSON_ERRORS as error:
+        raise RefusedInput(f"data file {str(path)!r} changed while it was read (line {number})") from error
 
 
 def _is_array(file: IO[bytes]) -> bool:
@@ -55,17 +119,18 @@ def _array(data: bytes, path: Path) -> Iterator[JsonRow]:
     yield from (JsonRow(number, element) for number, element in enumerate(elements, start=1))
 
 
-def _lines(file: IO[bytes], path: Path) -> Iterator[JsonRow | BadRow]:
+def _lines(file: IO[bytes], path: Path) -> Iterator[tuple[int, JsonRow | BadRow]]:
+    """Each row and the byte at which its line begins."""
     # A binary file is cut at \n alone; a text one also at U+2028 and its like, which may stand in a JSON text.
-    offset = 0
+    end = 0
     for number, line in enumerate(file, start=1):
+        offset, end = end, end + len(line)
         text = _text(line, offset, path).removesuffix("\n")  # a column past the end would be told as line 2
-        offset += len(line)
         if text.strip():
             try:
-                yield JsonRow(number, json.loads(text))
+                yield offset, JsonRow(number, json.loads(text))
             except JSON_ERRORS as error:
-                yield BadRow(number, f"not valid JSON: {json_problem(error)}")
+                yield offset, BadRow(number, f"not valid JSON: {json_problem(error)}")
 
 
 def json_problem(error: Exception) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.datasets.fields import RowError
-from workers.multimodal.media import MediaError, probe_image, resolve_media, sample_frames
+from workers.multimodal.media import FrameOrder, MediaError, probe_image, resolve_media, sample_frames
 from workers.types import MediaRef
 
 Turn = dict[str, Any]
@@ -30,8 +30,10 @@ class MediaFinder:
     def __init__(self, root: Path, video_frames: int) -> None:
         self._root, self._video_frames = root, video_frames
 
-    def resolve(self, turns: Iterable[Turn]) -> tuple[tuple[Turn, ...], tuple[Source, ...]]:
-        """Turns as a model sees them, and their images in order; a video is that many images.
+    def resolve(
+        self, turns: Iterable[Turn], *, frame_order: FrameOrder = "natural"
+    ) -> tuple[tuple[Turn, ...], tuple[Source, ...]]:
+        """Turns as a model sees them, and their images in order; a video is that many images, in ``frame_order``.
 
         Raises:
             RowError: a name that is no file under the root.
@@ -39,15 +41,15 @@ class MediaFinder:
         sources: list[Source] = []
         resolved = []
         for turn in turns:
-            content = [p for part in turn["content"] for p in self._part(part, sources)]
+            content = [p for part in turn["content"] for p in self._part(part, sources, frame_order)]
             resolved.append({"role": turn["role"], "content": content})
         return tuple(resolved), tuple(sources)
 
-    def _part(self, part: dict[str, str], sources: list[Source]) -> list[dict[str, str]]:
+    def _part(self, part: dict[str, str], sources: list[Source], order: FrameOrder) -> list[dict[str, str]]:
         kind = part["type"]
         if kind == "text":
             return [part]
-        found = self._image(part[kind]) if kind == "image" else self._video(part[kind])
+        found = self._image(part[kind]) if kind == "image" else self._video(part[kind], order)
         sources.extend(found)
         return [{"type": "image"} for _ in found]
 
@@ -58,10 +60,11 @@ class MediaFinder:
         except MediaError as error:
             raise RowError(f"{shown} {error.problem}") from error
 
-    def _video(self, name: str) -> list[Source]:
+    def _video(self, name: str, order: FrameOrder) -> list[Source]:
         shown = f"video {name!r}"
         try:
-            frames = sample_frames(resolve_media(name, root=self._root), num_frames=self._video_frames)
+            folder = resolve_media(name, root=self._root)
+            frames = sample_frames(folder, num_frames=self._video_frames, order=order)
         except MediaError as error:
             raise RowError(f"{shown} {error.problem}") from error
         try:  # once more for each frame, which may be a link out of the root

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from orchestrator.datasets.dataset import BadRow, refuse_bad_share, row_uid
 from orchestrator.datasets.fields import RowError
-from orchestrator.datasets.json_rows import JsonRow, read_json_rows
+from orchestrator.datasets.json_rows import JsonRow, read_json_groups, read_json_rows
 from orchestrator.datasets.media_sources import MediaFinder, Source, Turn, probe_all
 from orchestrator.errors import RefusedInput
 from orchestrator.preference_store.manifest import Manifest
 from orchestrator.preference_store.readers.draft import Draft
-from orchestrator.preference_store.readers.registry import READERS, FormatName, Reader
+from orchestrator.preference_store.readers.registry import GROUP_FIELDS, READERS, FormatName, Reader
 from orchestrator.preference_store.records import Instruction, StoredMedia
 from orchestrator.preference_store.splits import assign_split
 from orchestrator.preference_store.writer import StoreWriter, prepare_folder
@@ -52,7 +52,7 @@ class _Resolved:
 
 
 def read_records(source: SourceFile, *, held_out_frac: float = 0.0) -> Iterator[Instruction | BadRow]:
-    """Every row of a file in its order, good or bad.
+    """Every row of a file in its order, good or bad; where several make an instruction, its number is the first's.
 
     Raises:
         RefusedInput: the file is missing or cannot be read at all, or the media root is no folder.
@@ -60,7 +60,8 @@ def read_records(source: SourceFile, *, held_out_frac: float = 0.0) -> Iterator[
     if not source.media_root.is_dir():
         raise RefusedInput(f"--media-root {str(source.media_root)!r} is not a folder")
     finder = MediaFinder(source.media_root, source.video_frames)
-    rows = read_json_rows(source.path)
+    shared = GROUP_FIELDS.get(source.reader)
+    rows = read_json_rows(source.path) if shared is None else read_json_groups(source.path, field=shared)
     probed = _Probed(source.max_pixels)
     root = source.media_root.resolve()
     while chunk := list(islice(rows, _CHUNK_ROWS)):
@@ -123,7 +124,7 @@ class _Probed:
 def _attempt(reader: Reader, finder: MediaFinder, row: JsonRow) -> _Resolved | BadRow:
     try:
         draft = reader(row.value)
-        messages, sources = finder.resolve(draft.turns)
+        messages, sources = finder.resolve(draft.turns, frame_order=draft.frame_order)
     except RowError as error:
         return BadRow(row.number, str(error))
     return _Resolved(row=row.number, draft=draft, messages=messages, sources=sources)

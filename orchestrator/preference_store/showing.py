@@ -25,6 +25,7 @@ class Tally:
         self._splits: Counter[str] = Counter()
         self._responses, self._valued = 0, 0
         self._pairs, self._unpaired = 0, 0
+        self._added, self._with_added = 0, 0
 
     def add(self, record: Instruction | BadRow) -> None:
         """Count one row."""
@@ -43,6 +44,9 @@ class Tally:
         pairs = len(preference_pairs(record.responses, score_margin=0.0))
         self._pairs += pairs
         self._unpaired += pairs == 0
+        added = record.meta.get("num_pairs_added", 0)
+        self._added += added
+        self._with_added += added > 0
 
     def lines(self) -> Iterator[str]:
         """The counts that say something about these rows."""
@@ -56,6 +60,8 @@ class Tally:
             yield f"responses  {self._responses}, {self._valued} with a rank or a score"
         if self._valued:
             yield f"pairs   {self._pairs}; {self._unpaired} rows make none"
+        if self._added:
+            yield f"added   {self._added} of the pairs are in no line of the file, in {self._with_added} rows"
 
 
 def instruction_lines(instruction: Instruction, *, media_root: Path) -> Iterator[str]:

@@ -5,12 +5,16 @@ import io
 import re
 import struct
 import zlib
+from operator import attrgetter
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 
 from workers.types import MediaRef
 
+FrameOrder = Literal["natural", "name"]
+"""``natural``: frame 2 before frame 10; ``name``: plain order of the names, which zero-padded numbers need."""
 _FRAME_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 # Pillow opens dozens of formats, some through other programs (EPS starts Ghostscript): untrusted files get only these.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
@@ -93,8 +97,8 @@ def pixel_bytes(image: Image.Image) -> int:
     return 3 * image.width * image.height
 
 
-def sample_frames(folder: Path, *, num_frames: int) -> list[Path]:
-    """Up to ``num_frames`` frames of a folder, evenly spread, in natural order (frame 2 before frame 10).
+def sample_frames(folder: Path, *, num_frames: int, order: FrameOrder = "natural") -> list[Path]:
+    """Up to ``num_frames`` frames of a folder, evenly spread.
 
     The paths are entries of ``folder``: a link among them is not followed, so not yet confined to any root.
 
@@ -103,7 +107,8 @@ def sample_frames(folder: Path, *, num_frames: int) -> list[Path]:
     """
     if not folder.is_dir():
         raise MediaError(folder.name, "is not a folder of frames")
-    frames = sorted((f for f in folder.iterdir() if f.suffix.lower() in _FRAME_SUFFIXES), key=_natural_key)
+    found = [f for f in folder.iterdir() if f.suffix.lower() in _FRAME_SUFFIXES]
+    frames = sorted(found, key=_natural_key if order == "natural" else attrgetter("name"))
     if not frames:
         raise MediaError(folder.name, f"holds no frames ({', '.join(_FRAME_SUFFIXES)})")
     if len(frames) <= num_frames:

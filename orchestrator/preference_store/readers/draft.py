@@ -8,6 +8,7 @@ from orchestrator.datasets.fields import RowError, shown, text_field, unicode_te
 from orchestrator.datasets.media_sources import Turn
 from orchestrator.preference_store.readers.placeholders import refuse_placeholders
 from orchestrator.preference_store.records import Response
+from workers.multimodal.media import FrameOrder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +19,8 @@ class Draft:
     """Parts still name their media."""
     responses: tuple[Response, ...]
     meta: dict[str, Any] = field(default_factory=dict)
+    frame_order: FrameOrder = "natural"
+    """Of the frames of its videos."""
 
 
 def row_object(row: Any) -> dict[str, Any]:

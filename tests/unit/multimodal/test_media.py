@@ -129,6 +129,13 @@ def test_frames_are_spread_evenly_in_natural_order(root: Path) -> None:
     assert len(sample_frames(root, num_frames=100)) == 12
 
 
+def test_frames_may_come_in_plain_order_of_their_names(root: Path) -> None:
+    for number in (1, 2, 10):
+        _picture(root / f"{number}.png")
+    frames = sample_frames(root, num_frames=3, order="name")
+    assert [frame.name for frame in frames] == ["1.png", "10.png", "2.png"]
+
+
 def test_frame_names_may_hold_digits_that_are_no_numbers(root: Path) -> None:
     for name in ("1²2.png", "frame_1.png"):
         _picture(root / name)

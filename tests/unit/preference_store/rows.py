@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,20 @@ from orchestrator.preference_store.store import PreferenceStore
 from orchestrator.preference_store.writer import StoreWriter
 from tests.unit.datasets.rows import MAX_PIXELS, write_jsonl
 
-FORMATS: tuple[FormatName, ...] = ("plain_dpo", "r1_reward", "rlhfv", "vlfeedback", "vlquery_json")
+FORMATS: tuple[FormatName, ...] = (
+    "mm_rlhf",
+    "mm_rlhf_pairs",
+    "plain_dpo",
+    "r1_reward",
+    "rlhfv",
+    "vlfeedback",
+    "vlquery_json",
+)
+
+
+MM_RLHF: tuple[FormatName, ...] = ("mm_rlhf", "mm_rlhf_pairs")
+"""Their rows always have media, which come first."""
+_ids = count(1)
 
 
 def plain(**fields: Any) -> dict[str, Any]:
@@ -46,11 +60,28 @@ def judged(**fields: Any) -> dict[str, Any]:
     return {"message": [{"role": "user", "content": "which ?"}], "question": "which ?", "answer": "1", **fields}
 
 
+def compared(chosen: str = "this", rejected: str = "that", **fields: Any) -> dict[str, Any]:
+    """A row of dpo_pairs.jsonl; of an instruction of its own where no id is given."""
+    media = {} if "image" in fields or "video" in fields else {"image": "a.png"}
+    sides = {"chosen": chosen, "rejected": rejected}
+    return {"id": f"m-{next(_ids)}", "prompt": "which ?", **sides, **media, **fields}
+
+
+def ranked(ranking: str, *responses: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """A row of data.jsonl."""
+    media = {} if "image" in fields or "video" in fields else {"image": "a.png"}
+    made = list(responses) or [{"response": "this"}, {"response": "that"}]
+    return {"id": "m-1", "prompt": "which ?", "responses": made, "ranking": ranking, **media, **fields}
+
+
 def good_row(reader: FormatName, **media: Any) -> dict[str, Any]:
     """A good row, with the media fields of ``plain_dpo`` spelt as the format spells them."""
     images = media.get("images")
     if reader == "plain_dpo":
         return plain(**media)
+    if reader in MM_RLHF:
+        fields = {"image" if name == "images" else name: value for name, value in media.items()}
+        return compared(**fields) if reader == "mm_rlhf_pairs" else ranked("1>2", **fields)
     if reader == "vlquery_json":
         return query(("human", media.pop("prompt", "which ?")), ("gpt", "this"), **media)
     if reader == "vlfeedback":

@@ -25,6 +25,7 @@ def test_every_format_of_the_command_line_has_a_reader() -> None:
 def test_every_format_is_checked_imported_and_shown_by_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], reader: FormatName
 ) -> None:
+    picture(tmp_path / "a.png")
     file = str(write_jsonl(tmp_path / "d.jsonl", good_row(reader), good_row(reader)))
     out = str(tmp_path / "store")
     assert main(["check", file, "--format", reader]) == 0

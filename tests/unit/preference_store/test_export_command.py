@@ -1,0 +1,135 @@
+"""``python -m orchestrator.data export``: the pairs of a store as a file, and back."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.data import main
+from orchestrator.preference_store.pairs import preference_pairs
+from orchestrator.preference_store.readers.registry import FormatName
+from orchestrator.preference_store.records import Instruction
+from orchestrator.preference_store.store import PreferenceStore
+from tests.unit.datasets.rows import picture
+from tests.unit.preference_store.rows import compared, feedback, imported, plain, query, ranked, rated
+
+
+def _export(folder: Path, *flags: str) -> int:
+    return main(["export", str(folder / "store"), str(folder / "out.jsonl"), "--format", "swift", *flags])
+
+
+def _lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
+
+
+def _exported(folder: Path, reader: FormatName, *rows: Any) -> list[dict[str, Any]]:
+    imported(folder, reader, *rows)
+    assert _export(folder) == 0
+    return _lines(folder)
+
+
+def _said(instruction: Instruction) -> tuple[Any, ...]:
+    """What an instruction says, whatever the order of its responses."""
+    responses, meta = instruction.responses, dict(instruction.meta)
+    factors = {(c, r): f for c, r, f in meta.pop("ls_factor", ())}
+    pairs = preference_pairs(responses, score_margin=0.0)
+    meta |= {"video": Path(meta["video"]).name} if "video" in meta else {}  # a path is absolute once it was exported
+    return (
+        instruction.messages,
+        instruction.media,
+        meta,
+        {(responses[p.chosen].text, responses[p.rejected].text, factors.get((p.chosen, p.rejected))) for p in pairs},
+        {(r.text, r.critique) for r in responses},
+    )
+
+
+def test_a_line_has_the_fields_of_swift_and_what_is_known(tmp_path: Path) -> None:
+    picture(tmp_path / "mcq" / "a.png")
+    picture(tmp_path / "video" / "v" / "1.png")
+    rows = [
+        compared("a", "b", id="x", image="mcq/a.png", chosen_reason="good", ls_factor=2),
+        compared("b", "c", id="x", image="mcq/a.png"),
+        compared("c", "d", id=7, video="video/v", prompt="<image>\nwhy ?"),
+    ]
+    image = {"image": str(tmp_path / "mcq" / "a.png"), "question": "<image>\nwhich ?", "id": "x", "category": "mcq"}
+    assert _exported(tmp_path, "mm_rlhf_pairs", *rows) == [
+        {**image, "response": "a", "rejected_response": "b", "chosen_reason": "good", "ls_factor": 2.0},
+        {**image, "response": "a", "rejected_response": "c", "chosen_reason": "good"},
+        {**image, "response": "b", "rejected_response": "c"},
+        {"video": str(tmp_path / "video" / "v"), "question": "why ?", "response": "c", "rejected_response": "d",
+         "id": 7, "category": "video"},
+    ]  # fmt: skip
+
+
+def test_what_is_exported_is_read_back_as_the_same_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("mcq/a.png", "mcq/b.png", "video/v/1.png", "video/v/2.png"):
+        picture(tmp_path / name)
+    four = [{"response": text, "reason": f"about {text}"} for text in "abcd"]
+    rows = [
+        ranked("1>2=3>4", *four, id="x", image="mcq/a.png"),
+        ranked("2>1", id="y", image=["mcq/b.png", "mcq/a.png"]),
+        ranked("1=2", id="none", image="mcq/a.png"),
+        ranked("3>1=2", id="z", video="video/v", answer="the other"),
+    ]
+    assert len(_exported(tmp_path, "mm_rlhf", *rows)) == 5 + 1 + 2
+    assert capsys.readouterr().out == "pairs   8 of 3 instructions; 1 make none\n"
+    out = str(tmp_path / "again")
+    file = str(tmp_path / "out.jsonl")
+    assert main(["import", file, "--out", out, "--format", "mm_rlhf_pairs", "--media-root", str(tmp_path)]) == 0
+    before, after = (list(PreferenceStore(tmp_path / name).rows()) for name in ("store", "again"))
+    assert [_said(row) for row in after] == [_said(row) for row in before if row.meta["id"] != "none"]
+
+
+def test_a_store_of_any_format_is_exported(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    row = feedback(rated("5"), rated("4", response="that"), img_path="a.png", prompt="of <image> which ?")
+    (line,) = _exported(tmp_path, "vlfeedback", row)
+    assert line == {
+        "image": str(tmp_path / "a.png"),
+        "question": "of <image>\n which ?",
+        "response": "this",
+        "rejected_response": "that",
+        "id": "f-1",
+    }
+
+
+def test_a_row_without_an_id_has_its_uid_and_one_without_media_no_media(tmp_path: Path) -> None:
+    sides = {"question": "which ?", "response": "this", "rejected_response": "that"}
+    assert _exported(tmp_path, "plain_dpo", plain()) == [{**sides, "id": "d-000001"}]
+
+
+def test_each_split_has_its_file(tmp_path: Path) -> None:
+    imported(tmp_path, "plain_dpo", *(plain(prompt=f"p{n}") for n in range(20)), held_out_frac=0.5)
+    asked = []
+    for split in ("train", "held_out"):
+        assert _export(tmp_path, "--split", split) == 0
+        asked.append({line["question"] for line in _lines(tmp_path)})
+        (tmp_path / "out.jsonl").unlink()
+    assert asked[0] | asked[1] == {f"p{n}" for n in range(20)}
+    assert asked[0] and asked[1] and not asked[0] & asked[1]
+
+
+def test_what_cannot_be_exported_is_refused_and_leaves_no_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture(tmp_path / "a.png")
+    imported(tmp_path, "plain_dpo", plain(), plain(prompt="b", image="a.png"))
+    (tmp_path / "a.png").unlink()
+    assert _export(tmp_path) == 2
+    assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []
+    (tmp_path / "out.jsonl").write_text("mine")
+    assert _export(tmp_path) == 2
+    assert (tmp_path / "out.jsonl").read_text() == "mine"
+    assert main(["export", str(tmp_path / "store"), str(tmp_path / "no" / "x"), "--format", "swift"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"refused: instruction 'd-000002': its media {str(tmp_path / 'a.png')!r} are gone",
+        f"refused: output file {str(tmp_path / 'out.jsonl')!r} already exists",
+        f"refused: output file {str(tmp_path / 'no' / 'x')!r} cannot be made: {str(tmp_path / 'no')!r} is not a folder",
+    ]
+
+
+def test_a_conversation_makes_no_pair_and_stays_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    turns = (("human", "hi"), ("gpt", "hello"), ("human", "which ?"), ("gpt", "this"))
+    assert _exported(tmp_path, "vlquery_json", query(*turns)) == []
+    assert capsys.readouterr().out == "pairs   0 of 0 instructions; 1 make none\n"
