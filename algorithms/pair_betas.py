@@ -69,10 +69,8 @@ def margin_betas(
     delta = margins.detach().double()
     _refuse_any(delta.isnan(), delta, "margins", "must be a number, positive or negative")
     below = delta < 0
-    # expm1, because 1 − exp(−x) has no digits left where x is small.
-    scaled = beta * (1.0 + weight * -torch.expm1(-steepness * delta.clamp(min=0)))
     return MarginBetas(
-        betas=scaled,
+        betas=beta * (1.0 + weight * (1.0 - (-steepness * delta.clamp(min=0)).exp())),
         keep=~below if negative == "drop" else torch.ones_like(below),
         num_negative=int(below.sum()),
         flagged=tuple(below.nonzero().flatten().tolist()) if negative == "flag" else (),
