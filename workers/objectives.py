@@ -15,7 +15,7 @@ from algorithms.logprobs import TokenScores
 from algorithms.off_policy import logprob_mismatch, truncated_is_weights
 from algorithms.policy_losses import ppo_clip_loss_map, sft_loss_map
 from algorithms.preference_losses import DpoKind
-from workers.models.reward_head import RewardHeadKind
+from workers.models.reward_head import HeadKind
 from workers.types import TrainSample
 
 
@@ -35,7 +35,7 @@ class LossSpec:
     pair_kind: DpoKind = "sigmoid"
     label_smoothing: float = 0.0
     """Probability that a pair's labels are swapped."""
-    reward_head: RewardHeadKind = "linear"
+    reward_head: HeadKind = "linear"
     critique_request: str | None = None
     """What the model is asked before it writes a critique; None where it writes none."""
 

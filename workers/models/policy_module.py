@@ -96,7 +96,7 @@ class CritiqueRewardModule(PolicyModule):
         at = torch.cat([batch.predictors, batch.ends])
         hidden = _hidden_states(self.model, batch, at=at, all_take_part=self.lockstep)
         of_tokens, at_ends = hidden.split([len(batch.predictors), len(batch.ends)])
-        return CritiqueScores(self._score(of_tokens, batch.targets), self.score(at_ends).float())
+        return CritiqueScores(self._score(of_tokens, batch.targets), self.score(at_ends).squeeze(-1).float())
 
 
 class RewardModule(nn.Module):
@@ -121,7 +121,7 @@ class RewardModule(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """float32 ``[S]``: the reward of every sequence."""
         at_ends = _hidden_states(self.model, batch, at=batch.ends, all_take_part=self.lockstep)
-        return self.score(at_ends).float()
+        return self.score(at_ends).squeeze(-1).float()
 
 
 def _hidden_states(model: Any, batch: Batch, *, at: Tensor, all_take_part: bool) -> Tensor:

@@ -1,6 +1,7 @@
-"""The scalar head of a reward model, and the folder it is kept in beside the weights of its language model."""
+"""The scalar head of a reward model: a linear one, or the two layers of MM-RLHF's; and the folder it is kept in."""
 
 import json
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -9,38 +10,52 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-RewardHeadKind = Literal["linear", "mlp"]
+HeadKind = Literal["linear", "mlp"]
 
 REWARD_HEAD_FOLDER = "reward_head"
 """Beside the weights and not among them, so that transformers and vLLM load the folder as the plain model it is."""
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
+# Every rank draws the same first layer, whatever else it has drawn.
+_SEED = 0
 
 
 class RewardHead(nn.Module):
-    """``hidden -> 1``: linear without bias, as rewards are only compared; or the released two layers with tanh.
+    """``hidden -> 1``, in place of a language model's head. A new one gives every sequence the reward 0.
 
-    The last layer begins at zero, so that every first reward is 0 and a pair's first loss ln 2.
+    ``linear`` has one tensor, ``weight``, and no bias: rewards are compared, and a bias would cancel out.
+    ``mlp`` is Linear → tanh → Linear, as released; its tensors are ``dense.*`` and ``out_proj.*``, with biases.
+    The released one has dropout around tanh, which makes two forwards of one sequence disagree; here there is none.
 
-    Source: linear: MM-RLHF, section 3.1, https://arxiv.org/abs/2502.10391; mlp: its release, llava_qwen.py:46-61,
-        whose dropout is left out
+    Source: MM-RLHF, llava_qwen.py:46-61, which starts from random rewards; the paper has a linear head, section 3.1
     """
 
-    def __init__(self, kind: RewardHeadKind, hidden_size: int, *, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, kind: HeadKind, hidden_size: int, *, dtype: torch.dtype = torch.float32) -> None:
+        """
+        Raises:
+            ValueError: an unknown kind, or a size below 1.
+        """
         super().__init__()
-        self.kind = kind
-        self.dense = nn.Linear(hidden_size, hidden_size, dtype=dtype) if kind == "mlp" else None
-        self.out_proj = nn.Linear(hidden_size, 1, bias=kind == "mlp", dtype=dtype)
-        for parameter in self.out_proj.parameters():
-            nn.init.zeros_(parameter)
+        if hidden_size < 1:
+            raise ValueError(f"hidden_size = {hidden_size} must be at least 1")
+        self.kind: HeadKind = kind
+        if kind == "linear":
+            self.weight = nn.Parameter(torch.zeros(1, hidden_size, dtype=dtype))
+        elif kind == "mlp":
+            self.dense = _uniform(hidden_size, dtype)
+            self.out_proj = nn.Linear(hidden_size, 1, dtype=dtype)
+            nn.init.zeros_(self.out_proj.weight)
+            nn.init.zeros_(self.out_proj.bias)
+        else:
+            raise ValueError(f"kind = {kind!r} must be 'linear' or 'mlp'")
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """``[N]`` rewards of ``[N, H]`` hidden states."""
-        if self.dense is not None:
-            hidden = torch.tanh(self.dense(hidden))
-        return self.out_proj(hidden).squeeze(-1)
+        """``[..., H]`` to ``[..., 1]``."""
+        if self.kind == "linear":
+            return nn.functional.linear(hidden, self.weight)
+        return self.out_proj(self.dense(hidden).tanh())
 
 
-def save_reward_head(kind: RewardHeadKind, tensors: dict[str, Tensor], folder: Path, *, request: str | None) -> None:
+def save_reward_head(kind: HeadKind, tensors: dict[str, Tensor], folder: Path, *, request: str | None) -> None:
     """Write the head of the model in ``folder``.
 
     Args:
@@ -73,23 +88,18 @@ def critique_request(folder: Path) -> str:
     return request
 
 
-def load_reward_head(
-    folder: Path, hidden_size: int, *, dtype: torch.dtype, kind: RewardHeadKind | None = None, seed: int = 0
-) -> RewardHead:
+def load_reward_head(folder: Path, hidden_size: int, *, dtype: torch.dtype, kind: HeadKind | None = None) -> RewardHead:
     """The head of the model in ``folder``; a new one where it has none.
 
     Args:
         kind: What the head must be; None takes the kind that was saved.
-        seed: Of a new head's first layer.
     Raises:
         ValueError: the saved head is of another kind or size, or there is none and no kind is named.
     """
     if not has_reward_head(folder):
         if kind is None:
             raise ValueError(f"{str(folder)!r} has no reward head (no {REWARD_HEAD_FOLDER}/{_CONFIG})")
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return RewardHead(kind, hidden_size, dtype=dtype)
+        return RewardHead(kind, hidden_size, dtype=dtype)
     source = folder / REWARD_HEAD_FOLDER
     saved = json.loads((source / _CONFIG).read_text())["kind"]
     if kind is not None and saved != kind:
@@ -102,3 +112,12 @@ def load_reward_head(
                 raise ValueError(f"{str(source)!r}: {name} is {tuple(value.shape)}, expected {tuple(parameter.shape)}")
             parameter.data.copy_(value)
     return head
+
+
+def _uniform(hidden_size: int, dtype: torch.dtype) -> nn.Linear:
+    """As torch starts a linear layer, but from a seed of its own."""
+    layer = nn.Linear(hidden_size, hidden_size, dtype=dtype)
+    bound, generator = 1.0 / math.sqrt(hidden_size), torch.Generator().manual_seed(_SEED)
+    for parameter in (layer.weight, layer.bias):
+        nn.init.uniform_(parameter, -bound, bound, generator=generator)
+    return layer
