@@ -12,6 +12,7 @@ from orchestrator.reporting.run_record import Point, RunRecord
 CHANCE = 0.5
 """Accuracy of a coin on pairs."""
 BESIDE_CHANCE = f"; chance is {CHANCE:.3f}"
+"""What to hold such an accuracy against."""
 _STANDARD_ERRORS = 2.0
 _FEWEST_STEPS = 6
 

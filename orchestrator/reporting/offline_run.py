@@ -18,6 +18,7 @@ from orchestrator.reporting.run_record import Point, RunRecord
 
 _START_MARGIN = {"float32": 1e-4, "bfloat16": 5e-2}
 """How far from 0 rounding may put the mean margin of a policy that is its own reference, reward units."""
+_BOTH_MAY_FALL = "The margin can rise while both fall: then the policy leaves both kinds of responses behind."
 
 
 def offline_run(algorithm: PreferenceAlgorithm) -> RunKind:
@@ -134,10 +135,10 @@ def _preference_curves(algorithm: PreferenceAlgorithm) -> tuple[Curve, ...]:
                 names={"held out": "eval/pair_accuracy"},
                 bound=CHANCE_LINE,
                 y_range=SHARE,
-                note="Its own responses come one by one, so there are no pairs of its own.",
+                note="A step learns from responses one by one: only what is held out makes pairs.",
             ),
             Curve(title="Margin of a pair, reward units", names={"held out": "eval/margin"}),
-            _rewards("Desirable", "undesirable"),
+            _rewards("Desirable", "undesirable", note=_BOTH_MAY_FALL),
             Curve(title="KTO baseline, nats", names={"z0": "preference/baseline"}),
         )
     return (
@@ -152,17 +153,14 @@ def _preference_curves(algorithm: PreferenceAlgorithm) -> tuple[Curve, ...]:
             title="Margin of a pair, reward units",
             names={"held out": "eval/margin", "the step's own": "preference/margin"},
         ),
-        _rewards("Chosen", "rejected"),
+        _rewards("Chosen", "rejected", note=_BOTH_MAY_FALL if algorithm.needs_reference else ""),
         Curve(title="Pairs a second", names={"rate": "throughput/pairs_per_s"}),
     )
 
 
-def _rewards(chosen: str, rejected: str) -> Curve:
-    return Curve(
-        title=f"{chosen} and {rejected} reward",
-        names={chosen.lower(): "preference/chosen_reward", rejected: "preference/rejected_reward"},
-        note="The margin can rise while both fall: then the policy leaves both kinds of responses behind.",
-    )
+def _rewards(chosen: str, rejected: str, *, note: str) -> Curve:
+    names = {chosen.lower(): "preference/chosen_reward", rejected: "preference/rejected_reward"}
+    return Curve(title=f"{chosen} and {rejected} reward", names=names, note=note)
 
 
 _SUPERVISED = RunKind(
