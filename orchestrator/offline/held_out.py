@@ -61,6 +61,7 @@ class HeldOut:
             "eval/pair_accuracy": float(np.mean(np.where(np.abs(margin) <= _TIE, 0.5, margin > 0))),
             "eval/margin": float(np.mean(margin)),
             "eval/num_pairs": float(len(margin)),
+            "eval/num_instructions": float(len({group.uid for group in self._groups})),
         }
 
     def _tokens(self) -> dict[str, float]:
@@ -72,6 +73,7 @@ class HeldOut:
             "eval/token_accuracy": hits / count,
             "eval/token_logprob": float(sum(row.sum(dtype=np.float64) for row in scored)) / count,
             "eval/num_tokens": float(count),
+            "eval/num_instructions": float(len(self._examples)),
         }
 
 

@@ -4,12 +4,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.reporting.choice_of_kind import kind_of
 from orchestrator.reporting.figures import curves, phase_bar
+from orchestrator.reporting.findings import Check
 from orchestrator.reporting.markup import Html, element, join, table
-from orchestrator.reporting.run_record import RunRecord
+from orchestrator.reporting.run_kind import RunKind
+from orchestrator.reporting.run_record import RunRecord, status
 from orchestrator.reporting.samples import sample_section
 from orchestrator.reporting.style import STYLE
-from orchestrator.reporting.verdict_on_run import Check, headline, learning_checks, soundness_checks, status
 
 _HEAD = Html('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">')
 # Nothing may be fetched and nothing may run, whatever a prompt or a completion says.
@@ -22,22 +24,22 @@ _WORDS = {"yes": "yes", "no": "no", "unknown": "not known"}
 
 def render(record: RunRecord) -> str:
     """The report as one HTML document that loads nothing from anywhere."""
-    name = f"{record.config.get('algo', 'run')} · {record.folder.root.resolve().name}"
+    kind = kind_of(record)
+    name = f"{record.algo} · {record.folder.root.resolve().name}"
     body = [
         element("h1", None, name),
-        element("p", {"class": "headline"}, headline(record)),
+        element("p", {"class": "headline"}, kind.headline(record)),
         element("p", None, status(record)),
         *_torn(record),
         element("h2", None, "Is it learning?"),
-        _checks(learning_checks(record)),
+        _checks([question(record) for question in kind.learning]),
         element("h2", None, "Is it right?"),
-        _checks(soundness_checks(record)),
+        _checks([question(record) for question in kind.soundness]),
         element("h2", None, "Curves"),
-        curves(record) if record.rows else element("p", None, "No step is finished yet."),
+        curves(record, kind) if record.rows else element("p", None, "No step is finished yet."),
         element("h2", None, "Where the time went"),
-        phase_bar(record),
-        element("h2", None, "What it saw and said"),
-        sample_section(record.folder),
+        phase_bar(record, kind),
+        *_samples(record, kind),
         element("h2", None, "What ran"),
         _manifest(record.manifest),
         element("details", None, element("summary", None, "Configuration"), _json(record.config)),
@@ -50,6 +52,12 @@ def render(record: RunRecord) -> str:
 def _checks(checks: list[Check]) -> Html:
     rows = ((c.question, element("span", {"class": c.answer}, _WORDS[c.answer]), c.detail) for c in checks)
     return table(("", "", "figures"), rows)
+
+
+def _samples(record: RunRecord, kind: RunKind) -> list[Html]:
+    if not kind.has_rollouts and not record.folder.rollout_steps():
+        return []
+    return [element("h2", None, "What it saw and said"), sample_section(record.folder)]
 
 
 def _torn(record: RunRecord) -> list[Html]:

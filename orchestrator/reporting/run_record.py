@@ -42,9 +42,27 @@ class RunRecord:
         return values.get(name) if isinstance(values, dict) else None
 
     @property
+    def algo(self) -> str:
+        """The algorithm's name; ``run`` where nothing says it."""
+        name = self.config.get("algo", self.manifest.get("algo"))
+        return name if isinstance(name, str) else "run"
+
+    @property
     def last_step(self) -> int:
         """The last step with a row; 0 before the first."""
         return self.rows[-1]["step"] if self.rows else 0
+
+
+def status(record: RunRecord) -> str:
+    """How far the run is, in a sentence."""
+    steps = record.setting("run", "steps")
+    if not record.rows:
+        return "No step is finished yet."
+    if not isinstance(steps, int):
+        return f"{record.last_step} steps; the configuration is missing, so the planned number is not known."
+    if record.last_step >= steps:
+        return f"Finished: {steps} of {steps} steps."
+    return f"Unfinished: {record.last_step} of {steps} steps. The same command continues it."
 
 
 def read_run(root: Path) -> RunRecord:

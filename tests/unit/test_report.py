@@ -19,10 +19,11 @@ from orchestrator.metrics import REQUIRED_ONLINE_METRICS
 from orchestrator.report import main, write_report
 from orchestrator.reporting.charts import Axis, Chart, line_chart, number, share_bar, thinned
 from orchestrator.reporting.figures import phase_seconds
+from orchestrator.reporting.findings import Check
+from orchestrator.reporting.online_run import ONLINE
 from orchestrator.reporting.page import render
-from orchestrator.reporting.run_record import read_run
+from orchestrator.reporting.run_record import RunRecord, read_run, status
 from orchestrator.reporting.samples import chosen
-from orchestrator.reporting.verdict_on_run import headline, learning_checks, soundness_checks, status
 from orchestrator.rollout_store import RolloutRow, write_rollouts
 from orchestrator.run_folder import RunFolder
 
@@ -168,7 +169,7 @@ def test_a_rollout_file_that_is_broken_is_said_and_the_rest_is_shown(tmp_path: P
 
 
 def test_a_run_that_has_only_its_configuration_has_a_report(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"algo": "sft"}')
+    (tmp_path / "config.json").write_text('{"algo": "reinforce_pp"}')
     text = "".join(_page(tmp_path).text)
     for sentence in ("No step is finished yet.", "No rollouts have been written.", "manifest.json is missing"):
         assert sentence in text
@@ -204,11 +205,19 @@ def _learned(tmp_path: Path, **changed: float) -> Path:
     return _run(tmp_path / "run", [*rows, {"step": 10, **last}], steps=10)
 
 
+def _learning(record: RunRecord) -> list[Check]:
+    return [question(record) for question in ONLINE.learning]
+
+
+def _soundness(record: RunRecord) -> list[Check]:
+    return [question(record) for question in ONLINE.soundness]
+
+
 def test_a_run_that_learned_and_is_sound_is_said_to_be(tmp_path: Path) -> None:
     record = read_run(_learned(tmp_path))
-    assert headline(record) == "Accuracy 0.600 → 0.950 on 512 held-out pairs; chance is 0.500."
+    assert ONLINE.headline(record) == "Accuracy 0.600 → 0.950 on 512 held-out pairs; chance is 0.500."
     assert status(record) == "Finished: 10 of 10 steps."
-    assert [check.answer for check in learning_checks(record) + soundness_checks(record)] == ["yes"] * 8
+    assert [check.answer for check in _learning(record) + _soundness(record)] == ["yes"] * 8
 
 
 @pytest.mark.parametrize(
@@ -223,28 +232,26 @@ def test_a_run_that_learned_and_is_sound_is_said_to_be(tmp_path: Path) -> None:
     ],
 )
 def test_each_unsound_figure_is_named_with_its_step(tmp_path: Path, name: str, value: float, question: str) -> None:
-    failed = [
-        check for check in soundness_checks(read_run(_learned(tmp_path, **{name: value}))) if check.answer != "yes"
-    ]
+    failed = [check for check in _soundness(read_run(_learned(tmp_path, **{name: value}))) if check.answer != "yes"]
     assert [check.answer for check in failed] == ["no"]
     assert question in failed[0].question and "at step 10" in failed[0].detail
 
 
 def test_the_control_says_nothing_about_a_judge_that_guesses(tmp_path: Path) -> None:
-    control = soundness_checks(read_run(_learned(tmp_path, eval__accuracy=0.55)))[0]
+    control = _soundness(read_run(_learned(tmp_path, eval__accuracy=0.55)))[0]
     assert control.answer == "unknown" and "near chance too: 0.550 at step 10" in control.detail
 
 
 def test_a_rise_within_noise_is_no_learning(tmp_path: Path) -> None:
     # On 512 pairs two standard errors of the difference of 0.60 and 0.64 are 0.061.
-    accuracy, _ = learning_checks(read_run(_learned(tmp_path, eval__accuracy=0.64)))
+    accuracy, _ = _learning(read_run(_learned(tmp_path, eval__accuracy=0.64)))
     assert accuracy.answer == "no" and "2 standard errors are 0.061" in accuracy.detail
 
 
 def test_what_was_not_measured_is_not_known(tmp_path: Path) -> None:
     record = read_run(_run(tmp_path / "run", [{"step": 1, "policy/loss": 1.0}]))
-    assert {check.answer for check in learning_checks(record) + soundness_checks(record)} == {"unknown"}
-    assert headline(record) == "No held-out accuracy has been measured."
+    assert {check.answer for check in _learning(record) + _soundness(record)} == {"unknown"}
+    assert ONLINE.headline(record) == "No held-out accuracy has been measured."
 
 
 def test_a_value_that_is_null_leaves_a_gap_and_not_a_zero(tmp_path: Path) -> None:
@@ -329,7 +336,7 @@ def test_the_report_is_made_without_loading_torch_or_ray() -> None:
 
 def test_what_the_named_phases_leave_of_a_step_is_shown_as_other(tmp_path: Path) -> None:
     row = {"step": 1, "time/rollout_s": 2.0, "time/train_s": 1.0, "time/step_s": 4.0}
-    seconds = phase_seconds(read_run(_run(tmp_path / "run", [row])))
+    seconds = phase_seconds(read_run(_run(tmp_path / "run", [row])), ONLINE.phases)
     assert seconds == {"rollout": [(1, 2.0)], "train": [(1, 1.0)], "other": [(1, 1.0)]}
 
 
