@@ -62,6 +62,10 @@ class ExampleEncoder:
         if isinstance(choice, str):
             return choice
         sequences = self.sequences(instruction, choice.responses)
+        # Different texts may be the same tokens, which no model could prefer one to the other.
+        pairs = tuple(pair for pair in choice.pairs if _differ(*(sequences[i] for i in pair)))
+        if self._algorithm.learns_from == "pairs" and not pairs:
+            return "the two responses of its every pair are the same tokens"
         too_long = self._too_long(sequences, choice)
         if too_long is not None:
             return too_long
@@ -73,7 +77,7 @@ class ExampleEncoder:
         return Example(
             uid=instruction.uid,
             sequences=sequences,
-            pairs=choice.pairs,
+            pairs=pairs,
             desirable=choice.desirable,
             ref_logprobs=ref_logprobs,
         )
@@ -118,6 +122,10 @@ class ExampleEncoder:
                 f"policy.tokens_per_microbatch = {limits.tokens_per_microbatch}"
             )
         return None
+
+
+def _differ(one: Sequence, other: Sequence) -> bool:
+    return not np.array_equal(one.input_ids, other.input_ids)
 
 
 def _joined(side: Mapping[str, tuple[np.ndarray, ...]], choice: Choice) -> tuple[np.ndarray, ...] | None:

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from safetensors import safe_open
+
 from workers.models.adapters import ADAPTERS
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -54,6 +56,15 @@ def check_model_config(path: str | Path, *, trust_remote_code: bool = False) -> 
             f"with: {', '.join(adapter.text_models)}"
         )
     return config
+
+
+def has_reward_head(path: str | Path) -> bool:
+    """True where the weights of a model folder hold a scalar head; only their headers are read."""
+    for file in Path(path).glob("*.safetensors"):
+        with safe_open(file, framework="np") as tensors:
+            if REWARD_HEAD in tensors.keys():
+                return True
+    return False
 
 
 def read_model_config(path: str | Path) -> dict[str, object]:

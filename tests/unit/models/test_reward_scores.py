@@ -1,7 +1,6 @@
 """VL-RLHF acceptance 5: a reward belongs to its sequence alone, wherever that stands and whatever stands beside it."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
