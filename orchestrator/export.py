@@ -11,6 +11,7 @@ import tyro
 
 from orchestrator.errors import RefusedInput
 from orchestrator.run_folder import RunFolder, flush
+from orchestrator.summary import model_line
 from workers.models.folder import ADAPTER_CONFIG, check_model_folder
 
 
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RefusedInput as refusal:
         sys.stderr.write(f"refused: {refusal}\n")
         return 2
-    sys.stdout.write(f"Model:    {command.out} (transformers and vLLM load it)\n")
+    sys.stdout.write(model_line(Path(command.out)) + "\n")
     return 0
 
 

@@ -10,7 +10,8 @@ from rich.text import Text
 
 from orchestrator.evaluation.types import EvalResult, EvalSample
 from orchestrator.run_folder import RunFolder
-from workers.models.folder import ADAPTER_CONFIG
+from workers.models.adapters import adapter_for
+from workers.models.folder import ADAPTER_CONFIG, REWARD_HEAD_FOLDER, has_reward_head, read_model_config
 
 _SHOWN = 3
 _CHANCE = 0.5
@@ -75,8 +76,23 @@ def next_lines(folder: Path) -> list[str]:
         lines.append(f"Adapter:  {checkpoints[-1] / 'policy'} (peft loads it)")
         lines.append(f"Model:    python -m orchestrator.export {shlex.quote(str(folder))} FOLDER (makes one of it)")
     elif checkpoints:
-        lines.append(f"Model:    {checkpoints[-1] / 'policy'} (transformers and vLLM load it)")
+        lines.append(model_line(checkpoints[-1] / "policy"))
     return lines
+
+
+def model_line(folder: Path) -> str:
+    """Where a model lies and who loads it.
+
+    Args:
+        folder: A model folder that was written whole.
+    Raises:
+        ValueError: it is none.
+    """
+    if has_reward_head(folder):
+        return f"Model:    {folder} (a reward model: its scalar head is in {REWARD_HEAD_FOLDER})"
+    served = adapter_for(str(read_model_config(folder)["model_type"])).vllm
+    loaders = "transformers and vLLM load it" if served else "transformers loads it, vLLM does not serve it"
+    return f"Model:    {folder} ({loaders})"
 
 
 def chosen_samples(before: EvalResult, after: EvalResult) -> list[tuple[EvalSample, EvalSample]]:

@@ -121,8 +121,9 @@ class TrainConfig(Section):
         data, reward = self.data, self.reward
         if data.path is not None and self.model.path is None:
             raise ValueError(f"model.path is not set, but data.path = {data.path!r} needs a model folder")
-        for name, value in (("media_root", data.media_root), ("eval_path", data.eval_path)):
-            if data.path is None and value is not None:
+        own = (("media_root", data.media_root), ("eval_path", data.eval_path), ("held_out_frac", data.held_out_frac))
+        for name, value in own:
+            if data.path is None and value:
                 raise ValueError(f"data.path is not set, but data.{name} = {value!r} belongs to it")
         if reward.judge == "openai" and reward.url is None:
             for name, value in (("judge_url", reward.judge_url), ("judge_model", reward.judge_model)):
@@ -143,6 +144,11 @@ class TrainConfig(Section):
             raise ValueError("reference.mode = 'precomputed' cannot serve kto, whose baseline changes with every batch")
         if self.algo == "kto" and self.policy.train_batch_size < 2:
             raise ValueError("policy.train_batch_size = 1 must be at least 2 for kto: its baseline mixes instructions")
+        if self.data.held_out_frac and self.offline is None:
+            raise ValueError(
+                f"data.held_out_frac = {self.data.held_out_frac:g} splits a file of preferences, which "
+                f"algo = {self.algo!r} does not read in data.format = {self.data.format!r}: set data.eval_path"
+            )
         if self.algo not in PREFERENCE_ALGORITHMS and self.data.format != "r1_reward":
             raise ValueError(f"data.format = {self.data.format!r} cannot serve algo = {self.algo!r}, only 'r1_reward'")
         return self

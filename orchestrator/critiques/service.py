@@ -18,7 +18,7 @@ from orchestrator.preference_store.store import PreferenceStore
 from orchestrator.preflight import engine_kind, single_role_plan
 from orchestrator.run_folder import RunFolder
 from workers.critique_reward import CritiqueRewardSpec
-from workers.models.reward_head import critique_request
+from workers.models.folder import critique_request
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.rollout.spec import EngineSpec
 

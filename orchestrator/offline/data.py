@@ -21,6 +21,8 @@ from orchestrator.run_folder import RunFolder
 
 MOST_HELD_OUT = 1024
 """Instructions of an evaluation; more would only slow it down."""
+_FEWEST_LABELLED = 2
+"""With one instruction every response would be taken for a stranger to its own prompt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +50,8 @@ def open_data(config: TrainConfig, folder: RunFolder) -> OfflineData:
     """Open the store, or import the file into the run folder, and look at every instruction.
 
     Raises:
-        RefusedInput: from the reader or the store; more unusable instructions than ``data.max_bad_frac``; KTO with
-            one kind of response only.
+        RefusedInput: from the reader or the store; a store that was split otherwise than ``data.held_out_frac``; more
+            unusable instructions than ``data.max_bad_frac``; KTO with one instruction or one kind of response only.
     """
     algorithm, data = config.offline, config.data
     assert algorithm is not None and data.path is not None
@@ -78,8 +80,12 @@ def held_out_rows(data: OfflineData, *, side_tables: Mapping[str, SideTable]) ->
 def _store(config: TrainConfig, path: str, imported: Path) -> PreferenceStore:
     """The store at ``path``, or the one that the file there becomes."""
     media_root = None if config.data.media_root is None else Path(config.data.media_root)
+    held_out_frac = config.data.held_out_frac
     if Path(path).is_dir():
-        return PreferenceStore(Path(path), media_root=media_root)
+        store = PreferenceStore(Path(path), media_root=media_root)
+        if held_out_frac not in (0.0, store.manifest.held_out_frac):
+            raise RefusedInput(_split_already(path, store, held_out_frac))
+        return store
     source = SourceFile(
         path=Path(path),
         reader=config.data.format,
@@ -91,9 +97,18 @@ def _store(config: TrainConfig, path: str, imported: Path) -> PreferenceStore:
         store = PreferenceStore(imported)
         if (store.manifest.source_sha256, store.manifest.reader) != (file_sha256(source.path), source.reader):
             raise RefusedInput(f"{str(imported)!r} was imported from another file than {path!r}; use another run.dir")
+        if held_out_frac != store.manifest.held_out_frac:
+            raise RefusedInput(_split_already(str(imported), store, held_out_frac))
         return store
-    import_file(source, out=imported, held_out_frac=config.data.held_out_frac, max_bad_frac=config.data.max_bad_frac)
+    import_file(source, out=imported, held_out_frac=held_out_frac, max_bad_frac=config.data.max_bad_frac)
     return PreferenceStore(imported)
+
+
+def _split_already(path: str, store: PreferenceStore, held_out_frac: float) -> str:
+    return (
+        f"data.held_out_frac = {held_out_frac:g}, but the store {path!r} was split at {store.manifest.held_out_frac:g} "
+        "when it was made"
+    )
 
 
 def _look_at_all(store: PreferenceStore, algorithm: PreferenceAlgorithm, config: TrainConfig) -> tuple[int, str | None]:
@@ -118,6 +133,11 @@ def _look_at_all(store: PreferenceStore, algorithm: PreferenceAlgorithm, config:
     )
     if algorithm.learns_from != "labels":
         return len(bad_rows), None
+    if num_good < _FEWEST_LABELLED:
+        raise RefusedInput(
+            f"data.path: --algo {config.algo} needs at least {_FEWEST_LABELLED} usable instructions, found {num_good}: "
+            "its baseline mixes them"
+        )
     if not (kinds[True] and kinds[False]):
         raise RefusedInput(
             f"data.path: --algo {config.algo} needs desirable and undesirable responses, "

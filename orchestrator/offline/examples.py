@@ -81,6 +81,10 @@ class ExampleEncoder:
         if isinstance(choice, str):
             return choice
         sequences, critique_starts = self._spelt(instruction, choice.responses)
+        # Different texts may be the same tokens, which no model could prefer one to the other.
+        pairs = tuple(pair for pair in choice.pairs if _differ(*(sequences[i] for i in pair)))
+        if self._algorithm.learns_from == "pairs" and not pairs:
+            return "the two responses of its every pair are the same tokens"
         too_long = self._too_long(sequences, choice)
         if too_long is not None:
             return too_long
@@ -92,7 +96,7 @@ class ExampleEncoder:
         example = Example(
             uid=instruction.uid,
             sequences=sequences,
-            pairs=choice.pairs,
+            pairs=pairs,
             ties=choice.ties,
             critique_starts=critique_starts,
             desirable=choice.desirable,
@@ -105,7 +109,7 @@ class ExampleEncoder:
         at = {index: position for position, index in enumerate(choice.responses)}
         weighed = self._weigh(
             instruction.uid,
-            choice.pairs,
+            example.pairs,
             rewards=joined(instruction.side, REWARD_TABLE, choice.responses),
             factors={(at[c], at[r]): f for c, r, f in instruction.meta.get(FACTOR, ()) if c in at and r in at},
         )
@@ -181,3 +185,7 @@ def joined(
 ) -> tuple[np.ndarray, ...] | None:
     """What a side table says of some responses; None where it was not joined."""
     return tuple(side[table][i] for i in responses) if table in side else None
+
+
+def _differ(one: Sequence, other: Sequence) -> bool:
+    return not np.array_equal(one.input_ids, other.input_ids)

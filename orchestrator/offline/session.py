@@ -14,14 +14,13 @@ from orchestrator.console import Console
 from orchestrator.launch import model_spec, start_policy
 from orchestrator.metrics import MEMORY_PREFIX, PhaseClock
 from orchestrator.offline.data import OfflineData, held_out_rows
-from orchestrator.offline.examples import Example, ExampleEncoder, Limits
+from orchestrator.offline.examples import ExampleEncoder, Limits
 from orchestrator.offline.groups import GroupMaker
 from orchestrator.offline.held_out import HeldOut
 from orchestrator.offline.pair_betas import weigh_pairs
 from orchestrator.offline.reference import Reference
-from orchestrator.offline.stream import ExampleStream
+from orchestrator.offline.stream import ExampleStream, encoded
 from orchestrator.pool import WorkerPool
-from orchestrator.preference_store.records import Instruction
 from orchestrator.preference_store.side_tables import SideTable
 from orchestrator.preference_store.store import PreferenceStore
 from orchestrator.preflight import shares_prompts
@@ -162,7 +161,7 @@ def open_offline_session(
                 share_prompts=share,
                 reference=reference,
                 held_out=HeldOut(
-                    _examples(held_out_rows(data, side_tables=_joined(tables, data.held_out_store)), of_held_out),
+                    encoded(held_out_rows(data, side_tables=_joined(tables, data.held_out_store)), of_held_out),
                     config,
                     pool,
                     groups=groups,
@@ -179,7 +178,3 @@ def open_offline_session(
 
 def _joined(tables: Tables, store: PreferenceStore) -> dict[str, SideTable]:
     return {name: by_folder[store.folder] for name, by_folder in tables.items()}
-
-
-def _examples(rows: list[Instruction], encode: ExampleEncoder) -> list[Example]:
-    return [made for row in rows if isinstance(made := encode(row), Example)]

@@ -1,7 +1,7 @@
 """A store as an endless stream of examples with a position that a checkpoint can keep."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from orchestrator.batching import PromptCursor
@@ -61,6 +61,22 @@ class ExampleStream:
         self._rows = self._store.iterate(
             "train", seed=cursor.seed, epoch=cursor.epoch, start=cursor.position, side_tables=self._side
         )
+
+
+def encoded(rows: Iterable[Instruction], encode: Callable[[Instruction], Example | str]) -> list[Example]:
+    """The examples that these instructions make; those that make none are named in the log, and how many they are."""
+    examples: list[Example] = []
+    num_left_out = 0
+    for row in rows:
+        made = encode(row)
+        if isinstance(made, Example):
+            examples.append(made)
+        else:
+            num_left_out += 1
+            _log.warning("held-out instruction %s is left out: %s", row.uid, made)
+    if num_left_out:
+        _log.warning("%d of %d held-out instructions are left out", num_left_out, num_left_out + len(examples))
+    return examples
 
 
 def _after(cursor: PromptCursor) -> PromptCursor:

@@ -121,6 +121,7 @@ def test_a_common_beginning_changes_nothing(prefix: list[int], a: list[int], b: 
 
 @given(a=IDS, b=IDS, left=st.integers(0, 4), right=st.integers(0, 4))
 def test_common_padding_on_either_side_changes_nothing(a: list[int], b: list[int], left: int, right: int) -> None:
+    """VL-RLHF acceptance 3."""
     pad = [0]
     padded = token_diff(pad * left + a + pad * right, pad * left + b + pad * right)
     around = [[False] * left + marks + [False] * right for marks in token_diff(a, b)]

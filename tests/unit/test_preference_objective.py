@@ -40,7 +40,7 @@ def _loss(groups: list[PreferenceGroup], logprobs: Tensor, kind: DpoKind = "sigm
     lengths = [len(s.input_ids) - _PROMPT for g in groups for s in g.sequences]
     stats = UpdateStats()
     spec = LossSpec(kind="preference", pair_kind=kind)
-    return preference_objective(groups, logprobs.split(lengths), spec, stats), stats
+    return preference_objective(groups, spec, stats, logprobs=logprobs.split(lengths)), stats
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """The closing summary says what a person needs, in the model's own words, unharmed."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from orchestrator.evaluation.types import EvalResult, EvalSample
-from orchestrator.summary import chosen_samples, next_lines, print_summary
+from orchestrator.summary import chosen_samples, model_line, next_lines, print_summary
+from workers.models.adapters import ADAPTERS, ModelAdapter
 
 
 def _sample(uid: str, verdict: str | None, *, label: str = "1", text: str = "it is nine") -> EvalSample:
@@ -99,10 +101,28 @@ def test_what_to_do_next_names_only_what_there_is(tmp_path: Path) -> None:
     (folder / "tensorboard").mkdir()
     for step in (10, 20):
         (folder / "checkpoints" / f"step_{step:06d}").mkdir(parents=True)
-    (folder / "checkpoints" / "step_000010" / "manifest.json").write_text("{}")
+    policy = folder / "checkpoints" / "step_000010" / "policy"
+    policy.mkdir()
+    (policy / "config.json").write_text('{"model_type": "llava"}')
+    (policy.parent / "manifest.json").write_text("{}")
     curves, model = next_lines(folder)[2:]
     assert curves == f"Curves:   tensorboard --logdir '{folder / 'tensorboard'}'"
-    assert "step_000010/policy" in model
+    assert model == f"Model:    {policy} (transformers and vLLM load it)"
+
+
+@pytest.mark.parametrize("family", [a for a in ADAPTERS.values() if not a.remote_code], ids=lambda a: a.model_type)
+def test_vllm_is_named_where_it_serves_the_model(family: ModelAdapter, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": family.model_type}))
+    told = "transformers and vLLM load it" if family.vllm else "transformers loads it, vLLM does not serve it"
+    assert model_line(tmp_path) == f"Model:    {tmp_path} ({told})"
+
+
+def test_a_reward_model_is_not_offered_to_vllm(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llava"}')
+    (tmp_path / "reward_head").mkdir()
+    (tmp_path / "reward_head" / "config.json").write_text('{"kind": "linear", "request": null}')
+    told = "a reward model: its scalar head is in reward_head"
+    assert model_line(tmp_path) == f"Model:    {tmp_path} ({told})"
 
 
 def test_an_adapter_is_not_called_a_model(tmp_path: Path) -> None:

@@ -11,9 +11,8 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
 from workers.models.adapters import adapter_for
-from workers.models.folder import check_model_folder
+from workers.models.folder import REWARD_HEAD_FOLDER, check_model_folder, has_reward_head
 from workers.models.lora import plain_parameters, read_adapter_config, wear_adapter
-from workers.models.reward_head import REWARD_HEAD_FOLDER, has_reward_head
 
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 _INDEX_MARK = ".index.json"

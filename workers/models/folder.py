@@ -7,6 +7,9 @@ from workers.models.adapters import ADAPTERS
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+REWARD_HEAD_FOLDER = "reward_head"
+"""Beside a model's weights, not among them, so that transformers and vLLM load the folder as the plain model it is."""
+REWARD_HEAD_CONFIG = f"{REWARD_HEAD_FOLDER}/config.json"
 
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -50,6 +53,23 @@ def check_model_config(path: str | Path, *, trust_remote_code: bool = False) -> 
             f"with: {', '.join(adapter.text_models)}"
         )
     return config
+
+
+def has_reward_head(folder: Path) -> bool:
+    """True where the model in ``folder`` gives rewards."""
+    return (folder / REWARD_HEAD_CONFIG).is_file()
+
+
+def critique_request(folder: Path) -> str:
+    """What the critique reward model in ``folder`` was asked when it was trained.
+
+    Raises:
+        ValueError: it gives no rewards, or writes no critiques.
+    """
+    request = json.loads((folder / REWARD_HEAD_CONFIG).read_text())["request"] if has_reward_head(folder) else None
+    if request is None:
+        raise ValueError(f"{str(folder)!r} is no critique reward model (no request in {REWARD_HEAD_CONFIG})")
+    return request
 
 
 def read_model_config(path: str | Path) -> dict[str, object]:

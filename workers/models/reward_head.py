@@ -10,11 +10,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from workers.models.folder import REWARD_HEAD_CONFIG, REWARD_HEAD_FOLDER, has_reward_head
+
 HeadKind = Literal["linear", "mlp"]
 
-REWARD_HEAD_FOLDER = "reward_head"
-"""Beside the weights and not among them, so that transformers and vLLM load the folder as the plain model it is."""
-_WEIGHTS, _CONFIG = "model.safetensors", "config.json"
+_WEIGHTS = "model.safetensors"
 # Every rank draws the same first layer, whatever else it has drawn.
 _SEED = 0
 
@@ -65,27 +65,7 @@ def save_reward_head(kind: HeadKind, tensors: dict[str, Tensor], folder: Path, *
     target = folder / REWARD_HEAD_FOLDER
     target.mkdir(parents=True, exist_ok=True)
     save_file(tensors, target / _WEIGHTS)
-    (target / _CONFIG).write_text(json.dumps({"kind": kind, "request": request}) + "\n")
-
-
-def has_reward_head(folder: Path) -> bool:
-    """True where the model in ``folder`` has a head."""
-    return (folder / REWARD_HEAD_FOLDER / _CONFIG).is_file()
-
-
-def critique_request(folder: Path) -> str:
-    """What the critique reward model in ``folder`` was asked when it was trained.
-
-    Raises:
-        ValueError: it has no head, or writes no critiques.
-    """
-    config = folder / REWARD_HEAD_FOLDER / _CONFIG
-    request = json.loads(config.read_text())["request"] if config.is_file() else None
-    if request is None:
-        raise ValueError(
-            f"{str(folder)!r} is no critique reward model (no {REWARD_HEAD_FOLDER}/{_CONFIG} with a request)"
-        )
-    return request
+    (folder / REWARD_HEAD_CONFIG).write_text(json.dumps({"kind": kind, "request": request}) + "\n")
 
 
 def load_reward_head(folder: Path, hidden_size: int, *, dtype: torch.dtype, kind: HeadKind | None = None) -> RewardHead:
@@ -98,10 +78,10 @@ def load_reward_head(folder: Path, hidden_size: int, *, dtype: torch.dtype, kind
     """
     if not has_reward_head(folder):
         if kind is None:
-            raise ValueError(f"{str(folder)!r} has no reward head (no {REWARD_HEAD_FOLDER}/{_CONFIG})")
+            raise ValueError(f"{str(folder)!r} has no reward head (no {REWARD_HEAD_CONFIG})")
         return RewardHead(kind, hidden_size, dtype=dtype)
     source = folder / REWARD_HEAD_FOLDER
-    saved = json.loads((source / _CONFIG).read_text())["kind"]
+    saved = json.loads((folder / REWARD_HEAD_CONFIG).read_text())["kind"]
     if kind is not None and saved != kind:
         raise ValueError(f"{str(source)!r} holds a head of kind {saved!r}, asked for is {kind!r}")
     head = RewardHead(saved, hidden_size, dtype=dtype)

@@ -40,6 +40,7 @@ def test_a_tie_is_no_success() -> None:
 
 
 def test_kto_pair_is_crossed_and_clamped_as_in_the_original() -> None:
+    """VL-RLHF acceptance 4, the vector of its section 2.3."""
     # a = [1, -1], b = [2, 4]: K_c = max(0, 0), K_r = 3; terms .549834 .598688 | .549834 .598688.
     result = kto_pair_loss(torch.tensor([1.0, -1.0]), torch.tensor([2.0, 4.0]), beta=0.1)
     assert result.loss.tolist() == pytest.approx([0.549834, 0.598688], abs=1e-6)
@@ -121,6 +122,7 @@ def test_mismatched_pairs_are_the_cycle_by_one() -> None:
 
 @pytest.mark.parametrize("rows", [[], [0]])
 def test_a_batch_without_mismatched_pairs_is_refused(rows: list[int]) -> None:
+    """VL-RLHF acceptance 4."""
     with pytest.raises(ValueError, match="KTO needs at least 2"):
         mismatched(rows)
 
@@ -175,6 +177,7 @@ def test_weights_that_balance_the_two_kinds_are_not_worth_a_word() -> None:
 
 
 def test_weights_out_of_balance_are_named_with_the_range_that_would_do() -> None:
+    """VL-RLHF acceptance 4."""
     warning = kto_weight_warning(100, 300, desirable_weight=1.0, undesirable_weight=1.0)
     assert warning is not None
     assert "= 0.333 is outside [1, 4/3]" in warning

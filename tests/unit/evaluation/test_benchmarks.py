@@ -94,6 +94,7 @@ def _mmmu_rows() -> list[MmmuRow]:
 
 
 def test_pope_on_ten_rows() -> None:
+    """VL-RLHF acceptance 8."""
     result = score_pope(_pope_rows())
     # TP 3, FP 1, TN 3, FN 2 (one of them unanswered), and one unanswered row with label no.
     assert result.accuracy == (3 + 3) / 10
@@ -106,6 +107,7 @@ def test_pope_on_ten_rows() -> None:
 
 
 def test_mme_on_ten_rows() -> None:
+    """VL-RLHF acceptance 8."""
     result = score_mme(_mme_rows())
     existence, count, code = (result.categories[name] for name in ("existence", "count", "code_reasoning"))
     # The example of the specification: 3 of 4 questions, 1 of 2 images: 75 + 50 = 125.
@@ -120,6 +122,7 @@ def test_mme_on_ten_rows() -> None:
 
 
 def test_mmbench_on_ten_rows() -> None:
+    """VL-RLHF acceptance 8."""
     result = score_mmbench(_mmbench_rows())
     # Questions 7, 8, 9: only 7 is right under all of its 4, 4, 2 rotations; 7 and 8 are right as first asked.
     assert result.circular_accuracy == 1 / 3
@@ -130,6 +133,7 @@ def test_mmbench_on_ten_rows() -> None:
 
 
 def test_mmmu_on_ten_rows() -> None:
+    """VL-RLHF acceptance 8."""
     result = score_mmmu(_mmmu_rows())
     # Right: 1 of 4 choices and 3 of 6 open questions, 4 of 10 in all.
     assert (result.choice_accuracy, result.open_accuracy, result.accuracy) == (1 / 4, 3 / 6, 4 / 10)

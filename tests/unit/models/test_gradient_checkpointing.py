@@ -12,7 +12,7 @@ from workers.models.loading import ModelSpec, load_model
 from workers.models.policy_module import PolicyModule
 from workers.multimodal.collate import Batch, Collator
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.policy import _train_without_dropout
+from workers.policy import train_without_dropout
 
 
 @pytest.mark.parametrize("model_type", TINY_MODELS)
@@ -24,7 +24,7 @@ def test_checkpointed_scores_and_gradients_are_the_plain_ones(model_type: str, t
     spec = ModelSpec(path=str(folder), dtype="float32", share_prompts=True)
     plain, checkpointed = (PolicyModule(load_model(spec)[0], lockstep=False) for _ in range(2))
     checkpointed.model.gradient_checkpointing_enable({"use_reentrant": False})
-    _train_without_dropout(checkpointed.model)
+    train_without_dropout(checkpointed.model)
     wanted, found = _learned(plain, batch), _learned(checkpointed, batch)
     torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-5)
 

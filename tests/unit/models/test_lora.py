@@ -119,6 +119,7 @@ def _checkpoint(trained: Trained, folder: Path, run: Path) -> Path:
 
 @pytest.mark.parametrize("freeze", [(), ("vision",), ("vision", "bridge"), ("language",)], ids=str)
 def test_only_parts_that_are_not_frozen_get_adapters(folder: Path, freeze: tuple[str, ...]) -> None:
+    """VL-RLHF acceptance 2."""
     model, architecture = _load(folder)
     add_adapters(model, architecture, _SPEC, freeze)
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from workers.models.reward_head import HeadKind, RewardHead, critique_request, load_reward_head, save_reward_head
+from workers.models.folder import critique_request
+from workers.models.reward_head import HeadKind, RewardHead, load_reward_head, save_reward_head
 
 
 @pytest.mark.parametrize("kind", ["linear", "mlp"])

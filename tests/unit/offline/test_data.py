@@ -5,12 +5,16 @@ from typing import Any
 
 import pytest
 
+from algorithms.preference_registry import PREFERENCE_ALGORITHMS
+from orchestrator.batching import PromptCursor
 from orchestrator.config import load_config
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
 from orchestrator.offline.data import held_out_rows, open_data
+from orchestrator.offline.stream import ExampleStream
 from orchestrator.run_folder import RunFolder
 from tests.unit.datasets.rows import write_jsonl
+from tests.unit.offline.examples import example
 from tests.unit.preference_store.rows import feedback, imported, plain, rated
 
 
@@ -48,8 +52,8 @@ _SAME = feedback(rated("5", "5", "5"), rated("4", "4", "4"))
 def test_a_row_to_learn_nothing_from_is_refused_or_counted(
     algo: str, row: dict[str, Any], reason: str, tmp_path: Path
 ) -> None:
-    told = _refusal(tmp_path, algo, _GOOD, row)
-    assert "has 1 bad rows out of 2, data.max_bad_frac = 0 allows 0" in told
+    told = _refusal(tmp_path, algo, _GOOD, row, feedback(prompt="and which ?"))
+    assert "has 1 bad rows out of 3, data.max_bad_frac = 0 allows 0" in told
     assert reason in told
     allowed = _config(tmp_path / "store", algo, "--data.max_bad_frac", "0.5")
     assert open_data(allowed, RunFolder(tmp_path / "run")).num_unusable == 1
@@ -61,9 +65,16 @@ def test_kto_needs_both_kinds(tmp_path: Path) -> None:
     assert "--algo kto needs desirable and undesirable responses, found 3 and 0" in told
 
 
+def test_kto_needs_strangers(tmp_path: Path) -> None:
+    """VL-RLHF acceptance 4: a step of one instruction has no mismatched pair, whatever policy.train_batch_size is."""
+    told = _refusal(tmp_path, "kto", feedback())
+    assert "--algo kto needs at least 2 usable instructions, found 1" in told
+
+
 def test_kto_is_warned_of_weights_out_of_balance(tmp_path: Path) -> None:
+    """VL-RLHF acceptance 4."""
     several = [rated(r, r, r, response=text) for r, text in zip("5111", "abcd", strict=True)]
-    store = imported(tmp_path, "vlfeedback", feedback(*several))
+    store = imported(tmp_path, "vlfeedback", *(feedback(*several, prompt=f"{i} ?") for i in range(2)))
     warning = open_data(_config(store.folder, "kto"), _folder(tmp_path)).warning
     assert warning is not None and "set desirable_weight between 3 and 4" in warning
     balanced = _config(store.folder, "kto", "--preference.desirable_weight", "3")
@@ -86,6 +97,43 @@ def test_a_file_becomes_a_store_once(tmp_path: Path) -> None:
         open_data(config, folder)
 
 
+def test_every_algorithm_learns_from_the_same_instructions_and_none_from_held_out_ones(tmp_path: Path) -> None:
+    """VL-RLHF acceptance 7, where supervised learning saw the rows that were held out."""
+    ratings = [[rated(r, r, r, response=f"{n} {r}") for r in "53"] for n in range(60)]
+    # Every prompt twice, with responses of its own: a pair of one prompt could land on both sides.
+    rows = [feedback(*said, prompt=f"{number % 30} ?") for number, said in enumerate(ratings)]
+    file = write_jsonl(tmp_path / "rated.jsonl", *rows)
+    seen: dict[str, tuple[list[str], list[str]]] = {}
+    for algo in PREFERENCE_ALGORITHMS:
+        config = _config(file, algo, "--data.format", "vlfeedback", "--data.held_out_frac", "0.3")
+        folder = tmp_path / algo
+        folder.mkdir()
+        data = open_data(config, RunFolder(folder))
+        held_out = held_out_rows(data, side_tables={})
+        stream = ExampleStream(data.train, lambda row: example(row.uid, [[1], [2]], pairs=((0, 1),)), side_tables={})
+        num_train = data.train.num_instructions("train")
+        examples, *_ = stream.take(PromptCursor(num_prompts=num_train, seed=0), 2 * num_train)
+        seen[algo] = [e.uid for e in examples], [row.uid for row in held_out]
+        prompts = {row.uid: str(row.messages) for row in data.train.rows()}
+        learnt, measured = ({prompts[uid] for uid in uids} for uids in seen[algo])
+        assert learnt and measured and not learnt & measured
+        assert len(learnt | measured) == 30
+    assert all(uids == seen["sft"] for uids in seen.values())
+
+
+def test_a_share_to_hold_out_is_never_ignored(tmp_path: Path) -> None:
+    """VL-RLHF acceptance 7: where the option cannot act it is refused."""
+    file = write_jsonl(tmp_path / "d.jsonl", *(plain(prompt=f"{i} ?") for i in range(20)))
+    folder = _folder(tmp_path)
+    flags = ("--data.format", "plain_dpo", "--data.held_out_frac")
+    store = open_data(_config(file, "dpo", *flags, "0.3"), folder).train
+    for path, frac in ((file, "0.2"), (file, "0"), (store.folder, "0.2")):
+        with pytest.raises(RefusedInput, match=rf"data\.held_out_frac = {frac}, but the store '.*' was split at 0\.3"):
+            open_data(_config(path, "sft", *flags, frac), folder)
+    for frac in ("0", "0.3"):
+        assert open_data(_config(store.folder, "sft", *flags, frac), folder).train.manifest == store.manifest
+
+
 def test_held_out_data_may_come_from_a_file_of_their_own(tmp_path: Path) -> None:
     train = write_jsonl(tmp_path / "train.jsonl", *(plain(prompt=f"{i} ?") for i in range(3)))
     held_out = write_jsonl(tmp_path / "held_out.jsonl", plain(prompt="other ?"))
@@ -103,6 +151,8 @@ def test_held_out_data_may_come_from_a_file_of_their_own(tmp_path: Path) -> None
         (("--algo", "kto", "--reference.mode", "precomputed"), "cannot serve kto"),
         (("--algo", "kto", "--policy.train_batch_size", "1"), "must be at least 2 for kto"),
         (("--algo", "dpo", "--reference.mode", "lora_off"), "needs model.lora_rank"),
+        (("--algo", "sft", "--data.held_out_frac", "0.1"), "data.held_out_frac = 0.1 splits a file of preferences"),
+        (("--algo", "reinforce_pp", "--data.held_out_frac", "0.1"), "set data.eval_path"),
         (("--algo", "stable_reinforce", "--data.format", "plain_dpo"), "only 'r1_reward'"),
     ],
 )

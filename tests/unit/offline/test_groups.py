@@ -41,7 +41,7 @@ def _loss(groups: list[PreferenceGroup], policy: list[list[np.ndarray]]) -> tupl
         for k, row in enumerate(of)
     }
     pieces = [rows[s.uid, s.sample_index] for g in groups for s in g.sequences]
-    loss = preference_objective(groups, pieces, LossSpec(kind="preference"), UpdateStats())
+    loss = preference_objective(groups, LossSpec(kind="preference"), UpdateStats(), logprobs=pieces)
     loss.backward()
     return float(loss.detach()), [np.zeros(0) if r.grad is None else r.grad.numpy() for r in rows.values()]
 
@@ -71,6 +71,37 @@ def test_ddpo_weighs_what_differs_by_pair() -> None:
     # [5 6 7] against [5 8 7]: only the middle differs; against [9]: everything does.
     assert group.score_of.tolist() == [0, 1, 0, 2]
     assert [w[PROMPT:].tolist() for w in group.score_weights] == [[0, 1, 0], [0, 1, 0], [1, 1, 1], [1]]
+
+
+_COMMON = list(range(10, 22))
+_FREQUENT = [30 + number % 30 for number in range(250)]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "of_chosen", "of_rejected"),
+    [
+        pytest.param(_COMMON, [*_COMMON[:4], 9, *_COMMON[5:]], [4], [4], id="substitution"),
+        pytest.param(_COMMON, [*_COMMON[:6], 8, 9, *_COMMON[6:]], [], [6, 7], id="insertion in the middle"),
+        pytest.param(_COMMON, [8, 9, *_COMMON], [], [0, 1], id="insertion at the start"),
+        pytest.param(_COMMON, [*_COMMON, 8, 9], [], [12, 13], id="insertion at the end"),
+        pytest.param([8, *_COMMON], _COMMON, [0], [], id="deletion at the start"),
+        pytest.param([*_COMMON, 8], _COMMON, [12], [], id="deletion at the end"),
+        pytest.param(_FREQUENT, [*_FREQUENT[:100], 9, *_FREQUENT[101:]], [100], [100], id="long and repetitive"),
+    ],
+)
+def test_ddpo_weighs_every_kind_of_correction_whatever_else_is_in_the_step(
+    chosen: list[int], rejected: list[int], of_chosen: list[int], of_rejected: list[int]
+) -> None:
+    """VL-RLHF acceptance 3, the cases of its section 2.5."""
+    pair = example("a", [chosen, rejected], pairs=((0, 1),))
+    longer = example("b", [[7] * 300, [5] * 310], pairs=((0, 1),))
+    for share in (True, False):
+        for step in ([pair], [pair, longer], [longer, pair]):
+            groups = _maker("ddpo", share=share, ddpo_mode="vl_rlhf").pairs(step, logprobs(step, seed=0))
+            (group,) = (g for g in groups if g.uid == "a")
+            found = [np.flatnonzero(w).tolist() for w in group.score_weights]
+            assert found == [[PROMPT + i for i in of_chosen], [PROMPT + i for i in of_rejected]]
+            np.testing.assert_array_equal([w.sum() for w in group.score_weights], [len(of_chosen), len(of_rejected)])
 
 
 def test_ipo_compares_means_unless_told_otherwise() -> None:

@@ -126,7 +126,7 @@ def test_no_margin_and_the_loss_of_indifference(
         groups = maker.coupled(groups, ratios)
     stats = UpdateStats()
     loss_spec = LossSpec(kind="preference", pair_kind=pair_kind(algorithm, settings))
-    loss = preference_objective(groups, pieces, loss_spec, stats)
+    loss = preference_objective(groups, loss_spec, stats, logprobs=pieces)
 
     assert float(loss.detach()) == pytest.approx(_EXPECTED[algo], abs=1e-5 if algo != "ipo" else 1e-3)
     if stats.num_pairs:
@@ -148,10 +148,22 @@ def test_a_table_of_another_model_is_refused(spec: ModelSpec, store: PreferenceS
 
 def test_rows_without_an_image_and_with_several_become_examples(spec: ModelSpec, tmp_path: Path) -> None:
     picture(tmp_path / "a.png", size=(8, 8))
-    rows = [plain(), plain(prompt="<image> <image> which ?", images=["a.png", "a.png"])]
+    sides = {"chosen": "one", "rejected": "two"}
+    rows = [plain(**sides), plain(prompt="<image> <image> which ?", images=["a.png", "a.png"], **sides)]
     store = imported(tmp_path, "plain_dpo", *rows)
     made = [_encoder(spec, store, "dpo")(row) for row in store.rows()]
     assert [len(e.sequences[0].media) for e in made if isinstance(e, Example)] == [0, 2]
+
+
+def test_a_pair_of_the_same_tokens_is_told_and_left_out(spec: ModelSpec, tmp_path: Path) -> None:
+    """VL-RLHF acceptance 3: words that the tokenizer does not know are all the same to it."""
+    said = (("5", "one qqq"), ("4", "one www"), ("3", "two"))
+    others = [rated(r, r, r, response=text) for r, text in said]
+    store = imported(tmp_path, "vlfeedback", feedback(*others[:2]), feedback(*others))
+    for algo in ("dpo", "ddpo", "kto_pair", "scalar_rm"):
+        alone, with_another = (_encoder(spec, store, algo)(row) for row in store.rows())
+        assert alone == "the two responses of its every pair are the same tokens"
+        assert isinstance(with_another, Example) and with_another.pairs == ((0, 2), (1, 2))
 
 
 def test_an_example_read_without_its_table_is_not_taken_for_one_without_reference(

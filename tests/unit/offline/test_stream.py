@@ -7,7 +7,7 @@ import pytest
 from orchestrator.batching import PromptCursor
 from orchestrator.errors import RefusedInput
 from orchestrator.offline.examples import Example
-from orchestrator.offline.stream import ExampleStream
+from orchestrator.offline.stream import ExampleStream, encoded
 from orchestrator.preference_store.records import Instruction
 from orchestrator.preference_store.store import PreferenceStore
 from tests.unit.offline.examples import example
@@ -56,6 +56,15 @@ def test_who_is_passed_over_is_named(store: PreferenceStore, caplog: pytest.LogC
     _, cursor, passed_over = _stream(store).take(cursor, 15)
     assert set(passed_over) == {"t-000005"}
     assert "t-000005 is passed over: it is the fifth" in caplog.text
+
+
+def test_a_held_out_instruction_without_an_example_is_named_and_counted(
+    store: PreferenceStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    examples = encoded(store.rows(), _encode)
+    assert len(examples) == _ROWS - 1
+    assert "held-out instruction t-000005 is left out: it is the fifth" in caplog.text
+    assert "1 of 11 held-out instructions are left out" in caplog.text
 
 
 def test_a_store_without_an_example_is_refused(store: PreferenceStore) -> None:

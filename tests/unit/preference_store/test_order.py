@@ -100,6 +100,8 @@ WORDS = st.text(alphabet="ab \n", min_size=1, max_size=6).filter(str.strip)
 @FIXED
 @given(words=st.lists(WORDS, min_size=1, max_size=20), frac=st.floats(0, 0.99))
 def test_rows_of_one_prompt_are_on_one_side(words: list[str], frac: float) -> None:
+    """VL-RLHF acceptance 7."""
+
     def split(text: str) -> str:
         return assign_split([{"role": "user", "content": [{"type": "text", "text": text}]}], (), held_out_frac=frac)
 

@@ -20,7 +20,7 @@ def _sides(pairs: list[Pair]) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("score_margin", [-1, 0])
 def test_ties_and_an_unscored_response_leave_two_pairs_at_gap_1(score_margin: float) -> None:
-    # Spec 7.6: means 5, 4, 4 and one that cannot be read.
+    """VL-RLHF acceptance 6: means 5, 4, 4 and one that cannot be read; the tie makes no pair."""
     pairs = pairs_by_score([5.0, 4.0, 4.0, None], score_margin=score_margin)
     assert pairs == [Pair(0, 1, 1.0), Pair(0, 2, 1.0)]
 

@@ -144,7 +144,7 @@ def test_what_is_no_number_is_no_rating(tmp_path: Path, ratings: tuple[Any, ...]
 
 
 def test_one_unreadable_rating_leaves_the_pairs_of_the_others(tmp_path: Path) -> None:
-    # Spec 7.6.
+    """VL-RLHF acceptance 6, from the ratings on."""
     ratings = [("5", "5", "5"), ("4", "4", "4"), ("4", "4", "4"), ("5", "N/A", "5")]
     row = feedback(*(rated(*some, response=f"r{n}") for n, some in enumerate(ratings)))
     responses = the_record(tmp_path, "vlfeedback", row).responses

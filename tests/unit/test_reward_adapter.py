@@ -1,0 +1,144 @@
+"""A reward model that learns through adapters: two updates on a whole worker, in this process, saved and loaded."""
+
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.tiny_prompts import picture_prompts, respond
+from tests.user_files import write_llava
+from workers.backends.schedule import OptimizerSpec, Schedule
+from workers.models.export import export_merged
+from workers.models.folder import has_reward_head
+from workers.models.loading import ModelSpec, load_model
+from workers.models.lora import LoraSpec
+from workers.models.policy_module import RewardModule
+from workers.models.reward_head import load_reward_head
+from workers.multimodal.collate import Collator
+from workers.multimodal.prompt_encoder import PromptEncoder
+from workers.objectives import LossSpec
+from workers.policy import PolicySpec, PolicyWorker
+from workers.types import PairTerms, PreferenceGroup, Sequence
+
+_LORA = LoraSpec(rank=4, alpha=8, seed=1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_llava(tmp_path_factory.mktemp("llava") / "model")
+
+
+@pytest.fixture(scope="module")
+def groups(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[PreferenceGroup]:
+    """A pair about an image and a pair about none."""
+    encoder, rng = PromptEncoder(folder), np.random.default_rng(0)
+    made = []
+    for prompt in picture_prompts(tmp_path_factory.mktemp("pictures"), {"picture": 1, "text": 0}):
+        sequences = tuple(respond(encoder, prompt, rng.integers(8, 30, 4 + k), sample_index=k) for k in range(2))
+        terms = PairTerms(pairs=np.array([[0, 1]]), weights=np.array([0.5]), betas=np.array([1.0]))
+        made.append(
+            PreferenceGroup(
+                sequences=sequences, score_of=np.arange(2), score_weights=(), ref_scores=np.zeros(2), terms=terms
+            )
+        )
+    return made
+
+
+@pytest.fixture
+def spec(folder: Path) -> PolicySpec:
+    schedule = Schedule(peak_lr=1e-2, kind="constant", total_steps=10, warmup_frac=0.0, min_lr_frac=0.1)
+    return PolicySpec(
+        model=ModelSpec(path=str(folder), dtype="float32", share_prompts=True),
+        source=str(folder),
+        optimizer=OptimizerSpec(
+            zero_stage=2,
+            betas=(0.9, 0.95),
+            weight_decay=0.0,
+            max_grad_norm=1.0,
+            offload_optimizer=False,
+            schedule=schedule,
+        ),
+        loss=LossSpec(kind="bradley_terry"),
+        freeze=("vision",),
+        gradient_checkpointing=False,
+        lora=_LORA,
+    )
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """Of the process group that every worker here joins: DeepSpeed remembers the first one."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        free = probe.getsockname()[1]
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+            environment.setenv(name, "0")  # so that what the workers set is undone
+        yield free
+    torch.distributed.destroy_process_group()
+
+
+def _worker(spec: PolicySpec, port: int) -> PolicyWorker:
+    worker = PolicyWorker(rank=0, world_size=1, spec=spec, num_threads=1)
+    assert worker.setup("127.0.0.1", port) > 0
+    return worker
+
+
+def _scores(worker: PolicyWorker, groups: list[PreferenceGroup]) -> np.ndarray:
+    sequences: list[Sequence] = [s for g in groups for s in g.sequences]
+    return np.array(worker.rewards([sequences]), np.float32)
+
+
+def test_it_learns_and_is_saved_and_loaded_as_it_was(
+    spec: PolicySpec, port: int, groups: list[PreferenceGroup], tmp_path: Path
+) -> None:
+    worker = _worker(spec, port)
+    assert np.array_equal(_scores(worker, groups), np.zeros(4)), "a new head gives every sequence the reward 0"
+    # The head moves first; until it has, nothing behind it has a gradient.
+    history = [worker.update([[groups[0]], [groups[1]]]) for _ in range(3)]
+    assert [h.num_pairs for h in history] == [2] * 3 and all(h.nonfinite == () for h in history)
+    assert history[0].loss == pytest.approx(np.log(2.0)) and history[-1].loss < history[0].loss
+    learned = _scores(worker, groups)
+    worker.save(str(tmp_path))
+    after = worker.update([[groups[0]], [groups[1]]])
+    further = _scores(worker, groups)
+
+    policy = tmp_path / "policy"
+    names = ["adapter_config.json", "adapter_model.safetensors", "reward_head.safetensors"]
+    assert sorted(file.name for file in policy.iterdir()) == names
+    adapters = load_file(policy / "adapter_model.safetensors")
+    assert any(".lora_B." in name and bool(t.any()) for name, t in adapters.items()), (
+        "adapters learn, not only the head"
+    )
+    assert not any("vision_tower" in name for name in adapters)
+
+    again = _worker(replace(spec, lora=replace(_LORA, seed=0, saved=str(policy))), port)
+    again.load_state(str(tmp_path), num_steps=3)
+    assert np.array_equal(_scores(again, groups), learned)
+    assert again.update([[groups[0]], [groups[1]]]) == after
+    assert np.array_equal(_scores(again, groups), further)
+
+
+def test_merged_into_its_base_it_gives_the_same_rewards(
+    spec: PolicySpec, port: int, groups: list[PreferenceGroup], tmp_path: Path
+) -> None:
+    worker = _worker(spec, port)
+    for _ in range(2):
+        worker.update([groups])
+    worker.save(str(tmp_path))
+    folder = tmp_path / "merged"
+    export_merged(tmp_path / "policy", target=folder)
+    assert has_reward_head(folder)
+    model, _ = load_model(replace(spec.model, path=str(folder)))
+    module = RewardModule(
+        model, load_reward_head(folder, model.config.get_text_config().hidden_size, dtype=torch.float32), lockstep=False
+    )
+    batch = Collator(folder, dtype=torch.float32, share_prompts=True)([s for g in groups for s in g.sequences])
+    with torch.no_grad():
+        merged = module(batch).numpy()
+    np.testing.assert_allclose(merged, _scores(worker, groups), atol=1e-5, rtol=0)
