@@ -130,7 +130,7 @@ def test_hyphens_and_underscores_in_flags_are_the_same() -> None:
         (
             ["--algo", "sfft"],
             "algo = 'sfft' on the command line: expected 'stable_reinforce', 'reinforce_pp', 'sft', 'dpo', 'ipo', "
-            "'hinge', 'ddpo', 'kto', 'kto_pair' or 'scalar_rm'",
+            "'hinge', 'ddpo', 'kto', 'kto_pair', 'scalar_rm', 'critique_rm' or 'mm_dpo'",
         ),
         (
             ["--algo", "sft", "--optimizer.lr", "fast"],

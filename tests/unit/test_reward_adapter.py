@@ -109,7 +109,7 @@ def test_it_learns_and_is_saved_and_loaded_as_it_was(
     further = _scores(worker, groups)
 
     policy = tmp_path / "policy"
-    names = ["adapter_config.json", "adapter_model.safetensors", "reward_head.safetensors"]
+    names = ["adapter_config.json", "adapter_model.safetensors", "reward_head"]
     assert sorted(file.name for file in policy.iterdir()) == names
     adapters = load_file(policy / "adapter_model.safetensors")
     assert any(".lora_B." in name and bool(t.any()) for name, t in adapters.items()), (

@@ -104,7 +104,9 @@ def test_every_algorithm_learns_from_the_same_instructions_and_none_from_held_ou
     rows = [feedback(*said, prompt=f"{number % 30} ?") for number, said in enumerate(ratings)]
     file = write_jsonl(tmp_path / "rated.jsonl", *rows)
     seen: dict[str, tuple[list[str], list[str]]] = {}
-    for algo in PREFERENCE_ALGORITHMS:
+    for algo, algorithm in PREFERENCE_ALGORITHMS.items():
+        if algorithm.writes_critiques:
+            continue  # these rows have none to learn from
         config = _config(file, algo, "--data.format", "vlfeedback", "--data.held_out_frac", "0.3")
         folder = tmp_path / algo
         folder.mkdir()
