@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import NAMESPACE_URL, uuid5
@@ -33,6 +33,7 @@ from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.objectives import LossSpec
 from workers.policy import PolicySpec
 from workers.rollout.spec import EngineSpec
+from workers.types import EncodedPrompt
 from workers.weight_sync.shared_memory import clear_exchange
 
 _TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}
@@ -238,9 +239,7 @@ def open_session(
     """
     assert config.model.path is not None
     fingerprint = data.train.fingerprint
-    run_id = uuid5(NAMESPACE_URL, str(Path(folder.root).resolve())).hex[:12]
-    clear_exchange(run_id)
-    dtype = "bfloat16" if "bfloat16" in str(model_spec(config, config.model.path).torch_dtype) else "float32"
+    clear_exchange(_run_id(folder))
     with started_run(config, folder, fingerprint=fingerprint, num_prompts=len(data.train.prompts)) as start:
         if config.algo != "sft":
             pool.start_reference(model_spec(config, config.model.path))
@@ -249,16 +248,11 @@ def open_session(
             config=config,
             folder=folder,
             pool=pool,
-            engines=Engines(
+            engines=policy_engines(
+                config,
+                folder,
                 pool,
-                WeightSync(
-                    pool,
-                    run_id=run_id,
-                    tolerance=config.sync.tolerance or _TOLERANCE[dtype],
-                    deadline_s=config.rollout.timeout_s,
-                ),
                 probe=lambda: first_prompts(data.train.prompts, encoder, config.sync.probe_prompts),
-                deadline_s=config.rollout.timeout_s,
             ),
             encoder=encoder,
             train=data.train.prompts,
@@ -272,7 +266,26 @@ def open_session(
             session.verified_sync(start.progress.policy_version)
             yield session, start.progress
         finally:
-            clear_exchange(run_id)
+            clear_exchange(_run_id(folder))
+
+
+def policy_engines(
+    config: TrainConfig, folder: RunFolder, pool: WorkerPool, *, probe: Callable[[], list[EncodedPrompt]]
+) -> Engines:
+    """The pool's engines, which follow its policy; see ``Engines``."""
+    assert config.model.path is not None
+    dtype = "bfloat16" if "bfloat16" in str(model_spec(config, config.model.path).torch_dtype) else "float32"
+    sync = WeightSync(
+        pool,
+        run_id=_run_id(folder),
+        tolerance=config.sync.tolerance or _TOLERANCE[dtype],
+        deadline_s=config.rollout.timeout_s,
+    )
+    return Engines(pool, sync, probe=probe, deadline_s=config.rollout.timeout_s)
+
+
+def _run_id(folder: RunFolder) -> str:
+    return uuid5(NAMESPACE_URL, str(Path(folder.root).resolve())).hex[:12]
 
 
 def start_policy(config: TrainConfig, pool: WorkerPool, start: RunStart) -> None:

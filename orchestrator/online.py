@@ -12,6 +12,7 @@ import numpy as np
 
 from orchestrator.batching import PromptPick, sample_seed, split_whole
 from orchestrator.checkpoint import Progress, save_checkpoint
+from orchestrator.critiques.judge import Question, with_critiques
 from orchestrator.errors import GuardStop
 from orchestrator.evaluation.types import EvalResult
 from orchestrator.experience import Experience, Rollout, make_experience, training_samples
@@ -88,6 +89,10 @@ def train_step(
     with session.phase("reward", clock):
         by_id = stream.results()
         rewards = [by_id[f"{c.uid}/{c.sample_index}"] for c in completions]
+        if session.critics is not None:
+            questions = [Question(prompts[c.uid], texts[c.uid, c.sample_index]) for c in completions]
+            answers = session.critics.judge(questions)
+            rewards = with_critiques(rewards, answers, weight=config.reward.critique.weight)
         check_coverage(rewards, minimum=config.reward.min_coverage)
     with session.phase("train", clock):
         session.engines.sleep()

@@ -56,6 +56,8 @@ class Reward:
     consistency: float | None
     status: RewardStatus
     detail: str | None = None
+    critique: float | None = None
+    """What the critique reward model gave, before its weight; None where it is not asked."""
 
 
 class _Retryable(Exception):

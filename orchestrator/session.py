@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 from orchestrator.config.schema import TrainConfig
 from orchestrator.console import Console
+from orchestrator.critiques.judge import CritiqueJudge
 from orchestrator.engines import Engines
 from orchestrator.evaluation.held_out import evaluate
 from orchestrator.evaluation.types import EvalResult, EvalSample
@@ -38,6 +39,8 @@ class Session:
     tracker: Tracker
     console: Console
     log: RunLogFormatter
+    critics: CritiqueJudge | None = None
+    """Who adds to the rewards what a critique reward model thinks; None where nobody does."""
     policy_moved: bool = False
     """An optimizer step was taken since the current step began."""
 

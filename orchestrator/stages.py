@@ -10,6 +10,7 @@ from orchestrator.checkpoint import find_checkpoint
 from orchestrator.config.load import cold_start_config
 from orchestrator.config.resolved import resolved_json
 from orchestrator.config.schema import TrainConfig
+from orchestrator.critiques.service import online_critics
 from orchestrator.launch import open_session, reward_client
 from orchestrator.online import Outcome, run_online
 from orchestrator.pool import WorkerPool
@@ -35,7 +36,10 @@ def run_stages(config: TrainConfig, folder: RunFolder, pool: WorkerPool, encoder
     with reward_client(config, folder, pool) as client:
 
         def online(again: TrainConfig) -> Outcome:
-            with open_session(again, folder, pool, encoder, data) as (session, start):
+            with (
+                open_session(again, folder, pool, encoder, data) as (session, start),
+                online_critics(again, folder, pool, [*data.train.prompts, *data.held_out]) as session.critics,
+            ):
                 return run_online(session, client, start)
 
         outcome = with_restarts(online, config, folder)

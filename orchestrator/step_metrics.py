@@ -79,8 +79,10 @@ def reward_metrics(rewards: Sequence[Reward]) -> dict[str, float]:
     """Means over the rewards that exist, and what share of them does."""
     scored = [r for r in rewards if r.value is not None]
     total = len(rewards)
+    critiques = [r.critique for r in scored if r.critique is not None]
     return {
         "reward/mean": _mean([r.value for r in scored]),
+        **({"reward/critique": _mean(critiques)} if critiques else {}),
         "reward/format": _mean([r.format for r in scored]),
         "reward/accuracy": _mean([r.accuracy for r in scored]),
         "reward/consistency": _mean([r.consistency for r in scored]),

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from orchestrator.config.sections import Count, Section, Text
+from orchestrator.config.sections import Count, Section, Share, Text
 
 
 class PreferenceSection(Section):
@@ -43,6 +43,8 @@ class CritiqueRmSection(Section):
     """Weight of the squared sum of a pair's rewards, which keeps them around 0."""
     critique_weight: float = Field(default=1.0, ge=0.0)
     """Weight of the critiques' cross-entropy, each response's counted once."""
+    scheduled_sampling: Share = 0.0
+    """Share of the steps that read rewards off critiques which the model wrote itself; above 0 there are engines."""
 
 
 class MmDpoSection(Section):

@@ -86,6 +86,11 @@ class TrainConfig(Section):
         return PREFERENCE_ALGORITHMS.get(self.algo)
 
     @property
+    def generates_critiques(self) -> bool:
+        """True where a critique reward model learns from critiques of its own, which engines write."""
+        return self.algo == "critique_rm" and self.critique_rm.scheduled_sampling > 0
+
+    @property
     def reference_workers(self) -> int:
         """Reference workers that the run needs."""
         if self.offline is not None:
@@ -151,6 +156,15 @@ class TrainConfig(Section):
             )
         if self.algo not in PREFERENCE_ALGORITHMS and self.data.format != "r1_reward":
             raise ValueError(f"data.format = {self.data.format!r} cannot serve algo = {self.algo!r}, only 'r1_reward'")
+        return self
+
+    @model_validator(mode="after")
+    def _check_critiques(self) -> Self:
+        critique, online = self.reward.critique, self.offline is None and self.algo != "sft"
+        if critique.weight and not online:
+            raise ValueError(f"reward.critique.weight = {critique.weight} has no meaning for algo = {self.algo!r}")
+        if critique.weight and critique.path is None:
+            raise ValueError("reward.critique.path is not set, but reward.critique.weight above 0 needs it")
         return self
 
     @model_validator(mode="after")

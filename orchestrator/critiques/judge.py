@@ -6,16 +6,17 @@ and images are computed once.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.critiques.cache import CritiqueCache, CritiqueReward, checked, content_key
 from orchestrator.pool import WorkerPool
+from orchestrator.scoring import Reward
 from workers.multimodal.critique_format import CritiqueFormat, CritiqueQuestion
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import Completion, GenerationRequest, Prompt
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Question:
     """One response to be judged."""
 
@@ -102,6 +103,19 @@ class CritiqueJudge:
         value, status = (None, "cut") if reward is None else checked(reward)
         critique = self._encoder.decode(completion.completion_ids)
         return CritiqueReward(reward=value, critique=critique, num_tokens=len(completion.completion_ids), status=status)
+
+
+def with_critiques(rewards: Sequence[Reward], answers: Sequence[CritiqueReward], *, weight: float) -> list[Reward]:
+    """Rewards with ``weight`` times those of the critique reward model added; without either there is none."""
+    joint = []
+    for reward, answer in zip(rewards, answers, strict=True):
+        if reward.value is None:
+            joint.append(reward)
+        elif answer.reward is None:
+            joint.append(replace(reward, value=None, status="failed", detail=f"critique: {answer.status}"))
+        else:
+            joint.append(replace(reward, value=reward.value + weight * answer.reward, critique=answer.reward))
+    return joint
 
 
 def _request(index: int, question: CritiqueQuestion, max_new_tokens: int) -> GenerationRequest:

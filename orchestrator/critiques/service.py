@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from workers.critique_reward import CritiqueRewardSpec
 from workers.models.folder import critique_request
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.rollout.spec import EngineSpec
+from workers.types import Prompt
 
 
 def known_request(model: str) -> str:
@@ -35,8 +36,8 @@ def known_request(model: str) -> str:
         raise RefusedInput(f"reward.critique.path: {error}") from error
 
 
-def reward_fingerprint(config: TrainConfig, store: PreferenceStore, model: str) -> Fingerprint:
-    """What the rewards of a store's responses depend on."""
+def reward_fingerprint(config: TrainConfig, store: PreferenceStore | None, model: str) -> Fingerprint:
+    """What the rewards of a store's responses, or of any, depend on."""
     asked = json.dumps([known_request(model), config.reward.critique.max_new_tokens])
     return table_fingerprint(store, model_spec(config, model), asked=asked)
 
@@ -57,6 +58,25 @@ def critique_judge(
         worker_pool(config, plan, None) as pool,
         open_judge(config, folder, pool, model, fingerprint, max_images=max_images) as judge,
     ):
+        yield judge
+
+
+@contextmanager
+def online_critics(
+    config: TrainConfig, folder: RunFolder, pool: WorkerPool, prompts: Sequence[Prompt]
+) -> Iterator[CritiqueJudge | None]:
+    """Who adds critique rewards to those of an online run; None where ``reward.critique.weight`` is 0.
+
+    Raises:
+        RefusedInput: ``reward.critique.path`` is no critique reward model.
+    """
+    model = config.reward.critique.path
+    if not config.reward.critique.weight or model is None:
+        yield None
+        return
+    images = max(len(p.media) for p in prompts)
+    fingerprint = reward_fingerprint(config, None, model)
+    with open_judge(config, folder, pool, model, fingerprint, max_images=images) as judge:
         yield judge
 
 

@@ -51,6 +51,8 @@ class Example:
     """Pairs that nothing is learned from."""
     critique_starts: tuple[int, ...] = ()
     """For each sequence, where in its ids the critique begins; empty where none is written."""
+    engine_prompt_ids: tuple[int, ...] = ()
+    """The prompt as an engine takes it, where engines are asked about it."""
 
 
 class ExampleEncoder:
@@ -80,7 +82,7 @@ class ExampleEncoder:
         choice = choose(instruction.responses, self._algorithm, score_margin=self._margin)
         if isinstance(choice, str):
             return choice
-        sequences, critique_starts = self._spelt(instruction, choice.responses)
+        sequences, critique_starts, engine_prompt_ids = self._spelt(instruction, choice.responses)
         # Different texts may be the same tokens, which no model could prefer one to the other.
         pairs = tuple(pair for pair in choice.pairs if _differ(*(sequences[i] for i in pair)))
         if self._algorithm.learns_from == "pairs" and not pairs:
@@ -99,6 +101,7 @@ class ExampleEncoder:
             pairs=pairs,
             ties=choice.ties,
             critique_starts=critique_starts,
+            engine_prompt_ids=engine_prompt_ids,
             desirable=choice.desirable,
             ref_logprobs=ref_logprobs,
         )
@@ -151,10 +154,10 @@ class ExampleEncoder:
 
     def _spelt(
         self, instruction: Instruction, responses: tuple[int, ...]
-    ) -> tuple[tuple[Sequence, ...], tuple[int, ...]]:
-        """What the algorithm reads of each response, and where in it the critique begins."""
+    ) -> tuple[tuple[Sequence, ...], tuple[int, ...], tuple[int, ...]]:
+        """What the algorithm reads of each response, where in it the critique begins, and the engines' prompt."""
         if self._critiques is None:
-            return self.sequences(instruction, responses), ()
+            return self.sequences(instruction, responses), (), ()
         prompt = prompt_of(instruction, media_root=self._media_root)
         chosen = [instruction.responses[index] for index in responses]
         asked = [self._critiques.ask(prompt, response.text) for response in chosen]
@@ -162,7 +165,7 @@ class ExampleEncoder:
             self._critiques.answered(one, index, self._encoder.encode_target(response.critique or ""))
             for one, index, response in zip(asked, responses, chosen, strict=True)
         )
-        return sequences, tuple(one.critique_start for one in asked)
+        return sequences, tuple(one.critique_start for one in asked), asked[0].prompt.engine_prompt_ids
 
     def _too_long(self, sequences: tuple[Sequence, ...], choice: Choice) -> str | None:
         limits, prompt_len = self._limits, sequences[0].prompt_len

@@ -12,17 +12,18 @@ _PREPROCESSING_FILES = ("processor_config.json", "preprocessor_config.json", "vi
 _TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json", "tokenizer.json")
 
 
-def table_fingerprint(store: PreferenceStore, model: ModelSpec, *, asked: str = "") -> Fingerprint:
+def table_fingerprint(store: PreferenceStore | None, model: ModelSpec, *, asked: str = "") -> Fingerprint:
     """Of numbers that a model gives to a store's responses.
 
     Args:
+        store: None for responses that are in no store.
         model: How it is loaded.
         asked: What it is asked beyond the store's prompts, and within which limits.
     """
     folder = Path(model.path)
     template = digest([folder / name for name in _TEMPLATE_FILES])
     return Fingerprint(
-        store=store.manifest.fingerprint,
+        store=store.manifest.fingerprint if store is not None else "",
         model=digest(sorted(folder.rglob("*.safetensors"))),
         chat_template=hashlib.sha256(f"{template} {asked}".encode()).hexdigest() if asked else template,
         preprocessing=digest([folder / name for name in _PREPROCESSING_FILES]),

@@ -1,17 +1,18 @@
 """One offline training: the reference's log-probs first, where they are computed beforehand, then the loop."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.config.schema import TrainConfig
 from orchestrator.console import Console
-from orchestrator.launch import model_spec, worker_pool
+from orchestrator.launch import engine_spec, model_spec, worker_pool
 from orchestrator.offline.data import OfflineData
 from orchestrator.offline.examples import REFERENCE_TABLE
 from orchestrator.offline.loop import OfflineOutcome, run_offline
 from orchestrator.offline.precompute import fill_table
 from orchestrator.offline.reference import reference_table
-from orchestrator.offline.session import Tables, example_encoder, open_offline_session
+from orchestrator.offline.session import Tables, example_encoder, longest_row, open_offline_session
 from orchestrator.placement import PlacementPlan
 from orchestrator.preference_store.side_tables import SideTable
 from orchestrator.preference_store.store import PreferenceStore
@@ -20,6 +21,7 @@ from orchestrator.recovery import with_restarts
 from orchestrator.run_folder import RunFolder
 from orchestrator.stages import write_manifest
 from workers.multimodal.prompt_encoder import PromptEncoder
+from workers.rollout.spec import EngineSpec
 
 
 def learn(
@@ -47,13 +49,22 @@ def learn(
         if of_reference:
             _precompute(config, folder, encoder, data, store, of_reference[store.folder])
     joined = {**tables, **({REFERENCE_TABLE: of_reference} if of_reference else {})}
-    with worker_pool(config, plan, None) as pool:
+    with worker_pool(config, plan, _engines(config, plan, data, encoder)) as pool:
 
         def train(again: TrainConfig) -> OfflineOutcome:
             with open_offline_session(again, folder, pool, encoder, data, joined) as (session, start):
                 return run_offline(session, start)
 
         return with_restarts(train, config, folder)
+
+
+def _engines(config: TrainConfig, plan: PlacementPlan, data: OfflineData, encoder: PromptEncoder) -> EngineSpec | None:
+    """How the engines are built that write critiques while their model learns; None where there are none."""
+    if not config.generates_critiques:
+        return None
+    images = max((len(row.media) for row in data.train.rows()), default=0)
+    spec = engine_spec(config, plan, encoder, longest_prompt=0, max_images=images)
+    return replace(spec, max_model_len=longest_row(config, encoder))
 
 
 def _reference_tables(config: TrainConfig, folder: RunFolder, data: OfflineData) -> Mapping[Path, SideTable]:

@@ -83,7 +83,7 @@ def train_step(session: OfflineSession, progress: Progress, clock: PhaseClock) -
             groups, extra = _coupled(session, examples, clock)
             stats = _learn(session, groups, clock)
         case "critique_rm":
-            groups = reward_groups(examples, session.config.critique_rm, share_prompts=session.share_prompts)
+            groups, extra = _critiqued(session, examples, progress, clock)
             stats = _learn(session, groups, clock)
         case "dpo" if session.algorithm.weighs_pairs and session.config.mm_dpo.beta_mode == "batch_implicit":
             groups, extra = _with_implicit_beta(session, examples, progress.step, clock)
@@ -141,6 +141,23 @@ def _coupled(
         ratios = _ratios(session, groups)
     figures = coupled_metrics(groups, ratios, beta=session.config.preference.beta)
     return session.groups.coupled(groups, ratios), figures
+
+
+def _critiqued(
+    session: OfflineSession, examples: Sequence[Example], progress: Progress, clock: PhaseClock
+) -> tuple[list[PreferenceGroup], Metrics]:
+    """Rewards are read off people's critiques, or, by ``critique_rm.scheduled_sampling``, off the model's own."""
+    generated: list[list[TokenSequence | None]] = []
+    metrics: Metrics = {}
+    if session.generated is not None and session.generated.is_due(progress.step):
+        with session.phase("rollout", clock):
+            generated = session.generated.write(examples, progress.policy_version)
+        flat = [sequence for row in generated for sequence in row]
+        metrics = {"critique/generated_frac": sum(s is not None for s in flat) / len(flat)}
+    groups = reward_groups(
+        examples, session.config.critique_rm, share_prompts=session.share_prompts, generated=generated
+    )
+    return groups, metrics
 
 
 def _with_implicit_beta(

@@ -15,6 +15,7 @@ import numpy as np
 from algorithms.critique_reward_loss import mean_weights
 from orchestrator.offline.examples import Example
 from workers.types import PreferenceGroup, RewardTerms
+from workers.types import Sequence as TokenSequence
 
 
 class CritiqueWeights(Protocol):
@@ -31,16 +32,26 @@ class CritiqueWeights(Protocol):
 
 
 def reward_groups(
-    examples: Sequence[Example], settings: CritiqueWeights, *, share_prompts: bool
+    examples: Sequence[Example],
+    settings: CritiqueWeights,
+    *,
+    share_prompts: bool,
+    generated: Sequence[Sequence[TokenSequence | None]] = (),
 ) -> list[PreferenceGroup]:
-    """One group an instruction; without shared prompts one a comparison."""
+    """One group an instruction; without shared prompts one a comparison.
+
+    Args:
+        generated: For each example, for each of its sequences, the one that its reward is read from instead; None
+            reads it from its own. Empty reads every reward from its own.
+    """
     num_pairs, num_ties = (sum(map(len, kind)) for kind in ([e.pairs for e in examples], [e.ties for e in examples]))
     preference_weight, tie_weight = mean_weights(
         num_pairs, num_ties, score_weight=settings.score_weight, tie_weight=settings.tie_weight
     )
     num_responses = sum(len(e.sequences) for e in examples)
     groups = []
-    for example in examples:
+    for number, example in enumerate(examples):
+        others = generated[number] if generated else [None] * len(example.sequences)
         unwritten = set(range(len(example.sequences)))
         for pairs, ties in _parts(example, share_prompts=share_prompts):
             used = sorted({i for pair in (*pairs, *ties) for i in pair})
@@ -49,10 +60,14 @@ def reward_groups(
                 _critique_weights(example, i, settings.critique_weight / num_responses * (i in unwritten)) for i in used
             ]
             unwritten -= set(used)
+            added = [(place, other) for place, i in enumerate(used) if (other := others[i]) is not None]
+            score_of = np.arange(len(used))
+            score_of[[place for place, _ in added]] = np.arange(len(added)) + len(used)
+            critiques += [np.zeros(len(other.input_ids), np.float32) for _, other in added]
             groups.append(
                 PreferenceGroup(
-                    sequences=tuple(example.sequences[i] for i in used),
-                    score_of=np.arange(len(used)),
+                    sequences=(*(example.sequences[i] for i in used), *(other for _, other in added)),
+                    score_of=score_of,
                     score_weights=(),
                     ref_scores=np.zeros(len(used)),
                     terms=RewardTerms(

@@ -11,10 +11,11 @@ from algorithms.preference_registry import PreferenceAlgorithm
 from orchestrator.checkpoint import Progress
 from orchestrator.config.schema import TrainConfig
 from orchestrator.console import Console
-from orchestrator.launch import model_spec, start_policy
+from orchestrator.launch import model_spec, policy_engines, start_policy
 from orchestrator.metrics import MEMORY_PREFIX, PhaseClock
 from orchestrator.offline.data import OfflineData, held_out_rows
 from orchestrator.offline.examples import ExampleEncoder, Limits
+from orchestrator.offline.generated import GeneratedCritiques
 from orchestrator.offline.groups import GroupMaker
 from orchestrator.offline.held_out import HeldOut
 from orchestrator.offline.pair_betas import weigh_pairs
@@ -47,6 +48,8 @@ class OfflineSession:
     stream: ExampleStream
     groups: GroupMaker
     share_prompts: bool
+    generated: GeneratedCritiques | None
+    """Writes critiques for the steps that learn from the model's own; None where no step does."""
     reference: Reference
     held_out: HeldOut
     fingerprint: str
@@ -145,6 +148,7 @@ def open_offline_session(
         share = shares_prompts(config, config.model.path)
         imitate = config.mm_dpo if algorithm.weighs_pairs and config.mm_dpo.sft_weight else None
         groups = GroupMaker(algorithm, config.preference, share_prompts=share, imitate=imitate)
+        generated = scheduled_critiques(config, folder, pool, encoder) if config.generates_critiques else None
         of_held_out = example_encoder(config, encoder, data, held_out=True)
         yield (
             OfflineSession(
@@ -159,6 +163,7 @@ def open_offline_session(
                 ),
                 groups=groups,
                 share_prompts=share,
+                generated=generated,
                 reference=reference,
                 held_out=HeldOut(
                     encoded(held_out_rows(data, side_tables=_joined(tables, data.held_out_store)), of_held_out),
@@ -174,6 +179,25 @@ def open_offline_session(
             ),
             start.progress,
         )
+
+
+def scheduled_critiques(
+    config: TrainConfig, folder: RunFolder, pool: WorkerPool, encoder: PromptEncoder
+) -> GeneratedCritiques:
+    """Engines that follow the critique reward model while it learns."""
+    return GeneratedCritiques(
+        lambda probe: policy_engines(config, folder, pool, probe=probe),
+        share=config.critique_rm.scheduled_sampling,
+        seed=config.run.seed,
+        max_new_tokens=config.reward.critique.max_new_tokens,
+        max_model_len=longest_row(config, encoder),
+        probe_prompts=config.sync.probe_prompts,
+    )
+
+
+def longest_row(config: TrainConfig, encoder: PromptEncoder) -> int:
+    """Most tokens of a prompt with all that follows it."""
+    return min(encoder.config.get_text_config().max_position_embeddings, config.policy.tokens_per_microbatch)
 
 
 def _joined(tables: Tables, store: PreferenceStore) -> dict[str, SideTable]:
