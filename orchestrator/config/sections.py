@@ -9,7 +9,9 @@ Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(gt=0.0)]
-DataFormat = Literal["r1_reward", "mm_rlhf", "mm_rlhf_pairs", "plain_dpo", "rlhfv", "vlfeedback", "vlquery_json"]
+DataFormat = Literal[
+    "r1_reward", "mm_rlhf", "mm_rlhf_pairs", "plain_dpo", "plain_kto", "rlhfv", "vlfeedback", "vlquery_json"
+]
 
 NONE_WORD = "none"
 

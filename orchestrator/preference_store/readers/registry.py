@@ -7,17 +7,21 @@ from orchestrator.preference_store.readers.draft import Draft
 from orchestrator.preference_store.readers.mm_rlhf import read_mm_rlhf
 from orchestrator.preference_store.readers.mm_rlhf_pairs import GROUP_FIELD, read_mm_rlhf_pairs
 from orchestrator.preference_store.readers.plain_dpo import read_plain_dpo
+from orchestrator.preference_store.readers.plain_kto import read_plain_kto
 from orchestrator.preference_store.readers.r1_reward import read_r1_reward_row
 from orchestrator.preference_store.readers.rlhfv import read_rlhfv
 from orchestrator.preference_store.readers.vlfeedback import read_vlfeedback
 from orchestrator.preference_store.readers.vlquery_json import read_vlquery_json
 
-FormatName = Literal["mm_rlhf", "mm_rlhf_pairs", "plain_dpo", "r1_reward", "rlhfv", "vlfeedback", "vlquery_json"]
+FormatName = Literal[
+    "mm_rlhf", "mm_rlhf_pairs", "plain_dpo", "plain_kto", "r1_reward", "rlhfv", "vlfeedback", "vlquery_json"
+]
 Reader = Callable[[Any], Draft]
 READERS: dict[FormatName, Reader] = {
     "mm_rlhf": read_mm_rlhf,
     "mm_rlhf_pairs": read_mm_rlhf_pairs,
     "plain_dpo": read_plain_dpo,
+    "plain_kto": read_plain_kto,
     "r1_reward": read_r1_reward_row,
     "rlhfv": read_rlhfv,
     "vlfeedback": read_vlfeedback,

@@ -10,12 +10,13 @@ from orchestrator.batching import PromptCursor
 from orchestrator.config import load_config
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
+from orchestrator.offline.choice import Choice, choose
 from orchestrator.offline.data import held_out_rows, open_data
 from orchestrator.offline.stream import ExampleStream
 from orchestrator.run_folder import RunFolder
 from tests.unit.datasets.rows import write_jsonl
 from tests.unit.offline.examples import example
-from tests.unit.preference_store.rows import feedback, imported, plain, rated
+from tests.unit.preference_store.rows import feedback, imported, labelled, plain, rated
 
 
 def _config(path: Path, algo: str, *flags: str) -> TrainConfig:
@@ -63,6 +64,16 @@ def test_kto_needs_both_kinds(tmp_path: Path) -> None:
     alone = [feedback(rated(r, r, r), prompt=f"{r} ?") for r in "345"]
     told = _refusal(tmp_path, "kto", *alone)
     assert "--algo kto needs desirable and undesirable responses, found 3 and 0" in told
+
+
+def test_kto_learns_from_single_responses_that_were_liked_or_not(tmp_path: Path) -> None:
+    rows = [labelled(prompt=f"{i} ?", label=i % 3 == 0) for i in range(6)]
+    store = imported(tmp_path, "plain_kto", *rows)
+    algorithm = PREFERENCE_ALGORITHMS["kto"]
+    choices = [choose(row.responses, algorithm, score_margin=0.0) for row in store.rows()]
+    assert [c.desirable for c in choices if isinstance(c, Choice)] == [(i % 3 == 0,) for i in range(6)]
+    config = _config(store.folder, "kto", "--preference.desirable_weight", "2.0")
+    assert open_data(config, _folder(tmp_path)).num_unusable == 0
 
 
 def test_kto_needs_strangers(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ FORMATS: tuple[FormatName, ...] = (
     "mm_rlhf",
     "mm_rlhf_pairs",
     "plain_dpo",
+    "plain_kto",
     "r1_reward",
     "rlhfv",
     "vlfeedback",
@@ -33,6 +34,10 @@ _ids = count(1)
 
 def plain(**fields: Any) -> dict[str, Any]:
     return {"prompt": "which ?", "chosen": "this", "rejected": "that", **fields}
+
+
+def labelled(**fields: Any) -> dict[str, Any]:
+    return {"prompt": "which ?", "completion": "this", "label": True, **fields}
 
 
 def query(*turns: tuple[str, str], **fields: Any) -> dict[str, Any]:
@@ -77,8 +82,8 @@ def ranked(ranking: str, *responses: dict[str, Any], **fields: Any) -> dict[str,
 def good_row(reader: FormatName, **media: Any) -> dict[str, Any]:
     """A good row, with the media fields of ``plain_dpo`` spelt as the format spells them."""
     images = media.get("images")
-    if reader == "plain_dpo":
-        return plain(**media)
+    if reader in ("plain_dpo", "plain_kto"):
+        return plain(**media) if reader == "plain_dpo" else labelled(**media)
     if reader in MM_RLHF:
         fields = {"image" if name == "images" else name: value for name, value in media.items()}
         return compared(**fields) if reader == "mm_rlhf_pairs" else ranked("1>2", **fields)

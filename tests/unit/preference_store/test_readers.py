@@ -20,6 +20,7 @@ from tests.unit.preference_store.rows import (
     feedback,
     good_row,
     judged,
+    labelled,
     plain,
     query,
     rated,
@@ -113,6 +114,13 @@ def test_plain_dpo_ranks_its_sides(tmp_path: Path) -> None:
     assert record.meta == {"id": 7}
 
 
+def test_plain_kto_scores_what_was_liked_above_0(tmp_path: Path) -> None:
+    liked, disliked = (the_record(tmp_path, "plain_kto", labelled(label=label, id=3)) for label in (True, False))
+    assert liked.responses == (Response(text="this", score=1.0),)
+    assert disliked.responses == (Response(text="this", score=-1.0),)
+    assert liked.meta == {"id": 3}
+
+
 def test_both_spellings_of_a_conversation_are_one(tmp_path: Path) -> None:
     turns = (("system", "be brief"), ("human", "hi"), ("gpt", "hello"), ("human", "which ?"), ("gpt", "this"))
     names = {"human": "user", "gpt": "assistant", "system": "system"}
@@ -197,6 +205,10 @@ def test_a_judgement_keeps_label_and_question_and_its_demonstration(tmp_path: Pa
         ("plain_dpo", plain(images=["a", "b"]), "the prompt has 0 '<image>' placeholders, the row has 2 images"),
         ("plain_dpo", plain(images=["a"], video="v", prompt="<image> ?"),
          "the prompt has 0 '<video>' placeholders, the row has 1 videos"),
+        ("plain_kto", labelled(label="yes"), "field 'label' is \"yes\", expected true or false"),
+        ("plain_kto", {"prompt": "p", "label": True}, "field 'completion' is null, expected text"),
+        ("plain_kto", labelled(completion="<image>"),
+         "field 'completion' holds the placeholder '<image>', which only a user turn may"),
         ("vlquery_json", {}, "field 'conversations' is null, expected a list of turns"),
         ("vlquery_json", query(("bot", "hi")),
          "field 'conversations' has a turn from \"bot\", expected user, human, assistant, gpt, system"),
