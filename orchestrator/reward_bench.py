@@ -1,0 +1,183 @@
+"""``python -m orchestrator.reward_bench MODEL FILE OUT``: a critique reward model on MM-RLHF-RewardBench.
+
+Every response is criticised and rewarded once, however many pairs it is in. ``OUT`` keeps what was said of each, so
+that a second call, or one after an interruption, asks only for the rest.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from orchestrator.config.load import load_config
+from orchestrator.config.schema import TrainConfig
+from orchestrator.critiques.cache import CritiqueReward
+from orchestrator.critiques.judge import Question
+from orchestrator.datasets.dataset import BadRow
+from orchestrator.errors import RefusedInput
+from orchestrator.evaluation.benchmarks.reward_bench import (
+    RewardBenchFigures,
+    RewardBenchResult,
+    RewardBenchRow,
+    score_reward_bench,
+)
+from orchestrator.preference_store.importing import SourceFile, read_records
+from orchestrator.preference_store.pairs import preference_pairs
+from orchestrator.preference_store.records import Instruction, prompt_of
+from orchestrator.run_folder import RunFolder, write_atomic
+
+
+@dataclass(frozen=True)
+class RewardBench:
+    """Score a critique reward model by MM-RLHF-RewardBench: pairs right (ACC), instructions wholly right (ACC+)."""
+
+    model: tyro.conf.Positional[str]
+    """Folder that a run of critique_rm left."""
+    file: tyro.conf.Positional[str]
+    """Pairs in the format of dpo_pairs.jsonl, named by their id."""
+    out: tyro.conf.Positional[str]
+    """Folder for the answers and the figures."""
+    media_root: str | None = None
+    """Folder of the media; none = that of the file."""
+    max_new_tokens: int = 1024
+    """Longest critique, tokens."""
+    video_frames: int = 8
+    """Frames read from each video."""
+    seed: int = 0
+    """Of the intervals."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code: 0 done, 2 refused."""
+    command = tyro.cli(RewardBench, prog="python -m orchestrator.reward_bench", args=argv)
+    try:
+        sys.stdout.write(told(run(command)))
+    except RefusedInput as refusal:
+        sys.stderr.write(f"refused: {refusal}\n")
+        return 2
+    return 0
+
+
+def run(command: RewardBench) -> RewardBenchResult:
+    """Judge the file's responses and write ``OUT/rewards.jsonl`` and ``OUT/figures.txt``.
+
+    Raises:
+        RefusedInput: the model is no critique reward model, or the file has a bad row or a category of its own.
+    """
+    # Deferred: refusals of the command line need neither torch nor Ray.
+    from orchestrator.critiques.service import critique_judge, known_request
+    from orchestrator.launch import ray_cluster
+    from orchestrator.noise import quiet_libraries
+    from orchestrator.preflight import check_model, single_role_plan
+
+    known_request(command.model)
+    config, root = _config(command), Path(command.media_root or Path(command.file).parent)
+    check_model(config)
+    instructions = _read(command, root)
+    questions = [
+        Question(prompt_of(row, media_root=root), response.text) for row in instructions for response in row.responses
+    ]
+    quiet_libraries()
+    folder = RunFolder(Path(command.out))
+    folder.create()
+    try:
+        with (
+            ray_cluster(single_role_plan(config, "critic", 1)),
+            critique_judge(config, folder, command.model, max_images=max(len(i.media) for i in instructions)) as judge,
+        ):
+            answers = judge.judge(questions)
+        rows = bench_rows(instructions, answers)
+        try:
+            result = score_reward_bench(rows, seed=command.seed)
+        except ValueError as error:
+            raise RefusedInput(f"{command.file!r}: {error}") from error
+        write_atomic(folder.root / "rewards.jsonl", _answers(instructions, answers))
+        write_atomic(folder.root / "figures.txt", told(result))
+    finally:
+        folder.release()
+    return result
+
+
+def bench_rows(instructions: Sequence[Instruction], answers: Sequence[CritiqueReward]) -> list[RewardBenchRow]:
+    """A row for every pair; NaN stands for a response without a reward, which makes its pairs wrong.
+
+    Args:
+        answers: One a response, instruction after instruction.
+    """
+    remaining = iter(answers)
+    rows = []
+    for instruction in instructions:
+        rewards = [float("nan") if (a := next(remaining)).reward is None else a.reward for _ in instruction.responses]
+        rows += [
+            RewardBenchRow(
+                id=str(instruction.meta["id"]),
+                media=instruction.media[0].path,
+                chosen_reward=rewards[pair.chosen],
+                rejected_reward=rewards[pair.rejected],
+            )
+            for pair in preference_pairs(instruction.responses, score_margin=0.0)
+        ]
+    return rows
+
+
+def told(result: RewardBenchResult) -> str:
+    """The figures as a table, with the intervals that other instructions might have given."""
+    named = [*result.categories.items(), ("overall", result.overall)]
+    lines = ["             pairs  ids    ACC  95 %           ACC+  95 %", *(_line(name, f) for name, f in named)]
+    if result.num_undecided:
+        lines.append(f"{result.num_undecided} pairs have equal rewards, or a response without one")
+    if result.missing:
+        lines.append(f"without rows: {', '.join(result.missing)}; the overall figures compare with no published ones")
+    return "\n".join(lines) + "\n"
+
+
+def _line(name: str, figures: RewardBenchFigures) -> str:
+    (low, high), (low_plus, high_plus) = figures.accuracy_interval, figures.accuracy_plus_interval
+    return (
+        f"{name:<12} {figures.num_pairs:5d} {figures.num_ids:4d}  {figures.accuracy:.3f}  {low:.3f}-{high:.3f}  "
+        f"{figures.accuracy_plus:.3f}  {low_plus:.3f}-{high_plus:.3f}"
+    )
+
+
+def _config(command: RewardBench) -> TrainConfig:
+    flags = ["--algo", "critique_rm", "--model.path", command.model, "--data.path", command.file]
+    flags += ["--run.dir", command.out, "--reward.critique.max_new_tokens", str(command.max_new_tokens)]
+    return load_config(flags)[0]
+
+
+def _read(command: RewardBench, root: Path) -> list[Instruction]:
+    source = SourceFile(
+        path=Path(command.file),
+        reader="mm_rlhf_pairs",
+        media_root=root,
+        max_pixels=_config(command).data.max_pixels,
+        video_frames=command.video_frames,
+    )
+    instructions: list[Instruction] = []
+    for record in read_records(source):
+        # One missing instruction makes the figures those of another benchmark.
+        if isinstance(record, BadRow):
+            raise RefusedInput(f"{command.file!r}, row {record.row}: {record.reason}")
+        if added := record.meta.get("num_pairs_added"):
+            raise RefusedInput(f"{command.file!r}, id {record.meta['id']!r} lacks {added} pairs of its responses")
+        instructions.append(record)
+    if not instructions:
+        raise RefusedInput(f"{command.file!r} has no rows")
+    return instructions
+
+
+def _answers(instructions: Sequence[Instruction], answers: Sequence[CritiqueReward]) -> str:
+    remaining = iter(answers)
+    rows = [
+        {"id": i.meta["id"], "response": r.text, "reward": a.reward, "critique": a.critique, "status": a.status}
+        for i in instructions
+        for r, a in ((r, next(remaining)) for r in i.responses)
+    ]
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
