@@ -11,8 +11,8 @@ from orchestrator.critiques.cache import CritiqueCache
 from orchestrator.critiques.judge import CritiqueJudge, CritiqueLimits
 from orchestrator.errors import RefusedInput
 from orchestrator.launch import model_spec, worker_pool
-from orchestrator.offline.fingerprints import table_fingerprint
 from orchestrator.pool import WorkerPool
+from orchestrator.preference_store.fingerprints import table_fingerprint
 from orchestrator.preference_store.side_tables import Fingerprint
 from orchestrator.preference_store.store import PreferenceStore
 from orchestrator.preflight import engine_kind, single_role_plan

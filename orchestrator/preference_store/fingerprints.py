@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from orchestrator.preference_store.side_tables import Fingerprint
@@ -36,6 +37,17 @@ def digest(files: Sequence[Path]) -> str:
     for path in files:
         if path.is_file():
             whole.update(path.name.encode())
-            with path.open("rb") as file:
-                whole.update(hashlib.file_digest(file, "sha256").digest())
+            state = path.stat()
+            whole.update(_content(path, state.st_size, state.st_mtime_ns))
     return whole.hexdigest()
+
+
+@lru_cache(maxsize=1024)
+def _content(path: Path, size: int, mtime_ns: int) -> bytes:
+    """SHA-256 of a file; a run asks for that of its weights at every stage, and they take a while to read.
+
+    Args:
+        size, mtime_ns: A file with others is another file.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
