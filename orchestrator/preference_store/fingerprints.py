@@ -13,21 +13,21 @@ _PREPROCESSING_FILES = ("processor_config.json", "preprocessor_config.json", "vi
 _TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json", "tokenizer.json")
 
 
-def table_fingerprint(store: PreferenceStore, model: ModelSpec, *, asked: str = "") -> Fingerprint:
+def table_fingerprint(store: PreferenceStore, model: ModelSpec, *, asked: str | None = None) -> Fingerprint:
     """Of numbers that a model gives to a store's responses.
 
     Args:
         model: How it is loaded.
-        asked: What it is asked beyond the store's prompts, and within which limits.
+        asked: see ``Fingerprint``.
     """
     folder = Path(model.path)
-    template = digest([folder / name for name in _TEMPLATE_FILES])
     return Fingerprint(
         store=store.manifest.fingerprint,
         model=digest(sorted(folder.rglob("*.safetensors"))),
-        chat_template=hashlib.sha256(f"{template} {asked}".encode()).hexdigest() if asked else template,
+        chat_template=digest([folder / name for name in _TEMPLATE_FILES]),
         preprocessing=digest([folder / name for name in _PREPROCESSING_FILES]),
         dtype=str(model.torch_dtype).removeprefix("torch."),
+        asked=asked,
     )
 
 
