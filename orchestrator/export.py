@@ -83,6 +83,21 @@ def policy_folder(source: Path) -> Path:
     return checkpoint / "policy"
 
 
+def plain_folder(source: Path) -> Path:
+    """What ``policy_folder`` finds, as engines load it: an adapter is merged into its base, in ``merged`` beside it.
+
+    Raises:
+        RefusedInput: see ``policy_folder``; or the adapter's base is not there.
+    """
+    policy = policy_folder(source)
+    merged = policy.with_name("merged")
+    if not (policy / ADAPTER_CONFIG).is_file():
+        return policy
+    if not merged.is_dir():
+        export(policy.parent, merged)
+    return merged
+
+
 def _fill(target: Path, policy: Path) -> None:
     try:
         if (policy / ADAPTER_CONFIG).is_file():

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.cluster import ClusterResources, NodeResources, cluster_of_nodes, load_cluster_file, machine_of
@@ -14,7 +15,7 @@ from orchestrator.datasets.registry import read_dataset
 from orchestrator.errors import RefusedInput
 from orchestrator.placement import PlacementPlan, RoleRequest, plan_placement
 from workers.models.adapters import ModelAdapter, adapter_for
-from workers.models.folder import check_model_config, check_model_folder, read_model_config
+from workers.models.folder import check_model_config, check_model_folder, critique_request, read_model_config
 from workers.types import Prompt
 from workers.weight_sync.manifest import Backend
 
@@ -55,6 +56,22 @@ def check_model(config: TrainConfig) -> None:
         raise RefusedInput("model.attention = 'flash_attention_2', but the package flash_attn is not installed")
     if config.rollout.engine == "vllm" and importlib.util.find_spec("vllm") is None:
         raise RefusedInput("rollout.engine = 'vllm', but vllm is not installed; use 'transformers' or 'auto'")
+
+
+def check_critique_model(config: TrainConfig) -> None:
+    """Refuse a ``reward.critique.path`` that is no critique reward model.
+
+    Raises:
+        RefusedInput: in one sentence.
+    """
+    path = config.reward.critique.path
+    if path is None:
+        return
+    try:
+        check_model_folder(path, trust_remote_code=config.model.trust_remote_code)
+        critique_request(Path(path))
+    except ValueError as error:
+        raise RefusedInput(f"reward.critique.path: {error}") from error
 
 
 def check_trackers(config: TrainConfig) -> None:
@@ -151,14 +168,19 @@ def role_requests(config: TrainConfig, cluster: ClusterResources) -> list[RoleRe
 
 
 def single_role_plan(
-    config: TrainConfig, role: Literal["reference", "critic", "rollout"], num_workers: int
+    config: TrainConfig,
+    role: Literal["reference", "critic", "rollout"],
+    num_workers: int,
+    cluster: ClusterResources | None = None,
 ) -> PlacementPlan:
     """Workers of one role alone, for what is done before or after training.
 
+    Args:
+        cluster: Where; None looks at what there is, as ``plan_run`` does.
     Raises:
         RefusedInput: with the sum that does not fit.
     """
-    cluster = load_cluster_file(config.placement.cluster) if config.placement.cluster else available_cluster()
+    cluster = cluster or _cluster_of(config)
     gpu = 1 if any(node.gpus for node in cluster.nodes) else 0
     width = config.rollout.tensor_parallel_size if role == "rollout" else 1
     request = RoleRequest(role=role, num_workers=num_workers, gpus_per_worker=width * gpu, cpus_per_worker=1.0)
@@ -171,7 +193,7 @@ def plan_run(config: TrainConfig) -> tuple[ClusterResources, PlacementPlan]:
     Raises:
         RefusedInput: with the sum that does not fit.
     """
-    cluster = load_cluster_file(config.placement.cluster) if config.placement.cluster else available_cluster()
+    cluster = _cluster_of(config)
     plan = plan_placement(cluster, role_requests(config, cluster), layout=config.placement.layout)
     sync_backend(config, plan)
     if config.model.quantize is not None:
@@ -224,6 +246,10 @@ def this_machine() -> ClusterResources:
 
     node = NodeResources(name="this machine", cpus=float(os.cpu_count() or 1), gpus=torch.cuda.device_count())
     return ClusterResources(nodes=(node,))
+
+
+def _cluster_of(config: TrainConfig) -> ClusterResources:
+    return load_cluster_file(config.placement.cluster) if config.placement.cluster else available_cluster()
 
 
 def _adapter(config: TrainConfig) -> ModelAdapter:

@@ -41,12 +41,14 @@ def dry_run(config: TrainConfig) -> None:
     On a described cluster the model may be described too: a folder with nothing but its ``config.json``.
     """
     from orchestrator.memory_plan import describe_memory, model_shape, plan_memory
-    from orchestrator.preflight import check_config, check_model, plan_run
+    from orchestrator.offline.stage_plans import describe_stages, plan_stages
+    from orchestrator.preflight import check_config, check_critique_model, check_model, plan_run
 
+    check_critique_model(config)
     if config.model.path is not None:
         (check_model if config.placement.cluster is None else check_config)(config)
     cluster, plan = plan_run(config)
-    lines = [*describe_batches(config), *describe_plan(plan)]
+    lines = [*describe_batches(config), *describe_plan(plan), *describe_stages(plan_stages(config, cluster))]
     if config.model.path is not None:
         gpu_memory_gib = min((n.gpu_memory_gib for n in cluster.nodes if n.gpu_memory_gib is not None), default=None)
         shape = model_shape(config.model.path, config.model.freeze, lora_rank=config.model.lora_rank)
@@ -75,13 +77,17 @@ def describe_batches(config: TrainConfig) -> list[str]:
 def train(config: TrainConfig) -> None:
     """Prepare, check, launch and train; print the summary."""
     from orchestrator.noise import quiet_libraries
-    from orchestrator.preflight import check_model, check_trackers, plan_run, read_data
+    from orchestrator.offline.stage_plans import plan_stages
+    from orchestrator.preflight import check_critique_model, check_model, check_trackers, plan_run, read_data
     from orchestrator.run_folder import RunFolder
 
     check_trackers(config)
     if config.model.path is not None:
         check_model(config)
-    _, plan = plan_run(config)
+    check_critique_model(config)
+    cluster, plan = plan_run(config)
+    # What needs workers of its own later is refused now.
+    plan_stages(config, cluster)
     folder = RunFolder(Path(config.run.dir))
     _check_files(config)
     # Read before anything is made or imported that a refusal does not need.

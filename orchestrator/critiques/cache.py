@@ -76,7 +76,8 @@ class CritiqueCache:
 
 def checked(reward: float) -> tuple[float | None, Status]:
     """A model's reward, or that it is none."""
-    return (reward, "ok") if math.isfinite(reward) else (None, "not_finite")
+    # SQLite knows no -0.0: adding 0.0 makes it what the cache would give back.
+    return (reward + 0.0, "ok") if math.isfinite(reward) else (None, "not_finite")
 
 
 def _reward(reward: float | None, critique: str, num_tokens: int, status: Any) -> CritiqueReward:

@@ -2,11 +2,16 @@
 
 One question a response, whatever number of pairs it is in. The responses to one prompt go to one worker, so that prompt
 and images are computed once.
+
+Many questions are asked in pieces, and the cache has the answers to one before the next is begun: a kill loses one
+piece. Pieces depend on the questions alone, not on what is known, so that whoever goes on asks what would have been
+asked, in the same company, and gets the same bits.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from orchestrator.critiques.cache import CritiqueCache, CritiqueReward, checked, content_key
 from orchestrator.pool import WorkerPool
@@ -14,6 +19,9 @@ from orchestrator.scoring import Reward
 from workers.multimodal.critique_format import CritiqueFormat, CritiqueQuestion
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import Completion, GenerationRequest, Prompt
+
+_QUESTIONS_AT_ONCE = 512
+"""At least so many, where there are, to keep engines busy; the responses to one prompt stay together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +58,7 @@ class CritiqueJudge:
         Args:
             request: What the model was asked when it was trained.
             fingerprint: see ``content_key``.
-            deadline_s: Longest wait for any answer, seconds.
+            deadline_s: Longest wait for the answers to a piece, seconds.
         """
         self._pool, self._encoder, self._cache = pool, encoder, cache
         self._format, self._limits, self._deadline_s = CritiqueFormat(encoder, request), limits, deadline_s
@@ -60,14 +68,19 @@ class CritiqueJudge:
 
     def judge(self, questions: Sequence[Question]) -> list[CritiqueReward]:
         """An answer to each question, in the order given; equal questions are asked once."""
+        return [answer for piece in _pieces(questions) for answer in self._judge(piece)]
+
+    def _judge(self, questions: Sequence[Question]) -> list[CritiqueReward]:
         keys = [self._key(q) for q in questions]
         known = self._cache.get(dict.fromkeys(keys))
         self.counts["cached"] += sum(key in known for key in keys)
         unknown = {key: q for key, q in zip(keys, questions, strict=True) if key not in known}
         if unknown:
             fresh = dict(zip(unknown, self._ask(list(unknown.values())), strict=True))
-            self._cache.put(fresh)
-            known |= fresh
+            # What was too long here may fit elsewhere, and is found out for nothing.
+            self._cache.put({key: answer for key, answer in fresh.items() if answer.status != "too_long"})
+            # Read back: where another process was first, its answers are everybody's.
+            known |= fresh | self._cache.get(unknown)
         answers = [known[key] for key in keys]
         self.counts.update(a.status for a in answers)
         return answers
@@ -82,10 +95,10 @@ class CritiqueJudge:
         requests = []
         for index, one in enumerate(asked):
             if one.critique_start + self._limits.max_new_tokens > self._limits.max_model_len:
-                answers[index] = _nothing("too_long")
+                answers[index] = CritiqueReward(reward=None, critique="", num_tokens=0, status="too_long")
             else:
                 requests.append(_request(index, one, self._limits.max_new_tokens))
-        written = self._pool.write_critiques(requests, deadline_s=self._deadline_s)
+        written = self._pool.write_critiques(requests, deadline_s=self._deadline_s) if requests else []
         whole = []
         for request, completion in zip(requests, written, strict=True):
             index = request.sample_index
@@ -118,6 +131,17 @@ def with_critiques(rewards: Sequence[Reward], answers: Sequence[CritiqueReward],
     return joint
 
 
+def _pieces(questions: Sequence[Question]) -> Iterator[list[Question]]:
+    piece: list[Question] = []
+    for _, of_one_prompt in groupby(questions, key=lambda q: q.prompt.uid):
+        piece += of_one_prompt
+        if len(piece) >= _QUESTIONS_AT_ONCE:
+            yield piece
+            piece = []
+    if piece:
+        yield piece
+
+
 def _request(index: int, question: CritiqueQuestion, max_new_tokens: int) -> GenerationRequest:
     prompt = question.prompt
     return GenerationRequest(
@@ -130,7 +154,3 @@ def _request(index: int, question: CritiqueQuestion, max_new_tokens: int) -> Gen
         max_new_tokens=max_new_tokens,
         temperature=0.0,
     )
-
-
-def _nothing(status: str) -> CritiqueReward:
-    return CritiqueReward(reward=None, critique="", num_tokens=0, status=status)  # type: ignore[arg-type]

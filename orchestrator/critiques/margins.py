@@ -1,13 +1,14 @@
 """The rewards of a whole store's responses, before the first step: one a response, whatever pairs it is in."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from orchestrator.critiques.judge import CritiqueJudge, Question
 from orchestrator.preference_store.pairs import preference_pairs
-from orchestrator.preference_store.records import prompt_of
+from orchestrator.preference_store.records import Instruction, Split, prompt_of
 from orchestrator.preference_store.side_tables import Fingerprint, SideTable
 from orchestrator.preference_store.store import PreferenceStore
 
@@ -34,12 +35,7 @@ def fill_rewards(
     """
     for shard in table.missing_shards():
         rows = store.read_group(shard)
-        questions = [
-            Question(prompt=prompt_of(row, media_root=store.media_root), response=response.text)
-            for row in rows
-            for response in row.responses
-        ]
-        answers = iter(judge.judge(questions))
+        answers = iter(judge.judge(_questions(store, rows)))
         with table.begin(shard) as writer:
             for row in rows:
                 for index in range(len(row.responses)):
@@ -49,8 +45,19 @@ def fill_rewards(
         on_shard(table.num_shards - len(table.missing_shards()), table.num_shards)
 
 
-def agreement(store: PreferenceStore, table: SideTable, split: str, *, score_margin: float) -> tuple[float, int]:
-    """Share of a split's pairs whose chosen response has the greater reward, and how many pairs there are.
+def reward_statuses(store: PreferenceStore, judge: CritiqueJudge) -> Counter[str]:
+    """Responses of a store by what became of their rewards; asks again only what the judge's cache has lost."""
+    return Counter(
+        answer.status
+        for shard in range(len(store.groups))
+        for answer in judge.judge(_questions(store, store.read_group(shard)))
+    )
+
+
+def agreement(
+    store: PreferenceStore, table: SideTable, splits: Collection[Split], *, score_margin: float
+) -> tuple[float, int]:
+    """Share of some splits' pairs whose chosen response has the greater reward, and how many pairs there are.
 
     A tie, or a response without a reward, is no agreement. (nan, 0) without pairs.
     """
@@ -58,10 +65,19 @@ def agreement(store: PreferenceStore, table: SideTable, split: str, *, score_mar
     for group in range(len(store.groups)):
         rewards = dict(zip((shard := table.read(group)).keys, shard.values, strict=True))
         for row in store.read_group(group):
-            if row.split != split:
+            if row.split not in splits:
                 continue
             for pair in preference_pairs(row.responses, score_margin=score_margin):
                 chosen, rejected = rewards[row.uid, pair.chosen], rewards[row.uid, pair.rejected]
                 right += bool(len(chosen) and len(rejected) and chosen[0] > rejected[0])
                 total += 1
     return (right / total if total else float("nan")), total
+
+
+def _questions(store: PreferenceStore, rows: Sequence[Instruction]) -> list[Question]:
+    """One for each response."""
+    return [
+        Question(prompt=prompt_of(row, media_root=store.media_root), response=response.text)
+        for row in rows
+        for response in row.responses
+    ]

@@ -4,15 +4,18 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+
+from transformers import AutoConfig
 
 from orchestrator.config.schema import TrainConfig
 from orchestrator.critiques.cache import CritiqueCache
 from orchestrator.critiques.judge import CritiqueJudge, CritiqueLimits
 from orchestrator.errors import RefusedInput
 from orchestrator.launch import model_spec, worker_pool
-from orchestrator.offline.fingerprints import table_fingerprint
 from orchestrator.pool import WorkerPool
+from orchestrator.preference_store.fingerprints import table_fingerprint
 from orchestrator.preference_store.side_tables import Fingerprint
 from orchestrator.preference_store.store import PreferenceStore
 from orchestrator.preflight import engine_kind, single_role_plan
@@ -37,9 +40,9 @@ def known_request(model: str) -> str:
 
 
 def reward_fingerprint(config: TrainConfig, store: PreferenceStore | None, model: str) -> Fingerprint:
-    """What the rewards of a store's responses, or of any, depend on."""
-    asked = json.dumps([known_request(model), config.reward.critique.max_new_tokens])
-    return table_fingerprint(store, model_spec(config, model), asked=asked)
+    """What the rewards of a store's responses, or of any, depend on, and which of them there are."""
+    asked = {"request": known_request(model), **asdict(_limits(config, model))}
+    return table_fingerprint(store, model_spec(config, model), asked=json.dumps(asked))
 
 
 @contextmanager
@@ -87,11 +90,7 @@ def open_judge(
     """A judge over a pool whose plan has critique reward workers; see ``critique_judge``."""
     settings = config.reward.critique
     encoder = PromptEncoder(model, trust_remote_code=config.model.trust_remote_code)
-    text = encoder.config.get_text_config()
-    limits = CritiqueLimits(
-        max_new_tokens=settings.max_new_tokens,
-        max_model_len=min(text.max_position_embeddings, config.policy.tokens_per_microbatch),
-    )
+    limits, request = _limits(config, model), known_request(model)
     pool.start_critics(
         CritiqueRewardSpec(
             engine_kind=engine_kind(config),
@@ -109,14 +108,24 @@ def open_judge(
             timeout_s=config.rollout.timeout_s,
         )
     )
+    # Not the length at which a question is too long: it changes which answers there are, and none of them.
     content = [fingerprint.model, fingerprint.chat_template, fingerprint.preprocessing, fingerprint.dtype]
+    content += [request, str(limits.max_new_tokens)]
     with CritiqueCache(Path(settings.cache_path or folder.root / "critiques.sqlite")) as cache:
         yield CritiqueJudge(
             pool,
             encoder,
             cache,
-            request=known_request(model),
+            request=request,
             fingerprint=hashlib.sha256(json.dumps(content).encode()).hexdigest(),
             limits=limits,
             deadline_s=config.rollout.timeout_s,
         )
+
+
+def _limits(config: TrainConfig, model: str) -> CritiqueLimits:
+    described = AutoConfig.from_pretrained(model, trust_remote_code=config.model.trust_remote_code)
+    return CritiqueLimits(
+        max_new_tokens=config.reward.critique.max_new_tokens,
+        max_model_len=min(described.get_text_config().max_position_embeddings, config.policy.tokens_per_microbatch),
+    )

@@ -8,9 +8,11 @@ from orchestrator.config.schema import TrainConfig
 from orchestrator.critiques.cache import CritiqueReward
 from orchestrator.critiques.judge import Question
 from orchestrator.critiques.service import critique_judge, reward_fingerprint
-from orchestrator.export import policy_folder
+from orchestrator.export import plain_folder
 from orchestrator.launch import model_spec, worker_pool
 from orchestrator.offline.data import OfflineData, held_out_rows
+from orchestrator.offline.made_from import MadeFrom, fingerprint_of, settings_of
+from orchestrator.preference_store.fingerprints import table_fingerprint
 from orchestrator.preference_store.records import prompt_of
 from orchestrator.preflight import single_role_plan
 from orchestrator.rollouts import build_requests, generate
@@ -33,37 +35,55 @@ class AnswerRewards:
     count: int
 
 
-def evaluate_answers(config: TrainConfig, folder: RunFolder, data: OfflineData, model: str) -> str:
-    """Sample one answer a held-out prompt from the starting and from the trained policy, and compare their rewards.
+def evaluate_answers(config: TrainConfig, folder: RunFolder, data: OfflineData, model: str) -> None:
+    """Sample one answer a held-out prompt from the starting and from the trained policy, and judge them.
 
     Both are sampled with the same seeds, as ``rollout`` says; every answer, critique and reward is kept in
     ``evaluations/answers.jsonl``.
 
     Args:
         model: Folder of the critique reward model.
-    Returns:
-        The result in one sentence.
     """
-    store = data.held_out_store
+    store, rows = data.held_out_store, []
     prompts = [prompt_of(row, media_root=store.media_root) for row in held_out_rows(data, side_tables={})]
-    if not prompts:
-        return "No held-out prompts, so the policy is not asked."
-    assert config.model.path is not None
-    before = sampled(config, config.model.path, prompts)
-    after = sampled(config, str(policy_folder(folder.root)), prompts)
-    asked = zip([*prompts, *prompts], [*before, *after], strict=True)
-    questions = [Question(prompt=prompt, response=text) for prompt, text in asked]
-    images = max(len(p.media) for p in prompts)
-    with critique_judge(config, folder, model, reward_fingerprint(config, store, model), max_images=images) as judge:
-        rewards = judge.judge(questions)
-    halves = list(zip(rewards[: len(prompts)], rewards[len(prompts) :], strict=True))
-    rows = [
-        {"uid": p.uid, "before": _told(b, x), "after": _told(a, y)}
-        for p, b, a, (x, y) in zip(prompts, before, after, halves, strict=True)
-    ]
+    if prompts:
+        assert config.model.path is not None
+        policies = (config.model.path, str(plain_folder(folder.root)))
+        texts = list(zip(*(sampled(config, policy, prompts) for policy in policies), strict=True))
+        # The two answers to a prompt side by side, so that it is computed once.
+        questions = [Question(prompt=p, response=text) for p, pair in zip(prompts, texts, strict=True) for text in pair]
+        images, fingerprint = max(len(p.media) for p in prompts), reward_fingerprint(config, store, model)
+        with critique_judge(config, folder, model, fingerprint, max_images=images) as judge:
+            rewards = judge.judge(questions)
+        rows = [
+            {"uid": p.uid, "before": _told(before, x), "after": _told(after, y)}
+            for p, (before, after), x, y in zip(prompts, texts, rewards[::2], rewards[1::2], strict=True)
+        ]
     folder.evaluations.mkdir(exist_ok=True)
     write_atomic(folder.evaluations / ANSWERS_FILE, "".join(json.dumps(row) + "\n" for row in rows))
-    result = compare([(x.reward, y.reward) for x, y in halves])
+
+
+def answers_made_from(config: TrainConfig, folder: RunFolder, data: OfflineData, model: str) -> MadeFrom:
+    """All that the answers and their rewards depend on.
+
+    Args:
+        model: Folder of the critique reward model.
+    """
+    assert config.model.path is not None
+    store = data.held_out_store
+    policies = {"start": config.model.path, "policy": str(plain_folder(folder.root))}
+    made_from = settings_of(config, "run.seed", "rollout.max_new_tokens", "rollout.temperature", "rollout.top_p")
+    for name, path in policies.items():
+        made_from |= fingerprint_of(name, table_fingerprint(store, model_spec(config, path)))
+    return made_from | fingerprint_of("rewards", reward_fingerprint(config, store, model))
+
+
+def told_answers(folder: RunFolder) -> str:
+    """What ``evaluate_answers`` found, in one sentence."""
+    rows = [json.loads(line) for line in (folder.evaluations / ANSWERS_FILE).read_text().splitlines()]
+    if not rows:
+        return "No held-out prompts, so the policy is not asked."
+    result = compare([(row["before"]["reward"], row["after"]["reward"]) for row in rows])
     if result is None:
         return "No held-out answer could be judged."
     return (

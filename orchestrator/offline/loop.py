@@ -35,7 +35,6 @@ from workers.types import Sequence as TokenSequence
 class OfflineOutcome:
     """How a run ended."""
 
-    progress: Progress
     before: Metrics
     """Held-out figures before the first step."""
     after: Metrics
@@ -65,7 +64,7 @@ def run_offline(session: OfflineSession, start: Progress) -> OfflineOutcome:
         session.report(progress.step, metrics | times | {"throughput/pairs_per_s": pairs_per_s})
         if last or progress.step % config.run.checkpoint_every == 0:
             _checkpoint(session, progress, after)
-    return OfflineOutcome(progress=progress, before=before, after=after)
+    return OfflineOutcome(before=before, after=after)
 
 
 def train_step(session: OfflineSession, progress: Progress, clock: PhaseClock) -> tuple[Progress, Metrics]:

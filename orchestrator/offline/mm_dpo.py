@@ -1,48 +1,69 @@
 """MM-DPO from data to figures: train the critique reward model, measure margins, learn, ask the policy and judge it.
 
-Every stage leaves its result in the run folder under the fingerprints of what it was made from. One that is there is
-not made again, and one that was interrupted goes on.
+Every stage leaves its result in the run folder under what it was made from. One that is there is not made again, one
+that was interrupted goes on, and one that was made from something else is refused.
 """
 
 import json
+import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 
 from orchestrator.config.load import critique_rm_config
 from orchestrator.config.schema import TrainConfig
-from orchestrator.critiques.margins import agreement, fill_rewards, reward_table
+from orchestrator.critiques.margins import agreement, fill_rewards, reward_statuses, reward_table
 from orchestrator.critiques.service import critique_judge, reward_fingerprint
-from orchestrator.offline.answers import evaluate_answers
+from orchestrator.export import plain_folder
+from orchestrator.launch import model_spec
+from orchestrator.offline.answers import answers_made_from, evaluate_answers, told_answers
 from orchestrator.offline.data import OfflineData, open_data
 from orchestrator.offline.learn import learn
 from orchestrator.offline.loop import OfflineOutcome
+from orchestrator.offline.made_from import MadeFrom, begin, fingerprint_of, fits, keep, settings_of
 from orchestrator.offline.pair_betas import REWARD_TABLE
+from orchestrator.offline.session import Metrics
+from orchestrator.offline.stage_plans import STAGES
 from orchestrator.placement import PlacementPlan
+from orchestrator.preference_store.fingerprints import table_fingerprint
+from orchestrator.preference_store.records import Split
 from orchestrator.preference_store.side_tables import SideTable
 from orchestrator.preference_store.store import PreferenceStore
+from orchestrator.recovery import with_restarts
 from orchestrator.run_folder import RunFolder, write_atomic
 
-_STAGES = ("critique reward model", "margins", "reference and MM-DPO", "evaluation")
+_MADE_FROM, _ANSWERS_MADE_FROM = "made_from.json", "answers_made_from.json"
+_LEARNING = (
+    "run.seed",
+    "model.freeze",
+    "model.lora_rank",
+    "model.lora_alpha",
+    "model.quantize",
+    "data.max_prompt_tokens",
+    "optimizer",
+    "policy.train_batch_size",
+    "preference.score_margin",
+)
+"""What every training depends on, beside its data and the weights it starts from."""
 
 
 def run_mm_dpo(config: TrainConfig, plan: PlacementPlan, folder: RunFolder, data: OfflineData) -> OfflineOutcome:
     """Run every stage in the running cluster.
 
     Raises:
-        RefusedInput: the data cannot train the critique reward model, or ``reward.critique.path`` is none.
+        RefusedInput: the data cannot train the critique reward model, or the run folder holds the result of a stage
+            that was made from something else.
     """
     model, tables = config.reward.critique.path, {}
     if config.mm_dpo.beta_mode == "margin":
         if model is None:
-            model = _critique_model(config, plan, folder)
+            model = _critique_model(config, plan, folder, data)
         else:
             _tell(0, f"taken from {model}")
         tables = {REWARD_TABLE: _margins(config, folder, data, model)}
-    _tell(2, folder.root)
-    outcome = learn(config, plan, folder, data, tables)
+    outcome = _policy(config, plan, folder, data, tables)
     if model is not None:
-        _tell(3, folder.evaluations)
-        sys.stdout.write(evaluate_answers(config, folder, data, model) + "\n")
+        _answers(config, folder, data, model)
     return outcome
 
 
@@ -51,54 +72,126 @@ def most_images(stores: list[PreferenceStore]) -> int:
     return max((len(row.media) for store in stores for row in store.rows()), default=0)
 
 
-def _critique_model(config: TrainConfig, plan: PlacementPlan, folder: RunFolder) -> str:
+def _critique_model(config: TrainConfig, plan: PlacementPlan, folder: RunFolder, data: OfflineData) -> str:
     """Folder of the critique reward model that the run trains first, in ``critique_rm`` inside its own."""
-    stage = critique_rm_config(config)
+    stage = _on_stores(critique_rm_config(config), data)
     stage_folder = RunFolder(Path(stage.run.dir))
-    last = stage_folder.checkpoint(stage.run.steps) / "policy"
-    mark = stage_folder.root / "done.json"
     stage_folder.create()
     try:
-        data = open_data(stage, stage_folder)
-        made_from = {
-            "data": data.train.manifest.fingerprint,
-            "config": stage.model_dump(mode="json", include={"seed", "model", "critique_rm", "optimizer", "policy"}),
-        }
-        if mark.is_file() and json.loads(mark.read_text()) == made_from and last.is_dir():
-            _tell(0, f"{last}, made before")
-            return str(last)
-        _tell(0, stage_folder.root)
-        learn(stage, plan, stage_folder, data, {})
-        write_atomic(mark, json.dumps(made_from) + "\n")
+        made_from = _trained_from(stage, data, "run.steps", "critique_rm")
+        begin(stage_folder.root / _MADE_FROM, made_from, afresh=_starts_afresh(stage, stage_folder))
+        if _is_finished(stage, stage_folder):
+            _tell(0, f"{stage_folder.root}, made before")
+        else:
+            _tell(0, stage_folder.root)
+            learn(stage, plan, stage_folder, open_data(stage, stage_folder), {})
+        return str(plain_folder(stage_folder.root))
     finally:
         stage_folder.release()
-    return str(last)
 
 
 def _margins(config: TrainConfig, folder: RunFolder, data: OfflineData, model: str) -> dict[Path, SideTable]:
     """A finished table of rewards for each store."""
-    stores = data.by_role
+    root, stores = folder.root / "rewards", data.by_role
+    if config.run.resume == "never":
+        shutil.rmtree(root, ignore_errors=True)
     tables = {
-        store.folder: reward_table(folder.root / "rewards" / role, store, reward_fingerprint(config, store, model))
+        store.folder: reward_table(root / role, store, reward_fingerprint(config, store, model))
         for role, store in stores.items()
     }
-    missing = sum(len(table.missing_shards()) for table in tables.values())
-    _tell(1, folder.root / "rewards" if missing else f"{folder.root / 'rewards'}, made before")
-    if missing:
-        fingerprint = reward_fingerprint(config, data.train, model)
+    counted = root / "counts.json"
+    made = counted.is_file() and not any(table.missing_shards() for table in tables.values())
+    _tell(1, f"{root}, made before" if made else root)
+
+    def measure(again: TrainConfig) -> None:
         images = most_images(list(stores.values()))
-        with critique_judge(config, folder, model, fingerprint, max_images=images) as judge:
+        fingerprint = reward_fingerprint(again, data.train, model)
+        with critique_judge(again, folder, model, fingerprint, max_images=images) as judge:
             for store in stores.values():
-                fill_rewards(tables[store.folder], store, judge)
-            write_atomic(folder.root / "rewards" / "counts.json", json.dumps(judge.counts, indent=1) + "\n")
-    for split in ("train", "held_out"):
-        store = data.train if split == "train" else data.held_out_store
-        share, pairs = agreement(store, tables[store.folder], split, score_margin=config.preference.score_margin)
+                fill_rewards(tables[store.folder], store, judge, on_shard=_tell_shards)
+            counts = sum((reward_statuses(store, judge) for store in stores.values()), Counter[str]())
+        write_atomic(counted, json.dumps(counts, indent=1) + "\n")
+
+    if not made:
+        with_restarts(measure, config, folder)
+    told = ", ".join(f"{count} {status}" for status, count in json.loads(counted.read_text()).items())
+    sys.stdout.write(f"rewards of responses: {told}\n")
+    train: tuple[Split, ...] = ("train",)
+    for name, store, splits in (
+        ("train", data.train, train),
+        ("held out", data.held_out_store, data.held_out_splits),
+    ):
+        share, pairs = agreement(store, tables[store.folder], splits, score_margin=config.preference.score_margin)
         if pairs:
-            sys.stdout.write(f"critique reward model: right on {share:.3f} of {pairs} pairs, {split}\n")
+            sys.stdout.write(f"critique reward model: right on {share:.3f} of {pairs} pairs, {name}\n")
     return tables
 
 
+def _policy(
+    config: TrainConfig,
+    plan: PlacementPlan,
+    folder: RunFolder,
+    data: OfflineData,
+    tables: dict[str, dict[Path, SideTable]],
+) -> OfflineOutcome:
+    """Learn, unless that has been done; run.steps may grow, as in any run that is resumed."""
+    made_from = _trained_from(config, data, "preference", "mm_dpo")
+    # Of the critique reward model, which these made, the rewards tell all that matters.
+    made_from = {name: value for name, value in made_from.items() if not name.startswith("mm_dpo.critique_rm_")}
+    for by_store in tables.values():
+        made_from |= fingerprint_of("rewards", by_store[data.train.folder].fingerprint)
+    begin(folder.root / _MADE_FROM, made_from, afresh=_starts_afresh(config, folder))
+    if not _is_finished(config, folder):
+        _tell(2, folder.root)
+        return learn(config, plan, folder, data, tables)
+    _tell(2, f"{folder.root}, made before")
+    return OfflineOutcome(before=_evaluation(folder, 0), after=_evaluation(folder, config.run.steps))
+
+
+def _answers(config: TrainConfig, folder: RunFolder, data: OfflineData, model: str) -> None:
+    made_from, mark = answers_made_from(config, folder, data, model), folder.evaluations / _ANSWERS_MADE_FROM
+    if config.run.resume != "never" and fits(mark, made_from):
+        _tell(3, f"{folder.evaluations}, made before")
+    else:
+        _tell(3, folder.evaluations)
+        # First: it must not vouch for answers that are only half replaced.
+        mark.unlink(missing_ok=True)
+        with_restarts(lambda again: evaluate_answers(again, folder, data, model), config, folder)
+        keep(mark, made_from)
+    sys.stdout.write(told_answers(folder) + "\n")
+
+
+def _trained_from(config: TrainConfig, data: OfflineData, *settings: str) -> MadeFrom:
+    assert config.model.path is not None
+    start = table_fingerprint(data.train, model_spec(config, config.model.path))
+    return {**fingerprint_of("start", start), **settings_of(config, *_LEARNING, *settings)}
+
+
+def _starts_afresh(config: TrainConfig, folder: RunFolder) -> bool:
+    return config.run.resume == "never" or not folder.complete_checkpoints()
+
+
+def _is_finished(config: TrainConfig, folder: RunFolder) -> bool:
+    return config.run.resume != "never" and folder.checkpoint(config.run.steps) in folder.complete_checkpoints()
+
+
+def _evaluation(folder: RunFolder, step: int) -> Metrics:
+    file = folder.evaluation_file(step)
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def _on_stores(stage: TrainConfig, data: OfflineData) -> TrainConfig:
+    """The stage on the run's own stores: a file is imported once."""
+    apart = None if data.held_out_store is data.train else str(data.held_out_store.folder)
+    paths = {"path": str(data.train.folder), "eval_path": apart}
+    return stage.model_copy(update={"data": stage.data.model_copy(update=paths)})
+
+
 def _tell(stage: int, text: object) -> None:
-    sys.stdout.write(f"\nstage {stage + 1} of {len(_STAGES)}, {_STAGES[stage]}: {text}\n")
+    sys.stdout.write(f"\nstage {stage + 1} of {len(STAGES)}, {STAGES[stage]}: {text}\n")
+    sys.stdout.flush()
+
+
+def _tell_shards(done: int, total: int) -> None:
+    sys.stdout.write(f"rewards: {done} of {total} shards\n")
     sys.stdout.flush()

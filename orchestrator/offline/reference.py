@@ -7,8 +7,8 @@ import numpy as np
 
 from orchestrator.config.schema import TrainConfig
 from orchestrator.offline.examples import Example
-from orchestrator.offline.fingerprints import table_fingerprint
 from orchestrator.pool import WorkerPool
+from orchestrator.preference_store.fingerprints import table_fingerprint
 from orchestrator.preference_store.side_tables import SideTable
 from orchestrator.preference_store.store import PreferenceStore
 from workers.models.loading import ModelSpec

@@ -43,6 +43,8 @@ class Fingerprint:
     preprocessing: str
     """Digest of the processor's settings."""
     dtype: str
+    asked: str | None = None
+    """What the model is asked beyond the store's prompts, and within which limits; None where it is asked nothing."""
 
 
 @dataclass(frozen=True, slots=True)
