@@ -7,11 +7,13 @@ not made again, and one that was interrupted goes on.
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from orchestrator.config.load import critique_rm_config
 from orchestrator.config.schema import TrainConfig
 from orchestrator.critiques.margins import agreement, fill_rewards, reward_table
 from orchestrator.critiques.service import critique_judge, reward_fingerprint
+from orchestrator.export import export
 from orchestrator.offline.answers import evaluate_answers
 from orchestrator.offline.data import OfflineData, open_data
 from orchestrator.offline.learn import learn
@@ -22,6 +24,10 @@ from orchestrator.preference_store.side_tables import SideTable
 from orchestrator.preference_store.store import PreferenceStore
 from orchestrator.run_folder import RunFolder, write_atomic
 
+_MAKES_THE_MODEL: Any = {
+    "run": {"seed", "steps"},
+    **dict.fromkeys(("model", "critique_rm", "optimizer", "policy", "batching", "preference"), True),
+}
 _STAGES = ("critique reward model", "margins", "reference and MM-DPO", "evaluation")
 
 
@@ -55,24 +61,28 @@ def _critique_model(config: TrainConfig, plan: PlacementPlan, folder: RunFolder)
     """Folder of the critique reward model that the run trains first, in ``critique_rm`` inside its own."""
     stage = critique_rm_config(config)
     stage_folder = RunFolder(Path(stage.run.dir))
-    last = stage_folder.checkpoint(stage.run.steps) / "policy"
+    last = stage_folder.checkpoint(stage.run.steps)
+    # Workers load plain folders.
+    model = last / "policy" if stage.model.lora_rank is None else stage_folder.root / f"merged_{last.name}"
     mark = stage_folder.root / "done.json"
     stage_folder.create()
     try:
         data = open_data(stage, stage_folder)
         made_from = {
             "data": data.train.manifest.fingerprint,
-            "config": stage.model_dump(mode="json", include={"seed", "model", "critique_rm", "optimizer", "policy"}),
+            "config": stage.model_dump(mode="json", include=_MAKES_THE_MODEL),
         }
-        if mark.is_file() and json.loads(mark.read_text()) == made_from and last.is_dir():
-            _tell(0, f"{last}, made before")
-            return str(last)
+        if mark.is_file() and json.loads(mark.read_text()) == made_from and model.is_dir():
+            _tell(0, f"{model}, made before")
+            return str(model)
         _tell(0, stage_folder.root)
         learn(stage, plan, stage_folder, data, {})
+        if not model.is_dir():
+            export(last, model)
         write_atomic(mark, json.dumps(made_from) + "\n")
     finally:
         stage_folder.release()
-    return str(last)
+    return str(model)
 
 
 def _margins(config: TrainConfig, folder: RunFolder, data: OfflineData, model: str) -> dict[Path, SideTable]:
