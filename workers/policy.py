@@ -274,6 +274,7 @@ class PolicyWorker(WorkerBase):
             return token_objective(tokens, pieces, of_tokens, self._spec.loss, stats)
         stats.num_tokens += len(of_tokens.entropy)
         stats.entropy_sum += float(of_tokens.entropy.sum())
+        stats.greedy_hits += int(of_tokens.greedy.sum())
         return preference_objective(groups, self._spec.loss, stats, logprobs=pieces, rewards=rewards)
 
     def _any_rank(self, flag: bool) -> bool:

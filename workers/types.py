@@ -190,7 +190,7 @@ class PreferenceGroup:
     """float64 ``[S]``: the same sums under the reference; zeros where there is none."""
     terms: PairTerms | LabelTerms | LinearTerms | RewardTerms
     imitation: tuple[np.ndarray, ...] = ()
-    """float32 ``[T]`` for each sequence: each token's share of the cross-entropy in the global batch's objective, 0 on
+    """float64 ``[T]`` for each sequence: each token's share of the cross-entropy in the global batch's objective, 0 on
     the prompt. Empty where nothing is imitated."""
 
     @property

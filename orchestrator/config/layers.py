@@ -26,6 +26,8 @@ _PROFILE_DEFAULTS: dict[str, Layer] = {
         "mm_dpo.sft_weight": 0.25,
         "mm_dpo.sft_mean": "token",
         "critique_rm.head": "mlp",
+        # It adds the means over both sides of the pairs, where ours is one mean over responses.
+        "critique_rm.critique_weight": 2.0,
         "optimizer.lr": 1e-6,
         "optimizer.warmup_frac": 0.1,
         "optimizer.min_lr_frac": 0.0,

@@ -51,7 +51,7 @@ class TrainConfig(Section):
     """Training algorithm."""
     profile: Literal["paper", "r1_released", "mmrlhf_paper", "mmrlhf_released"] = "paper"
     """Defaults of the algorithm's paper, or of the code released with R1-Reward (other filter, KL 1e-3, learning rate
-    3e-7) or with MM-RLHF (one noisy beta a batch, w 0.1, SFT weight 0.25, two-layer reward head)."""
+    3e-7) or with MM-RLHF (one noisy beta a batch, w 0.1, SFT weight 0.25, two-layer reward head, critique weight 2)."""
     run: RunSection = RunSection()
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()

@@ -84,7 +84,8 @@ class ExampleEncoder:
             return choice
         sequences, critique_starts, engine_prompt_ids = self._spelt(instruction, choice.responses)
         # Different texts may be the same tokens, which no model could prefer one to the other.
-        pairs = tuple(pair for pair in choice.pairs if _differ(*(sequences[i] for i in pair)))
+        read = [s.input_ids[:end] for s, end in zip(sequences, critique_starts or [None] * len(sequences), strict=True)]
+        pairs = tuple((c, r) for c, r in choice.pairs if not np.array_equal(read[c], read[r]))
         if self._algorithm.learns_from == "pairs" and not pairs:
             return "the two responses of its every pair are the same tokens"
         too_long = self._too_long(sequences, choice)
@@ -109,18 +110,18 @@ class ExampleEncoder:
 
     def _weighed(self, example: Example, instruction: Instruction, choice: Choice) -> Example | str:
         assert self._weigh is not None
-        at = {index: position for position, index in enumerate(choice.responses)}
         weighed = self._weigh(
             instruction.uid,
-            example.pairs,
-            rewards=joined(instruction.side, REWARD_TABLE, choice.responses),
-            factors={(at[c], at[r]): f for c, r, f in instruction.meta.get(FACTOR, ()) if c in at and r in at},
+            tuple((choice.responses[c], choice.responses[r]) for c, r in example.pairs),
+            rewards=instruction.side.get(REWARD_TABLE),
+            factors={(c, r): f for c, r, f in instruction.meta.get(FACTOR, ())},
         )
         if isinstance(weighed, str):
             return weighed
+        at = {index: position for position, index in enumerate(choice.responses)}
         return replace(
             example,
-            pairs=weighed.pairs,
+            pairs=tuple((at[c], at[r]) for c, r in weighed.pairs),
             betas=weighed.betas,
             margins=weighed.margins,
             num_dropped=weighed.num_dropped,
@@ -188,7 +189,3 @@ def joined(
 ) -> tuple[np.ndarray, ...] | None:
     """What a side table says of some responses; None where it was not joined."""
     return tuple(side[table][i] for i in responses) if table in side else None
-
-
-def _differ(one: Sequence, other: Sequence) -> bool:
-    return not np.array_equal(one.input_ids, other.input_ids)

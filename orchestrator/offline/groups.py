@@ -130,6 +130,7 @@ class GroupMaker:
         refs = [refs[i] for i in used] if refs else []
         score_of, weights, rows = self._weighing(sequences, [(at[c], at[r]) for c, r in pairs])
         of_scores = [sequences[i] for i in score_of]
+        imitated = [shares.pop(i, 0.0) * example.sequences[i].action_mask for i in used] if self._imitate else []
         return PreferenceGroup(
             sequences=sequences,
             score_of=score_of,
@@ -140,7 +141,7 @@ class GroupMaker:
                 weights=np.full(len(rows), 1.0 / num_pairs),
                 betas=np.array([example.betas[i] if example.betas else self._settings.beta for i in part]),
             ),
-            imitation=tuple(shares.pop(i, 0.0) * _ones(example.sequences[i]) for i in used) if self._imitate else (),
+            imitation=tuple(imitated),
         )
 
     def _weighing(

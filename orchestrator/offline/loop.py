@@ -9,11 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from algorithms.kto import kto_baseline
-from algorithms.pair_betas import implicit_beta, implicit_sample
-from orchestrator.batching import sample_seed
 from orchestrator.checkpoint import Progress, save_checkpoint
 from orchestrator.errors import GuardStop
 from orchestrator.experience import supervised_samples
@@ -22,6 +19,7 @@ from orchestrator.offline.examples import Example
 from orchestrator.offline.groups import mismatched_sequences, score_ratios, with_beta
 from orchestrator.offline.held_out import pair_margins
 from orchestrator.offline.metrics import batch_digest48, coupled_metrics, margin_metrics, step_metrics
+from orchestrator.offline.pair_betas import step_beta
 from orchestrator.offline.reference import by_example
 from orchestrator.offline.reward_groups import reward_groups
 from orchestrator.offline.session import Metrics, OfflineSession
@@ -163,13 +161,19 @@ def _with_implicit_beta(
     session: OfflineSession, examples: Sequence[Example], step: int, clock: PhaseClock
 ) -> tuple[list[PreferenceGroup], Metrics]:
     """One β for the step, drawn here and so the same on every rank."""
-    settings, groups = session.config.mm_dpo, _paired(session, examples, clock)
+    config, groups = session.config, _paired(session, examples, clock)
     with session.phase("baseline", clock):
-        ratios = _ratios(session, groups)
-    margins = torch.from_numpy(np.concatenate([pair_margins(g, r) for g, r in zip(groups, ratios, strict=True)]))
-    generator = torch.Generator().manual_seed(sample_seed(session.config.run.seed, "implicit beta", 0, step))
-    sample = implicit_sample(margins, generator=generator)
-    beta = float(implicit_beta(margins, sample, beta=session.config.preference.beta, weight=settings.margin_weight))
+        margins = [pair_margins(g, r) for g, r in zip(groups, _ratios(session, groups), strict=True)]
+    for group, of_group in zip(groups, margins, strict=True):
+        if not np.isfinite(of_group).all():
+            raise GuardStop(f"the log-probs of prompt {group.uid}, for the step's beta, are not finite")
+    beta = step_beta(
+        np.concatenate(margins),
+        beta=config.preference.beta,
+        weight=config.mm_dpo.margin_weight,
+        seed=config.run.seed,
+        step=step,
+    )
     return with_beta(groups, beta), {"beta/mean": beta, "beta/max": beta}
 
 

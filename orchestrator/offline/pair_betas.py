@@ -11,7 +11,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from algorithms.pair_betas import NegativeMargin, factor_betas, margin_betas
+from algorithms.pair_betas import NegativeMargin, factor_betas, implicit_beta, implicit_sample, margin_betas
+from orchestrator.batching import sample_seed
 
 _log = logging.getLogger(__name__)
 REWARD_TABLE = "reward"
@@ -59,9 +60,10 @@ def weigh_pairs(
 
     Args:
         uid: Of the instruction, for the log.
-        pairs: Chosen and rejected.
+        pairs: Chosen and rejected, as indices of the instruction's responses.
         beta: β of the configuration, 1/nats.
-        rewards: For every response of ``pairs`` float32 ``[1]``, or ``[0]`` where it has none; read in mode ``margin``.
+        rewards: For every response of the instruction float32 ``[1]``, or ``[0]`` where it has none; read in mode
+            ``margin``.
         factors: Of pairs, as they came with the data; read in mode ``precomputed_factor``.
     """
     if settings.beta_mode == "margin":
@@ -75,6 +77,21 @@ def weigh_pairs(
     given = torch.tensor([factors[pair] for pair in known], dtype=torch.float64)
     betas = factor_betas(given, beta=beta, weight=settings.margin_weight)
     return WeighedPairs(pairs=known, betas=tuple(betas.tolist()), margins=(), num_dropped=len(pairs) - len(known))
+
+
+def step_beta(margins: np.ndarray, *, beta: float, weight: float, seed: int, step: int) -> float:
+    """One β for all pairs of a step in mode ``batch_implicit``, by a draw that depends on seed and step alone.
+
+    Args:
+        margins: float64 ``[P]``, nats: of every pair of the step how much more the policy has moved towards the chosen.
+        beta: β of the configuration, 1/nats.
+        weight: w, per nat.
+    Raises:
+        ValueError: see ``implicit_beta``.
+    """
+    generator = torch.Generator().manual_seed(sample_seed(seed, "implicit beta", 0, step))
+    z = torch.from_numpy(margins)
+    return float(implicit_beta(z, implicit_sample(z, generator=generator), beta=beta, weight=weight))
 
 
 def _by_margin(
@@ -96,7 +113,8 @@ def _by_margin(
         negative=settings.negative_margin,
     )
     for at in made.flagged:
-        _log.warning("instruction %s: pair %s has the margin %.3f, against its label", uid, known[at], margins[at])
+        chosen, rejected = (index + 1 for index in known[at])
+        _log.warning("instruction %s: response %d over %d has the margin %.3f", uid, chosen, rejected, margins[at])
     kept = [index for index, keep in enumerate(made.keep.tolist()) if keep]
     if not kept:
         return "every pair of it has a negative margin"

@@ -48,7 +48,7 @@ def reward_groups(
     preference_weight, tie_weight = mean_weights(
         num_pairs, num_ties, score_weight=settings.score_weight, tie_weight=settings.tie_weight
     )
-    num_responses = sum(len(e.sequences) for e in examples)
+    num_responses = sum(len({i for pair in (*e.pairs, *e.ties) for i in pair}) for e in examples)
     groups = []
     for number, example in enumerate(examples):
         others = generated[number] if generated else [None] * len(example.sequences)
@@ -99,6 +99,6 @@ def _parts(
 
 def _critique_weights(example: Example, index: int, share: float) -> np.ndarray:
     sequence, start = example.sequences[index], example.critique_starts[index]
-    weights = np.zeros(len(sequence.input_ids), dtype=np.float32)
+    weights = np.zeros(len(sequence.input_ids), dtype=np.float64)
     weights[start:] = share / (len(weights) - start)
     return weights

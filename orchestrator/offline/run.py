@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from orchestrator.config.schema import TrainConfig
+from orchestrator.critiques.checks import check_critique_models
 from orchestrator.launch import ray_cluster
 from orchestrator.offline.data import OfflineData, open_data
 from orchestrator.offline.learn import learn
@@ -21,10 +22,11 @@ def train_offline(config: TrainConfig, plan: PlacementPlan, folder: RunFolder) -
     """Read the data, make what must be made before the first step, train, and say what came of it.
 
     Raises:
-        RefusedInput: see ``open_data`` and ``reference_table``.
+        RefusedInput: see ``open_data``, ``check_critique_models`` and ``reference_table``.
     """
     assert config.offline is not None
     data = open_data(config, folder)
+    check_critique_models(config, data)
     with ray_cluster(plan):
         run = run_mm_dpo if config.offline.weighs_pairs else _run
         outcome = run(config, plan, folder, data)

@@ -8,15 +8,19 @@ for the trainer's packed rows as for the engine's prefix cache. The released cod
 into one user turn instead, response last.
 """
 
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from jinja2 import TemplateError
 
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import EncodedPrompt, Prompt, Sequence
 
 _RESPONSE = "@@response@@"
 """Stands for the response while the template is rendered."""
+_REFUSAL = "its chat template cannot go on behind a response with the request for a critique"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +57,7 @@ class CritiqueFormat:
         tokenizer = self._encoder.tokenizer
         asked = (
             *tokenizer(response, add_special_tokens=False)["input_ids"],
-            *tokenizer(self._behind_response(prompt), add_special_tokens=False)["input_ids"],
+            *tokenizer(self.behind_response(prompt.messages), add_special_tokens=False)["input_ids"],
         )
         return CritiqueQuestion(prompt=self._encoder.encode(prompt), asked=asked)
 
@@ -68,13 +72,22 @@ class CritiqueFormat:
             media=question.prompt.media,
         )
 
-    def _behind_response(self, prompt: Prompt) -> str:
+    def behind_response(self, messages: Seq[dict[str, Any]]) -> str:
+        """What stands between a response to these turns and its critique.
+
+        Raises:
+            ValueError: the chat template cannot go on behind a response, or changes what came before it.
+        """
         turns = [
-            *prompt.messages,
+            *messages,
             {"role": "assistant", "content": [{"type": "text", "text": _RESPONSE}]},
             {"role": "user", "content": [{"type": "text", "text": self.request}]},
         ]
-        before, found, behind = self._encoder.render(turns).partition(_RESPONSE)
-        if not found or before.rstrip() != self._encoder.render(list(prompt.messages)).rstrip():
-            raise ValueError(f"prompt {prompt.uid}: the model's chat template cannot go on behind a response")
+        try:
+            # The last one: a prompt may hold the same characters.
+            before, found, behind = self._encoder.render(turns).rpartition(_RESPONSE)
+        except TemplateError as error:
+            raise ValueError(f"{_REFUSAL}: {error}") from error
+        if not found or before.rstrip() != self._encoder.render(list(messages)).rstrip():
+            raise ValueError(_REFUSAL)
         return behind
