@@ -9,7 +9,7 @@ from pathlib import Path
 
 from orchestrator.export import policy_folder
 from orchestrator.tasks.digits import build_digits_data
-from orchestrator.tasks.digits_critiques import VOCABULARY, build_digits_critiques
+from orchestrator.tasks.digits_critiques import HELD_OUT_FRAC, VOCABULARY, build_digits_critiques
 from orchestrator.tasks.digits_model import build_digits_model
 from orchestrator.train import main
 
@@ -20,7 +20,8 @@ model = build_digits_model(root / "model", seed=seed, words=VOCABULARY)
 code = main(
     [
         *("--algo", "sft", "--run.dir", str(root / "sft"), "--run.seed", str(seed), "--model.path", str(model)),
-        *("--data.path", str(root / "start.jsonl"), "--data.format", "vlquery_json", "--data.held_out_frac", "0.2"),
+        *("--data.path", str(root / "start.jsonl"), "--data.format", "vlquery_json"),
+        *("--data.held_out_frac", str(HELD_OUT_FRAC)),
         *("--run.steps", "120", "--run.eval_every", "120", "--run.checkpoint_every", "120"),
         *("--policy.train_batch_size", "64", "--optimizer.lr", "2e-3", "--optimizer.schedule", "linear"),
     ]

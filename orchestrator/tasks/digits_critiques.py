@@ -20,10 +20,11 @@ from orchestrator.tasks.digits import SIDE, WORDS
 
 PROMPT = "which digit ?"
 REQUEST = "is the response right ?"
-VOCABULARY = f"{PROMPT} {REQUEST} it is because see no right wrong explained says nothing and not"
-"""Every word of the task that the embedded one does not have, and more."""
 REFUSAL = "no digit to see ."
-_HELD_OUT_FRAC = 0.2
+VOCABULARY = f"{PROMPT} {REQUEST} {REFUSAL} it is because right wrong explained says nothing and not"
+"""Every word of the task that the embedded one does not have, and more."""
+HELD_OUT_FRAC = 0.2
+"""Also of the demonstrations: split otherwise, a policy would start from images that it is measured on."""
 
 
 def build_digits_critiques(data: Path, *, seed: int) -> Path:
@@ -39,7 +40,7 @@ def build_digits_critiques(data: Path, *, seed: int) -> Path:
         rng = np.random.Generator(np.random.Philox(seed + 1))
         write_atomic(start, _jsonl([_demonstration(row, rng) for row in rows]))
         source = SourceFile(path=file, reader="mm_rlhf", media_root=data, max_pixels=SIDE * SIDE, video_frames=1)
-        import_file(source, out=store, held_out_frac=_HELD_OUT_FRAC, max_bad_frac=0.0)
+        import_file(source, out=store, held_out_frac=HELD_OUT_FRAC, max_bad_frac=0.0)
     return store
 
 
