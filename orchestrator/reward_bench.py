@@ -68,7 +68,7 @@ def run(command: RewardBench) -> RewardBenchResult:
         RefusedInput: the model is no critique reward model, or the file has a bad row or a category of its own.
     """
     # Deferred: refusals of the command line need neither torch nor Ray.
-    from orchestrator.critiques.service import critique_judge, known_request
+    from orchestrator.critiques.service import critique_judge, known_request, reward_fingerprint
     from orchestrator.launch import ray_cluster
     from orchestrator.noise import quiet_libraries
     from orchestrator.preflight import check_model, single_role_plan
@@ -81,12 +81,14 @@ def run(command: RewardBench) -> RewardBenchResult:
         Question(prompt_of(row, media_root=root), response.text) for row in instructions for response in row.responses
     ]
     quiet_libraries()
+    fingerprint = reward_fingerprint(config, None, command.model)
+    images = max(len(i.media) for i in instructions)
     folder = RunFolder(Path(command.out))
     folder.create()
     try:
         with (
             ray_cluster(single_role_plan(config, "critic", 1)),
-            critique_judge(config, folder, command.model, max_images=max(len(i.media) for i in instructions)) as judge,
+            critique_judge(config, folder, command.model, fingerprint, max_images=images) as judge,
         ):
             answers = judge.judge(questions)
         rows = bench_rows(instructions, answers)
