@@ -1,4 +1,4 @@
-"""A reward model that learns through adapters: two updates on a whole worker, in this process, saved and loaded."""
+"""Models with two heads or a scalar one: whole workers in this process, which learn, are saved and are loaded."""
 
 import socket
 from collections.abc import Iterator
@@ -14,16 +14,16 @@ from tests.tiny_prompts import picture_prompts, respond
 from tests.user_files import write_llava
 from workers.backends.schedule import OptimizerSpec, Schedule
 from workers.models.export import export_merged
-from workers.models.folder import has_reward_head
+from workers.models.folder import REWARD_HEAD_FOLDER, critique_request, has_reward_head
 from workers.models.loading import ModelSpec, load_model
 from workers.models.lora import LoraSpec
-from workers.models.policy_module import RewardModule
+from workers.models.policy_module import CritiqueRewardModule, RewardModule
 from workers.models.reward_head import load_reward_head
 from workers.multimodal.collate import Collator
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.objectives import LossSpec
 from workers.policy import PolicySpec, PolicyWorker
-from workers.types import PairTerms, PreferenceGroup, Sequence
+from workers.types import PairTerms, PreferenceGroup, RewardTerms, Sequence
 
 _LORA = LoraSpec(rank=4, alpha=8, seed=1)
 
@@ -142,3 +142,66 @@ def test_merged_into_its_base_it_gives_the_same_rewards(
     with torch.no_grad():
         merged = module(batch).numpy()
     np.testing.assert_allclose(merged, _scores(worker, groups), atol=1e-5, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def critiques(groups: list[PreferenceGroup]) -> list[PreferenceGroup]:
+    """The same pairs, and the last two tokens of each response as its critique."""
+    terms = RewardTerms(
+        pairs=np.array([[0, 1]]),
+        is_tie=np.array([False]),
+        weights=np.array([0.5]),
+        preference_weight=1.0,
+        tie_weight=0.0,
+        centre_weight=0.0,
+    )
+    made = []
+    for group in groups:
+        weights = [np.append(np.zeros(len(s.input_ids) - 2), [1 / 8, 1 / 8]) for s in group.sequences]
+        made.append(replace(group, terms=terms, imitation=tuple(weights)))
+    return made
+
+
+@pytest.mark.parametrize("lora", [None, _LORA], ids=["whole", "adapter"])
+def test_a_critique_reward_model_is_saved_as_its_workers_load_it(
+    lora: LoraSpec | None, spec: PolicySpec, port: int, critiques: list[PreferenceGroup], tmp_path: Path
+) -> None:
+    loss = LossSpec(kind="critique_rm", reward_head="mlp", critique_request="why ?")
+    worker = _worker(replace(spec, loss=loss, lora=lora), port)
+    sequences = [s for g in critiques for s in g.sequences]
+    nll = [-float(row[-2:].sum()) for row in worker.score([sequences])]
+    history = [worker.update([[critiques[0]], [critiques[1]]]) for _ in range(3)]
+    assert history[0].imitation_loss == pytest.approx(sum(nll) / 8, rel=1e-5)
+    assert history[0].loss == pytest.approx(np.log(2.0) + history[0].imitation_loss, rel=1e-5)
+    assert history[-1].imitation_loss < history[0].imitation_loss, "it learns to write"
+    assert history[-1].margin_sum > 0.0 and history[-1].num_pairs == 2, "and to tell good from bad"
+    worker.save(str(tmp_path))
+
+    folder = tmp_path / "policy"
+    if lora is not None:
+        export_merged(folder, target=tmp_path / "merged")
+        folder = tmp_path / "merged"
+    assert critique_request(folder) == "why ?"
+    assert sorted(file.name for file in (folder / REWARD_HEAD_FOLDER).iterdir()) == ["config.json", "model.safetensors"]
+    assert not any("score." in name for file in folder.glob("*.safetensors") for name in load_file(file))
+    model, _ = load_model(replace(spec.model, path=str(folder)))
+    head = load_reward_head(folder, model.config.get_text_config().hidden_size, dtype=torch.float32)
+    assert head.kind == "mlp"
+    batch = Collator(folder, dtype=torch.float32, share_prompts=True)(sequences)
+    with torch.no_grad():
+        scores = CritiqueRewardModule(model, head, lockstep=False)(batch)
+    np.testing.assert_allclose(scores.rewards.numpy(), _scores(worker, critiques), atol=1e-5, rtol=0)
+    for piece, row in zip(batch.split(scores.tokens.logprobs), worker.score([sequences]), strict=True):
+        np.testing.assert_allclose(piece.numpy(), row[-len(piece) :], atol=1e-5, rtol=0)
+
+
+def test_the_share_of_greedy_tokens_of_preferences_is_counted(
+    spec: PolicySpec, port: int, critiques: list[PreferenceGroup]
+) -> None:
+    worker = _worker(replace(spec, loss=LossSpec(kind="critique_rm"), lora=None), port)
+    sequences = [s for g in critiques for s in g.sequences]
+    for _ in range(6):
+        hits, stats = sum(worker.greedy_hits([sequences])), worker.update([critiques])
+        assert stats.greedy_hits == hits
+    assert stats.num_tokens == sum(len(s.input_ids) - s.prompt_len for s in sequences)
+    assert hits > 0

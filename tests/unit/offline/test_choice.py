@@ -54,3 +54,39 @@ def test_what_cannot_be_learnt_from_is_told(algo: str, responses: list[Response]
     told = _choose(algo, *responses)
     assert isinstance(told, str)
     assert reason in told
+
+
+def _judged(*ranks: int | None, critique: str | None = "it is so") -> list[Response]:
+    return [Response(text=f"answer {k}", rank=rank, critique=critique) for k, rank in enumerate(ranks)]
+
+
+def test_a_critique_reward_model_learns_from_ties_as_well() -> None:
+    choice = _choose("critique_rm", *_judged(2, 1, None, 2, 3))
+    assert isinstance(choice, Choice)
+    assert choice.responses == (0, 1, 3, 4)
+    assert choice.pairs == ((1, 0), (0, 3), (1, 2), (1, 3), (2, 3))
+    assert choice.ties == ((0, 2),)
+    for algo in ("dpo", "mm_dpo", "scalar_rm"):
+        plain = _choose(algo, *_judged(2, 1, None, 2, 3))
+        assert isinstance(plain, Choice) and plain.ties == ()
+
+
+def test_a_response_that_only_ties_takes_part_in_no_pair_of_its_own() -> None:
+    # By score, at the largest gap only: the middle two are in no pair, but tie.
+    scored = [Response(text=f"{k}", score=s, critique="so") for k, s in enumerate((5.0, 3.0, 3.0, 1.0))]
+    choice = _choose("critique_rm", *scored, score_margin=-1.0)
+    assert choice == Choice(responses=(0, 1, 2, 3), pairs=((0, 3),), ties=((1, 2),), desirable=())
+
+
+@pytest.mark.parametrize("critique", [None, "", " "])
+def test_every_response_that_takes_part_needs_a_critique(critique: str | None) -> None:
+    first, second = _judged(1, 2)
+    told = _choose("critique_rm", first, Response(text="b", rank=2, critique=critique))
+    assert told == "response 2 of 2 has no critique"
+    without = Response(text="c", critique=critique)
+    assert isinstance(_choose("critique_rm", first, second, without), Choice), "it does not take part"
+    assert isinstance(_choose("mm_dpo", first, Response(text="b", rank=2, critique=critique)), Choice)
+
+
+def test_ties_alone_are_no_preference() -> None:
+    assert _choose("critique_rm", *_judged(1, 1)) == "all its responses tie"

@@ -9,6 +9,7 @@ from orchestrator.preference_store.pairs import (
     pairs_by_rank,
     pairs_by_score,
     preference_pairs,
+    tied_pairs,
     unpaired_reason,
 )
 from orchestrator.preference_store.records import Response
@@ -83,3 +84,28 @@ def test_a_row_without_pairs_says_why(
 ) -> None:
     made = [Response(text=text, score=score) for text, score in responses]
     assert unpaired_reason(made, score_margin=score_margin) == reason
+
+
+def _ranked(*ranks: int | None, text: str = "text {}") -> list[Response]:
+    return [Response(text=text.format(k), rank=rank) for k, rank in enumerate(ranks)]
+
+
+@pytest.mark.parametrize(
+    ("responses", "ties"),
+    [
+        (_ranked(1, 2, 2, 3), [(1, 2)]),
+        (_ranked(1, 1, 1), [(0, 1), (0, 2), (1, 2)]),
+        (_ranked(1, None, None, 2), []),
+        (_ranked(2, 1, 2, None), [(0, 2)]),
+        (_ranked(1, 1, text="the same"), []),
+        ([Response(text="a", score=0.1 + 0.2), Response(text="b", score=0.3), Response(text="c")], [(0, 1)]),
+        ([Response(text="a", score=1e-20), Response(text="b", score=3e-20)], []),
+        # With ranks, scores say nothing: as for pairs.
+        ([Response(text="a", score=1.0, rank=1), Response(text="b", score=1.0, rank=2)], []),
+        ([], []),
+    ],
+)
+def test_what_somebody_found_equally_good_ties(responses: list[Response], ties: list[tuple[int, int]]) -> None:
+    assert tied_pairs(responses) == ties
+    pairs = {frozenset(side) for side in _sides(preference_pairs(responses, score_margin=0))}
+    assert not pairs & {frozenset(tie) for tie in ties}
