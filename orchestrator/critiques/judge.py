@@ -12,13 +12,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Protocol
 
 from orchestrator.critiques.cache import CritiqueCache, CritiqueReward, checked, content_key
-from orchestrator.pool import WorkerPool
 from orchestrator.scoring import Reward
 from workers.multimodal.critique_format import CritiqueFormat, CritiqueQuestion
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import Completion, GenerationRequest, Prompt
+from workers.types import Sequence as TokenSequence
 
 _QUESTIONS_AT_ONCE = 512
 """At least so many, where there are, to keep engines busy; the responses to one prompt stay together."""
@@ -40,12 +41,24 @@ class CritiqueLimits:
     max_model_len: int
 
 
+class CritiquePool(Protocol):
+    """Critique reward workers, wherever they are; answers come in the order given."""
+
+    def write_critiques(self, requests: Sequence[GenerationRequest], *, deadline_s: float) -> list[Completion]:
+        """A critique for each request."""
+        ...
+
+    def critique_rewards(self, sequences: Sequence[TokenSequence], *, deadline_s: float) -> list[float]:
+        """The reward that follows each critique."""
+        ...
+
+
 class CritiqueJudge:
     """A frozen critique reward model behind one call; greedy, so that equal questions get equal answers."""
 
     def __init__(
         self,
-        pool: WorkerPool,
+        pool: CritiquePool,
         encoder: PromptEncoder,
         cache: CritiqueCache,
         *,

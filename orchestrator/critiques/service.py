@@ -39,9 +39,26 @@ def known_request(model: str) -> str:
         raise RefusedInput(f"reward.critique.path: {error}") from error
 
 
+def critique_limits(config: TrainConfig, model: str) -> CritiqueLimits:
+    """What bounds the critiques of the model in the folder ``model``, whether it gives rewards yet or not.
+
+    Raises:
+        RefusedInput: a critique may be as long as the whole context, so that every question would be too long.
+    """
+    described = AutoConfig.from_pretrained(model, trust_remote_code=config.model.trust_remote_code)
+    positions, budget = described.get_text_config().max_position_embeddings, config.policy.tokens_per_microbatch
+    longest = config.reward.critique.max_new_tokens
+    if longest >= min(positions, budget):
+        raise RefusedInput(
+            f"reward.critique.max_new_tokens = {longest} leaves no room for a question: it must be below the "
+            f"{positions} positions of {model!r} and policy.tokens_per_microbatch = {budget}"
+        )
+    return CritiqueLimits(max_new_tokens=longest, max_model_len=min(positions, budget))
+
+
 def reward_fingerprint(config: TrainConfig, store: PreferenceStore | None, model: str) -> Fingerprint:
     """What the rewards of a store's responses, or of any, depend on, and which of them there are."""
-    asked = {"request": known_request(model), **asdict(_limits(config, model))}
+    asked = {"request": known_request(model), **asdict(critique_limits(config, model))}
     return table_fingerprint(store, model_spec(config, model), asked=json.dumps(asked))
 
 
@@ -90,7 +107,7 @@ def open_judge(
     """A judge over a pool whose plan has critique reward workers; see ``critique_judge``."""
     settings = config.reward.critique
     encoder = PromptEncoder(model, trust_remote_code=config.model.trust_remote_code)
-    limits, request = _limits(config, model), known_request(model)
+    limits, request = critique_limits(config, model), known_request(model)
     pool.start_critics(
         CritiqueRewardSpec(
             engine_kind=engine_kind(config),
@@ -121,11 +138,3 @@ def open_judge(
             limits=limits,
             deadline_s=config.rollout.timeout_s,
         )
-
-
-def _limits(config: TrainConfig, model: str) -> CritiqueLimits:
-    described = AutoConfig.from_pretrained(model, trust_remote_code=config.model.trust_remote_code)
-    return CritiqueLimits(
-        max_new_tokens=config.reward.critique.max_new_tokens,
-        max_model_len=min(described.get_text_config().max_position_embeddings, config.policy.tokens_per_microbatch),
-    )

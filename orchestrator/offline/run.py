@@ -5,6 +5,7 @@ from pathlib import Path
 
 from orchestrator.config.schema import TrainConfig
 from orchestrator.critiques.checks import check_critique_models
+from orchestrator.critiques.service import critique_limits
 from orchestrator.launch import ray_cluster
 from orchestrator.offline.data import OfflineData, open_data
 from orchestrator.offline.learn import learn
@@ -22,9 +23,12 @@ def train_offline(config: TrainConfig, plan: PlacementPlan, folder: RunFolder) -
     """Read the data, make what must be made before the first step, train, and say what came of it.
 
     Raises:
-        RefusedInput: see ``open_data``, ``check_critique_models`` and ``reference_table``.
+        RefusedInput: see ``critique_limits``, ``open_data``, ``check_critique_models`` and ``reference_table``.
     """
     assert config.offline is not None
+    if config.offline.weighs_pairs and (config.reward.critique.path or config.mm_dpo.beta_mode == "margin"):
+        assert config.model.path is not None
+        critique_limits(config, config.reward.critique.path or config.model.path)
     data = open_data(config, folder)
     check_critique_models(config, data)
     with ray_cluster(plan):

@@ -1,0 +1,129 @@
+"""The stages of a run before it starts: told, each with its own workers, and refused where one does not fit."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cluster import ClusterResources, NodeResources
+from orchestrator.config import load_config
+from orchestrator.config.schema import TrainConfig
+from orchestrator.errors import RefusedInput
+from orchestrator.offline.stage_plans import StagePlan, describe_stages, plan_stages
+from orchestrator.train import main
+from tests.critics import write_critic
+
+_CLUSTER = ClusterResources(nodes=(NodeResources(name="one", cpus=16.0, gpus=4),))
+
+
+def _config(*flags: str, algo: str = "mm_dpo") -> TrainConfig:
+    return load_config(["--algo", algo, "--model.path", "model", "--data.path", "rows.jsonl", *flags])[0]
+
+
+def _workers(stage: StagePlan) -> list[tuple[str, int]]:
+    """Role and number of workers of each plan, in order."""
+    return [(worker.role, len(plan.workers)) for plan in stage.plans for worker in plan.workers[:1]]
+
+
+def test_every_stage_of_mm_dpo_has_its_workers() -> None:
+    flags = (
+        *("--reward.critique.num_workers", "3", "--rollout.num_engines", "2"),
+        *("--reference.mode", "precomputed", "--reference.num_ranks", "4", "--mm_dpo.critique_rm_steps", "7"),
+    )
+    stages = plan_stages(_config(*flags), _CLUSTER)
+    assert [_workers(s) for s in stages] == [
+        [],
+        [("critic", 3)],
+        [("reference", 4)],
+        [("rollout", 2), ("critic", 3)],
+    ]
+    assert stages[0].title == "stage 1 of 4, critique reward model: 7 steps on the policy's workers"
+    told = describe_stages(stages)
+    assert [line for line in told if line.startswith("stage ")] == [s.title for s in stages]
+    assert "    bundle 2 on one, 1 GPU + 1 CPU: critic 2 (1 GPU, 1 CPU)" in told
+
+
+def test_a_model_that_is_there_is_not_trained() -> None:
+    stages = plan_stages(_config("--reward.critique.path", "some/model"), _CLUSTER)
+    assert stages[0].title == "stage 1 of 4, critique reward model: taken from some/model"
+    assert [_workers(s) for s in stages] == [[], [("critic", 1)], [], [("rollout", 1), ("critic", 1)]]
+
+
+def test_without_margins_a_model_only_judges_answers() -> None:
+    fixed = ("--mm_dpo.beta_mode", "fixed")
+    assert [_workers(s) for s in plan_stages(_config(*fixed), _CLUSTER)] == [[], [], [], []]
+    judged = plan_stages(_config(*fixed, "--reward.critique.path", "some/model"), _CLUSTER)
+    assert [_workers(s) for s in judged] == [[], [], [], [("rollout", 1), ("critic", 1)]]
+    assert judged[1].title == "stage 2 of 4, margins: none, as mm_dpo.beta_mode = 'fixed'"
+
+
+def test_other_algorithms_have_stages_only_for_what_is_precomputed() -> None:
+    assert plan_stages(_config(algo="dpo"), _CLUSTER) == []
+    (only,) = plan_stages(_config("--reference.mode", "precomputed", algo="dpo"), _CLUSTER)
+    assert _workers(only) == [("reference", 1)]
+    assert plan_stages(load_config(["--algo", "stable_reinforce"])[0], _CLUSTER) == []
+
+
+def test_a_stage_that_does_not_fit_is_refused_with_its_sum() -> None:
+    with pytest.raises(RefusedInput, match=r"critic 5 x 1 GPU = 5 GPUs, the cluster has 4"):
+        plan_stages(_config("--reward.critique.num_workers", "5"), _CLUSTER)
+
+
+@pytest.fixture(scope="module")
+def critic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_critic(tmp_path_factory.mktemp("critic") / "model")
+
+
+def _arguments(critic: Path, tmp_path: Path, *flags: str) -> list[str]:
+    data = tmp_path / "rows.jsonl"
+    data.write_text("{}\n")
+    return [
+        *("--algo", "mm_dpo", "--model.path", str(critic), "--data.path", str(data), "--data.format", "mm_rlhf"),
+        *("--run.dir", str(tmp_path / "run"), *flags),
+    ]
+
+
+def test_a_dry_run_tells_the_stages_and_starts_nothing(
+    critic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*_arguments(critic, tmp_path, "--reference.mode", "precomputed"), "--dry-run"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    stages = [line for line in told if line.startswith("stage ")]
+    assert [line.split(":")[0] for line in stages] == [
+        "stage 1 of 4, critique reward model",
+        "stage 2 of 4, margins",
+        "stage 3 of 4, reference and MM-DPO",
+        "stage 4 of 4, evaluation",
+    ]
+    roles = [line.split(": ")[1].split()[0] for line in told if line.startswith(("  bundle ", "    bundle "))]
+    assert roles == ["policy", "critic", "reference", "rollout", "critic"]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("dry", [True, False])
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda folder: "no/such/model", "'no/such/model' is not a folder"),
+        (lambda folder: _without_head(folder), "is no critique reward model (no request in reward_head/config.json)"),
+    ],
+    ids=["no folder", "no head"],
+)
+def test_a_path_that_is_no_critique_reward_model_is_refused_before_anything_starts(
+    critic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil, reason: str, dry: bool
+) -> None:
+    flags = ["--reward.critique.path", spoil(critic), *(["--dry-run"] if dry else [])]
+    assert main(_arguments(critic, tmp_path, *flags)) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("refused: reward.critique.path: ") and reason in captured.err
+    assert not (tmp_path / "run").exists()
+
+
+def _without_head(critic: Path) -> str:
+    """The same model, as the policy starts from."""
+    plain = critic.with_name("plain")
+    plain.mkdir(exist_ok=True)
+    for file in critic.iterdir():
+        if file.is_file():
+            (plain / file.name).write_bytes(file.read_bytes())
+    return str(plain)
