@@ -192,3 +192,12 @@ def test_a_model_without_turns_is_refused(tmp_path: Path) -> None:
     prompt = Prompt(uid="a", messages=(_turn("user", "which ?"),), media=())
     with pytest.raises(ValueError, match=r"^instructblip has no chat template: it answers one question and no more$"):
         CritiqueFormat(encoder, _REQUEST).ask(prompt, "two")
+
+
+def test_responses_of_the_same_tokens_make_no_pair_whatever_their_critiques(tmp_path: Path) -> None:
+    encoder = PromptEncoder(TINY_MODELS["qwen2_5_vl"](tmp_path / "model"))
+    said = (("one qqq", "the image"), ("one www", "response one"), ("two", "so"))  # words that it does not know
+    ranked = tuple(Response(text=t, critique=c, rank=rank) for rank, (t, c) in enumerate(said, start=1))
+    turns = (_turn("user", "which ?"),)
+    row = Instruction(uid="a", split="train", messages=turns, media=(), responses=ranked)
+    assert _trained_on(encoder, row).pairs == ((0, 2), (1, 2))
