@@ -154,6 +154,9 @@ def _preference_curves(algorithm: PreferenceAlgorithm) -> tuple[Curve, ...]:
             names={"held out": "eval/margin", "the step's own": "preference/margin"},
         ),
         _rewards("Chosen", "rejected", note=_BOTH_MAY_FALL if algorithm.needs_reference else ""),
+        *(_IMITATION if algorithm.weighs_pairs or algorithm.writes_critiques else ()),
+        *(_WEIGHED_PAIRS if algorithm.weighs_pairs else ()),
+        *(_OWN_CRITIQUES if algorithm.writes_critiques else ()),
         Curve(title="Pairs a second", names={"rate": "throughput/pairs_per_s"}),
     )
 
@@ -163,6 +166,25 @@ def _rewards(chosen: str, rejected: str, *, note: str) -> Curve:
     return Curve(title=f"{chosen} and {rejected} reward", names=names, note=note)
 
 
+_IMITATION = (Curve(title="Cross-entropy in the loss, nats", names={"its share": "policy/imitation_loss"}),)
+_WEIGHED_PAIRS = (
+    Curve(title="Beta of the step's pairs, 1/nats", names={"mean": "beta/mean", "largest": "beta/max"}),
+    Curve(title="Margin under the critique reward model", names={"mean": "margin/mean"}),
+    Curve(
+        title="Pairs against the critique reward model",
+        names={"share with a negative margin": "margin/negative_frac"},
+        y_range=SHARE,
+    ),
+    Curve(title="Pairs left out", names={"of the step": "data/dropped_pairs"}),
+)
+_OWN_CRITIQUES = (
+    Curve(
+        title="Rewards read off the model's own critiques",
+        names={"share of the step's": "critique/generated_frac"},
+        y_range=SHARE,
+        note="By critique_rm.scheduled_sampling; a critique that was cut is not among them.",
+    ),
+)
 _SUPERVISED = RunKind(
     headline=_token_headline,
     learning=(_token_accuracy_rose, _token_logprob_rose),
