@@ -207,8 +207,10 @@ def test_a_longer_run_goes_on_from_the_same_tables(run: Run) -> None:
 
 def test_a_run_that_starts_afresh_makes_everything_again(run: Run) -> None:
     run()
-    trained, _, sampled = run("--run.resume", "never", "--critique_rm.head", "mlp")
+    trained, asked, sampled = run("--run.resume", "never", "--mm_dpo.critique_rm_lr", "0.5")
     assert (trained, sampled) == (["critique_rm", "mm_dpo"], 2)
+    assert not asked, "the fake cache does not know one model from the other"
+    assert "optimizer.lr was 0.5" in run.refusal()
 
 
 def test_settings_may_change_as_long_as_nothing_was_made(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
