@@ -47,7 +47,7 @@ def _seed(root: Path, seed: int) -> tuple[str, dict[str, float]]:
         *("--model.path", str(root / "start"), "--data.path", str(root / "critiques")),
     ]
     pipeline_s, said = _timed(*common, "--run.dir", str(root / "mm_dpo"))
-    agreement = next(line for line in said.splitlines() if line.endswith("held_out")).split()[5]
+    agreement = next(line for line in said.splitlines() if line.endswith("held out")).split()[5]
     model = max((root / "mm_dpo" / "critique_rm" / "checkpoints").iterdir()) / "policy"
     plain = ["--mm_dpo.beta_mode", "fixed", "--mm_dpo.sft_weight", "0", "--reward.critique.path", str(model)]
     cache = ["--reward.critique.cache_path", str(root / "mm_dpo" / "critiques.sqlite")]
