@@ -56,7 +56,7 @@ class CritiqueFormat:
         """
         tokenizer = self._encoder.tokenizer
         asked = (
-            *tokenizer(response, add_special_tokens=False)["input_ids"],
+            *self._encoder.encode_text(response),
             *tokenizer(self.behind_response(prompt.messages), add_special_tokens=False)["input_ids"],
         )
         return CritiqueQuestion(prompt=self._encoder.encode(prompt), asked=asked)

@@ -61,7 +61,14 @@ class PromptEncoder:
 
     def encode_target(self, target: str) -> tuple[int, ...]:
         """Encode a demonstration, closed by the end-of-turn token."""
-        return (*self.tokenizer(target, add_special_tokens=False)["input_ids"], *self.eos_token_ids)
+        return (*self.encode_text(target), *self.eos_token_ids)
+
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        """Encode what somebody wrote: characters that spell a special token stay characters.
+
+        Otherwise a response could end its own turn, or hold a placeholder that no image belongs to.
+        """
+        return tuple(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Decode a completion without its special tokens."""

@@ -31,5 +31,16 @@ def test_a_demonstration_ends_the_turn(encoder: PromptEncoder) -> None:
     assert encoder.encode_target("1")[-1] in encoder.eos_token_ids
 
 
+def test_what_somebody_wrote_never_becomes_a_special_token(tmp_path: Path) -> None:
+    # Not the digits model: its closed vocabulary has every special token as a word too.
+    encoder = PromptEncoder(write_llava(tmp_path / "llava"))
+    special = {encoder.image_token_id, *encoder.eos_token_ids}
+
+    for token in encoder.tokenizer.convert_ids_to_tokens(sorted(special)):
+        assert special & set(encoder.tokenizer(token, add_special_tokens=False)["input_ids"])
+        assert not special & set(encoder.encode_text(f"1 {token} 2"))
+        assert encoder.encode_target(token).count(encoder.eos_token_ids[0]) == 1
+
+
 def test_two_architectures_have_placeholders_of_their_own(tmp_path: Path) -> None:
     assert PromptEncoder(write_llava(tmp_path / "llava")).tokenizer.decode([4]) == "<image>"
