@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from orchestrator.errors import RefusedInput
+
 _SLICE_S = 2.0
 
 
@@ -115,10 +117,13 @@ def get(refs: Any, *, name: str, deadline_s: float, workers: Sequence[str] = ())
     Raises:
         WorkerLost: one of ``workers`` died or fell silent, or the deadline passed.
         WaitTimeout: the deadline passed, and no worker was named.
+        RefusedInput: an image has changed since the data was read, or is gone.
     """
     # Deferred: the console and its tests read the register without Ray.
     import ray
     import ray.exceptions
+
+    from workers.multimodal.media import MediaError
 
     with waiting(name, deadline_s) as wait:
         while True:
@@ -130,6 +135,10 @@ def get(refs: Any, *, name: str, deadline_s: float, workers: Sequence[str] = ())
                 if not workers:
                     raise
                 raise WorkerLost(workers, f"{name}: {_first_line(error)}") from error
+            except ray.exceptions.RayTaskError as error:
+                if not isinstance(error.cause, MediaError):
+                    raise
+                raise RefusedInput(f"{name}: {error.cause}") from error
 
 
 def _check(wait: Wait, workers: Sequence[str]) -> None:

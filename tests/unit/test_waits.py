@@ -5,10 +5,12 @@ from collections.abc import Iterable, Mapping
 
 import pytest
 import ray
-from ray.exceptions import ActorDiedError, GetTimeoutError
+from ray.exceptions import ActorDiedError, GetTimeoutError, RayTaskError
 
 from orchestrator import waits
+from orchestrator.errors import RefusedInput
 from orchestrator.waits import Wait, WaitTimeout, WorkerLost, current_waits, get, waiting, watched_by
+from workers.multimodal.media import MediaError
 
 
 def _clock(monkeypatch: pytest.MonkeyPatch, *, step_s: float) -> None:
@@ -123,3 +125,21 @@ def test_a_worker_that_died_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(WorkerLost) as lost:
         get("ref", name="sync", deadline_s=10.0, workers=["rollout-3"])
     assert lost.value.workers == ("rollout-3",)
+
+
+def test_an_image_that_has_changed_ends_the_run_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failed(refs: object, *, timeout: float) -> None:
+        raise RayTaskError("loss", "a traceback", MediaError("cat.png", "has changed since the data was read"))
+
+    monkeypatch.setattr(ray, "get", failed)
+    with pytest.raises(RefusedInput, match=r"^policy: loss: 'cat\.png' has changed since the data was read$"):
+        get("ref", name="policy: loss", deadline_s=10.0, workers=["policy-0"])
+
+
+def test_an_error_in_a_worker_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failed(refs: object, *, timeout: float) -> None:
+        raise RayTaskError("loss", "a traceback", ValueError("a defect of ours"))
+
+    monkeypatch.setattr(ray, "get", failed)
+    with pytest.raises(RayTaskError, match="a traceback"):
+        get("ref", name="policy: loss", deadline_s=10.0, workers=["policy-0"])
