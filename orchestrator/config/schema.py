@@ -91,6 +91,11 @@ class TrainConfig(Section):
         return self.algo == "critique_rm" and self.critique_rm.scheduled_sampling > 0
 
     @property
+    def measures_margins(self) -> bool:
+        """True where a critique reward model says how much each pair counts."""
+        return self.offline is not None and self.offline.weighs_pairs and self.mm_dpo.beta_mode == "margin"
+
+    @property
     def reference_workers(self) -> int:
         """Reference workers that the run needs."""
         if self.offline is not None:

@@ -25,7 +25,7 @@ def check_critique_models(config: TrainConfig, data: OfflineData) -> None:
     if config.offline.weighs_pairs and given is not None:
         request = known_request(given)
         _check(config, "reward.critique.path", given, request, conversations.values())
-    elif config.offline.writes_critiques or (config.offline.weighs_pairs and config.mm_dpo.beta_mode == "margin"):
+    elif config.offline.writes_critiques or config.measures_margins:
         assert own is not None
         _check(config, "model.path", own, config.critique_rm.request, conversations.values())
 

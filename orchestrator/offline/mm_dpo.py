@@ -14,6 +14,7 @@ from orchestrator.config.load import critique_rm_config
 from orchestrator.config.schema import TrainConfig
 from orchestrator.critiques.margins import agreement, fill_rewards, reward_statuses, reward_table
 from orchestrator.critiques.service import critique_judge, reward_fingerprint
+from orchestrator.errors import RefusedInput
 from orchestrator.export import plain_folder
 from orchestrator.launch import model_spec
 from orchestrator.offline.answers import answers_made_from, evaluate_answers, told_answers
@@ -52,10 +53,11 @@ def run_mm_dpo(config: TrainConfig, plan: PlacementPlan, folder: RunFolder, data
 
     Raises:
         RefusedInput: the data cannot train the critique reward model, or the run folder holds the result of a stage
-            that was made from something else.
+            that was made from something else, or nothing at all where ``run.resume`` is ``must``.
     """
+    config = _whole(config, folder)
     model, tables = config.reward.critique.path, {}
-    if config.mm_dpo.beta_mode == "margin":
+    if config.measures_margins:
         if model is None:
             model = _critique_model(config, plan, folder, data)
         else:
@@ -67,14 +69,32 @@ def run_mm_dpo(config: TrainConfig, plan: PlacementPlan, folder: RunFolder, data
     return outcome
 
 
+def critique_stage(config: TrainConfig, data: OfflineData) -> TrainConfig:
+    """The training of the critique reward model on the run's own stores: a file is imported once."""
+    stage = critique_rm_config(config)
+    apart = None if data.held_out_store is data.train else str(data.held_out_store.folder)
+    paths = {"path": str(data.train.folder), "eval_path": apart}
+    return stage.model_copy(update={"data": stage.data.model_copy(update=paths)})
+
+
 def most_images(stores: list[PreferenceStore]) -> int:
     """Most images of an instruction."""
     return max((len(row.media) for store in stores for row in store.rows()), default=0)
 
 
+def _whole(config: TrainConfig, folder: RunFolder) -> TrainConfig:
+    """``must`` asks that something of the run is there; a stage of it may begin all the same."""
+    if config.run.resume != "must":
+        return config
+    stage = RunFolder(folder.root / "critique_rm")
+    if not (folder.complete_checkpoints() or stage.complete_checkpoints() or (folder.root / "rewards").is_dir()):
+        raise RefusedInput(f"run.resume = 'must', but {str(folder.root)!r} holds nothing that a stage has made")
+    return config.model_copy(update={"run": config.run.model_copy(update={"resume": "auto"})})
+
+
 def _critique_model(config: TrainConfig, plan: PlacementPlan, folder: RunFolder, data: OfflineData) -> str:
     """Folder of the critique reward model that the run trains first, in ``critique_rm`` inside its own."""
-    stage = _on_stores(critique_rm_config(config), data)
+    stage = critique_stage(config, data)
     stage_folder = RunFolder(Path(stage.run.dir))
     stage_folder.create()
     try:
@@ -178,13 +198,6 @@ def _is_finished(config: TrainConfig, folder: RunFolder) -> bool:
 def _evaluation(folder: RunFolder, step: int) -> Metrics:
     file = folder.evaluation_file(step)
     return json.loads(file.read_text()) if file.is_file() else {}
-
-
-def _on_stores(stage: TrainConfig, data: OfflineData) -> TrainConfig:
-    """The stage on the run's own stores: a file is imported once."""
-    apart = None if data.held_out_store is data.train else str(data.held_out_store.folder)
-    paths = {"path": str(data.train.folder), "eval_path": apart}
-    return stage.model_copy(update={"data": stage.data.model_copy(update=paths)})
 
 
 def _tell(stage: int, text: object) -> None:

@@ -10,7 +10,7 @@ from orchestrator.launch import ray_cluster
 from orchestrator.offline.data import OfflineData, open_data
 from orchestrator.offline.learn import learn
 from orchestrator.offline.loop import OfflineOutcome
-from orchestrator.offline.mm_dpo import run_mm_dpo
+from orchestrator.offline.mm_dpo import critique_stage, run_mm_dpo
 from orchestrator.offline.session import Metrics
 from orchestrator.placement import PlacementPlan
 from orchestrator.run_folder import RunFolder
@@ -26,11 +26,15 @@ def train_offline(config: TrainConfig, plan: PlacementPlan, folder: RunFolder) -
         RefusedInput: see ``critique_limits``, ``open_data``, ``check_critique_models`` and ``reference_table``.
     """
     assert config.offline is not None
-    if config.offline.weighs_pairs and (config.reward.critique.path or config.mm_dpo.beta_mode == "margin"):
+    critic = config.reward.critique.path
+    if config.offline.weighs_pairs and (critic or config.measures_margins):
         assert config.model.path is not None
-        critique_limits(config, config.reward.critique.path or config.model.path)
+        critique_limits(config, critic or config.model.path)
     data = open_data(config, folder)
     check_critique_models(config, data)
+    if config.measures_margins and critic is None:
+        # Data without critiques is refused now, not by the stage that needs them.
+        open_data(critique_stage(config, data), folder)
     with ray_cluster(plan):
         run = run_mm_dpo if config.offline.weighs_pairs else _run
         outcome = run(config, plan, folder, data)

@@ -36,7 +36,7 @@ def plan_stages(config: TrainConfig, cluster: ClusterResources) -> list[StagePla
     if not offline.weighs_pairs:
         return [StagePlan(title="reference log-probs, before the first step", plans=reference)] if precomputed else []
     titles = [f"stage {number} of {len(STAGES)}, {name}" for number, name in enumerate(STAGES, start=1)]
-    has_margins = config.mm_dpo.beta_mode == "margin"
+    has_margins = config.measures_margins
     if has_margins or settings.path is not None:
         critics = (single_role_plan(config, "critic", settings.num_workers, cluster),)
         engines = (single_role_plan(config, "rollout", config.rollout.num_engines, cluster),)
@@ -63,7 +63,7 @@ def describe_stages(stages: list[StagePlan]) -> list[str]:
 
 def _critique_model(config: TrainConfig) -> str:
     path = config.reward.critique.path
-    if config.mm_dpo.beta_mode != "margin":
+    if not config.measures_margins:
         return _not_needed(config)
     if path is not None:
         return f"taken from {path}"

@@ -213,6 +213,13 @@ def test_a_run_that_starts_afresh_makes_everything_again(run: Run) -> None:
     assert "optimizer.lr was 0.5" in run.refusal()
 
 
+def test_a_run_that_must_go_on_goes_on_from_whatever_stage_it_has_reached(run: Run) -> None:
+    assert "holds nothing that a stage has made" in run.refusal("--run.resume", "must")
+    run()
+    shutil.rmtree(run.root / "run" / "checkpoints")
+    assert run("--run.resume", "must")[0] == ["mm_dpo"]
+
+
 def test_settings_may_change_as_long_as_nothing_was_made(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
