@@ -96,7 +96,10 @@ def train(config: TrainConfig) -> None:
     folder.create()
     try:
         if config.embedded_task:
-            config = _embedded(config, folder)
+            # Deferred: it imports what only the embedded task needs.
+            from orchestrator.tasks.embedded import embedded
+
+            config = embedded(config, folder, train=train)
         if config.offline is not None:
             # Deferred: it imports what only training needs.
             from orchestrator.offline.run import train_offline
@@ -120,28 +123,6 @@ def _check_files(config: TrainConfig) -> None:
         is_store = name.startswith("data.") and config.offline is not None and os.path.isdir(str(path))
         if path is not None and not os.path.isfile(path) and not is_store:
             raise RefusedInput(f"{name} {path!r} is not a file")
-
-
-def _embedded(config: TrainConfig, folder: "RunFolder") -> TrainConfig:
-    """Write the embedded task's files and point the configuration at them, as a user would."""
-    from orchestrator.tasks.digits import build_digits_data
-    from orchestrator.tasks.digits_model import build_digits_model
-    from orchestrator.tasks.digits_preferences import build_digits_preferences
-
-    paths = build_digits_data(folder.root / "task" / "data", seed=config.run.seed)
-    train = paths.demonstrations if config.algo == "sft" else paths.train
-    held_out: Path | None = paths.held_out
-    if config.offline is not None:
-        train, held_out = build_digits_preferences(folder.root / "task" / "data", seed=config.run.seed), None
-    model = config.model.path or str(build_digits_model(folder.root / "task" / "model", seed=config.run.seed))
-    return config.model_copy(
-        update={
-            "data": config.data.model_copy(
-                update={"path": str(train), "eval_path": None if held_out is None else str(held_out)}
-            ),
-            "model": config.model.model_copy(update={"path": model}),
-        }
-    )
 
 
 def _launch(config: TrainConfig, plan: PlacementPlan, folder: "RunFolder", data: "RunData") -> None:

@@ -52,8 +52,17 @@ def read_toml(path: str) -> Layer:
     return flatten(tables, source=path)
 
 
-def embedded_layer(table: Literal["cold_start", "reinforce", "preference"]) -> Layer:
-    """The embedded task's own settings for one of its phases, or for learning from preferences."""
+EmbeddedTable = Literal["cold_start", "reinforce", "preference", "critique_rm", "demonstrations", "mm_dpo"]
+_EMBEDDED_TABLES: dict[object, EmbeddedTable] = {
+    **dict.fromkeys(PREFERENCE_ALGORITHMS, "preference"),
+    "sft": "cold_start",
+    "critique_rm": "critique_rm",
+    "mm_dpo": "mm_dpo",
+}
+
+
+def embedded_layer(table: EmbeddedTable) -> Layer:
+    """The embedded task's own settings for one of its phases, or for one way to learn from preferences."""
     text = resources.files("orchestrator.config").joinpath("digits.toml").read_text(encoding="utf-8")
     return flatten(tomllib.loads(text)[table], source="digits.toml")
 
@@ -67,8 +76,7 @@ def base_layers(chosen: Layer) -> list[Layer]:
     algo, profile = chosen.get("algo"), chosen.get("profile")
     layers = [_ALGORITHM_DEFAULTS.get(algo, {})] if isinstance(algo, str) else []
     if chosen.get("data.path", "none") == "none":
-        table = "preference" if algo in PREFERENCE_ALGORITHMS else "reinforce"
-        layers.append(embedded_layer("cold_start" if algo == "sft" else table))
+        layers.append(embedded_layer(_EMBEDDED_TABLES.get(algo, "reinforce")))
     if isinstance(profile, str):
         layers.append(_PROFILE_DEFAULTS.get(profile, {}))
     return layers

@@ -68,6 +68,21 @@ def cold_start_config(config: TrainConfig) -> TrainConfig:
     return _validated(flatten(config.model_dump(), source="the run's configuration") | layer, sources={})
 
 
+def demonstrations_config(config: TrainConfig, *, data: Path, held_out_frac: float) -> TrainConfig:
+    """The supervised learning that comes before an embedded ``mm_dpo``, in ``cold_start`` inside the run folder.
+
+    Args:
+        data: File with the demonstrations.
+        held_out_frac: Share of them that is held out.
+    Raises:
+        RefusedInput: the run's settings do not fit it.
+    """
+    layer = embedded_layer("demonstrations") | {"run.dir": str(Path(config.run.dir) / "cold_start")}
+    layer |= {"data.path": str(data), "data.held_out_frac": held_out_frac}
+    layer |= {"model.lora_rank": None, "model.lora_alpha": None, "model.quantize": None}
+    return _validated(flatten(config.model_dump(), source="the run's configuration") | layer, sources={})
+
+
 def critique_rm_config(config: TrainConfig) -> TrainConfig:
     """The training of the critique reward model that comes before ``mm_dpo``, in ``critique_rm`` inside the run folder.
 

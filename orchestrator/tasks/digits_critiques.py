@@ -23,6 +23,7 @@ REQUEST = "is the response right ?"
 REFUSAL = "no digit to see ."
 VOCABULARY = f"{PROMPT} {REQUEST} {REFUSAL} it is because right wrong explained says nothing and not"
 """Every word of the task that the embedded one does not have, and more."""
+DEMONSTRATIONS = "start.jsonl"
 HELD_OUT_FRAC = 0.2
 """Also of the demonstrations: split otherwise, a policy would start from images that it is measured on."""
 
@@ -33,7 +34,7 @@ def build_digits_critiques(data: Path, *, seed: int) -> Path:
     Returns:
         The folder of the critiques' store, ``data/critiques``.
     """
-    store, file, start = data / "critiques", data / "critiques.jsonl", data / "start.jsonl"
+    store, file, start = data / "critiques", data / "critiques.jsonl", data / DEMONSTRATIONS
     if not (store / MANIFEST_FILE).is_file():
         rows = _rows(seed)
         write_atomic(file, _jsonl(rows))
