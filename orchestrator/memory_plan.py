@@ -71,25 +71,35 @@ def model_shape(path: str, freeze: tuple[str, ...], *, lora_rank: int | None = N
 
 
 def plan_memory(
-    config: TrainConfig, plan: PlacementPlan, shape: ModelShape, *, gpu_memory_gib: float | None
+    config: TrainConfig,
+    plan: PlacementPlan,
+    shape: ModelShape,
+    *,
+    critic: ModelShape | None = None,
+    gpu_memory_gib: float | None,
 ) -> list[RoleMemory]:
-    """Memory of one worker of every role there is; engines take a share of their GPU and so need its size."""
+    """Memory of one worker of every role there is; engines take a share of their GPU and so need its size.
+
+    Args:
+        critic: The critique reward model, where the plan has workers for it.
+    """
     on_gpu = any(worker.num_gpus for worker in plan.workers)
     width = _BYTES["bfloat16" if config.model.dtype == "bfloat16" or on_gpu else "float32"]
     roles = [_policy(config, shape, width)]
     if plan.workers_of("reference"):
         weights = {"weights": float(shape.num_params * width), "logits": _logits(config, shape)}
         roles.append(RoleMemory("reference", weights, {}, weights["weights"]))
-    if not plan.workers_of("rollout"):
-        return roles
-    weights_of_engine = shape.num_params * width / config.rollout.tensor_parallel_size
-    if gpu_memory_gib is None:
-        roles.append(RoleMemory("rollout", {"weights": weights_of_engine}, {}, weights_of_engine))
-    else:
-        share = config.rollout.gpu_memory_utilization * gpu_memory_gib * GIB
-        engine = {"weights": weights_of_engine, "cache and activations": share - weights_of_engine}
+    if plan.workers_of("critic") and critic is not None:
+        # Two copies of its weights, one in an engine, which does not sleep.
+        size = critic.num_params * width
+        held = {"weights": float(size)} | _engine(config, size, gpu_memory_gib, prefix="engine's ")
+        roles.append(RoleMemory("critic", held, {}, sum(held.values())))
+    if plan.workers_of("rollout"):
+        size = shape.num_params * width / config.rollout.tensor_parallel_size
+        engine = _engine(config, size, gpu_memory_gib)
         # Asleep, an engine keeps its weights on the host and nothing on the GPU.
-        roles.append(RoleMemory("rollout", engine, {"weights while asleep": weights_of_engine}, 0.0))
+        asleep, resident = ({}, size) if gpu_memory_gib is None else ({"weights while asleep": size}, 0.0)
+        roles.append(RoleMemory("rollout", engine, asleep, resident))
     return roles
 
 
@@ -106,6 +116,14 @@ def describe_memory(roles: list[RoleMemory], *, colocated: bool, gpu_memory_gib:
         verdict = "fits" if peak <= gpu_memory_gib * GIB else "DOES NOT FIT"
         lines.append(f"GPU in the {turn}: {peak / GIB:.1f} of {gpu_memory_gib:g} GiB, {verdict}")
     return lines
+
+
+def _engine(config: TrainConfig, weights: float, gpu_memory_gib: float | None, *, prefix: str = "") -> dict[str, float]:
+    """What an engine takes: its share of the GPU, or, where that is not known, its weights alone; bytes."""
+    if gpu_memory_gib is None:
+        return {f"{prefix}weights": weights}
+    share = config.rollout.gpu_memory_utilization * gpu_memory_gib * GIB
+    return {f"{prefix}weights": weights, f"{prefix}cache and activations": share - weights}
 
 
 def _policy(config: TrainConfig, shape: ModelShape, width: int) -> RoleMemory:

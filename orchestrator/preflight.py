@@ -38,7 +38,8 @@ def check_config(config: TrainConfig) -> None:
         RefusedInput: in one sentence.
     """
     _check_folder(config, check_model_config)
-    if config.rollout.engine == "vllm" and not (adapter := _adapter(config)).vllm:
+    assert config.model.path is not None
+    if config.rollout.engine == "vllm" and not (adapter := _adapter_of(config.model.path)).vllm:
         raise RefusedInput(
             f"rollout.engine = 'vllm', but vLLM does not serve {adapter.model_type}; use 'transformers' or 'auto'"
         )
@@ -85,12 +86,13 @@ def check_trackers(config: TrainConfig) -> None:
             raise RefusedInput(f"run.trackers names {tracker!r}, but the package {tracker} is not installed")
 
 
-def engine_kind(config: TrainConfig) -> Literal["vllm", "transformers"]:
-    """The rollout engine this run uses."""
+def engine_kind(config: TrainConfig, model_path: str | None = None) -> Literal["vllm", "transformers"]:
+    """The rollout engine this run uses, for its own model or for another."""
     if config.rollout.engine != "auto":
         return config.rollout.engine
+    path = model_path or config.model.path
     # Without a path it is the embedded task's, which vLLM serves.
-    served = config.model.path is None or _adapter(config).vllm
+    served = path is None or _adapter_of(path).vllm
     return "vllm" if served and importlib.util.find_spec("vllm") is not None else "transformers"
 
 
@@ -252,9 +254,8 @@ def _cluster_of(config: TrainConfig) -> ClusterResources:
     return load_cluster_file(config.placement.cluster) if config.placement.cluster else available_cluster()
 
 
-def _adapter(config: TrainConfig) -> ModelAdapter:
-    assert config.model.path is not None
-    return adapter_for(str(read_model_config(config.model.path)["model_type"]))
+def _adapter_of(path: str) -> ModelAdapter:
+    return adapter_for(str(read_model_config(path)["model_type"]))
 
 
 def _check_folder(config: TrainConfig, check: Callable[..., object]) -> None:

@@ -52,7 +52,9 @@ def dry_run(config: TrainConfig) -> None:
     if config.model.path is not None:
         gpu_memory_gib = min((n.gpu_memory_gib for n in cluster.nodes if n.gpu_memory_gib is not None), default=None)
         shape = model_shape(config.model.path, config.model.freeze, lora_rank=config.model.lora_rank)
-        roles = plan_memory(config, plan, shape, gpu_memory_gib=gpu_memory_gib)
+        judge = config.reward.critique.path
+        critic = None if judge is None else model_shape(judge, ())
+        roles = plan_memory(config, plan, shape, critic=critic, gpu_memory_gib=gpu_memory_gib)
         colocated = config.placement.layout == "colocated"
         lines += describe_memory(roles, colocated=colocated, gpu_memory_gib=gpu_memory_gib)
     sys.stdout.write(resolved_json(config))

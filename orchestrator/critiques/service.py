@@ -110,7 +110,7 @@ def open_judge(
     limits, request = critique_limits(config, model), known_request(model)
     pool.start_critics(
         CritiqueRewardSpec(
-            engine_kind=engine_kind(config),
+            engine_kind=engine_kind(config, model),
             engine=EngineSpec(
                 model=model_spec(config, model),
                 tensor_parallel_size=1,

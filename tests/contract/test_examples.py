@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.config import load_config
+from orchestrator.tasks.digits_model import build_digits_model
 from orchestrator.train import main
+from workers.models.reward_head import RewardHead, save_reward_head
 
 _EXAMPLES = Path(__file__).parents[2] / "examples"
 _R1 = _EXAMPLES / "r1_reward_7b"
@@ -40,6 +42,23 @@ def test_a_run_without_rollouts_plans_none(capsys: pytest.CaptureFixture[str]) -
     assert "128 instructions with all their responses, on 8 ranks" in printed
     assert "reference 0" in printed and "memory of one reference worker" in printed
     assert "rollout 0" not in printed and "rollout worker" not in printed
+
+
+def test_a_critique_reward_model_beside_the_policy_is_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    critic = build_digits_model(tmp_path / "critic", seed=0)
+    save_reward_head("linear", dict(RewardHead("linear", 128).named_parameters()), critic, request="is it right ?")
+    arguments = [
+        *("--dry-run", "--algo", "stable_reinforce", "--config", str(_R1 / "recipe.toml"), str(_R1 / "one_node.toml")),
+        *("--placement.cluster", str(_R1 / "cluster_one.toml"), "--model.path", str(_R1 / "qwen2_5_vl_7b")),
+        *("--data.path", "r1.jsonl", "--reward.critique.path", str(critic), "--reward.critique.weight", "0.5"),
+    ]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "memory of one critic worker: weights 0.0 + engine's weights 0.0 + engine's cache and activations" in printed
+    # Its engine does not sleep while the policy's has its turn.
+    assert re.search(r"GPU in the rollout's turn: .*, DOES NOT FIT", printed)
 
 
 def test_the_described_model_has_the_size_of_its_name() -> None:

@@ -17,6 +17,8 @@ def test_auto_is_transformers_where_vllm_does_not_serve_the_model(
     (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
     config, *_ = load_config(["--algo", "stable_reinforce", "--model.path", str(tmp_path)])
     assert engine_kind(config) == engine
+    # A critique reward model may be of another architecture than the policy.
+    assert engine_kind(load_config(["--algo", "stable_reinforce"])[0], str(tmp_path)) == engine
 
 
 def test_auto_is_transformers_where_vllm_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
