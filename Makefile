@@ -10,7 +10,8 @@ demo: install
 	$(BIN)/python -m orchestrator.train --algo stable_reinforce --run.dir runs/demo
 
 test: install check
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not soak and not integration"
+	$(BIN)/python -m pytest -q -m "integration and not soak"
 
 soak: install
 	$(BIN)/python -m pytest -q -m soak

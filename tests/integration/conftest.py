@@ -1,8 +1,10 @@
 """Real processes for the joints: a tiny model that has learned the response format, and one Ray cluster."""
 
+import gc
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,7 +61,11 @@ def cluster() -> Iterator[None]:
         runtime_env={"env_vars": worker_environment(1, gpu=False) | {"PYTHONPATH": os.getcwd()}},
     )
     yield
-    ray.shutdown()
+    with warnings.catch_warnings():
+        # Ray drops the handles of its processes, which it has told to end, before some of them have.
+        warnings.simplefilter("ignore", ResourceWarning)
+        ray.shutdown()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from workers.types import EncodedPrompt, Sequence
 
 pytestmark = pytest.mark.integration
 _LORA = LoraSpec(rank=4, alpha=8, seed=1)
-_SETTINGS = [pytest.param(2, 2, marks=pytest.mark.soak), (2, 3)]
+_SETTINGS = [pytest.param(2, 2, marks=pytest.mark.soak), pytest.param(2, 3, marks=pytest.mark.soak), (1, 2)]
 
 
 @pytest.fixture(scope="module")

@@ -117,7 +117,7 @@ def test_a_clean_sync_is_verified_without_repair(pool: WorkerPool, probe: list[E
     assert max(first.probe_gap, second.probe_gap) < 1e-5
 
 
-@pytest.mark.parametrize("fault", ["sticky", "stale"])
+@pytest.mark.parametrize("fault", [pytest.param("sticky", marks=pytest.mark.soak), "stale"])
 def test_an_engine_that_keeps_the_old_is_caught_and_replaced(
     pool: WorkerPool, probe: list[EncodedPrompt], random_model: Path, fault: str
 ) -> None:
