@@ -26,6 +26,7 @@ _SCHEMA = pa.schema(
         ("format", pa.float64()),
         ("accuracy", pa.float64()),
         ("consistency", pa.float64()),
+        ("critique", pa.float64()),
         ("label", pa.string()),
         ("verdict", pa.string()),
         ("finish_reason", pa.string()),
@@ -61,6 +62,8 @@ class RolloutRow:
     finish_reason: str
     seed: int
     policy_version: int
+    critique: float | None = None
+    """Reward of the critique reward model; None where it was not asked, as in files from before it was kept."""
 
 
 def write_rollouts(path: Path, rows: Sequence[RolloutRow]) -> None:

@@ -137,6 +137,7 @@ def rollout_rows(record: StepRecord, texts: Mapping[tuple[str, int], str]) -> li
                 format=reward.format,
                 accuracy=reward.accuracy,
                 consistency=reward.consistency,
+                critique=reward.critique,
                 label=prompt.label,
                 verdict=parse_verdict(text),
                 finish_reason=completion.finish_reason,

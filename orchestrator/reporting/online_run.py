@@ -129,7 +129,7 @@ ONLINE = RunKind(
         _ACCURACY_CURVE,
         Curve(
             title="Reward and its parts",
-            names={part: f"reward/{part}" for part in ("mean", "format", "accuracy", "consistency")},
+            names={part: f"reward/{part}" for part in ("mean", "format", "accuracy", "consistency", "critique")},
         ),
         Curve(
             title="Engine against trainer, nats",

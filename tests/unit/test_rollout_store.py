@@ -30,6 +30,7 @@ _ROW = RolloutRow(
     finish_reason="stop",
     seed=2**63 - 1,
     policy_version=12,
+    critique=-0.25,
 )
 _FAILED = replace(
     _ROW,
@@ -38,6 +39,7 @@ _FAILED = replace(
     reward_status="failed",
     format=None,
     accuracy=None,
+    critique=None,
     label=None,
     verdict=None,
     media=(),
@@ -51,6 +53,13 @@ def test_rollouts_come_back_exactly(tmp_path: Path) -> None:
     write_rollouts(tmp_path / "step_000012.parquet", [_ROW, _FAILED])
     assert read_rollouts(tmp_path / "step_000012.parquet") == [_ROW, _FAILED]
     assert os.listdir(tmp_path) == ["step_000012.parquet"]
+
+
+def test_rollouts_from_before_critiques_were_kept_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "step_000001.parquet"
+    write_rollouts(file, [_ROW])
+    pq.write_table(pq.read_table(file).drop_columns("critique"), file)
+    assert read_rollouts(file) == [replace(_ROW, critique=None)]
 
 
 def test_a_step_without_rollouts_has_a_table_without_rows(tmp_path: Path) -> None:
