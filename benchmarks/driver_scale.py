@@ -21,15 +21,15 @@ import ray
 from machine import machine_lines
 
 from orchestrator.batching import PromptCursor
-from orchestrator.checkpoint import Progress
+from orchestrator.cluster.pool import WorkerPool
+from orchestrator.cluster.sync import SyncResult
 from orchestrator.config import load_config
 from orchestrator.datasets.r1_reward import read_r1_reward
-from orchestrator.metrics import PhaseClock
-from orchestrator.online import train_step
-from orchestrator.pool import WorkerPool
-from orchestrator.run_folder import RunFolder
-from orchestrator.scoring import Reward, RewardItem, RewardStream
-from orchestrator.sync import SyncResult
+from orchestrator.online.loop import train_step
+from orchestrator.online.scoring import Reward, RewardItem, RewardStream
+from orchestrator.run.checkpoint import Progress
+from orchestrator.run.folder import RunFolder
+from orchestrator.run.metrics import PhaseClock
 from orchestrator.tasks.digits import build_digits_data
 from orchestrator.tasks.digits_model import build_digits_model
 from workers.multimodal.prompt_encoder import PromptEncoder
@@ -194,7 +194,7 @@ class _FakeSampling:
         """Nothing is held."""
 
     def sample(self, requests: Any, *, on_finished: Any) -> list[Completion]:
-        from orchestrator.rollouts import generate
+        from orchestrator.online.rollouts import generate
 
         return generate(dict(enumerate(self._pool.engines)), requests, deadline_s=600.0, on_finished=on_finished)
 

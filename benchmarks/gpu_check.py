@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from machine import machine_lines
 
-from orchestrator.memory_plan import model_shape
+from orchestrator.cluster.memory_plan import model_shape
 
 _PEAK_TFLOPS = {"H200": 989.0, "H100": 989.0, "H800": 989.0, "A100": 312.0, "A800": 312.0, "L40S": 362.0, "4090": 165.0}
 """Dense bfloat16, from the vendor's data sheets."""

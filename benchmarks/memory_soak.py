@@ -13,7 +13,7 @@ import numpy as np
 from machine import machine_lines
 from PIL import Image
 
-from orchestrator.metrics import MEMORY_PREFIX
+from orchestrator.run.metrics import MEMORY_PREFIX
 from orchestrator.tasks.digits import build_digits_data
 from orchestrator.tasks.digits_model import build_digits_model
 

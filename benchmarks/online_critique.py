@@ -20,9 +20,9 @@ from pathlib import Path
 from machine import machine_lines
 
 from orchestrator.export import policy_folder
+from orchestrator.online.rollout_store import read_rollouts
 from orchestrator.preference_store.records import Instruction
 from orchestrator.preference_store.store import PreferenceStore
-from orchestrator.rollout_store import read_rollouts
 from orchestrator.tasks.digits_critiques import named_digit
 
 _STEPS = 20

@@ -10,8 +10,8 @@ from pathlib import Path
 import tyro
 
 from orchestrator.errors import RefusedInput
-from orchestrator.run_folder import RunFolder, flush
-from orchestrator.summary import model_line
+from orchestrator.run.folder import RunFolder, flush
+from orchestrator.run.summary import model_line
 from workers.models.folder import ADAPTER_CONFIG, check_model_folder
 
 
@@ -102,7 +102,7 @@ def _fill(target: Path, policy: Path) -> None:
     try:
         if (policy / ADAPTER_CONFIG).is_file():
             # Deferred: most refusals can be had without transformers.
-            from orchestrator.noise import quiet_libraries
+            from orchestrator.run.noise import quiet_libraries
             from workers.models.export import export_merged
 
             quiet_libraries()

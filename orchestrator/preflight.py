@@ -8,12 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from orchestrator.cluster import ClusterResources, NodeResources, cluster_of_nodes, load_cluster_file, machine_of
+from orchestrator.cluster.placement import PlacementPlan, RoleRequest, plan_placement
+from orchestrator.cluster.resources import (
+    ClusterResources,
+    NodeResources,
+    cluster_of_nodes,
+    load_cluster_file,
+    machine_of,
+)
 from orchestrator.config.schema import TrainConfig
 from orchestrator.datasets.dataset import Dataset
 from orchestrator.datasets.registry import read_dataset
 from orchestrator.errors import RefusedInput
-from orchestrator.placement import PlacementPlan, RoleRequest, plan_placement
 from workers.models.adapters import ModelAdapter, adapter_for
 from workers.models.folder import check_model_config, check_model_folder, critique_request, read_model_config
 from workers.types import Prompt

@@ -7,7 +7,7 @@ from pathlib import Path
 from orchestrator.errors import RefusedInput
 from orchestrator.reporting.page import render
 from orchestrator.reporting.run_record import read_run
-from orchestrator.run_folder import write_atomic
+from orchestrator.run.folder import write_atomic
 
 
 def main(argv: Sequence[str] | None = None) -> int:

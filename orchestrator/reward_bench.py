@@ -27,7 +27,7 @@ from orchestrator.evaluation.benchmarks.reward_bench import (
 from orchestrator.preference_store.importing import SourceFile, read_records
 from orchestrator.preference_store.pairs import preference_pairs
 from orchestrator.preference_store.records import Instruction, prompt_of
-from orchestrator.run_folder import RunFolder, write_atomic
+from orchestrator.run.folder import RunFolder, write_atomic
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,10 @@ def run(command: RewardBench) -> RewardBenchResult:
         RefusedInput: the model is no critique reward model, or the file has a bad row or a category of its own.
     """
     # Deferred: refusals of the command line need neither torch nor Ray.
+    from orchestrator.cluster.launch import ray_cluster
     from orchestrator.critiques.service import critique_judge, known_request, reward_fingerprint
-    from orchestrator.launch import ray_cluster
-    from orchestrator.noise import quiet_libraries
     from orchestrator.preflight import check_model, single_role_plan
+    from orchestrator.run.noise import quiet_libraries
 
     known_request(command.model)
     config, root = _config(command), Path(command.media_root or Path(command.file).parent)

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.cluster.placement import PlacementPlan, describe_plan
+from orchestrator.cluster.waits import WaitTimeout
 from orchestrator.config.load import load_config
 from orchestrator.config.resolved import resolved_json
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import GuardStop, RefusedInput
-from orchestrator.placement import PlacementPlan, describe_plan
-from orchestrator.waits import WaitTimeout
 
 if TYPE_CHECKING:
     from orchestrator.preflight import RunData
-    from orchestrator.run_folder import RunFolder
+    from orchestrator.run.folder import RunFolder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,7 +40,7 @@ def dry_run(config: TrainConfig) -> None:
 
     On a described cluster the model may be described too: a folder with nothing but its ``config.json``.
     """
-    from orchestrator.memory_plan import describe_memory, model_shape, plan_memory
+    from orchestrator.cluster.memory_plan import describe_memory, model_shape, plan_memory
     from orchestrator.offline.stage_plans import describe_stages, plan_stages
     from orchestrator.preflight import check_config, check_critique_model, check_model, plan_run
 
@@ -78,10 +78,10 @@ def describe_batches(config: TrainConfig) -> list[str]:
 
 def train(config: TrainConfig) -> None:
     """Prepare, check, launch and train; print the summary."""
-    from orchestrator.noise import quiet_libraries
     from orchestrator.offline.stage_plans import plan_stages
     from orchestrator.preflight import check_critique_model, check_model, check_trackers, plan_run, read_data
-    from orchestrator.run_folder import RunFolder
+    from orchestrator.run.folder import RunFolder
+    from orchestrator.run.noise import quiet_libraries
 
     check_trackers(config)
     if config.model.path is not None:
@@ -128,14 +128,16 @@ def _check_files(config: TrainConfig) -> None:
 
 
 def _launch(config: TrainConfig, plan: PlacementPlan, folder: "RunFolder", data: "RunData") -> None:
-    from orchestrator import launch, stages
+    from orchestrator.cluster import launch
+    from orchestrator.cluster.specs import engine_spec
+    from orchestrator.online import stages
     from orchestrator.preflight import check_lengths
     from workers.multimodal.prompt_encoder import PromptEncoder
 
     assert config.model.path is not None
     encoder = PromptEncoder(config.model.path, trust_remote_code=config.model.trust_remote_code)
     prompts = [*data.train.prompts, *data.held_out]
-    spec = launch.engine_spec(
+    spec = engine_spec(
         config,
         plan,
         encoder,

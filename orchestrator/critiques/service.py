@@ -9,17 +9,18 @@ from pathlib import Path
 
 from transformers import AutoConfig
 
+from orchestrator.cluster.launch import worker_pool
+from orchestrator.cluster.pool import WorkerPool
+from orchestrator.cluster.specs import model_spec
 from orchestrator.config.schema import TrainConfig
 from orchestrator.critiques.cache import CritiqueCache
 from orchestrator.critiques.judge import CritiqueJudge, CritiqueLimits
 from orchestrator.errors import RefusedInput
-from orchestrator.launch import model_spec, worker_pool
-from orchestrator.pool import WorkerPool
 from orchestrator.preference_store.fingerprints import table_fingerprint
 from orchestrator.preference_store.side_tables import Fingerprint
 from orchestrator.preference_store.store import PreferenceStore
 from orchestrator.preflight import engine_kind, single_role_plan
-from orchestrator.run_folder import RunFolder
+from orchestrator.run.folder import RunFolder
 from workers.critique_reward import CritiqueRewardSpec
 from workers.models.folder import critique_request
 from workers.multimodal.prompt_encoder import PromptEncoder

@@ -10,7 +10,7 @@ import numpy as np
 
 from orchestrator.evaluation.types import EvalResult, EvalSample
 from orchestrator.evaluation.verdict import parse_verdict
-from orchestrator.rollouts import build_requests
+from orchestrator.online.rollouts import build_requests
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import Completion, GenerationRequest, Prompt
 

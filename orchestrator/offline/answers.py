@@ -4,19 +4,20 @@ import json
 from dataclasses import dataclass
 
 from orchestrator.batching import sample_seed
+from orchestrator.cluster.launch import worker_pool
+from orchestrator.cluster.specs import model_spec
 from orchestrator.config.schema import TrainConfig
 from orchestrator.critiques.cache import CritiqueReward
 from orchestrator.critiques.judge import Question
 from orchestrator.critiques.service import critique_judge, reward_fingerprint
 from orchestrator.export import plain_folder
-from orchestrator.launch import model_spec, worker_pool
 from orchestrator.offline.data import OfflineData, held_out_rows
 from orchestrator.offline.made_from import MadeFrom, fingerprint_of, settings_of
+from orchestrator.online.rollouts import build_requests, generate
 from orchestrator.preference_store.fingerprints import table_fingerprint
 from orchestrator.preference_store.records import prompt_of
 from orchestrator.preflight import single_role_plan
-from orchestrator.rollouts import build_requests, generate
-from orchestrator.run_folder import RunFolder, write_atomic
+from orchestrator.run.folder import RunFolder, write_atomic
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.rollout.spec import EngineSpec
 from workers.types import Prompt

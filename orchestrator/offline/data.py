@@ -17,7 +17,7 @@ from orchestrator.preference_store.manifest import MANIFEST_FILE
 from orchestrator.preference_store.records import SPLITS, Instruction, Split
 from orchestrator.preference_store.side_tables import SideTable
 from orchestrator.preference_store.store import PreferenceStore
-from orchestrator.run_folder import RunFolder
+from orchestrator.run.folder import RunFolder
 
 MOST_HELD_OUT = 1024
 """Instructions of an evaluation; more would only slow it down."""

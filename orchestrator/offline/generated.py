@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from orchestrator.batching import sample_seed
-from orchestrator.engines import Engines
+from orchestrator.cluster.engines import Engines
 from orchestrator.offline.examples import Example
 from workers.types import Completion, EncodedPrompt, GenerationRequest
 from workers.types import Sequence as TokenSequence

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from orchestrator.cluster.pool import WorkerPool
 from orchestrator.config.schema import TrainConfig
 from orchestrator.offline.examples import Example
 from orchestrator.offline.groups import GroupMaker, score_ratios
 from orchestrator.offline.reference import Reference
-from orchestrator.pool import WorkerPool
 from workers.types import PairTerms, PreferenceGroup
 
 _TIE = 1e-7

@@ -4,22 +4,23 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from orchestrator.cluster.launch import worker_pool
+from orchestrator.cluster.placement import PlacementPlan
+from orchestrator.cluster.specs import engine_spec, model_spec
 from orchestrator.config.schema import TrainConfig
-from orchestrator.console import Console
-from orchestrator.launch import engine_spec, model_spec, worker_pool
 from orchestrator.offline.data import OfflineData
 from orchestrator.offline.examples import REFERENCE_TABLE
 from orchestrator.offline.loop import OfflineOutcome, run_offline
 from orchestrator.offline.precompute import fill_table
 from orchestrator.offline.reference import reference_table
 from orchestrator.offline.session import Tables, example_encoder, longest_row, open_offline_session
-from orchestrator.placement import PlacementPlan
 from orchestrator.preference_store.side_tables import SideTable
 from orchestrator.preference_store.store import PreferenceStore
 from orchestrator.preflight import single_role_plan
-from orchestrator.recovery import with_restarts
-from orchestrator.run_folder import RunFolder
-from orchestrator.stages import write_manifest
+from orchestrator.run.console import Console
+from orchestrator.run.folder import RunFolder
+from orchestrator.run.manifest import write_manifest
+from orchestrator.run.recovery import with_restarts
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.rollout.spec import EngineSpec
 

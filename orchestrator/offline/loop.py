@@ -11,10 +11,7 @@ from typing import Any
 import numpy as np
 
 from algorithms.kto import kto_baseline
-from orchestrator.checkpoint import Progress, save_checkpoint
 from orchestrator.errors import GuardStop
-from orchestrator.experience import supervised_samples
-from orchestrator.metrics import PhaseClock
 from orchestrator.offline.examples import Example
 from orchestrator.offline.groups import mismatched_sequences, score_ratios, with_beta
 from orchestrator.offline.held_out import pair_margins
@@ -23,7 +20,10 @@ from orchestrator.offline.pair_betas import step_beta
 from orchestrator.offline.reference import by_example
 from orchestrator.offline.reward_groups import reward_groups
 from orchestrator.offline.session import Metrics, OfflineSession
-from orchestrator.updates import optimizer_step
+from orchestrator.online.experience import supervised_samples
+from orchestrator.online.updates import optimizer_step
+from orchestrator.run.checkpoint import Progress, save_checkpoint
+from orchestrator.run.metrics import PhaseClock
 from workers.objectives import UpdateStats
 from workers.types import PreferenceGroup
 from workers.types import Sequence as TokenSequence

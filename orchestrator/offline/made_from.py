@@ -10,7 +10,7 @@ from orchestrator.config.layers import flatten
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
 from orchestrator.preference_store.side_tables import Fingerprint
-from orchestrator.run_folder import write_atomic
+from orchestrator.run.folder import write_atomic
 
 MadeFrom = dict[str, Any]
 """Values as JSON has them, by the name that a person knows them by."""

@@ -10,13 +10,14 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from orchestrator.cluster.placement import PlacementPlan
+from orchestrator.cluster.specs import model_spec
 from orchestrator.config.load import critique_rm_config
 from orchestrator.config.schema import TrainConfig
 from orchestrator.critiques.margins import agreement, fill_rewards, reward_statuses, reward_table
 from orchestrator.critiques.service import critique_judge, reward_fingerprint
 from orchestrator.errors import RefusedInput
 from orchestrator.export import plain_folder
-from orchestrator.launch import model_spec
 from orchestrator.offline.answers import answers_made_from, evaluate_answers, told_answers
 from orchestrator.offline.data import OfflineData, open_data
 from orchestrator.offline.learn import learn
@@ -25,13 +26,12 @@ from orchestrator.offline.made_from import MadeFrom, begin, fingerprint_of, fits
 from orchestrator.offline.pair_betas import REWARD_TABLE
 from orchestrator.offline.session import Metrics
 from orchestrator.offline.stage_plans import STAGES
-from orchestrator.placement import PlacementPlan
 from orchestrator.preference_store.fingerprints import table_fingerprint
 from orchestrator.preference_store.records import Split
 from orchestrator.preference_store.side_tables import SideTable
 from orchestrator.preference_store.store import PreferenceStore
-from orchestrator.recovery import with_restarts
-from orchestrator.run_folder import RunFolder, write_atomic
+from orchestrator.run.folder import RunFolder, write_atomic
+from orchestrator.run.recovery import with_restarts
 
 _MADE_FROM, _ANSWERS_MADE_FROM = "made_from.json", "answers_made_from.json"
 _LEARNING = (

@@ -10,11 +10,11 @@ from typing import Any, Self
 import numpy as np
 import ray
 
-from orchestrator.pool import WorkerPool
+from orchestrator.cluster.pool import WorkerPool
+from orchestrator.cluster.waits import WorkerLost, get, silent_workers, waiting
 from orchestrator.preference_store.records import Instruction
 from orchestrator.preference_store.side_tables import SideTable
 from orchestrator.preference_store.store import PreferenceStore
-from orchestrator.waits import WorkerLost, get, silent_workers, waiting
 from workers.types import Sequence as TokenSequence
 
 _LOOK_EVERY_S = 2.0

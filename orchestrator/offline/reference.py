@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from orchestrator.cluster.pool import WorkerPool
 from orchestrator.config.schema import TrainConfig
 from orchestrator.offline.examples import Example
-from orchestrator.pool import WorkerPool
 from orchestrator.preference_store.fingerprints import table_fingerprint
 from orchestrator.preference_store.side_tables import SideTable
 from orchestrator.preference_store.store import PreferenceStore

@@ -3,18 +3,18 @@
 import sys
 from pathlib import Path
 
+from orchestrator.cluster.launch import ray_cluster
+from orchestrator.cluster.placement import PlacementPlan
 from orchestrator.config.schema import TrainConfig
 from orchestrator.critiques.checks import check_critique_models
 from orchestrator.critiques.service import critique_limits
-from orchestrator.launch import ray_cluster
 from orchestrator.offline.data import OfflineData, open_data
 from orchestrator.offline.learn import learn
 from orchestrator.offline.loop import OfflineOutcome
 from orchestrator.offline.mm_dpo import critique_stage, run_mm_dpo
 from orchestrator.offline.session import Metrics
-from orchestrator.placement import PlacementPlan
-from orchestrator.run_folder import RunFolder
-from orchestrator.summary import next_lines
+from orchestrator.run.folder import RunFolder
+from orchestrator.run.summary import next_lines
 
 _HELD_OUT = {"eval/pair_accuracy": "pair accuracy", "eval/token_accuracy": "token accuracy"}
 

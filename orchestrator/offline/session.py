@@ -8,11 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from algorithms.preference_registry import PreferenceAlgorithm
-from orchestrator.checkpoint import Progress
+from orchestrator.cluster.launch import policy_engines, start_policy
+from orchestrator.cluster.pool import WorkerPool
+from orchestrator.cluster.specs import model_spec
 from orchestrator.config.schema import TrainConfig
-from orchestrator.console import Console
-from orchestrator.launch import model_spec, policy_engines, start_policy
-from orchestrator.metrics import MEMORY_PREFIX, PhaseClock
 from orchestrator.offline.data import OfflineData, held_out_rows
 from orchestrator.offline.examples import ExampleEncoder, Limits
 from orchestrator.offline.generated import GeneratedCritiques
@@ -21,14 +20,16 @@ from orchestrator.offline.held_out import HeldOut
 from orchestrator.offline.pair_betas import weigh_pairs
 from orchestrator.offline.reference import Reference
 from orchestrator.offline.stream import ExampleStream, encoded
-from orchestrator.pool import WorkerPool
 from orchestrator.preference_store.side_tables import SideTable
 from orchestrator.preference_store.store import PreferenceStore
 from orchestrator.preflight import shares_prompts
-from orchestrator.run_folder import RunFolder, write_atomic
-from orchestrator.run_log import RunLogFormatter
-from orchestrator.run_start import started_run
-from orchestrator.tracking import Tracker
+from orchestrator.run.checkpoint import Progress
+from orchestrator.run.console import Console
+from orchestrator.run.folder import RunFolder, write_atomic
+from orchestrator.run.log import RunLogFormatter
+from orchestrator.run.metrics import MEMORY_PREFIX, PhaseClock
+from orchestrator.run.start import started_run
+from orchestrator.run.tracking import Tracker
 from workers.multimodal.critique_format import CritiqueFormat
 from workers.multimodal.prompt_encoder import PromptEncoder
 

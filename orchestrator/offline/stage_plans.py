@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from orchestrator.cluster import ClusterResources
+from orchestrator.cluster.placement import PlacementPlan, describe_plan
+from orchestrator.cluster.resources import ClusterResources
 from orchestrator.config.load import critique_rm_config
 from orchestrator.config.schema import TrainConfig
-from orchestrator.placement import PlacementPlan, describe_plan
 from orchestrator.preflight import single_role_plan
 
 STAGES = ("critique reward model", "margins", "reference and MM-DPO", "evaluation")

@@ -17,7 +17,7 @@ from orchestrator.errors import RefusedInput
 from orchestrator.preference_store.pairs import preference_pairs
 from orchestrator.preference_store.records import Instruction, Split
 from orchestrator.preference_store.store import PreferenceStore
-from orchestrator.run_folder import flush
+from orchestrator.run.folder import flush
 
 
 def export_swift(store: PreferenceStore, out: Path, *, split: Split) -> tuple[int, int]:

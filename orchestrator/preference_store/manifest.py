@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestrator.errors import RefusedInput
 from orchestrator.preference_store.records import Split
-from orchestrator.run_folder import write_atomic
+from orchestrator.run.folder import write_atomic
 
 TableName = Literal["instructions", "responses"]
 SCHEMA_VERSION = 1

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.errors import RefusedInput
-from orchestrator.run_folder import flush, write_atomic
+from orchestrator.run.folder import flush, write_atomic
 
 _SCHEMA = pa.schema([("uid", pa.string()), ("response_index", pa.int32()), ("values", pa.list_(pa.float32()))])
 _TABLE_FILE = "table.json"

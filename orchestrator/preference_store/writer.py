@@ -30,7 +30,7 @@ from orchestrator.preference_store.manifest import (
 from orchestrator.preference_store.records import SPLITS, Instruction, Response, Split
 from orchestrator.preference_store.splits import assign_split
 from orchestrator.preference_store.tables import TABLES, instruction_table, response_table, to_json
-from orchestrator.run_folder import flush, write_atomic
+from orchestrator.run.folder import flush, write_atomic
 
 GROUP_ROWS = 1024
 """Instructions in a row group: what is read at once."""

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from orchestrator.metrics import MEMORY_PREFIX
 from orchestrator.reporting.charts import Chart, line_chart, share_bar, stacked_chart
 from orchestrator.reporting.markup import Html, element
 from orchestrator.reporting.run_kind import Curve, RunKind
 from orchestrator.reporting.run_record import Point, RunRecord
+from orchestrator.run.metrics import MEMORY_PREFIX
 
 
 def curves(record: RunRecord, kind: RunKind) -> Html:

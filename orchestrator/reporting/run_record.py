@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import RefusedInput
-from orchestrator.run_folder import RunFolder
+from orchestrator.run.folder import RunFolder
 
 Point = tuple[int, float]
 

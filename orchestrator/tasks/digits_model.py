@@ -15,7 +15,7 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from orchestrator.run_folder import write_atomic
+from orchestrator.run.folder import write_atomic
 from orchestrator.tasks.digits import QUESTION, SIDE, WORDS
 
 _SPECIAL = (

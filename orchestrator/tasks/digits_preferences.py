@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 
 from orchestrator.preference_store.importing import SourceFile, import_file
 from orchestrator.preference_store.manifest import MANIFEST_FILE
-from orchestrator.run_folder import write_atomic
+from orchestrator.run.folder import write_atomic
 from orchestrator.tasks.digits import SIDE, WORDS
 
 PROMPT = "which digit ?"

@@ -6,7 +6,7 @@ from pathlib import Path
 from orchestrator.config.load import demonstrations_config
 from orchestrator.config.schema import TrainConfig
 from orchestrator.export import policy_folder
-from orchestrator.run_folder import RunFolder
+from orchestrator.run.folder import RunFolder
 from orchestrator.tasks.digits import build_digits_data
 from orchestrator.tasks.digits_critiques import DEMONSTRATIONS, HELD_OUT_FRAC, VOCABULARY, build_digits_critiques
 from orchestrator.tasks.digits_model import build_digits_model

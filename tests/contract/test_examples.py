@@ -62,7 +62,7 @@ def test_a_critique_reward_model_beside_the_policy_is_counted(
 
 
 def test_the_described_model_has_the_size_of_its_name() -> None:
-    from orchestrator.memory_plan import model_shape
+    from orchestrator.cluster.memory_plan import model_shape
 
     # The released checkpoint holds 8,292,166,656 parameters.
     assert model_shape(str(_R1 / "qwen2_5_vl_7b"), ()).num_params == 8_292_166_656

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import launch
+from orchestrator.cluster import launch
 from orchestrator.tasks.digits_model import build_digits_model
 from orchestrator.train import main
 from tests.contract.bad_inputs import SPOILED, Case, valid_case

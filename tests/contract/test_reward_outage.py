@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from orchestrator.scoring import Reward, RewardClient, RewardItem
+from orchestrator.online.scoring import Reward, RewardClient, RewardItem
 from tests.contract.fake_judge import Body, FakeJudge, Say, fake_judge
 from tests.contract.service import serving
 

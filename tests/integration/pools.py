@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from orchestrator.cluster import ClusterResources, NodeResources
-from orchestrator.placement import RoleRequest, plan_placement
-from orchestrator.pool import PoolSpec, WorkerPool
+from orchestrator.cluster.placement import RoleRequest, plan_placement
+from orchestrator.cluster.pool import PoolSpec, WorkerPool
+from orchestrator.cluster.resources import ClusterResources, NodeResources
 from workers.backends.schedule import OptimizerSpec, Schedule
 from workers.models.loading import ModelSpec
 from workers.models.lora import LoraSpec

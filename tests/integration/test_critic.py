@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import ray
 
-from orchestrator.cluster import ClusterResources, NodeResources
+from orchestrator.cluster.placement import RoleRequest, plan_placement
+from orchestrator.cluster.pool import PoolSpec, WorkerPool
+from orchestrator.cluster.resources import ClusterResources, NodeResources
 from orchestrator.critiques.cache import CritiqueCache
 from orchestrator.critiques.judge import Question
-from orchestrator.placement import RoleRequest, plan_placement
-from orchestrator.pool import PoolSpec, WorkerPool
 from tests.critics import CRITIQUE, PoolHere, critic_spec, judge_of, write_critic
 from tests.tiny_prompts import picture_prompts
 from workers.types import Completion, GenerationRequest, Prompt

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cluster.worker_environment import worker_environment
 from orchestrator.tasks.digits import DigitsPaths
-from orchestrator.worker_environment import worker_environment
 from tests.integration import plain_judge
 from tests.integration.runs import MAX_NEW_TOKENS, NUM_HELD_OUT, STEPS, write_held_out
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import ray
 
+from orchestrator.cluster.waits import WorkerLost
 from orchestrator.errors import GuardStop
-from orchestrator.rollouts import build_requests, generate
-from orchestrator.waits import WorkerLost
+from orchestrator.online.rollouts import build_requests, generate
 from workers.types import Completion, EncodedPrompt, GenerationRequest
 
 pytestmark = pytest.mark.integration

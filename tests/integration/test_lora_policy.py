@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from orchestrator.cluster.pool import WorkerPool
+from orchestrator.cluster.sync import WeightSync
 from orchestrator.datasets.r1_reward import read_r1_reward
-from orchestrator.experience import supervised_samples
-from orchestrator.pool import WorkerPool
-from orchestrator.sync import WeightSync
+from orchestrator.online.experience import supervised_samples
 from orchestrator.tasks.digits import DigitsPaths
 from tests.integration.pools import make_pool, policy_spec
 from workers.models.lora import LoraSpec

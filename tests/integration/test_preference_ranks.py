@@ -11,10 +11,10 @@ from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from orchestrator.config.preference_sections import PreferenceSection
 from orchestrator.offline.examples import Example, ExampleEncoder, Limits
 from orchestrator.offline.groups import GroupMaker
+from orchestrator.online.updates import optimizer_step
 from orchestrator.preference_store.store import PreferenceStore
 from orchestrator.tasks.digits import DigitsPaths
 from orchestrator.tasks.digits_preferences import build_digits_preferences
-from orchestrator.updates import optimizer_step
 from tests.integration.pools import make_pool, policy_spec
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.objectives import LossSpec

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from orchestrator import pool as pool_module
+from orchestrator.cluster import pool as pool_module
+from orchestrator.cluster.pool import WorkerPool
 from orchestrator.datasets.r1_reward import read_r1_reward
-from orchestrator.experience import supervised_samples
-from orchestrator.pool import WorkerPool
+from orchestrator.online.experience import supervised_samples
 from orchestrator.tasks.digits import DigitsPaths
 from tests.integration.pools import make_pool, policy_spec
 from workers.models import policy_module

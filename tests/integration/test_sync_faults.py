@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import ray
 
+from orchestrator.cluster.pool import WorkerPool
+from orchestrator.cluster.sync import WeightSync
+from orchestrator.cluster.worker_environment import worker_environment
 from orchestrator.datasets.r1_reward import read_r1_reward
 from orchestrator.errors import GuardStop
-from orchestrator.experience import supervised_samples
-from orchestrator.pool import WorkerPool
-from orchestrator.sync import WeightSync
+from orchestrator.online.experience import supervised_samples
 from orchestrator.tasks.digits import DigitsPaths
-from orchestrator.worker_environment import worker_environment
 from tests.integration.pools import engine_spec, make_pool, policy_spec
 from workers.actor_base import WorkerBase
 from workers.multimodal.prompt_encoder import PromptEncoder

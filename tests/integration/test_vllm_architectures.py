@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from orchestrator.worker_environment import worker_environment
+from orchestrator.cluster.worker_environment import worker_environment
 from tests.integration.vllm_sampler import NUM_IMAGES
 from tests.tiny_models import TINY_MODELS
 from tests.tiny_prompts import MIXED_SIZES, picture_prompts

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.cluster import ClusterResources, NodeResources
+from orchestrator.cluster.placement import Layout, PlacementPlan, RoleRequest, plan_placement
+from orchestrator.cluster.resources import ClusterResources, NodeResources
 from orchestrator.errors import RefusedInput
-from orchestrator.placement import Layout, PlacementPlan, RoleRequest, plan_placement
 
 _LAYOUTS = st.sampled_from(["colocated", "separate"])
 _CLUSTERS = st.lists(st.tuples(st.sampled_from((0, 2, 40)), st.sampled_from((0, 1, 20))), min_size=1, max_size=4).map(

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.console import Console
+from orchestrator.run.console import Console
 
 ROOT = Path(__file__).parents[2]
 _STEPS = """
-from orchestrator import console
-from orchestrator.waits import waiting
+from orchestrator.run import console
+from orchestrator.cluster.waits import waiting
 console._SLOW_WAIT_S = -1.0
 with console.Console(9, title="sft in runs/[a]") as shown:
     shown.phase("rollout")

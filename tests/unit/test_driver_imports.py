@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-_LIGHT = "orchestrator.config, orchestrator.placement, orchestrator.batching, orchestrator.doctor, orchestrator.errors"
+_LIGHT = ", ".join(f"orchestrator.{name}" for name in ("config", "cluster.placement", "batching", "doctor", "errors"))
 _HEAVY = ("torch", "ray", "vllm", "transformers", "deepspeed")
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from algorithms.off_policy import Mismatch
 from orchestrator.errors import GuardStop
-from orchestrator.guards import check_finite, corrected, mismatch_in, mismatch_remedy
+from orchestrator.run.guards import check_finite, corrected, mismatch_in, mismatch_remedy
 from workers.objectives import UpdateStats
 from workers.types import Sequence, TrainSample
 

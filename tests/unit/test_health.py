@@ -2,8 +2,8 @@
 
 import pytest
 
-from orchestrator import health as health_module
-from orchestrator.health import Health, HealthBoard
+from orchestrator.cluster import health as health_module
+from orchestrator.cluster.health import Health, HealthBoard
 from workers.heartbeat import Beat
 
 

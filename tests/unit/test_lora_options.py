@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.checkpoint import find_checkpoint
+from orchestrator.cluster.memory_plan import model_shape
+from orchestrator.cluster.specs import policy_spec
 from orchestrator.config import TrainConfig, cold_start_config, load_config
 from orchestrator.errors import RefusedInput
-from orchestrator.launch import policy_spec
-from orchestrator.memory_plan import model_shape
-from orchestrator.run_folder import RunFolder
+from orchestrator.run.checkpoint import find_checkpoint
+from orchestrator.run.folder import RunFolder
 from orchestrator.tasks.digits_model import build_digits_model
 
 _LORA = ("--model.lora_rank", "8")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.metrics import NONFINITE, REQUIRED_ONLINE_METRICS, PhaseClock, metrics_row
-from orchestrator.run_folder import RunFolder
-from orchestrator.tracking import JsonlSink, Tracker, open_tracker
+from orchestrator.run.folder import RunFolder
+from orchestrator.run.metrics import NONFINITE, REQUIRED_ONLINE_METRICS, PhaseClock, metrics_row
+from orchestrator.run.tracking import JsonlSink, Tracker, open_tracker
 
 
 @pytest.mark.parametrize("name", ["reward", "Reward/mean", "reward/Mean", "reward/", "/mean", "re ward/mean", "a/b\n"])

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster import GIB, ClusterResources, NodeResources, cluster_of_nodes, load_cluster_file
+from orchestrator.cluster.placement import RoleRequest, describe_plan, plan_placement
+from orchestrator.cluster.resources import GIB, ClusterResources, NodeResources, cluster_of_nodes, load_cluster_file
 from orchestrator.errors import RefusedInput
-from orchestrator.placement import RoleRequest, describe_plan, plan_placement
 
 
 def _role(

@@ -4,12 +4,12 @@ import subprocess
 import sys
 import time
 
-from orchestrator.reaper import marked_processes, reaped_processes
+from orchestrator.cluster.reaper import marked_processes, reaped_processes
 
 _SLEEPER = [sys.executable, "-c", "import time; time.sleep(60)"]
 _DRIVER = """
 import os, subprocess, sys, time
-from orchestrator.reaper import reaped_processes
+from orchestrator.cluster.reaper import reaped_processes
 with reaped_processes():
     # A session of its own, as Ray's processes have: it would survive the driver.
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cluster.waits import WorkerLost
 from orchestrator.config import load_config
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import GuardStop
-from orchestrator.recovery import with_restarts
-from orchestrator.run_folder import RunFolder
-from orchestrator.waits import WorkerLost
+from orchestrator.run.folder import RunFolder
+from orchestrator.run.recovery import with_restarts
 
 _LOST = WorkerLost(["policy-1"], "no heartbeat for 70 s")
 

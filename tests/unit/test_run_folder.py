@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import RefusedInput
-from orchestrator.run_folder import RunFolder, write_atomic
+from orchestrator.run.folder import RunFolder, write_atomic
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,8 +71,8 @@ def test_what_a_killed_driver_was_writing_is_gone_after_truncation(tmp_path: Pat
     code = f"""
 import os, signal
 from pathlib import Path
-from orchestrator.run_folder import RunFolder
-from orchestrator.tracking import JsonlSink
+from orchestrator.run.folder import RunFolder
+from orchestrator.run.tracking import JsonlSink
 folder = RunFolder(Path({str(tmp_path)!r}))
 folder.create()
 JsonlSink(folder.metrics).write(3, {{"reward/mean": 0.5}})
@@ -140,7 +140,7 @@ def test_a_second_driver_is_refused_until_the_first_is_gone_even_by_a_kill(tmp_p
     code = f"""
 import sys
 from pathlib import Path
-from orchestrator.run_folder import RunFolder
+from orchestrator.run.folder import RunFolder
 folder = RunFolder(Path({str(tmp_path)!r}))
 folder.create()
 print("held", flush=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.run_log import run_log
+from orchestrator.run.log import run_log
 
 
 def _lines(path: Path) -> list[dict[str, object]]:
@@ -16,7 +16,7 @@ def _lines(path: Path) -> list[dict[str, object]]:
 def test_lines_carry_run_and_step_and_stay_one_line(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     with run_log(path, run="digits") as log:
-        logging.getLogger("orchestrator.sync").info("engine %d re-synced\nagain", 1)
+        logging.getLogger("orchestrator.cluster.sync").info("engine %d re-synced\nagain", 1)
         log.step = 7
         logging.getLogger("workers.rollout").warning("slow")
         logging.getLogger("orchestrator").debug("not kept")

@@ -7,9 +7,9 @@ import pytest
 import ray
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayTaskError
 
-from orchestrator import waits
+from orchestrator.cluster import waits
+from orchestrator.cluster.waits import Wait, WaitTimeout, WorkerLost, current_waits, get, waiting, watched_by
 from orchestrator.errors import RefusedInput
-from orchestrator.waits import Wait, WaitTimeout, WorkerLost, current_waits, get, waiting, watched_by
 from workers.multimodal.media import MediaError
 
 

@@ -9,7 +9,7 @@ import pytest
 from orchestrator.critiques import judge as judging
 from orchestrator.critiques.cache import CritiqueCache
 from orchestrator.critiques.judge import Question
-from orchestrator.rollouts import split_prompts
+from orchestrator.online.rollouts import split_prompts
 from orchestrator.tasks.digits_critiques import REQUEST
 from tests.critics import judge_of
 from tests.unit.critiques.fake_pool import FakePool, text_prompt

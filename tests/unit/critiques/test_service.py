@@ -13,7 +13,7 @@ from orchestrator.critiques.judge import Question
 from orchestrator.critiques.service import critique_limits, open_judge, reward_fingerprint
 from orchestrator.errors import RefusedInput
 from orchestrator.preference_store.store import PreferenceStore
-from orchestrator.run_folder import RunFolder
+from orchestrator.run.folder import RunFolder
 from orchestrator.tasks.digits_critiques import REQUEST
 from tests.unit.critiques.fake_pool import FakePool, text_prompt
 from tests.unit.preference_store.rows import text_instruction, written

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.offline.answers import ANSWERS_FILE, AnswerRewards, compare, told_answers
-from orchestrator.run_folder import RunFolder
+from orchestrator.run.folder import RunFolder
 
 
 def test_means_and_the_share_preferred_counted_by_hand() -> None:

@@ -13,7 +13,7 @@ from orchestrator.errors import RefusedInput
 from orchestrator.offline.choice import Choice, choose
 from orchestrator.offline.data import held_out_rows, open_data
 from orchestrator.offline.stream import ExampleStream
-from orchestrator.run_folder import RunFolder
+from orchestrator.run.folder import RunFolder
 from tests.unit.datasets.rows import write_jsonl
 from tests.unit.offline.examples import example
 from tests.unit.preference_store.rows import feedback, imported, labelled, plain, rated

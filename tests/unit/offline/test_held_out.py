@@ -5,11 +5,11 @@ from typing import cast
 import numpy as np
 import pytest
 
+from orchestrator.cluster.pool import WorkerPool
 from orchestrator.config.schema import TrainConfig
 from orchestrator.offline.groups import GroupMaker
 from orchestrator.offline.held_out import HeldOut
 from orchestrator.offline.reference import Reference
-from orchestrator.pool import WorkerPool
 from tests.unit.offline.examples import example
 from workers.types import Sequence
 

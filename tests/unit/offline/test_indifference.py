@@ -13,13 +13,13 @@ import torch
 
 from algorithms.kto import kto_baseline
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
+from orchestrator.cluster.pool import WorkerPool
 from orchestrator.config import load_config
 from orchestrator.config.preference_sections import PreferenceSection
 from orchestrator.errors import RefusedInput
 from orchestrator.offline.examples import Example, ExampleEncoder, Limits
 from orchestrator.offline.groups import GroupMaker, mismatched_sequences, pair_kind, score_ratios
 from orchestrator.offline.reference import Reference, by_example, reference_table
-from orchestrator.pool import WorkerPool
 from orchestrator.preference_store.side_tables import SideTable
 from orchestrator.preference_store.store import PreferenceStore
 from orchestrator.tasks.digits_model import build_digits_model

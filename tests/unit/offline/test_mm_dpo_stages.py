@@ -22,7 +22,7 @@ from orchestrator.errors import RefusedInput
 from orchestrator.offline import answers, mm_dpo
 from orchestrator.offline.data import open_data
 from orchestrator.offline.loop import OfflineOutcome
-from orchestrator.run_folder import RunFolder
+from orchestrator.run.folder import RunFolder
 from orchestrator.tasks.digits_critiques import REQUEST, VOCABULARY
 from orchestrator.tasks.digits_model import build_digits_model
 from tests.critics import judge_of

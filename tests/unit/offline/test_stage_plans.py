@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster import ClusterResources, NodeResources
+from orchestrator.cluster.resources import ClusterResources, NodeResources
 from orchestrator.config import load_config
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput

@@ -7,7 +7,7 @@ import pytest
 from orchestrator.config import TrainConfig, load_config
 from orchestrator.offline.choice import choose
 from orchestrator.preference_store.store import PreferenceStore
-from orchestrator.run_folder import RunFolder
+from orchestrator.run.folder import RunFolder
 from orchestrator.tasks.digits_critiques import PROMPT, REFUSAL
 from orchestrator.tasks.embedded import embedded
 from workers.multimodal.prompt_encoder import PromptEncoder

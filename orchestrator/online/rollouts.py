@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 import ray
 
+from orchestrator.cluster.waits import WaitTimeout, WorkerLost, get, silent_workers, waiting
 from orchestrator.errors import GuardStop
-from orchestrator.waits import WaitTimeout, WorkerLost, get, silent_workers, waiting
 from workers.types import Completion, EncodedPrompt, GenerationRequest
 from workers.types import Sequence as TokenSequence
 

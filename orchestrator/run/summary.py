@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.evaluation.types import EvalResult, EvalSample
-from orchestrator.run_folder import RunFolder
+from orchestrator.run.folder import RunFolder
 from workers.models.adapters import adapter_for
 from workers.models.folder import ADAPTER_CONFIG, REWARD_HEAD_FOLDER, has_reward_head, read_model_config
 

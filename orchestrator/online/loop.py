@@ -11,19 +11,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from orchestrator.batching import PromptPick, sample_seed, split_whole
-from orchestrator.checkpoint import Progress, save_checkpoint
 from orchestrator.critiques.judge import Question, with_critiques
 from orchestrator.errors import GuardStop
 from orchestrator.evaluation.types import EvalResult
-from orchestrator.experience import Experience, Rollout, make_experience, training_samples
-from orchestrator.guards import check_coverage, corrected, mismatch_in, mismatch_remedy
-from orchestrator.metrics import PhaseClock
-from orchestrator.rollout_store import write_rollouts
-from orchestrator.rollouts import build_requests, completion_sequence
-from orchestrator.scoring import Reward, RewardClient, RewardItem
-from orchestrator.session import Session, eval_metrics
-from orchestrator.step_metrics import StepRecord, online_metrics, rollout_rows
-from orchestrator.updates import optimizer_step
+from orchestrator.online.experience import Experience, Rollout, make_experience, training_samples
+from orchestrator.online.rollout_store import write_rollouts
+from orchestrator.online.rollouts import build_requests, completion_sequence
+from orchestrator.online.scoring import Reward, RewardClient, RewardItem
+from orchestrator.online.session import Session, eval_metrics
+from orchestrator.online.step_metrics import StepRecord, online_metrics, rollout_rows
+from orchestrator.online.updates import optimizer_step
+from orchestrator.run.checkpoint import Progress, save_checkpoint
+from orchestrator.run.guards import check_coverage, corrected, mismatch_in, mismatch_remedy
+from orchestrator.run.metrics import PhaseClock
 from workers.objectives import UpdateStats
 from workers.types import Completion, GenerationRequest, Prompt
 

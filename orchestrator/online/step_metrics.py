@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from algorithms.off_policy import Mismatch
+from orchestrator.cluster.sync import SyncResult
 from orchestrator.evaluation.held_out import prompt_text
 from orchestrator.evaluation.verdict import parse_verdict
-from orchestrator.experience import Experience
-from orchestrator.rollout_store import RolloutRow
-from orchestrator.scoring import Reward
-from orchestrator.sync import SyncResult
+from orchestrator.online.experience import Experience
+from orchestrator.online.rollout_store import RolloutRow
+from orchestrator.online.scoring import Reward
 from workers.objectives import UpdateStats
 from workers.types import Completion, GenerationRequest, Prompt
 

@@ -7,9 +7,9 @@ cannot know (the allocator's fragments, NCCL's buffers, the CUDA context) is the
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.cluster import GIB
+from orchestrator.cluster.placement import PlacementPlan
+from orchestrator.cluster.resources import GIB
 from orchestrator.config.schema import TrainConfig
-from orchestrator.placement import PlacementPlan
 
 _BYTES = {"float32": 4, "bfloat16": 2}
 _ADAM_BYTES = 12

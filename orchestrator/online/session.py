@@ -5,20 +5,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
+from orchestrator.cluster.engines import Engines
+from orchestrator.cluster.launch import policy_engines, run_id, start_policy
+from orchestrator.cluster.pool import WorkerPool
+from orchestrator.cluster.specs import model_spec
+from orchestrator.cluster.sync import SyncResult
 from orchestrator.config.schema import TrainConfig
-from orchestrator.console import Console
 from orchestrator.critiques.judge import CritiqueJudge
-from orchestrator.engines import Engines
 from orchestrator.evaluation.held_out import evaluate
 from orchestrator.evaluation.types import EvalResult, EvalSample
-from orchestrator.metrics import PhaseClock
-from orchestrator.pool import WorkerPool
-from orchestrator.run_folder import RunFolder, write_atomic
-from orchestrator.run_log import RunLogFormatter
-from orchestrator.sync import SyncResult
-from orchestrator.tracking import Tracker
+from orchestrator.preflight import RunData
+from orchestrator.run.checkpoint import Progress
+from orchestrator.run.console import Console
+from orchestrator.run.folder import RunFolder, write_atomic
+from orchestrator.run.log import RunLogFormatter
+from orchestrator.run.metrics import PhaseClock
+from orchestrator.run.start import started_run
+from orchestrator.run.tracking import Tracker
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import EncodedPrompt, Prompt
+from workers.weight_sync.shared_memory import clear_exchange
 
 _PROBE_SUBSET = 128
 
@@ -115,3 +121,46 @@ def eval_metrics(result: EvalResult | None) -> dict[str, float]:
     if result.accuracy_shuffled_images is not None:
         metrics["eval/accuracy_shuffled_images"] = result.accuracy_shuffled_images
     return metrics
+
+
+@contextmanager
+def open_session(
+    config: TrainConfig, folder: RunFolder, pool: WorkerPool, encoder: PromptEncoder, data: RunData
+) -> Iterator[tuple[Session, Progress]]:
+    """Start the policy (and reference), resume if there is something to resume, and sync the engines.
+
+    Yields:
+        The session and where it stands.
+    Raises:
+        RefusedInput: the run folder holds a checkpoint of another run.
+    """
+    assert config.model.path is not None
+    fingerprint = data.train.fingerprint
+    clear_exchange(run_id(folder))
+    with started_run(config, folder, fingerprint=fingerprint, num_prompts=len(data.train.prompts)) as start:
+        if config.algo != "sft":
+            pool.start_reference(model_spec(config, config.model.path))
+        start_policy(config, pool, start)
+        session = Session(
+            config=config,
+            folder=folder,
+            pool=pool,
+            engines=policy_engines(
+                config,
+                folder,
+                pool,
+                probe=lambda: first_prompts(data.train.prompts, encoder, config.sync.probe_prompts),
+            ),
+            encoder=encoder,
+            train=data.train.prompts,
+            held_out=data.held_out,
+            fingerprint=fingerprint,
+            tracker=start.tracker,
+            console=start.console,
+            log=start.log,
+        )
+        try:
+            session.verified_sync(start.progress.policy_version)
+            yield session, start.progress
+        finally:
+            clear_exchange(run_id(folder))

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.batching import PromptCursor
+from orchestrator.cluster.pool import WorkerPool
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
-from orchestrator.pool import WorkerPool
-from orchestrator.run_folder import RunFolder, flush, write_atomic
+from orchestrator.run.folder import RunFolder, flush, write_atomic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

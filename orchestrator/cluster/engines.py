@@ -4,10 +4,10 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from orchestrator.pool import WorkerPool
-from orchestrator.rollouts import engine_name, generate
-from orchestrator.sync import SyncResult, WeightSync
-from orchestrator.waits import WorkerLost, get
+from orchestrator.cluster.pool import WorkerPool
+from orchestrator.cluster.sync import SyncResult, WeightSync
+from orchestrator.cluster.waits import WorkerLost, get
+from orchestrator.online.rollouts import engine_name, generate
 from workers.types import Completion, EncodedPrompt, GenerationRequest
 
 _log = logging.getLogger(__name__)

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from orchestrator.guards import check_finite
-from orchestrator.pool import WorkerPool
+from orchestrator.cluster.pool import WorkerPool
+from orchestrator.run.guards import check_finite
 from workers.objectives import UpdateStats
 
 

@@ -12,11 +12,11 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.batching import SampleSize, group_cost, plan_microbatches, plan_samples
-from orchestrator.health import Health
-from orchestrator.placement import PlacementPlan, WorkerPlacement
-from orchestrator.rollouts import engine_name, split_prompts
-from orchestrator.waits import WorkerLost, get
-from orchestrator.worker_environment import worker_environment
+from orchestrator.cluster.health import Health
+from orchestrator.cluster.placement import PlacementPlan, WorkerPlacement
+from orchestrator.cluster.waits import WorkerLost, get
+from orchestrator.cluster.worker_environment import worker_environment
+from orchestrator.online.rollouts import engine_name, split_prompts
 from workers.critique_reward import CritiqueRewardSpec, CritiqueRewardWorker
 from workers.models.loading import ModelSpec
 from workers.policy import PolicySpec, PolicyWorker

@@ -4,7 +4,7 @@ Ray's own processes go down with a driver that is killed, except two agents per 
 control store that is gone. So every process a run starts inherits a mark, and a small process that needs nothing but
 the end of a pipe to learn of the driver's death ends whatever still bears it.
 
-``python -m orchestrator.reaper MARK`` is that process.
+``python -m orchestrator.cluster.reaper MARK`` is that process.
 """
 
 import os
@@ -31,7 +31,7 @@ def reaped_processes() -> Iterator[None]:
     os.environ["SPT_NOENV"] = "1"
     # A session of its own: a Ctrl-C meant for the driver must not end it.
     reaper = subprocess.Popen(
-        [sys.executable, "-m", "orchestrator.reaper", mark], stdin=subprocess.PIPE, start_new_session=True
+        [sys.executable, "-m", "orchestrator.cluster.reaper", mark], stdin=subprocess.PIPE, start_new_session=True
     )
     try:
         yield

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Protocol
 from uuid import NAMESPACE_URL, uuid5
 
-from orchestrator.metrics import metrics_row
-from orchestrator.run_folder import RunFolder
+from orchestrator.run.folder import RunFolder
+from orchestrator.run.metrics import metrics_row
 
 
 class Sink(Protocol):

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.cluster import GIB, ClusterResources
+from orchestrator.cluster.resources import GIB, ClusterResources
 from orchestrator.errors import RefusedInput
 
 Layout = Literal["colocated", "separate"]

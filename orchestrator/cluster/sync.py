@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import ray.exceptions
 
+from orchestrator.cluster.pool import WorkerPool
+from orchestrator.cluster.waits import WorkerLost, get
 from orchestrator.errors import GuardStop
-from orchestrator.pool import WorkerPool
-from orchestrator.rollouts import build_requests, completion_sequence, engine_name, generate
-from orchestrator.waits import WorkerLost, get
+from orchestrator.online.rollouts import build_requests, completion_sequence, engine_name, generate
 from workers.types import EncodedPrompt
 from workers.weight_sync.manifest import SyncError, WeightManifest, joined
 

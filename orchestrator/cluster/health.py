@@ -14,7 +14,7 @@ import ray
 import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.waits import Wait
+from orchestrator.cluster.waits import Wait
 from workers.heartbeat import Beat
 
 _log = logging.getLogger(__name__)

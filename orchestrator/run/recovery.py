@@ -8,11 +8,11 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
+from orchestrator.cluster.waits import WorkerLost
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import GuardStop
-from orchestrator.run_folder import RunFolder
-from orchestrator.run_log import run_log
-from orchestrator.waits import WorkerLost
+from orchestrator.run.folder import RunFolder
+from orchestrator.run.log import run_log
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.batching import PromptCursor
-from orchestrator.checkpoint import Progress, find_checkpoint
 from orchestrator.config.schema import TrainConfig
-from orchestrator.console import Console
-from orchestrator.run_folder import RunFolder
-from orchestrator.run_log import RunLogFormatter, run_log
-from orchestrator.tracking import Tracker, open_tracker
+from orchestrator.run.checkpoint import Progress, find_checkpoint
+from orchestrator.run.console import Console
+from orchestrator.run.folder import RunFolder
+from orchestrator.run.log import RunLogFormatter, run_log
+from orchestrator.run.tracking import Tracker, open_tracker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

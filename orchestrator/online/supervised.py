@@ -4,13 +4,13 @@ import time
 
 import numpy as np
 
-from orchestrator.checkpoint import Progress
 from orchestrator.evaluation.types import EvalResult
-from orchestrator.experience import supervised_samples
-from orchestrator.online import Outcome, checkpoint, named_prompt
-from orchestrator.session import Session, eval_metrics
-from orchestrator.step_metrics import update_metrics
-from orchestrator.updates import optimizer_step
+from orchestrator.online.experience import supervised_samples
+from orchestrator.online.loop import Outcome, checkpoint, named_prompt
+from orchestrator.online.session import Session, eval_metrics
+from orchestrator.online.step_metrics import update_metrics
+from orchestrator.online.updates import optimizer_step
+from orchestrator.run.checkpoint import Progress
 from workers.types import Prompt, Sequence
 
 

@@ -12,8 +12,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.metrics import MEMORY_PREFIX
-from orchestrator.waits import Wait, current_waits
+from orchestrator.cluster.waits import Wait, current_waits
+from orchestrator.run.metrics import MEMORY_PREFIX
 
 _SHOWN = (
     ("reward", "reward/mean", "{:.3f}"),

@@ -7,14 +7,21 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
 import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.health import Health
-from orchestrator.waits import get
+from orchestrator.cluster.health import Health
+from orchestrator.cluster.pool import WorkerPool
+from orchestrator.cluster.waits import get
+from orchestrator.config.schema import TrainConfig
+from orchestrator.online.scoring import RewardClient
+from orchestrator.run.folder import RunFolder
 from workers.heartbeat import start_heartbeat
 
 _log = logging.getLogger(__name__)
@@ -99,3 +106,35 @@ class RewardService:
 def _die_with_parent() -> None:
     # SIGKILLing the driver takes Ray's workers down; the kernel then takes this process down with its worker.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@contextmanager
+def reward_client(config: TrainConfig, folder: RunFolder, pool: WorkerPool) -> Iterator[RewardClient]:
+    """A client of ``reward.url``, or of a service started for this run."""
+    url = config.reward.url
+    service = RewardService(service_arguments(config, folder), pool.health) if url is None else None
+    token_file = config.reward.token_file
+    token = Path(token_file).read_text(encoding="utf-8").strip() if token_file else None
+    client = RewardClient(
+        service.locate if service is not None else lambda unreachable=None: str(url),
+        timeout_s=config.reward.timeout_s,
+        max_outage_s=config.reward.max_outage_s,
+        token=token,
+    )
+    try:
+        yield client
+    finally:
+        client.close()
+        if service is not None:
+            service.close()
+
+
+def service_arguments(config: TrainConfig, folder: RunFolder) -> list[str]:
+    """Command-line arguments of this run's reward service."""
+    reward = config.reward
+    arguments = ["--judge", reward.judge, "--cache", reward.cache_path or str(folder.root / "verdicts.sqlite")]
+    if reward.judge == "openai":
+        arguments += ["--judge-url", str(reward.judge_url), "--judge-model", str(reward.judge_model)]
+        if reward.judge_key_file is not None:
+            arguments += ["--judge-key-file", reward.judge_key_file]
+    return arguments

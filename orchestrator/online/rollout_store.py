@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.run_folder import write_atomic
+from orchestrator.run.folder import write_atomic
 
 _SCHEMA = pa.schema(
     [

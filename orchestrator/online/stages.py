@@ -1,24 +1,22 @@
 """What a run consists of: one algorithm on the user's data, or on the embedded task a cold start before it."""
 
 import json
-import platform
-import subprocess
-from importlib import metadata
 from pathlib import Path
 
-from orchestrator.checkpoint import find_checkpoint
+from orchestrator.cluster.pool import WorkerPool
 from orchestrator.config.load import cold_start_config
-from orchestrator.config.resolved import resolved_json
 from orchestrator.config.schema import TrainConfig
 from orchestrator.critiques.service import online_critics
-from orchestrator.launch import open_session, reward_client
-from orchestrator.online import Outcome, run_online
-from orchestrator.pool import WorkerPool
+from orchestrator.online.loop import Outcome, run_online
+from orchestrator.online.reward_service import reward_client
+from orchestrator.online.session import open_session
+from orchestrator.online.supervised import run_supervised
 from orchestrator.preflight import RunData, read_data
-from orchestrator.recovery import with_restarts
-from orchestrator.run_folder import RunFolder, write_atomic
-from orchestrator.summary import print_summary
-from orchestrator.supervised import run_supervised
+from orchestrator.run.checkpoint import find_checkpoint
+from orchestrator.run.folder import RunFolder, write_atomic
+from orchestrator.run.manifest import write_manifest
+from orchestrator.run.recovery import with_restarts
+from orchestrator.run.summary import print_summary
 from orchestrator.tasks.digits import DEMONSTRATIONS
 from workers.multimodal.prompt_encoder import PromptEncoder
 
@@ -69,31 +67,6 @@ def write_run_files(config: TrainConfig, folder: RunFolder, data: RunData) -> No
     )
 
 
-def write_manifest(
-    config: TrainConfig,
-    folder: RunFolder,
-    *,
-    data_fingerprint: str,
-    num_train: int,
-    num_bad_rows: int,
-    num_held_out: int,
-) -> None:
-    """Write ``config.json`` and ``manifest.json``: what ran, on what, with which versions."""
-    write_atomic(folder.root / "config.json", resolved_json(config))
-    manifest = {
-        "algo": config.algo,
-        "seed": config.run.seed,
-        "data_fingerprint": data_fingerprint,
-        "num_train": num_train,
-        "num_bad_rows": num_bad_rows,
-        "num_held_out": num_held_out,
-        "python": platform.python_version(),
-        "versions": {name: version for name in _PACKAGES if (version := _version(name)) is not None},
-        "git_revision": _git_revision(),
-    }
-    write_atomic(folder.root / "manifest.json", json.dumps(manifest, indent=2) + "\n")
-
-
 def _cold_start(config: TrainConfig, pool: WorkerPool, encoder: PromptEncoder) -> TrainConfig:
     """Supervised training in a folder of its own, unless it is already done; then start from its result."""
     stage = cold_start_config(config)
@@ -123,16 +96,3 @@ def _supervised(
 ) -> Outcome:
     with open_session(config, folder, pool, encoder, data) as (session, start):
         return run_supervised(session, start)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _git_revision() -> str | None:
-    here = Path(__file__).parent
-    result = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
-    return result.stdout.strip() or None

@@ -9,7 +9,7 @@ import torch
 
 from algorithms.off_policy import Mismatch, truncated_is_weights
 from orchestrator.errors import GuardStop
-from orchestrator.scoring import Reward
+from orchestrator.online.scoring import Reward
 from workers.objectives import UpdateStats
 from workers.types import TrainSample
 

@@ -1,0 +1,1 @@
+"""The machines and the workers on them: placed, started, watched, kept in step, and given back."""

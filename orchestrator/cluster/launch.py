@@ -1,0 +1,112 @@
+"""From a checked configuration to live workers: Ray, the pool, its policy and its engines."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import NAMESPACE_URL, uuid5
+
+import ray
+
+from orchestrator.cluster.engines import Engines
+from orchestrator.cluster.placement import PlacementPlan
+from orchestrator.cluster.pool import PoolSpec, WorkerPool
+from orchestrator.cluster.reaper import reaped_processes
+from orchestrator.cluster.specs import model_spec, policy_spec
+from orchestrator.cluster.sync import WeightSync
+from orchestrator.cluster.waits import watched_by
+from orchestrator.cluster.worker_environment import worker_environment
+from orchestrator.config.schema import TrainConfig
+from orchestrator.preflight import engine_kind, ray_is_running, shares_prompts
+from orchestrator.run.folder import RunFolder
+from orchestrator.run.start import RunStart
+from workers.rollout.spec import EngineSpec
+from workers.types import EncodedPrompt
+
+_TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}
+_OBJECT_STORE_BYTES = 1 << 30
+
+
+@contextmanager
+def ray_cluster(plan: PlacementPlan) -> Iterator[None]:
+    """Connect to the running cluster, or start one on this machine that ends with this process."""
+    gpu = any(worker.num_gpus for worker in plan.workers)
+    shared = {
+        "log_to_driver": False,
+        "logging_level": logging.WARNING,
+        "runtime_env": {"env_vars": worker_environment(1, gpu=gpu)},
+    }
+    if ray_is_running():
+        # A job's environment may name a variable of ours; both count, and ours wins.
+        os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
+        ray.init(**shared)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+        return
+    with reaped_processes():
+        store = None if gpu else _OBJECT_STORE_BYTES
+        # Said aloud, because without an address Ray joins any cluster that somebody has started on this machine.
+        ray.init("local", num_cpus=os.cpu_count() or 1, object_store_memory=store, include_dashboard=False, **shared)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def worker_pool(config: TrainConfig, plan: PlacementPlan, spec: EngineSpec | None) -> Iterator[WorkerPool]:
+    """Create the pool and start its engines, if it has any; policy and reference follow stage by stage."""
+    assert config.model.path is not None
+    ranks = max(1, len(plan.workers_of("policy")))
+    pool = WorkerPool(
+        plan,
+        PoolSpec(
+            engine=spec,
+            engine_kind=engine_kind(config),
+            tokens_per_microbatch=config.policy.tokens_per_microbatch,
+            share_prompts=shares_prompts(config, config.model.path),
+            # Roles take turns, so one rank may use every core of a small machine.
+            num_threads=max(1, (os.cpu_count() or 1) // ranks),
+            silent_after_s=config.run.silent_after_s,
+            start_deadline_s=config.run.start_timeout_s,
+        ),
+    )
+    try:
+        with watched_by(pool.health):
+            pool.start_engines()
+            yield pool
+    finally:
+        pool.close()
+
+
+def policy_engines(
+    config: TrainConfig, folder: RunFolder, pool: WorkerPool, *, probe: Callable[[], list[EncodedPrompt]]
+) -> Engines:
+    """The pool's engines, which follow its policy; see ``Engines``."""
+    assert config.model.path is not None
+    dtype = "bfloat16" if "bfloat16" in str(model_spec(config, config.model.path).torch_dtype) else "float32"
+    sync = WeightSync(
+        pool,
+        run_id=run_id(folder),
+        tolerance=config.sync.tolerance or _TOLERANCE[dtype],
+        deadline_s=config.rollout.timeout_s,
+    )
+    return Engines(pool, sync, probe=probe, deadline_s=config.rollout.timeout_s)
+
+
+def run_id(folder: RunFolder) -> str:
+    """Names a run to its workers, the same after a resume."""
+    return uuid5(NAMESPACE_URL, str(Path(folder.root).resolve())).hex[:12]
+
+
+def start_policy(config: TrainConfig, pool: WorkerPool, start: RunStart) -> None:
+    """Start the policy on the weights and optimizer state that the run continues from."""
+    found = start.checkpoint
+    pool.start_policy(policy_spec(config, str(found / "policy") if found else None))
+    if found:
+        pool.policy_call(
+            "load_state", str(found), num_steps=start.progress.num_updates, deadline_s=config.rollout.timeout_s
+        )

@@ -1,0 +1,115 @@
+"""What the workers of a run are told when they start. Pure."""
+
+from algorithms.preference_registry import PREFERENCE_ALGORITHMS
+from orchestrator.cluster.placement import PlacementPlan
+from orchestrator.cluster.sync import PROBE_LENGTH
+from orchestrator.config.schema import TrainConfig
+from orchestrator.offline.groups import pair_kind
+from orchestrator.preflight import shares_prompts, sync_backend
+from workers.backends.schedule import OptimizerSpec, Schedule
+from workers.models.loading import ModelSpec
+from workers.models.lora import LoraSpec
+from workers.multimodal.prompt_encoder import PromptEncoder
+from workers.objectives import LossSpec
+from workers.policy import PolicySpec
+from workers.rollout.spec import EngineSpec
+
+
+def model_spec(config: TrainConfig, path: str) -> ModelSpec:
+    """How every role loads the model."""
+    return ModelSpec(
+        path=path,
+        dtype=config.model.dtype,
+        attention=config.model.attention,
+        trust_remote_code=config.model.trust_remote_code,
+        share_prompts=shares_prompts(config, path),
+    )
+
+
+def lora_spec(config: TrainConfig, saved: str | None) -> LoraSpec | None:
+    """The adapters of the policy, continued from the folder ``saved``; None where the weights are trained."""
+    rank, alpha = config.model.lora_rank, config.model.lora_alpha
+    if rank is None:
+        return None
+    return LoraSpec(
+        rank=rank,
+        # With a fixed ratio the learning rate need not follow the rank.
+        alpha=2 * rank if alpha is None else alpha,
+        seed=config.run.seed,
+        quantize=config.model.quantize,
+        saved=saved,
+    )
+
+
+def policy_spec(config: TrainConfig, saved: str | None) -> PolicySpec:
+    """What a policy rank needs to start from ``model.path``, or where the checkpoint's ``policy/`` at ``saved`` was."""
+    optimizer = config.optimizer
+    per_step = 1 if config.algo in PREFERENCE_ALGORITHMS else config.updates_per_step
+    assert config.model.path is not None
+    lora = lora_spec(config, saved)
+    return PolicySpec(
+        # An adapter's checkpoint has no weights of its own: its base is loaded again.
+        model=model_spec(config, saved if saved is not None and lora is None else config.model.path),
+        source=config.model.path,
+        optimizer=OptimizerSpec(
+            zero_stage=config.policy.zero_stage,
+            betas=optimizer.betas,
+            weight_decay=optimizer.weight_decay,
+            max_grad_norm=optimizer.max_grad_norm,
+            offload_optimizer=config.policy.offload_optimizer,
+            schedule=Schedule(
+                peak_lr=optimizer.lr,
+                kind=optimizer.schedule,
+                total_steps=config.run.steps * per_step,
+                warmup_frac=optimizer.warmup_frac,
+                min_lr_frac=optimizer.min_lr_frac,
+            ),
+        ),
+        loss=loss_spec(config),
+        freeze=config.model.freeze,
+        gradient_checkpointing=config.model.gradient_checkpointing,
+        lora=lora,
+    )
+
+
+def loss_spec(config: TrainConfig) -> LossSpec:
+    """What the policy minimises."""
+    algorithm, preferences = config.algorithm, config.offline
+    if config.algo == "sft":
+        return LossSpec(kind="sft")
+    if preferences is not None:
+        return LossSpec(
+            kind=preferences.loss if preferences.loss in ("bradley_terry", "critique_rm") else "preference",
+            pair_kind=pair_kind(preferences, config.preference),
+            label_smoothing=config.preference.label_smoothing,
+            reward_head=config.critique_rm.head if preferences.writes_critiques else "linear",
+            critique_request=config.critique_rm.request if preferences.writes_critiques else None,
+        )
+    return LossSpec(
+        kind="policy_gradient",
+        clip_low=algorithm.clip_low,
+        clip_high=algorithm.clip_high,
+        preclip_min=algorithm.preclip_min,
+        preclip_max=algorithm.preclip_max,
+        tis_cap=algorithm.tis_cap,
+    )
+
+
+def engine_spec(
+    config: TrainConfig, plan: PlacementPlan, encoder: PromptEncoder, *, longest_prompt: int, max_images: int
+) -> EngineSpec:
+    """How every rollout engine is built."""
+    assert config.model.path is not None
+    return EngineSpec(
+        model=model_spec(config, config.model.path),
+        tensor_parallel_size=config.rollout.tensor_parallel_size,
+        max_model_len=longest_prompt + max(config.rollout.max_new_tokens, PROBE_LENGTH) + 1,
+        max_num_seqs=config.rollout.max_num_seqs,
+        max_images_per_prompt=max(1, max_images),
+        gpu_memory_utilization=config.rollout.gpu_memory_utilization,
+        banned_token_ids=encoder.vision_token_ids,
+        stop_token_ids=encoder.eos_token_ids,
+        seed=config.run.seed,
+        sync_backend=sync_backend(config, plan),
+        shares_device=config.placement.layout == "colocated",
+    )
