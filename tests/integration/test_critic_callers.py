@@ -42,9 +42,9 @@ def test_an_online_run_adds_its_reward_to_that_of_the_rules(
         assert row.reward == pytest.approx(other.reward + _WEIGHT * row.critique, abs=1e-9)
         critiques.append(row.critique)
     assert len(set(critiques)) > len(rows) // 2, "what is read depends on image and response"
-    told = metric_rows(tmp_path / "run")
-    assert told[0]["reward/critique"] == pytest.approx(sum(critiques) / len(critiques))
-    assert [row["step"] for row in told] == [1, 2]
+    told = {row["step"]: row for row in metric_rows(tmp_path / "run")}
+    assert told[1]["reward/critique"] == pytest.approx(sum(critiques) / len(critiques))
+    assert "reward/critique" in told[2]
 
 
 def test_the_benchmark_keeps_an_answer_for_every_response_and_asks_no_second_time(critic: Path, tmp_path: Path) -> None:
