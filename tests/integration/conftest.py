@@ -1,10 +1,8 @@
 """Real processes for the joints: a tiny model that has learned the response format, and one Ray cluster."""
 
-import gc
 import os
 import subprocess
 import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,11 +59,7 @@ def cluster() -> Iterator[None]:
         runtime_env={"env_vars": worker_environment(1, gpu=False) | {"PYTHONPATH": os.getcwd()}},
     )
     yield
-    with warnings.catch_warnings():
-        # Ray drops the handles of its processes, which it has told to end, before some of them have.
-        warnings.simplefilter("ignore", ResourceWarning)
-        ray.shutdown()
-        gc.collect()
+    ray.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from tests.integration.conftest import run_cli
 from tests.integration.runs import metric_rows
 from tests.user_files import write_llava, write_preferences
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.soak]
 
 
 def test_a_users_own_llava_and_preference_file(tmp_path: Path) -> None:
