@@ -57,7 +57,7 @@ def test_a_critique_reward_model_beside_the_policy_is_counted(
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     assert "memory of one critic worker: weights 0.0 + engine's weights 0.0 + engine's cache and activations" in printed
-    # Its engine does not sleep while the policy's has its turn.
+    # Its engine does not sleep while the policy's has.
     assert re.search(r"GPU in the rollout's turn: .*, DOES NOT FIT", printed)
 
 

@@ -90,12 +90,18 @@ def _refuse_a_broken_batch(pool: WorkerPool, samples: list[TrainSample]) -> None
     assert [rank.grad_norm for rank in stats] == [0.0, 0.0]
 
 
+@pytest.mark.parametrize("others", [[(2, 3)], pytest.param([(2, 2), (1, 3)], marks=pytest.mark.soak)])
 def test_ranks_and_zero_stages_agree(
-    cluster: None, random_model: Path, digits: DigitsPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: None,
+    random_model: Path,
+    digits: DigitsPaths,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    others: list[tuple[int, int]],
 ) -> None:
     monkeypatch.setattr(pool_module, "PolicyWorker", PiecewisePolicy)
     batches = _batches(random_model, digits)
-    settings = [(1, 2), (2, 3)]
+    settings = [(1, 2), *others]
     runs = {
         (ranks, stage): _train(random_model, batches, tmp_path / f"{ranks}-{stage}", num_ranks=ranks, zero_stage=stage)
         for ranks, stage in settings
