@@ -13,6 +13,7 @@ import deepspeed
 import torch
 from deepspeed.ops.op_builder import ShareMemCommBuilder  # type: ignore[attr-defined]
 from torch import Tensor, nn
+from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from workers.backends.schedule import OptimizerSpec
 
@@ -23,9 +24,7 @@ def init_process_group(rank: int, world_size: int, master_address: str, master_p
     deepspeed.ops.__compatible_ops__[ShareMemCommBuilder.NAME] = False
     # Left to itself the leader's store listens on every interface, and takes orders from whoever reaches it.
     listener = socket.create_server((master_address, master_port)).detach() if rank == 0 else None
-    store = torch.distributed.TCPStore(
-        master_address, master_port, world_size, is_master=rank == 0, master_listen_fd=listener
-    )
+    store = TCPStore(master_address, master_port, world_size, is_master=rank == 0, master_listen_fd=listener)
     gpu = torch.cuda.is_available()
     torch.distributed.init_process_group(
         "nccl" if gpu else "gloo",
