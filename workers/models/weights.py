@@ -63,10 +63,11 @@ def _check_shards(root: Path) -> None:
         wanted = {shard: {name for name, at in shards.items() if at == shard} for shard in sorted(set(shards.values()))}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{str(root / _INDEX)!r} is not an index of weights (no 'weight_map' of names)") from error
+    for shard in wanted:
+        if Path(shard).name != shard or not (root / shard).is_file():
+            raise ValueError(f"{str(root / shard)!r}, which the index names, is not there")
     for shard, names in wanted.items():
         file = root / shard
-        if Path(shard).name != shard or not file.is_file():
-            raise ValueError(f"{str(file)!r}, which the index names, is not there")
         if missing := sorted(names - _tensors_in(file)):
             raise ValueError(f"{str(file)!r} lacks {missing[0]!r}, one of {len(missing)} tensors the index says it has")
 
