@@ -12,7 +12,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.batching import SampleSize, group_cost, plan_microbatches, plan_samples
-from orchestrator.cluster.health import Health
+from orchestrator.cluster.health import Health, ended
 from orchestrator.cluster.placement import PlacementPlan, WorkerPlacement
 from orchestrator.cluster.waits import WorkerLost, get
 from orchestrator.cluster.worker_environment import worker_environment
@@ -23,11 +23,10 @@ from workers.policy import PolicySpec, PolicyWorker
 from workers.reference import ReferenceWorker
 from workers.rollout.spec import EngineSpec
 from workers.rollout.worker import RolloutWorker
-from workers.types import Completion, GenerationRequest, PreferenceGroup
+from workers.types import PLAIN, Completion, GenerationRequest, PreferenceGroup, SamplingDistribution
 from workers.types import Sequence as TokenSequence
 
 _log = logging.getLogger(__name__)
-_DEATH_NOTICE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,14 +151,19 @@ class WorkerPool:
         return self._results("policy", refs, name="policy: update", deadline_s=deadline_s)
 
     def policy_score(
-        self, sequences: Sequence[TokenSequence], *, deadline_s: float, adapters: bool = True
+        self,
+        sequences: Sequence[TokenSequence],
+        *,
+        deadline_s: float,
+        sampling: SamplingDistribution = PLAIN,
+        adapters: bool = True,
     ) -> list[np.ndarray]:
         """Log-probs under the current policy, in the order given; without its adapters, under the base it started from.
 
         Raises:
             ValueError: without adapters, of a policy that has none.
         """
-        options = {} if adapters else {"adapters": False}
+        options = {"sampling": sampling, "adapters": adapters}
         return self._each("policy", self.policy, "score", sequences, deadline_s, options)
 
     def policy_greedy_hits(self, sequences: Sequence[TokenSequence], *, deadline_s: float) -> list[int]:
@@ -170,9 +174,12 @@ class WorkerPool:
         """The reward of each sequence under the current policy, which has a scalar head, in the order given."""
         return self._each("policy", self.policy, "rewards", sequences, deadline_s)
 
-    def reference_score(self, sequences: Sequence[TokenSequence], *, deadline_s: float) -> list[np.ndarray]:
+    def reference_score(
+        self, sequences: Sequence[TokenSequence], *, deadline_s: float, sampling: SamplingDistribution = PLAIN
+    ) -> list[np.ndarray]:
         """Log-probs under the reference, in the order given; a reference that is lost is started again, once."""
-        return self._twice(lambda: self._each("reference", self.reference, "score", sequences, deadline_s))
+        asked = {"sampling": sampling}
+        return self._twice(lambda: self._each("reference", self.reference, "score", sequences, deadline_s, asked))
 
     def write_critiques(self, requests: Sequence[GenerationRequest], *, deadline_s: float) -> list[Completion]:
         """A critique for each request, in the order given; lost critique reward workers are started again, once."""
@@ -227,7 +234,7 @@ class WorkerPool:
         try:
             return get(refs, name=name, deadline_s=deadline_s, workers=workers)
         except ray.exceptions.RayTaskError as error:
-            dead = _dead({"policy": self.policy, "reference": self.reference, "critic": self.critics}[role])
+            dead = ended({"policy": self.policy, "reference": self.reference, "critic": self.critics}[role])
             if not dead:
                 raise
             raise WorkerLost([f"{role}-{index}" for index in dead], f"{name}: its process has ended") from error
@@ -239,7 +246,7 @@ class WorkerPool:
         method: str,
         sequences: Sequence[TokenSequence],
         deadline_s: float,
-        options: dict[str, bool] | None = None,
+        options: dict[str, Any] | None = None,
     ) -> list[Any]:
         """What the workers' ``method`` says of every sequence, in the order given."""
         # Every rank must take part in a sharded forward, so the batch is filled up to a multiple of the ranks.
@@ -285,16 +292,3 @@ class WorkerPool:
             ),
             runtime_env={"env_vars": environment},
         )
-
-
-def _dead(actors: Sequence[Any]) -> list[int]:
-    """Indices of those whose process has ended; one that is busy, even forever, is not among them."""
-    refs = {actor.ping.remote(): index for index, actor in enumerate(actors)}
-    ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=_DEATH_NOTICE_S)
-    dead = []
-    for ref in ready:
-        try:
-            get(ref, name="death notice", deadline_s=_DEATH_NOTICE_S)
-        except ray.exceptions.RayActorError:
-            dead.append(refs[ref])
-    return dead
