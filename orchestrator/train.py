@@ -130,6 +130,7 @@ def _check_files(config: TrainConfig) -> None:
 def _launch(config: TrainConfig, plan: PlacementPlan, folder: "RunFolder", data: "RunData") -> None:
     from orchestrator.cluster import launch
     from orchestrator.cluster.specs import engine_spec
+    from orchestrator.critiques.service import critique_limits
     from orchestrator.online import stages
     from orchestrator.preflight import check_lengths
     from workers.multimodal.prompt_encoder import PromptEncoder
@@ -137,6 +138,8 @@ def _launch(config: TrainConfig, plan: PlacementPlan, folder: "RunFolder", data:
     assert config.model.path is not None
     encoder = PromptEncoder(config.model.path, trust_remote_code=config.model.trust_remote_code)
     prompts = [*data.train.prompts, *data.held_out]
+    if config.reward.critique.path is not None:
+        critique_limits(config, config.reward.critique.path)
     spec = engine_spec(
         config,
         plan,
