@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.cluster.placement import PlacementPlan, describe_plan
-from orchestrator.cluster.waits import WaitTimeout
+from orchestrator.cluster.waits import WaitTimeout, WorkerLost
 from orchestrator.config.load import load_config
 from orchestrator.config.resolved import resolved_json
 from orchestrator.config.schema import TrainConfig
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RefusedInput as refusal:
         sys.stderr.write(f"refused: {refusal}\n")
         return 2
-    except (GuardStop, WaitTimeout) as stop:
+    except (GuardStop, WaitTimeout, WorkerLost) as stop:
         sys.stderr.write(f"stopped: {stop}\n")
         return 3
     return 0

@@ -15,7 +15,7 @@ from orchestrator.cluster.pool import PoolSpec, WorkerPool
 from orchestrator.cluster.reaper import reaped_processes
 from orchestrator.cluster.specs import model_spec, policy_spec, sampled_from
 from orchestrator.cluster.sync import WeightSync
-from orchestrator.cluster.waits import watched_by
+from orchestrator.cluster.waits import start_of, watched_by
 from orchestrator.cluster.worker_environment import worker_environment
 from orchestrator.config.schema import TrainConfig
 from orchestrator.preflight import engine_kind, ray_is_running, shares_prompts
@@ -105,11 +105,16 @@ def run_id(folder: RunFolder) -> str:
 
 
 def start_policy(config: TrainConfig, pool: WorkerPool, start: RunStart) -> None:
-    """Start the policy on the weights and optimizer state that the run continues from."""
+    """Start the policy on the weights and optimizer state that the run continues from.
+
+    Raises:
+        WorkerCannotStart: a rank said why.
+    """
     found = start.checkpoint
     sampling = sampled_from(config, pool.engine_spec.banned_token_ids) if config.online else PLAIN
-    pool.start_policy(policy_spec(config, str(found / "policy") if found else None, sampling))
-    if found:
-        pool.policy_call(
-            "load_state", str(found), num_steps=start.progress.num_updates, deadline_s=config.rollout.timeout_s
-        )
+    with start_of([f"policy-{place.index}" for place in pool.plan.workers_of("policy")]):
+        pool.start_policy(policy_spec(config, str(found / "policy") if found else None, sampling))
+        if found:
+            pool.policy_call(
+                "load_state", str(found), num_steps=start.progress.num_updates, deadline_s=config.rollout.timeout_s
+            )

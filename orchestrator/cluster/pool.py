@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from orchestrator.batching import SampleSize, group_cost, plan_microbatches, plan_samples
 from orchestrator.cluster.health import Health, ended
 from orchestrator.cluster.placement import PlacementPlan, WorkerPlacement
-from orchestrator.cluster.waits import WorkerLost, get
+from orchestrator.cluster.waits import WorkerCannotStart, WorkerLost, get
 from orchestrator.cluster.worker_environment import worker_environment
 from orchestrator.online.rollouts import engine_name, split_prompts
 from workers.critique_reward import CritiqueRewardSpec, CritiqueRewardWorker
@@ -51,11 +51,12 @@ class WorkerPool:
         self.plan, self._spec = plan, spec
         self._groups: dict[str, PlacementGroup] = {}
         self.engines: list[Any] = []
+        self.replaced: set[int] = set()
+        """Engines that are not the first of their index."""
         self.policy: list[Any] = []
         self.reference: list[Any] = []
         self.critics: list[Any] = []
-        self._reference_spec: ModelSpec | None = None
-        self._critic_spec: CritiqueRewardSpec | None = None
+        self._start_again: dict[str, Callable[[], None]] = {}
         self.health = Health(silent_after_s=spec.silent_after_s, start_within_s=spec.start_deadline_s)
         for group in plan.groups:
             handle = placement_group(bundles=[dict(b.resources) for b in group.bundles], strategy=group.strategy)
@@ -96,7 +97,7 @@ class WorkerPool:
         """Start the reference workers, where the plan has any, on the model the run started from."""
         for actor in self.reference:
             ray.kill(actor)
-        self._reference_spec = spec
+        self._start_again["reference"] = lambda: self.start_reference(spec)
         actor_class = ray.remote(ReferenceWorker)
         self.reference = [
             self._place(actor_class, place).remote(spec=spec, **self._common(f"reference-{place.index}"))
@@ -107,7 +108,7 @@ class WorkerPool:
         """Start the critique reward workers that the plan has."""
         for actor in self.critics:
             ray.kill(actor)
-        self._critic_spec = spec
+        self._start_again["critic"] = lambda: self.start_critics(spec)
         actor_class = ray.remote(CritiqueRewardWorker)
         self.critics = [
             self._place(actor_class, place).remote(spec=spec, **self._common(f"critic-{place.index}"))
@@ -118,6 +119,7 @@ class WorkerPool:
         """Kill a rollout engine and start a fresh one in its place; it holds no weights until the next full sync."""
         ray.kill(self.engines[index])
         self.engines[index] = self._start_engine(index)
+        self.replaced.add(index)
 
     def policy_call(self, method: str, *args: Any, deadline_s: float, **kwargs: Any) -> list[Any]:
         """Call a method on every policy rank together and wait; results in rank order."""
@@ -214,15 +216,16 @@ class WorkerPool:
         """What frozen workers say; where one is lost, all of its role are started again and asked once more."""
         try:
             return ask()
+        except WorkerCannotStart:
+            raise
         except WorkerLost as lost:
             _log.warning("%s is started again: %s", lost.role, lost)
-            if lost.role == "critic":
-                assert self._critic_spec is not None
-                self.start_critics(self._critic_spec)
-            else:
-                assert self._reference_spec is not None
-                self.start_reference(self._reference_spec)
+            self._start_again[lost.role]()
+        try:
             return ask()
+        except WorkerCannotStart as lost:
+            # It did before; what its predecessor left behind may be in its way.
+            raise WorkerLost(lost.workers, lost.reason, told=lost.told) from lost
 
     def _results(self, role: str, refs: Sequence[Any], *, name: str, deadline_s: float) -> list[Any]:
         """Wait for one result of each worker of a role.

@@ -8,6 +8,7 @@ an engine that fails any of these is re-synced once with all weights, then repla
 then the run ends
 """
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,14 +17,16 @@ from typing import Any
 import numpy as np
 import ray.exceptions
 
+from orchestrator.cluster.last_words import last_words
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.probe import PROBE_TOKENS, off_course
-from orchestrator.cluster.waits import WorkerLost, get
+from orchestrator.cluster.waits import WorkerCannotStart, WorkerLost, get
 from orchestrator.errors import GuardStop
 from orchestrator.online.rollouts import build_requests, completion_sequence, engine_name, generate
 from workers.types import EncodedPrompt, SamplingDistribution
 from workers.weight_sync.manifest import SyncError, WeightManifest, joined
 
+_log = logging.getLogger(__name__)
 _PAUSE_S = 5.0
 Faults = dict[int, Exception]
 """What is wrong with each engine that is not well."""
@@ -73,18 +76,25 @@ class WeightSync:
 
         Raises:
             GuardStop: an engine could not be brought to the right weights; the sentence names it and why.
+            WorkerCannotStart: an engine never started.
         """
         started, self._transfer_s = time.monotonic(), 0.0
         if not self._open:
             self._connect()
         manifest = self._publish(policy_version, full=self._needs_full)
         faults, gap = self._attempt(manifest, range(len(self._pool.engines)), probe)
+        for index, fault in faults.items():
+            # One that came after another may have met what that one left behind.
+            if isinstance(fault, WorkerCannotStart) and index not in self._pool.replaced:
+                raise fault
         history = _told(faults)
         for repair in (self._resync, self._replace, self._replace_again, self._replace_again):
             if faults:
                 faults, gap = repair(policy_version, faults, probe)
                 history += _told(faults)
         if faults:
+            for fault in faults.values():
+                _log.error("weight sync %d: %s", policy_version, getattr(fault, "told", "") or fault)
             raise GuardStop(f"weight sync {policy_version}: could not be verified: {_told(faults)[0]}")
         self._needs_full = False
         return SyncResult(
@@ -105,7 +115,12 @@ class WeightSync:
         """Open the policy's side of the transport; for NCCL every engine worker joins one group with rank 0."""
         pool, width = self._pool, self._pool.engine_spec.tensor_parallel_size
         size = 1 + width * len(pool.engines)
-        address, port = get(pool.policy[0].rendezvous.remote(), name="sync: rendezvous", deadline_s=self._deadline_s)
+        address, port = get(
+            pool.policy[0].rendezvous.remote(),
+            name="sync: rendezvous",
+            deadline_s=self._deadline_s,
+            workers=["policy-0"],
+        )
         joining = []
         if self._backend == "nccl":
             joining = [
@@ -121,7 +136,8 @@ class WeightSync:
             group_size=size,
             deadline_s=self._deadline_s,
         )
-        get(joining, name="sync: engines join", deadline_s=self._deadline_s)
+        names = [engine_name(i) for i in range(len(joining))]
+        get(joining, name="sync: engines join", deadline_s=self._deadline_s, workers=names)
         self._open = True
 
     def _publish(self, policy_version: int, *, full: bool) -> WeightManifest:
@@ -246,4 +262,4 @@ def disagreeing(checksums: dict[int, dict[str, str]]) -> dict[int, str]:
 
 
 def _told(faults: Faults) -> list[str]:
-    return [f"engine {index}: {str(error).strip().splitlines()[-1]}" for index, error in sorted(faults.items())]
+    return [f"engine {index}: {last_words(str(error))}" for index, error in sorted(faults.items())]

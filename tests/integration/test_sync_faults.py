@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import ray
 
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.sync import WeightSync
+from orchestrator.cluster.waits import WorkerCannotStart
 from orchestrator.cluster.worker_environment import worker_environment
 from orchestrator.datasets.r1_reward import read_r1_reward
 from orchestrator.errors import GuardStop
@@ -151,6 +153,22 @@ def test_engine_and_trainer_speak_of_the_distribution_that_was_sampled_from(
     assert not going_on & set(pool.engine_spec.stop_token_ids)
     ends = {int(c.completion_ids[-1]) for c in done if c.finish_reason == "stop"}
     assert ends <= set(pool.engine_spec.stop_token_ids)
+
+
+def test_an_engine_that_cannot_start_says_why_once(
+    pool: WorkerPool, probe: list[EncodedPrompt], random_model: Path
+) -> None:
+    ray.kill(pool.engines[0])
+    actor_class = ray.remote(RolloutWorker).options(
+        num_cpus=0, runtime_env={"env_vars": worker_environment(1, gpu=False)}
+    )
+    spec = replace(engine_spec(random_model), max_model_len=4096)
+    pool.engines[0] = actor_class.remote(name="rollout-0", engine="vllm", spec=spec, num_threads=1)
+    with pytest.raises(WorkerCannotStart, match=r"^rollout-0: .*max_model_len \(4096\) is greater than") as lost:
+        _sync(pool, "never").sync(0, probe)
+    assert "\n" not in lost.value.reason and "Traceback" not in lost.value.reason
+    assert "vllm_rollout.py" in lost.value.told
+    assert pool.replaced == set()
 
 
 @pytest.mark.parametrize("fault", [pytest.param("sticky", marks=pytest.mark.soak), "stale"])

@@ -1,6 +1,5 @@
 """What is longer than the model has positions for is refused by its sum, and what just fits is not."""
 
-
 import pytest
 
 from orchestrator.cluster.probe import PROBE_LENGTH
