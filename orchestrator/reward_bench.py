@@ -69,6 +69,7 @@ def run(command: RewardBench) -> RewardBenchResult:
     """
     # Deferred: refusals of the command line need neither torch nor Ray.
     from orchestrator.cluster.launch import ray_cluster
+    from orchestrator.cluster.number_format import settled_dtype
     from orchestrator.critiques.service import critique_judge, known_request, reward_fingerprint
     from orchestrator.preflight import check_model, single_role_plan
     from orchestrator.run.noise import quiet_libraries
@@ -81,13 +82,15 @@ def run(command: RewardBench) -> RewardBenchResult:
         Question(prompt_of(row, media_root=root), response.text) for row in instructions for response in row.responses
     ]
     quiet_libraries()
+    plan = single_role_plan(config, "critic", 1)
+    config = settled_dtype(config, plan)
     fingerprint = reward_fingerprint(config, None, command.model)
     images = max(len(i.media) for i in instructions)
     folder = RunFolder(Path(command.out))
     folder.create()
     try:
         with (
-            ray_cluster(single_role_plan(config, "critic", 1)),
+            ray_cluster(plan),
             critique_judge(config, folder, command.model, fingerprint, max_images=images) as judge,
         ):
             answers = judge.judge(questions)
