@@ -123,9 +123,13 @@ def identity_of(folder: RunFolder, checkpoint: Path) -> Identity:
     """What a checkpoint says of the run that left it.
 
     Raises:
-        RefusedInput: nothing.
+        RefusedInput: nothing, or its manifest is broken.
     """
-    identity = folder.read_manifest(checkpoint).get("identity")
+    try:
+        identity = folder.read_manifest(checkpoint).get("identity")
+    except (ValueError, AttributeError) as error:
+        told = f"run.resume: checkpoint {checkpoint.name} has a manifest.json that is no JSON object"
+        raise RefusedInput(f"{told}; use another run.dir or run.resume = 'never'") from error
     if not isinstance(identity, dict):
         raise RefusedInput(
             f"run.resume: checkpoint {checkpoint.name} was written by an older version, which did not say what it was "

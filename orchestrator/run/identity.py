@@ -1,8 +1,8 @@
 """What makes a run this run: every option that shapes what is learned, and digests of the model and the data.
 
 Checkpoints, the stages of a pipeline, side tables and the run's manifest all compare this one record. An option is part
-of it unless it is named here, so that a new one has to be decided on. Options that an algorithm does not read count as
-well: whoever changes one meant something by it.
+of it unless it is named here, so that a new one has to be decided on. A guard's bounds are part of it, as they decide
+which steps are taken. So are options that the algorithm does not read: whoever changes one meant something by it.
 """
 
 from collections.abc import Mapping
@@ -45,8 +45,8 @@ _RULES: dict[str, Rule] = {
     # The run's own service and somebody else's score by rules of their own.
     "reward.url": "presence",
 }
-_UNTOLD = ("reward.judge_url", "reward.token_file", "reward.judge_key_file")
-"""They may hold or name secrets."""
+_UNTOLD = ("reward.judge_url", "reward.token_file", "reward.judge_key_file", "run.resume")
+"""Three may hold or name secrets, the last is about the call and not about the run."""
 _OF_CRITIQUE_STAGE = ("mm_dpo.critique_rm_steps", "mm_dpo.critique_rm_lr")
 """Not there where a critique reward model is given: margins are compared by its weights, which may be the same ones."""
 _MOST_NAMED = 5

@@ -209,6 +209,14 @@ def test_a_checkpoint_that_does_not_say_is_refused_by_name(
     )
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", "null"])
+def test_a_checkpoint_with_a_broken_manifest_is_refused_by_name(text: str, model: Path, tmp_path: Path) -> None:
+    config = _config("dpo", model)
+    folder = _saved(tmp_path, {})
+    (folder.checkpoint(5) / "manifest.json").write_text(text)
+    assert "step_000005 has a manifest.json that is no JSON object;" in _refusal(folder, config, _identity(config))
+
+
 def test_a_checkpoint_older_or_newer_than_an_option_is_refused(model: Path, tmp_path: Path) -> None:
     config = _config("dpo", model)
     identity = _identity(config)
