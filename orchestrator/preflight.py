@@ -37,6 +37,7 @@ class RunData:
 
     train: Dataset
     held_out: tuple[Prompt, ...]
+    held_out_fingerprint: str | None
 
 
 def check_config(config: TrainConfig) -> None:
@@ -127,8 +128,10 @@ def read_data(config: TrainConfig) -> RunData:
         if (prompt.target if config.algo == "sft" else prompt.label) is None:
             name = {"target": "response", "label": "answer"}[field]
             raise RefusedInput(f"data.path: row {prompt.uid} has no {name!r}, which --algo {config.algo} learns from")
-    held_out = _read(config, config.data.eval_path).prompts if config.data.eval_path is not None else ()
-    return RunData(train=train, held_out=held_out)
+    if config.data.eval_path is None:
+        return RunData(train=train, held_out=(), held_out_fingerprint=None)
+    held_out = _read(config, config.data.eval_path)
+    return RunData(train=train, held_out=held_out.prompts, held_out_fingerprint=held_out.fingerprint)
 
 
 def check_lengths(config: TrainConfig, encoder: "PromptEncoder", prompts: Sequence[Prompt]) -> int:
