@@ -1,12 +1,14 @@
 """Keys that no reader reads: what can only be content is read or refused, the rest is named once."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.datasets.fields import RowError
 from orchestrator.datasets.keys import CheckedKeys, Notes, check_keys, unread_inside
+from tests.unit.datasets.rows import picture, read, row, text, write_jsonl
 
 READ = ("prompt", "chosen", "rejected")
 IMAGES = ("image", "images")
@@ -118,3 +120,22 @@ def test_every_key_is_told_once_with_its_count_and_first_row() -> None:
     ]
     notes.add({6: ()}, has_images=True)
     assert len(list(notes.lines())) == 2
+
+
+def test_the_rows_of_an_online_run_are_held_to_the_same(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    own = [{"type": "image", "image": "a.png", "min_pixels": 4}, text("which ?")]
+    rows = [
+        row(image_path="a.png", source="web"),
+        row(*own, image="a.png", source="web"),
+        row(history=[["hi", "ho"]]),
+        row(output_1="this"),
+    ]
+    dataset = read(write_jsonl(tmp_path / "d.jsonl", *rows))
+    assert [len(prompt.media) for prompt in dataset.prompts] == [1, 1]
+    assert [bad.reason for bad in dataset.bad_rows] == [
+        'field \'history\' is [["hi", "ho"]], content that this format does not read',
+        "field 'output_1' is \"this\", a preference, which this format does not read",
+    ]
+    assert dataset.notes.unknown_keys == {"source": (2, 1), "message.min_pixels": (1, 2)}
+    assert (dataset.notes.num_rows, dataset.notes.num_with_images) == (2, 2)

@@ -87,6 +87,75 @@ def test_what_is_exported_is_read_back_as_the_same_pairs(tmp_path: Path, capsys:
     assert [_said(row) for row in after] == [_said(row) for row in before if row.meta["id"] != "none"]
 
 
+def _read_back(folder: Path) -> list[Instruction]:
+    out, file = str(folder / "again"), str(folder / "out.jsonl")
+    assert main(["import", file, "--out", out, "--format", "mm_rlhf_pairs", "--media-root", str(folder)]) == 0
+    return list(PreferenceStore(folder / "again").rows())
+
+
+def test_ids_that_repeat_and_rows_without_media_come_back(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    rows = [
+        plain(id="x", image="a.png"),
+        plain(id="x", prompt="这张图片里有什么？", image="a.png", system="be brief"),
+        plain(id="x", prompt="no image", history=[["hi", "ho"]]),
+        plain(id=1),
+    ]
+    assert len(_exported(tmp_path, "plain_dpo", *rows)) == 4
+    before = list(PreferenceStore(tmp_path / "store").rows())
+    assert [_said(row) for row in _read_back(tmp_path)] == [_said(row) for row in before]
+
+
+def test_images_and_videos_come_back_where_they_stood(tmp_path: Path) -> None:
+    for width, name in enumerate(("a.png", "b.png", "c.png", "v/1.png", "v/10.png", "v/2.png"), start=1):
+        picture(tmp_path / name, size=(width, 1))
+    asked = "Image1: <image>\nImage2: <image>\nImage3: <image>\nwhich ?"
+    rows = [
+        plain(id=1, images=["a.png", "b.png", "a.png"], prompt=asked),
+        plain(id=1, image="a.png", prompt="In the left picture, what?"),
+        plain(id=1, image="c.png", prompt="and this ?\n\n<image>", history=[["hi", "ho"]]),
+        plain(id=1, video="v", image="b.png", prompt="<video> or <image> ?"),
+    ]
+    lines = _exported(tmp_path, "plain_dpo", *rows)
+    assert lines[0]["question"] == asked
+    before = list(PreferenceStore(tmp_path / "store").rows())
+    assert [_said(row) for row in _read_back(tmp_path)] == [_said(row) for row in before]
+
+
+def test_a_video_in_swift_fields_stands_where_its_placeholder_does(tmp_path: Path) -> None:
+    for name in ("a.png", "v/1.png", "v/2.png"):
+        picture(tmp_path / name)
+    line = {"question": "first ?", "response": "this", "rejected_response": "that", "id": "x"}
+    rows = [
+        line | {"videos": ["v"], "question": "see\n<video>\nwhich ?"},
+        line | {"id": "y", "video": "v"},
+        line | {"id": "z", "video": "v", "images": ["a.png"], "question": "<image><video>which ?"},
+    ]
+    made = imported(tmp_path, "mm_rlhf_pairs", *rows)
+    first, second, third = made.rows()
+    image, text = {"type": "image"}, {"type": "text", "text": "which ?"}
+    assert first.messages[0]["content"] == [{"type": "text", "text": "see"}, image, image, text]
+    assert second.messages[0]["content"] == [image, image, {"type": "text", "text": "first ?"}]
+    assert third.messages[0]["content"] == [image, image, image, text]
+    assert _export(tmp_path) == 0
+    assert [line["question"] for line in _lines(tmp_path)] == [
+        "see<video>\nwhich ?", "first ?", "<image>\n<image>\n<image>\nwhich ?"
+    ]  # fmt: skip
+    assert [_said(row) for row in _read_back(tmp_path)] == [_said(row) for row in (first, second, third)]
+
+
+def test_a_part_of_an_order_comes_back(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    rows = [compared(*pair, id="x") for pair in ("ab", "cd", "de")] + [compared("e", "f", id="x", is_tie=True)]
+    assert {(line["response"], line["rejected_response"]) for line in _exported(tmp_path, "mm_rlhf_pairs", *rows)} == {
+        ("a", "b"), ("c", "d"), ("d", "e"), ("c", "e"), ("d", "f"), ("c", "f")
+    }  # fmt: skip
+    (before,), (after,) = PreferenceStore(tmp_path / "store").rows(), _read_back(tmp_path)
+    assert before.meta["num_pairs_added"] == 3
+    before.meta.pop("num_pairs_added")  # every pair of the view is in a line now
+    assert _said(after) == _said(before)
+
+
 def test_a_store_of_any_format_is_exported(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
     row = feedback(rated("5"), rated("4", response="that"), img_path="a.png", prompt="of <image> which ?")
