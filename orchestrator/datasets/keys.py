@@ -32,7 +32,7 @@ _OTHER_MEDIA = re.compile(
 """Names of media that no format reads in another's place: more than one, or of another kind."""
 _CONTENT = re.compile(
     r"system(?:_(?:prompt|message))?|history|tools?|tool_(?:calls|choice)|functions|function_call|objects|documents"
-    r"|messages|conversations?|dialog(?:ue)?s?|turns"
+    r"|messages|conversations?|dialogs?|dialogues?|turns"
 )
 _ASKED = re.compile(r"instruction|input|query|question|context|prompt")
 """Names of content, unless it stands in what is read as well."""
