@@ -11,22 +11,28 @@ A reader declares the keys it reads. Of the others
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
 
 from orchestrator.datasets.fields import RowError, shown
 
 _NOUN = r"(?:image|img|picture|pic|photo|photograph|screenshot)s?"
-_ENDING = r"(?:_?(?:file|url|uri|src|link|location)s?)?(?:_?(?:path|name)s?)?"
+_ENDING = r"(?:_?(?:file|url|uri|src|link|location)s?)?(?:_?(?:path|name|list)s?)?"
 _PICTURE = re.compile(rf"(?:(?:input|question|query|prompt|user|original|raw)_)?{_NOUN}{_ENDING}")
 """Names that can only be a picture's."""
 _FILE = re.compile(r"file(?:_?(?:name|path))?|path")
 """Names that are a picture's where the value is."""
-_SIDE = r"(?:chosen|rejected|preferred|dispreferred|positive|negative|better|worse|best|worst|winning|losing|win|lose)"
+_SIDE = (
+    r"(?:chosen|reject(?:ed)?|accept(?:ed)?|preferred|dispreferred|positive|negative|better|worse|best|worst|good|bad"
+    r"|winning|losing|win|lose|hallucinated)"
+)
 _REPLY = r"(?:response|answer|output|completion|reply)"
 _ANSWER = rf"(?:{_REPLY}|conversation|message|caption|text|content|turn)s?"
 _OTHER_MEDIA = re.compile(
-    rf"{_NOUN}_?\d+|(?:{_SIDE}|negative|second|other|mixed_up)_{_NOUN}{_ENDING}|{_NOUN}_(?:bytes|base64|b64|data)"
+    rf"(?:{_NOUN}_)?(?:base64|b64)|{_NOUN}_?\d+|{_NOUN}_(?:bytes|data)"
+    rf"|(?:{_SIDE}|second|other|mixed_up)_{_NOUN}{_ENDING}"
     r"|(?:video|audio|clip|frame)s?(?:_?(?:file|url|uri|src|link)s?)?(?:_?(?:path|name|dir|folder)s?)?|pixel_values"
 )
 """Names of media that no format reads in another's place: more than one, or of another kind."""
@@ -37,10 +43,13 @@ _CONTENT = re.compile(
 _ASKED = re.compile(r"instruction|input|query|question|context|prompt")
 """Names of content, unless it stands in what is read as well."""
 _PREFERENCE = re.compile(
-    rf"(?:{_SIDE}|winner|loser)(?:_(?:{_ANSWER}|idx|index|id))?|{_REPLY}_?(?:\d+|[abjkwl]|{_SIDE}|good|bad)"
-    r"|(?:(?:human|overall)_)?preferences?|kto_(?:tag|label)|label|is_(?:preferred|chosen|liked|desirable|tie)"
-    r"|(?:dis)?liked?|(?:un)?desirable|thumbs?_(?:up|down)|rank(?:s|ing|ings)?|which_(?:is_)?better|responses|completions"
+    rf"(?:{_SIDE}|winner|loser)(?:_(?:{_ANSWER}|idx|index|id))?|{_REPLY}_?(?:\d+|[abjkwl])|{_ANSWER}_{_SIDE}"
+    r"|(?:(?:human|overall)_)?preferences?|kto_(?:tag|label)|label|is_(?:preferred|chosen|liked|desirable|tie|good|bad)"
+    r"|(?:dis)?liked?|(?:un)?desirable|thumbs?_(?:up|down)|votes?|rank(?:s|ing|ings)?|which_(?:is_)?better"
+    r"|responses|completions"
 )
+_TIE = re.compile("is_tie")
+_MOST_KEYS_TOLD = 20
 _PICTURE_FILE = re.compile(r"data:image/.*|.*\.(?:png|jpe?g|webp|bmp|gif|tiff?|avif|heic)(?:\?.*)?", re.I | re.S)
 
 
@@ -69,9 +78,11 @@ class Notes:
 
     def lines(self) -> Iterator[str]:
         """One sentence each."""
-        for key, (count, first) in self.unknown_keys.items():
+        for key, (count, first) in islice(self.unknown_keys.items(), _MOST_KEYS_TOLD):
             rows = "1 row has it, row" if count == 1 else f"{count} rows have it, the first is row"
             yield f"key {key!r} is not read: {rows} {first}"
+        if len(self.unknown_keys) > _MOST_KEYS_TOLD:
+            yield f"{len(self.unknown_keys) - _MOST_KEYS_TOLD} more keys are not read"
         if self.num_rows and not self.num_with_images:
             yield "the row has no image" if self.num_rows == 1 else f"none of the {self.num_rows} rows has an image"
 
@@ -102,6 +113,8 @@ def check_keys(
     own = [row.get(name) for name in images]
     given = [*media, *(name for value in own for name in _names(value))]
     others = [key for key in row if key not in read and key not in images and not is_empty(row[key])]
+    if not others:
+        return CheckedKeys(images=tuple(images), unread=())
     pictures = [key for key in others if _is_picture(key, row[key]) and not _is_known(row[key], given)]
     if pictures and images and not media and is_empty(own):
         found, given = (pictures[0],), _names(row[pictures[0]])
@@ -139,21 +152,20 @@ def is_empty(value: Any) -> bool:
 
 
 def _refuse_content(row: Mapping[str, Any], key: str, read: Collection[str], given: Sequence[str]) -> None:
-    name, value = _spelt(key), row[key]
-    if _PREFERENCE.fullmatch(name) and not (name == "is_tie" and value is False):
+    value = row[key]
+    if _is_named(_PREFERENCE, key) and not (_is_named(_TIE, key) and value is False):
         raise RowError(f"field {key!r} is {shown(value)}, a preference, which this format does not read")
-    media = _OTHER_MEDIA.fullmatch(name) is not None or any(map(_PICTURE_FILE.fullmatch, _names(value)))
-    asked = _ASKED.fullmatch(name) is not None and not _stands_in(value, [row[k] for k in read if k in row])
-    if asked or _CONTENT.fullmatch(name) or (media and not _is_known(value, given)):
+    media = _is_named(_OTHER_MEDIA, key) or any(map(_PICTURE_FILE.fullmatch, _names(value)))
+    asked = _is_named(_ASKED, key) and not _stands_in(value, [row[k] for k in read if k in row])
+    if asked or _is_named(_CONTENT, key) or (media and not _is_known(value, given)):
         raise RowError(f"field {key!r} is {shown(value)}, content that this format does not read")
 
 
 def _is_picture(key: str, value: Any) -> bool:
-    name = _spelt(key)
-    if _PICTURE.fullmatch(name):
+    if _is_named(_PICTURE, key):
         return True
-    names = _names(value)
-    return _FILE.fullmatch(name) is not None and bool(names) and all(map(_PICTURE_FILE.fullmatch, names))
+    names = _names(value) if _is_named(_FILE, key) else []
+    return bool(names) and all(map(_PICTURE_FILE.fullmatch, names))
 
 
 def _is_known(value: Any, given: Sequence[str]) -> bool:
@@ -179,6 +191,8 @@ def _stands_in(value: Any, texts: Any) -> bool:
     return False
 
 
-def _spelt(key: str) -> str:
-    """``imagePath``, ``Image-Path`` and ``image_path`` are one name."""
-    return re.sub(r"[\s.-]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key.strip())).lower()
+@lru_cache(maxsize=4096)
+def _is_named(pattern: re.Pattern[str], key: str) -> bool:
+    """Whether a key is one of the names; ``imagePath``, ``Image-Path`` and ``image_path`` are the same."""
+    spelt = re.sub(r"[\s.-]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key.strip())).lower()
+    return pattern.fullmatch(spelt) is not None

@@ -21,7 +21,7 @@ def _check(**row: Any) -> CheckedKeys:
 @pytest.mark.parametrize(
     "key",
     ["image_path", "img_path", "img", "image_file", "image_url", "image_paths", "Image", "pictures", "photo", "imgPath",
-     "image-file-name", "IMAGES", "question_image", "file_name", "path"],
+     "image-file-name", "IMAGES", "question_image", "image_list", "file_name", "path"],
 )  # fmt: skip
 @pytest.mark.parametrize("value", ["a/b.png", ["a.jpg", "b.JPEG"]])
 def test_a_column_that_can_only_be_a_picture_is_the_image_of_a_row_without_one(key: str, value: Any) -> None:
@@ -69,7 +69,8 @@ def test_what_can_only_be_content_is_refused_by_name(key: str, value: Any) -> No
         ("preference", 1), ("preference", 0), ("kto_tag", False), ("kto_tag", True), ("label", False), ("label", 1),
         ("rejected_response", "b"), ("rejected_messages", ["b"]), ("is_preferred", False), ("response_a", "x"),
         ("ranking", "1>2"), ("ranks", [1, 2]), ("responses", ["a", "b"]), ("completions", ["a"]), ("is_tie", True),
-        ("dispreferred", "b"), ("which_better", 1), ("answer_rejected", "b"), ("negative", "b"),
+        ("dispreferred", "b"), ("which_better", 1), ("bad_response", "b"), ("conversations_rejected", ["b"]),
+        ("answer_rejected", "b"), ("negative", "b"),
     ],
 )  # fmt: skip
 def test_what_makes_a_row_a_preference_is_refused_by_name(key: str, value: Any) -> None:
@@ -120,6 +121,8 @@ def test_every_key_is_told_once_with_its_count_and_first_row() -> None:
     ]
     notes.add({6: ()}, has_images=True)
     assert len(list(notes.lines())) == 2
+    notes.add({9: [f"k{number}" for number in range(30)]}, has_images=True)
+    assert list(notes.lines())[-1] == "12 more keys are not read"
 
 
 def test_the_rows_of_an_online_run_are_held_to_the_same(tmp_path: Path) -> None:
