@@ -9,7 +9,7 @@ from pathlib import Path
 from algorithms.kto import kto_weight_warning
 from algorithms.preference_registry import PreferenceAlgorithm
 from orchestrator.config.schema import TrainConfig
-from orchestrator.datasets.dataset import BadRow, refuse_bad_share
+from orchestrator.datasets.dataset import BadRow, refuse_bad_share, uid_parts
 from orchestrator.errors import RefusedInput
 from orchestrator.offline.choice import choose
 from orchestrator.preference_store.importing import SourceFile, file_sha256, import_file
@@ -133,7 +133,7 @@ def _look_at_all(store: PreferenceStore, algorithm: PreferenceAlgorithm, config:
             continue
         choice = choose(row.responses, algorithm, score_margin=config.preference.score_margin)
         if isinstance(choice, str):
-            bad_rows.append(BadRow(int(row.uid.rpartition("-")[2]), choice))
+            bad_rows.append(BadRow(uid_parts(row.uid)[1], choice))
         else:
             num_good += 1
             kinds.update(choice.desirable)
