@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from orchestrator.cluster.worker_environment import worker_environment
-from tests.integration.vllm_sampler import NUM_IMAGES
+from tests.integration.vllm_sampler import sampled_prompts
 from tests.tiny_models import TINY_MODELS
-from tests.tiny_prompts import MIXED_SIZES, picture_prompts
 from workers.models.adapters import ADAPTERS
 from workers.models.export import export_folder
 from workers.models.loading import ModelSpec, load_model
@@ -36,7 +35,7 @@ def test_vllm_scores_what_the_trainer_exported_as_the_trainer_does(model_type: s
     pictures.mkdir()
     rows = _sampled(exported, pictures, tmp_path / "sampled.json")
 
-    media = {p.uid: p.media for p in picture_prompts(pictures, NUM_IMAGES, sizes=MIXED_SIZES)}
+    media = {p.uid: p.media for p in sampled_prompts(pictures)}
     sequences = [
         Sequence(
             uid=row["uid"],

@@ -6,6 +6,7 @@ ids of the prompt as the model sees them, the sampled ids and their log-probs.
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from tests.tiny_prompts import MIXED_SIZES, picture_prompts
@@ -13,16 +14,23 @@ from workers.models.loading import ModelSpec
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.rollout.spec import EngineSpec
 from workers.rollout.vllm_rollout import VllmEngine
-from workers.types import GenerationRequest
+from workers.types import GenerationRequest, Prompt
 
-NUM_IMAGES = {"one": 1, "two": 2, "none": 0}
+NUM_IMAGES = {"one": 1, "two": 2, "none": 0, "three": 3}
 _SAMPLES, _NEW_TOKENS = 2, 8
+
+
+def sampled_prompts(pictures: Path) -> list[Prompt]:
+    """Prompts with so many images; the one that stands alone also stands beside others, which some models tile less."""
+    prompts = picture_prompts(pictures, NUM_IMAGES, sizes=MIXED_SIZES)
+    alone = next(p.media for p in prompts if p.uid == "one")
+    return [replace(p, media=(*alone, *p.media[1:])) if p.media else p for p in prompts]
 
 
 def main(model: str, pictures: str, result: str) -> None:
     """Draw two samples of every prompt."""
     encoder = PromptEncoder(model)
-    encoded = [encoder.encode(p) for p in picture_prompts(Path(pictures), NUM_IMAGES, sizes=MIXED_SIZES)]
+    encoded = [encoder.encode(p) for p in sampled_prompts(Path(pictures))]
     requests = [
         GenerationRequest(
             uid=prompt.uid,

@@ -10,8 +10,11 @@ from PIL import Image
 from vllm import LLM, SamplingParams
 from vllm.config import WeightTransferConfig
 
+from workers.models.adapters import adapter_for
+from workers.models.folder import read_model_config
 from workers.multimodal.media import load_image, pixel_bytes
 from workers.multimodal.step_cache import StepCache
+from workers.rollout import vllm_onevision
 from workers.rollout.sleep import SleepCycle
 from workers.rollout.spec import EngineSpec
 from workers.types import Completion, GenerationRequest, MediaRef
@@ -30,6 +33,8 @@ class VllmEngine:
 
     def __init__(self, name: str, spec: EngineSpec) -> None:
         vllm_engine.register()
+        if adapter_for(str(read_model_config(spec.model.path)["model_type"])).tiles_alone:
+            vllm_onevision.register()
         self.name = name
         self._spec = spec
         self._policy_version = -1
