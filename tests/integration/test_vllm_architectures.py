@@ -48,7 +48,7 @@ def test_vllm_scores_what_the_trainer_exported_as_the_trainer_does(model_type: s
     ]
     batch = Collator(source, dtype=torch.float32, share_prompts=False)(sequences)
     with torch.no_grad():
-        scored, _ = PolicyModule(model, lockstep=False)(batch)
+        scored = PolicyModule(model, lockstep=False)(batch).logprobs
     for row, wanted in zip(rows, batch.split(scored), strict=True):
         found = torch.tensor(row["logprobs"])
         torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0, msg=lambda text, row=row: f"{row['uid']}: {text}")
