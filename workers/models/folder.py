@@ -11,7 +11,7 @@ REWARD_HEAD_FOLDER = "reward_head"
 """Beside a model's weights, not among them, so that transformers and vLLM load the folder as the plain model it is."""
 REWARD_HEAD_CONFIG = f"{REWARD_HEAD_FOLDER}/config.json"
 
-_PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
@@ -24,7 +24,7 @@ def check_model_folder(path: str | Path, *, trust_remote_code: bool = False) -> 
         ValueError: what is missing or unsupported, in one sentence.
     """
     config, root = check_model_config(path, trust_remote_code=trust_remote_code), Path(path)
-    for kind, names in (("processor", _PROCESSOR_FILES), ("tokenizer", _TOKENIZER_FILES)):
+    for kind, names in (("processor", PROCESSOR_FILES), ("tokenizer", _TOKENIZER_FILES)):
         if not any((root / name).is_file() for name in names):
             raise ValueError(f"{str(path)!r} has no {kind} (none of {', '.join(names)})")
     if not any(root.glob("*.safetensors")):

@@ -13,13 +13,15 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoConfig, AutoProcessor
+from transformers import AutoConfig
 
 from workers.models.adapters import ModelAdapter, adapter_for
+from workers.models.loading import ModelSpec
 from workers.multimodal.instructions import qformer_inputs
 from workers.multimodal.media import load_image
 from workers.multimodal.packing import Segments, pack
 from workers.multimodal.placeholders import image_expansions
+from workers.multimodal.processor import load_processor
 from workers.multimodal.step_cache import StepCache
 from workers.types import MediaRef, Sequence
 
@@ -75,14 +77,16 @@ class Collator:
         dtype: torch.dtype,
         share_prompts: bool,
         always_an_image: bool = False,
+        max_pixels: int | None = None,
         trust_remote_code: bool = False,
     ) -> None:
         """
         Args:
             share_prompts: Pack, with the prompt of several sequences once.
             always_an_image: Give a batch without one a blank image, in a prompt that nobody responds to.
+            max_pixels: see ``load_processor``.
         """
-        processor = AutoProcessor.from_pretrained(model_path, trust_remote_code=trust_remote_code)
+        processor = load_processor(model_path, max_pixels=max_pixels, trust_remote_code=trust_remote_code)
         config = AutoConfig.from_pretrained(model_path, trust_remote_code=trust_remote_code)
         self._processor, self._config = processor, config
         # What the processor asks for beyond its image processor's own configuration, such as cutting into patches.
@@ -98,6 +102,18 @@ class Collator:
             Sequence(uid="blank", sample_index=0, input_ids=ids, prompt_len=len(ids), media=(_BLANK_REF,))
             if always_an_image
             else None
+        )
+
+    @classmethod
+    def of(cls, spec: ModelSpec, *, share_prompts: bool | None = None, always_an_image: bool = False) -> Self:
+        """The one for a role's model; with ``share_prompts`` other than the model's own where it is given."""
+        return cls(
+            spec.path,
+            dtype=spec.torch_dtype,
+            share_prompts=spec.share_prompts if share_prompts is None else share_prompts,
+            always_an_image=always_an_image,
+            max_pixels=spec.max_pixels,
+            trust_remote_code=spec.trust_remote_code,
         )
 
     def __call__(self, sequences: Seq[Sequence]) -> Batch:
