@@ -1,7 +1,7 @@
 """Samples from a model folder through a vLLM engine of ours, in a process of its own so that its memory ends with it.
 
-``python -m tests.integration.vllm_sampler MODEL_FOLDER PICTURES RESULT.json`` writes, for each sampled sequence, the
-ids of the prompt as the model sees them, the sampled ids and their log-probs.
+``python -m tests.integration.vllm_sampler MODEL_FOLDER PICTURES RESULT.json [MAX_PIXELS]`` writes, for each sampled
+sequence, the ids of the prompt as the model sees them, the sampled ids and their log-probs.
 """
 
 import json
@@ -27,9 +27,10 @@ def sampled_prompts(pictures: Path) -> list[Prompt]:
     return [replace(p, media=(*alone, *p.media[1:])) if p.media else p for p in prompts]
 
 
-def main(model: str, pictures: str, result: str) -> None:
+def main(model: str, pictures: str, result: str, max_pixels: str | None = None) -> None:
     """Draw two samples of every prompt."""
-    encoder = PromptEncoder(model)
+    bound = None if max_pixels is None else int(max_pixels)
+    encoder = PromptEncoder(model, max_pixels=bound)
     encoded = [encoder.encode(p) for p in sampled_prompts(Path(pictures))]
     requests = [
         GenerationRequest(
@@ -48,7 +49,7 @@ def main(model: str, pictures: str, result: str) -> None:
     engine = VllmEngine(
         "engine-0",
         EngineSpec(
-            model=ModelSpec(path=model, dtype="float32"),
+            model=ModelSpec(path=model, dtype="float32", max_pixels=bound),
             tensor_parallel_size=1,
             max_model_len=max(len(p.prompt_ids) for p in encoded) + _NEW_TOKENS,
             max_num_seqs=len(requests),

@@ -16,7 +16,7 @@ from workers.types import MediaRef
 FrameOrder = Literal["natural", "name"]
 """``natural``: frame 2 before frame 10; ``name``: plain order of the names, which zero-padded numbers need."""
 _FRAME_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-_SHOWN_CHARS = 80
+_SHOWN_CHARS, _SHOWN_START = 80, 50
 _FILE_SCHEME, _ADDRESS = re.compile(r"file:(//)?", re.IGNORECASE), re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _READ_FROM = "images are read from files under the media root"
 _LONGEST_NAME = 255
@@ -26,9 +26,10 @@ _BASE64_STARTS = ("iVBORw0KGgo", "/9j/4", "R0lGOD", "UklGR", "Qk0")
 
 
 def shown_name(name: str) -> str:
-    """A name between quotes, on one line and not longer than a line: it may be the whole image."""
-    text = repr(name[: _SHOWN_CHARS + 1])
-    return text if len(name) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]} ..."
+    """A name between quotes, on one line and not longer than a line, its middle left out: it may be the whole image."""
+    if len(name) <= _SHOWN_CHARS:
+        return repr(name)
+    return f"{repr(name[:_SHOWN_START])[:-1]} ... {repr(name[_SHOWN_START - _SHOWN_CHARS :])[1:]}"
 
 
 class MediaError(ValueError):
@@ -105,12 +106,18 @@ def load_image(ref: MediaRef) -> Image.Image:
     """Decode a probed image to RGB, upright and on white.
 
     Raises:
-        MediaError: the file has changed since it was probed, or is gone.
+        MediaError: the file has changed since it was probed, or is gone; or another size was measured.
     """
     data = _read(Path(ref.path))
     if hashlib.sha256(data).hexdigest() != ref.sha256:
         raise MediaError(ref.path, "has changed since the data was read")
-    return _decoded(data, ref.path, None)
+    image = _decoded(data, ref.path, None)
+    if image.size != (ref.width, ref.height):  # a store made when orientation was not obeyed
+        raise MediaError(
+            ref.path,
+            f"is {image.width} x {image.height}, but {ref.width} x {ref.height} where it was measured: import it again",
+        )
+    return image
 
 
 def _decoded(data: bytes, name: str, max_pixels: int | None) -> Image.Image:

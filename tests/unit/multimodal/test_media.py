@@ -4,6 +4,7 @@ import os
 import pickle
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -110,7 +111,7 @@ def test_loading_gives_rgb_whatever_the_file_holds(root: Path) -> None:
 def test_a_file_changed_since_it_was_probed_is_refused(root: Path) -> None:
     ref = probe_image(_picture(root / "a.png"), max_pixels=24)
     _picture(root / "a.png", color="blue")
-    _refuses(lambda: load_image(ref), f"{ref.path!r} has changed since the data was read")
+    _refuses(lambda: load_image(ref), f"{shown_name(ref.path)} has changed since the data was read")
 
 
 @pytest.mark.parametrize(
@@ -149,6 +150,21 @@ def test_what_is_no_file_under_the_root_is_refused_by_name_in_a_line(root: Path,
         resolve_media(name, root=root)
     assert reason in str(caught.value) and name[:20] in str(caught.value)
     assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "name", ["a.png", "x" * 80, "x" * 81, "/9j/" + "A/b3" * 40_000, "\n\x1b[31m" * 99, "it's \"" * 40]
+)
+def test_a_name_takes_a_line_and_no_more(name: str) -> None:
+    shown = shown_name(name)
+    assert shown.isprintable() and len(shown) < 500 and name[:1] in shown.replace("\\n", "\n")
+    assert shown == repr(name) or (len(name) > 80 and " ... " in shown)
+
+
+def test_an_image_that_was_measured_otherwise_is_refused(root: Path) -> None:
+    ref = replace(probe_image(_picture(root / "a.png")), width=4, height=6)
+    message = f"{shown_name(ref.path)} is 6 x 4, but 4 x 6 where it was measured: import it again"
+    _refuses(lambda: load_image(ref), message)
 
 
 def test_an_error_survives_the_way_between_processes() -> None:

@@ -150,7 +150,7 @@ def test_what_is_transparent_lies_on_white(mode: str) -> None:
 
 @given(values=st.lists(st.integers(0, 65535), min_size=1, max_size=50), transparent=st.none() | st.integers(0, 65535))
 def test_grey_of_sixteen_bits_is_scaled(values: list[int], transparent: int | None) -> None:
-    options = {} if transparent is None else {"transparency": transparent}
+    options: dict[str, Any] = {} if transparent is None else {"transparency": transparent}
     data = _file(Image.fromarray(np.array([values], np.uint16)), **options)
     wanted = [255 if v == transparent else round(v / 257) for v in values]
     assert np.asarray(decode(data))[0].tolist() == [[v] * 3 for v in wanted]
