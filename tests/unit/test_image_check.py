@@ -6,14 +6,18 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from orchestrator.cluster.specs import prompt_encoder
 from orchestrator.config.load import load_config
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
 from orchestrator.image_check import ImageCheck, describe_bound
 from orchestrator.offline.data import open_data
+from orchestrator.offline.session import example_encoder
+from orchestrator.preference_store.fingerprints import table_fingerprint
 from orchestrator.preflight import read_data
 from orchestrator.run.folder import RunFolder
 from tests.tiny_models import TINY_MODELS
+from workers.models.loading import ModelSpec
 
 _PHOTOS = ((1024, 1024), (1024, 768), (4000, 3000))
 
@@ -106,6 +110,26 @@ def test_a_thin_or_large_image_is_a_bad_row_offline(
     (tmp_path / "b").mkdir()
     store = open_data(lenient, RunFolder(tmp_path / "b"))
     assert store.num_unusable + store.train.manifest.counts.bad_rows == 1
+
+
+def test_an_instruction_with_a_thin_image_makes_no_example(model: Path, tmp_path: Path) -> None:
+    """Held-out instructions are looked at only here, and tables are made of every one in the store."""
+    config = _config(model, _pairs(tmp_path, (1200, 4), (56, 56)), "--data.max_bad_frac", "0.5", algo="dpo")
+    (tmp_path / "run").mkdir()
+    data = open_data(config, RunFolder(tmp_path / "run"))
+    encode = example_encoder(config, prompt_encoder(config), data, held_out=False)
+    thin, fine = sorted(data.train.rows(), key=lambda row: row.uid)
+    assert encode(thin) == "its image 1 is 1200 x 4: the model's processor takes at most 200 : 1"
+    assert encode.all_sequences(thin) == () and len(encode.all_sequences(fine)) == 2
+    assert not isinstance(encode(fine), str)
+
+
+def test_tables_made_under_another_bound_are_of_something_else(model: Path) -> None:
+    found = {
+        table_fingerprint(None, ModelSpec(path=str(model), dtype="float32", max_pixels=bound)).preprocessing
+        for bound in (None, 5000, 6000)
+    }
+    assert len(found) == 3
 
 
 def test_the_critique_reward_model_is_asked_as_well(model: Path, tmp_path: Path) -> None:
