@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import AutoConfig, AutoProcessor
+from transformers import AutoConfig
 
 from workers.models.adapters import adapter_for
+from workers.multimodal.fitting import Fitting
 from workers.multimodal.instructions import num_images, plain_text
-from workers.multimodal.placeholders import expand_placeholders, image_expansions
+from workers.multimodal.placeholders import expand_placeholders
+from workers.multimodal.processor import load_processor
 from workers.types import EncodedPrompt, Prompt
 
 _VISION_TOKEN_FIELDS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
@@ -18,12 +20,19 @@ _VISION_TOKEN_FIELDS = ("image_token_id", "video_token_id", "vision_start_token_
 class PromptEncoder:
     """Turns prompts into ids with the model's own chat template, tokenizer and placeholder arithmetic."""
 
-    def __init__(self, model_path: str | Path, *, trust_remote_code: bool = False) -> None:
-        self.processor = AutoProcessor.from_pretrained(model_path, trust_remote_code=trust_remote_code)
+    def __init__(
+        self, model_path: str | Path, *, max_pixels: int | None = None, trust_remote_code: bool = False
+    ) -> None:
+        """
+        Args:
+            max_pixels: see ``load_processor``.
+        """
+        self.processor = load_processor(model_path, max_pixels=max_pixels, trust_remote_code=trust_remote_code)
         self.config = AutoConfig.from_pretrained(model_path, trust_remote_code=trust_remote_code)
         self.tokenizer = self.processor.tokenizer
         self.image_token_id: int = self.config.image_token_id
         self._adapter = adapter_for(self.config.model_type)
+        self._fitting = Fitting(self.processor, self.config)
 
     @property
     def vision_token_ids(self) -> tuple[int, ...]:
@@ -43,6 +52,7 @@ class PromptEncoder:
         """Encode one prompt.
 
         Raises:
+            UnfitImageError: the processor cannot take an image of that size.
             ValueError: the template produced another number of placeholders than the prompt has images.
         """
         engine_ids = self._engine_ids(prompt)
@@ -51,7 +61,7 @@ class PromptEncoder:
             raise ValueError(
                 f"prompt {prompt.uid}: {len(prompt.media)} images but {found} image placeholders in its text"
             )
-        expansions = image_expansions(self.processor, self.config, [(m.height, m.width) for m in prompt.media])
+        expansions = self._fitting.expansions([(m.height, m.width) for m in prompt.media])
         return EncodedPrompt(
             uid=prompt.uid,
             engine_prompt_ids=tuple(engine_ids),

@@ -15,7 +15,7 @@ from tests.critics import judge_of
 from tests.unit.critiques.fake_pool import FakePool, text_prompt
 from workers.multimodal.critique_format import CritiqueFormat
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.types import Sequence
+from workers.types import MediaRef, Prompt, Sequence
 
 TEXTS = ("it is one .", "it is two .", "no digit to see .")
 
@@ -98,6 +98,17 @@ def test_a_question_that_was_too_long_is_asked_where_it_fits(speller: Path, cach
     assert (answer.status, answer.reward, refused.batches) == ("too_long", None, [])
     (answer,) = judge_of(FakePool(reward=lambda s: 5.0), speller, cache).judge([question])
     assert (answer.status, answer.reward) == ("ok", 5.0)
+
+
+def test_a_question_whose_image_the_processor_cannot_take_is_never_sent(speller: Path, cache: CritiqueCache) -> None:
+    first, second = _questions("one", "two", texts=("it is one .",))
+    content = [{"type": "image"}, {"type": "text", "text": "which digit ?"}]
+    thin = MediaRef(sha256="thin", path="thin.png", width=1200, height=4)
+    prompt = Prompt(uid="thin", messages=({"role": "user", "content": content},), media=(thin,))
+    pool = FakePool(reward=lambda s: 2.0)
+    answers = judge_of(pool, speller, cache).judge([first, Question(prompt=prompt, response="it is one ."), second])
+    assert [(a.reward, a.status) for a in answers] == [(2.0, "ok"), (None, "unfit"), (2.0, "ok")]
+    assert len(pool.requests) == 2
 
 
 def test_what_another_process_answered_first_is_everybodys_answer(speller: Path, cache: CritiqueCache) -> None:

@@ -34,7 +34,8 @@ def _by_processor(encoder: PromptEncoder, prompt: Prompt) -> dict[str, Any]:
         text = plain_text(prompt.messages)
     else:
         text = encoder.processor.apply_chat_template(list(prompt.messages), add_generation_prompt=True, tokenize=False)
-    images = [load_image(ref) for ref in prompt.media] or None
+    # Nested: a flat list is taken for prompts of one image each.
+    images = [[load_image(ref) for ref in prompt.media]] if prompt.media else None
     return encoder.processor(text=[text], images=images, return_tensors="pt")
 
 
