@@ -79,6 +79,7 @@ def describe_batches(config: TrainConfig) -> list[str]:
 def train(config: TrainConfig) -> None:
     """Prepare, check, launch and train; print the summary."""
     from orchestrator.offline.stage_plans import plan_stages
+    from orchestrator.online.reward_check import check_rewards
     from orchestrator.preflight import check_critique_model, check_model, check_trackers, plan_run, read_data
     from orchestrator.run.folder import RunFolder
     from orchestrator.run.noise import quiet_libraries
@@ -94,6 +95,7 @@ def train(config: TrainConfig) -> None:
     _check_files(config)
     # Read before anything is made or imported that a refusal does not need.
     data = None if config.embedded_task or config.offline else read_data(config)
+    check_rewards(config, folder)
     quiet_libraries()
     folder.create()
     try:
