@@ -58,7 +58,7 @@ def verdict_of(text: str) -> Verdict:
 
 def conclusion_of(text: str) -> str:
     """What stands behind the thinking, for people; all of it where there is no end of a thinking."""
-    return (_THOUGHT.sub("", text, count=1).strip() or text.strip())[:SHOWN]
+    return (_THOUGHT.sub("", text, count=1).strip() or text.strip() or "(no text)")[:SHOWN]
 
 
 def read_reply(body: bytes) -> Reply:

@@ -24,7 +24,7 @@ _OUTAGE_S = 1.5
 
 
 @contextmanager
-def _service(answer: Answer, health: Answer | None = None) -> Iterator[tuple[str, list[int]]]:
+def answering(answer: Answer, health: Answer | None = None) -> Iterator[tuple[str, list[int]]]:
     """A server that answers posts so; without ``health`` it has no such route. Yields its address and posted sizes."""
     posts: list[int] = []
 
@@ -38,7 +38,7 @@ def _service(answer: Answer, health: Answer | None = None) -> Iterator[tuple[str
 
         def do_GET(self) -> None:
             if health is None:
-                _send(self, b"no such page", status=404)
+                send(self, b"no such page", status=404)
             else:
                 health(self, [])
 
@@ -57,7 +57,8 @@ def _service(answer: Answer, health: Answer | None = None) -> Iterator[tuple[str
         server.server_close()
 
 
-def _send(handler: BaseHTTPRequestHandler, body: bytes, *, status: int = 200, **headers: str) -> None:
+def send(handler: BaseHTTPRequestHandler, body: bytes, *, status: int = 200, **headers: str) -> None:
+    """One whole answer."""
     handler.send_response(status)
     for name, value in headers.items():
         handler.send_header(name.replace("_", "-"), value)
@@ -72,7 +73,7 @@ def _good(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def _raw(body: bytes, *, status: int = 200, **headers: str) -> Answer:
-    return lambda handler, items: _send(handler, body, status=status, **headers)
+    return lambda handler, items: send(handler, body, status=status, **headers)
 
 
 def _each(change: dict[str, Any], *, without: tuple[str, ...] = ()) -> Answer:
@@ -80,13 +81,13 @@ def _each(change: dict[str, Any], *, without: tuple[str, ...] = ()) -> Answer:
 
     def answer(handler: BaseHTTPRequestHandler, items: list[dict[str, Any]]) -> None:
         told = [{k: v for k, v in (_good(item) | change).items() if k not in without} for item in items]
-        _send(handler, json.dumps({"request_id": "r", "items": told}).encode())
+        send(handler, json.dumps({"request_id": "r", "items": told}).encode())
 
     return answer
 
 
 def _list(make: Callable[[list[dict[str, Any]]], list[Any]]) -> Answer:
-    return lambda handler, items: _send(handler, json.dumps({"items": make([_good(i) for i in items])}).encode())
+    return lambda handler, items: send(handler, json.dumps({"items": make([_good(i) for i in items])}).encode())
 
 
 def _close(handler: BaseHTTPRequestHandler, _: list[dict[str, Any]]) -> None:
@@ -106,7 +107,7 @@ def _drip(handler: BaseHTTPRequestHandler, _: list[dict[str, Any]]) -> None:
 
 
 def _endless(handler: BaseHTTPRequestHandler, _: list[dict[str, Any]]) -> None:
-    _send(handler, gzip.compress(b" " * 2_000_000), Content_Encoding="gzip")
+    send(handler, gzip.compress(b" " * 2_000_000), Content_Encoding="gzip")
 
 
 _BAD: dict[str, tuple[Answer, str]] = {
@@ -179,7 +180,7 @@ def test_an_answer_that_is_none_fails_every_sample_with_the_reason_and_is_not_wa
 ) -> None:
     answer, reason = _BAD[name]
     monkeypatch.setattr("orchestrator.online.scoring._MAX_BODY_BYTES", 1_000_000)
-    with _service(answer) as (url, posts):
+    with answering(answer) as (url, posts):
         rewards = _score(url, 3, timeout_s=20.0)
     assert {(r.value, r.status) for r in rewards} == {(None, "failed")}
     for reward in rewards:
@@ -193,7 +194,7 @@ def test_an_answer_that_is_none_fails_every_sample_with_the_reason_and_is_not_wa
 @pytest.mark.parametrize("name", _PASSING)
 def test_trouble_that_may_pass_is_waited_for_within_bounds(name: str) -> None:
     answer, reason = _PASSING[name]
-    with _service(answer) as (url, posts):
+    with answering(answer) as (url, posts):
         (reward,) = _score(url, 1)
     assert (reward.value, reward.status) == (None, "failed")
     assert reward.detail is not None and reason in reward.detail
@@ -201,18 +202,18 @@ def test_trouble_that_may_pass_is_waited_for_within_bounds(name: str) -> None:
 
 
 def test_half_an_answer_is_half_the_rewards() -> None:
-    with _service(_list(lambda items: [i for i in items if i["id"] in ("p0/0", "p2/0", "p4/0")])) as (url, _):
+    with answering(_list(lambda items: [i for i in items if i["id"] in ("p0/0", "p2/0", "p4/0")])) as (url, _):
         rewards = _score(url, 6)
     assert [r.value for r in rewards] == [2.0, None] * 3
 
 
 def test_what_nobody_asked_about_is_passed_over() -> None:
-    with _service(_list(lambda items: [*items, items[0] | {"id": "another"}, {"note": "x"}])) as (url, _):
+    with answering(_list(lambda items: [*items, items[0] | {"id": "another"}, {"note": "x"}])) as (url, _):
         assert [r.value for r in _score(url, 2)] == [2.0, 2.0]
 
 
 def test_keys_of_a_services_own_and_missing_parts_are_its_own_affair() -> None:
-    with _service(_each({"extra": [1], "reward": 1}, without=("parts", "detail"))) as (url, _):
+    with answering(_each({"extra": [1], "reward": 1}, without=("parts", "detail"))) as (url, _):
         (reward,) = _score(url, 1)
     assert reward == Reward(value=1.0, format=None, accuracy=None, consistency=None, status="scored")
 
@@ -221,18 +222,18 @@ def test_keys_of_a_services_own_and_missing_parts_are_its_own_affair() -> None:
 def test_an_item_that_spoils_its_batch_fails_alone(status: int) -> None:
     def answer(handler: BaseHTTPRequestHandler, items: list[dict[str, Any]]) -> None:
         if any(item["id"] == "p5/0" for item in items):
-            _send(handler, b"p5 is not to my taste", status=status)
+            send(handler, b"p5 is not to my taste", status=status)
         else:
-            _send(handler, json.dumps({"items": [_good(i) for i in items]}).encode())
+            send(handler, json.dumps({"items": [_good(i) for i in items]}).encode())
 
-    with _service(answer) as (url, _):
+    with answering(answer) as (url, _):
         rewards = _score(url, 20)
     assert [i for i, r in enumerate(rewards) if r.value is None] == [5]
     assert "p5 is not to my taste" in str(rewards[5].detail)
 
 
 def test_half_of_a_character_fails_alone_and_is_not_sent() -> None:
-    with _service(_each({})) as (url, posts):
+    with answering(_each({})) as (url, posts):
         client = RewardClient(lambda _=None: url, timeout_s=5.0, max_outage_s=_OUTAGE_S)
         found = client.post([_item(0), _item(1, "a\ud800b"), _item(2, "\x00" * 9)]).result()
         only = client.post([_item(1, "\udfff")]).result()
@@ -246,7 +247,7 @@ def test_half_of_a_character_fails_alone_and_is_not_sent() -> None:
 def test_a_judge_that_refuses_for_good_is_not_waited_for() -> None:
     said = json.dumps({"status": "judge_refuses", "judge": "openai/m", "detail": "HTTP 401: bad key"}).encode()
     failed = _each({"status": "failed", "reward": None, "detail": "openai/m answered HTTP 401: bad key"})
-    with _service(failed, health=_raw(said, status=503)) as (url, posts):
+    with answering(failed, health=_raw(said, status=503)) as (url, posts):
         (reward,) = _score(url, 1)
     assert reward.detail == "openai/m answered HTTP 401: bad key"
     assert len(posts) == 1
@@ -257,7 +258,7 @@ def test_a_service_that_repeats_the_token_does_not_get_it_told() -> None:
         _raw(b"token sesame-open is wrong", status=401),
         _each({"status": "failed", "detail": "sesame-open"}),
     ):
-        with _service(answer) as (url, _):
+        with answering(answer) as (url, _):
             (reward,) = _score(url, 1, token="sesame-open")
         assert "***" in str(reward.detail) and "sesame" not in str(reward.detail)
 

@@ -19,6 +19,7 @@ def _refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     out, err = capsys.readouterr()
     assert (ended.value.code, out) == (2, "")
     (line,) = err.splitlines()
+    assert "s3" not in line
     return line
 
 
@@ -30,6 +31,11 @@ def _refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (("--judge", "openai"), "--judge-url is not set"),
         (("--judge", "openai", "--judge-url", "http://x/v1"), "--judge-model is not set"),
         (("--judge", "openai", "--judge-url", "x:1", "--judge-model", "m"), "should start with http"),
+        (
+            ("--judge", "openai", "--judge-url", "http://u:s3@h/v1", "--judge-model", "m"),
+            "--judge-url holds credentials",
+        ),
+        (("--judge", "openai", "--judge-url", "http://h/?key=s3", "--judge-model", "m"), "holds a query string"),
         (("--token-file", "no/such/file"), "no/such/file"),
         (("--cache", "/dev/null/v.sqlite"), "/dev/null"),
         (("--port", "70000"), "--port 70000 should be from 0 to 65535"),
