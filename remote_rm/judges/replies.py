@@ -73,6 +73,7 @@ def read_reply(body: bytes) -> Reply:
         _raise_error(body)
         return Reply(f"no chat completion: {body[:SHOWN].decode(errors='replace')}", is_cut=False)
     if not choices:
+        _raise_error(body)
         return Reply("", is_cut=False)
     text, ended = _text(choices[0].message.content), choices[0].finish_reason
     return Reply(text, is_cut=ended == "length" or (not text and ended is None))

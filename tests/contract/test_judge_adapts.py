@@ -169,7 +169,8 @@ def test_a_judge_that_is_never_readable_is_unknown_and_shows_what_it_said() -> N
 @pytest.mark.parametrize(("code", "calls"), [(429, 4), (503, 4), ("401", 1), ("insufficient_quota", 1), (None, 1)])
 def test_an_error_with_http_200_is_no_answer(code: Any, calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("remote_rm.judges.openai_judge._LONGEST_WAIT_S", 0.01)
-    with fake_judge(Body(json.dumps({"error": {"message": "quota exceeded", "code": code}}).encode())) as fake:
+    body = {"error": {"message": "quota exceeded", "code": code}, "choices": []}
+    with fake_judge(Body(json.dumps(body).encode())) as fake:
         (item,) = _rewards(fake, 1)
         assert (item["reward"], item["status"]) == (None, "failed")
         assert "quota exceeded" in item["detail"]

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from orchestrator.tasks.digits import DigitsPaths
-from orchestrator.tasks.digits_model import build_digits_model
-from orchestrator.train import main
 from tests.contract.test_reward_answers import answering, send
+from tests.integration.conftest import run_cli
 from tests.integration.runs import metric_rows, online_arguments
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -19,7 +18,7 @@ _SAMPLES = 32
 
 
 def test_it_goes_on_masked_and_stops_with_a_sentence_and_a_checkpoint(
-    digits: DigitsPaths, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    random_model: Path, digits: DigitsPaths, tmp_path: Path
 ) -> None:
     seen: list[str] = []
 
@@ -38,11 +37,12 @@ def test_it_goes_on_masked_and_stops_with_a_sentence_and_a_checkpoint(
 
     run_dir = tmp_path / "run"
     with answering(answer) as (url, _):
-        arguments = online_arguments(build_digits_model(tmp_path / "model", seed=0), digits, run_dir)
+        arguments = online_arguments(random_model, digits, run_dir)
         arguments += ["--reward.url", url, "--reward.min_coverage", "0.4", "--rollout.engine", "transformers"]
-        code = main([*arguments, "--run.checkpoint_every", "100", "--run.max_restarts", "0"])
-    last = capfd.readouterr().err.splitlines()[-1]
-    assert (code, last.startswith("stopped: reward coverage 0.000 is below reward.min_coverage = 0.4: ")) == (3, True)
+        ended = run_cli(*arguments, "--run.checkpoint_every", "100")
+    last = ended.stderr.splitlines()[-1]
+    assert ended.returncode == 3, ended.stderr
+    assert last.startswith("stopped: reward coverage 0.000 is below reward.min_coverage = 0.4: 32 of 32")
     assert "<html>Bad gateway</html>" in last
     assert [row["judge/coverage"] for row in metric_rows(run_dir)[1:]] == [0.5, 0.5]
     assert (run_dir / "checkpoints" / "step_000002" / "manifest.json").is_file()
