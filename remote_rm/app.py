@@ -145,6 +145,7 @@ async def _refuse(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
+    field = field.encode(errors="replace").decode()  # the name of a field may be no text
     value = first.get("input")
     shown = f" (got {repr(value)[:_SHOWN_INPUT]})" if isinstance(value, str | int | float) else ""
     return JSONResponse({"detail": f"{field}: {first['msg'].removeprefix('Value error, ')}{shown}"}, 422)

@@ -11,7 +11,7 @@ from orchestrator.online.rewards import one_line
 from orchestrator.online.scoring import RewardClient
 from orchestrator.run.folder import RunFolder
 
-_PROBES = 3
+_MAY_TAKE_S = 30.0
 _BETWEEN_PROBES_S = 1.0
 _PROBE_S = 180.0
 _PROGRAM = "remote_rm.serve: "
@@ -37,11 +37,10 @@ def _ask_service(config: TrainConfig, url: str) -> None:
     token = service_token(config)
     client = RewardClient(lambda _=None: url, timeout_s=reward.timeout_s, max_outage_s=reward.max_outage_s, token=token)
     try:
-        for again in reversed(range(_PROBES)):
-            health = client.health()
-            if health.state == "well":
-                return
-            if health.state == "lasting" or not again:
+        # One that starts together with the run may need a moment.
+        deadline = time.monotonic() + min(_MAY_TAKE_S, reward.max_outage_s)
+        while (health := client.health()).state != "well":
+            if health.state == "lasting" or time.monotonic() > deadline:
                 raise RefusedInput(f"reward.url {url!r} does not serve: {health.words}")
             time.sleep(_BETWEEN_PROBES_S)
     finally:

@@ -39,7 +39,7 @@ def check_coverage(rewards: Sequence[Reward], *, minimum: float) -> None:
 def check_unknown(rewards: Sequence[Reward], *, most: float | None) -> None:
     """Stop when the judge's answers cannot be read: whoever is right is then paid without anybody having looked.
 
-    A step that asked about one sample only says nothing.
+    Verdicts from the cache say nothing of how the judge is now, nor does a single answer.
 
     Args:
         most: Largest accepted share of the samples the judge was asked about; None accepts all.
@@ -47,7 +47,7 @@ def check_unknown(rewards: Sequence[Reward], *, most: float | None) -> None:
         GuardStop: with the share, the bound and one answer.
     """
     unknown = [r for r in rewards if r.status == "unknown"]
-    asked = len(unknown) + sum(r.status in ("scored", "cached") and r.consistency is not None for r in rewards)
+    asked = len(unknown) + sum(r.status == "scored" and r.consistency is not None for r in rewards)
     if most is None or asked < _TELLING or len(unknown) <= most * asked:
         return
     raise GuardStop(

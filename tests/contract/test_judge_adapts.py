@@ -264,8 +264,12 @@ def test_an_item_that_ends_in_an_exception_fails_alone_and_frees_the_breaker() -
     assert found[1]["reward"] is None and "U+D800" in found[1]["detail"]
 
 
-def test_an_id_that_no_reply_could_carry_is_refused() -> None:
-    body = b'{"request_id": "r", "items": [{"id": "\\ud800", "prompt": "", "response": "", "label": "1"}]}'
+@pytest.mark.parametrize(
+    "item",
+    [rb'{"id": "\ud800", "prompt": "", "response": "", "label": "1"}', rb'{"\ud800": 1}', rb'{"id": {"\ud800": 1}}'],
+)
+def test_an_id_that_no_reply_could_carry_is_refused(item: bytes) -> None:
+    body = b'{"request_id": "r", "items": [%s]}' % item
 
     async def run(fake: FakeJudge) -> int:
         async with in_process(create_app(OpenAiJudge(fake.url, "judge", timeout_s=5.0), None)) as client:

@@ -28,6 +28,7 @@ _KEY = "sk-very-secret"
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.online.reward_check._BETWEEN_PROBES_S", 0.01)
+    monkeypatch.setattr("orchestrator.online.reward_check._MAY_TAKE_S", 0.5)
 
 
 def _check(folder: Path, *argv: str) -> None:

@@ -23,8 +23,8 @@ def _reward(status: RewardStatus, *, consistency: float | None = None, detail: s
 
 def test_a_judge_that_is_unreadable_more_often_than_allowed_stops_the_run_and_is_quoted() -> None:
     said = _reward("unknown", consistency=0.0, detail="the judge gave no verdict: '<think>'")
-    judged, wrong, lost = _reward("cached", consistency=1.0), _reward("scored"), _reward("failed")
-    others = [wrong] * 50 + [lost] * 5
+    judged, wrong, lost = _reward("scored", consistency=1.0), _reward("scored"), _reward("failed")
+    others = [wrong] * 50 + [lost] * 5 + [_reward("cached", consistency=1.0)] * 20
     check_unknown([said] * 2 + [judged] * 2 + others, most=0.5)
     check_unknown([said] * 9 + others, most=None)
     check_unknown([said, *others], most=0.5)  # of one nobody can tell
