@@ -78,7 +78,7 @@ def create_app(
         app.add_middleware(BearerToken, token=token)
     app.add_exception_handler(RequestValidationError, _refuse)
     _add_reward_routes(app, Rewarder(consistency, rulebook), metrics)
-    _add_status_routes(app, judge, metrics)
+    _add_status_routes(app, judge, rulebook, metrics)
     return app
 
 
@@ -116,7 +116,7 @@ def _add_reward_routes(app: FastAPI, rewarder: Rewarder, metrics: Metrics) -> No
         return openrlhf.reply_of(await score_all("get_reward", openrlhf.items_of(request)))
 
 
-def _add_status_routes(app: FastAPI, judge: Judge, metrics: Metrics) -> None:
+def _add_status_routes(app: FastAPI, judge: Judge, rulebook: Rulebook, metrics: Metrics) -> None:
     @app.get("/healthz")
     async def healthz(response: Response) -> Health:
         try:
@@ -124,8 +124,9 @@ def _add_status_routes(app: FastAPI, judge: Judge, metrics: Metrics) -> None:
         except JudgeError as error:
             response.status_code = 503
             passing = isinstance(error, JudgeUnavailable)
-            return Health(status="judge_unavailable" if passing else "judge_refuses", judge=judge.id, detail=str(error))
-        return Health(status="ok", judge=judge.id)
+            said = "judge_unavailable" if passing else "judge_refuses"
+            return Health(status=said, judge=judge.id, scoring=rulebook.name, detail=str(error))
+        return Health(status="ok", judge=judge.id, scoring=rulebook.name)
 
     @app.get("/metrics")
     async def prometheus() -> Response:

@@ -173,4 +173,6 @@ class Health(Wire):
     status: Literal["ok", "judge_unavailable", "judge_refuses"]
     """Whether the judge answers, may answer later, or will go on refusing until somebody changes something."""
     judge: str
+    scoring: Literal["strict", "compat"]
+    """Rules that it scores by."""
     detail: str | None = None

@@ -238,8 +238,7 @@ class RewardSection(Section):
     judge_key_file: Text | None = None
     """File holding that endpoint's API key."""
     scoring: Literal["strict", "compat"] = "strict"
-    """Rules of the run's own service for format, accuracy and reading its judge: ours, or those of the R1-Reward
-    release."""
+    """Rules of the reward service for format, accuracy and reading its judge: ours, or the R1-Reward release's."""
     min_coverage: Share = 0.9
     """The run stops when a smaller share of a step's samples was scored."""
     max_unknown: Share | None = None

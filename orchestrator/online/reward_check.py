@@ -43,6 +43,8 @@ def _ask_service(config: TrainConfig, url: str) -> None:
             if health.state == "lasting" or time.monotonic() > deadline:
                 raise RefusedInput(f"reward.url {url!r} does not serve: {health.words}")
             time.sleep(_BETWEEN_PROBES_S)
+        if health.scoring in {"strict", "compat"} - {reward.scoring}:
+            raise RefusedInput(f"reward.scoring = {reward.scoring!r}, but reward.url scores by {health.scoring!r}")
     finally:
         client.close()
 

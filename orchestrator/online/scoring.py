@@ -41,6 +41,8 @@ class ServiceHealth:
     state: Literal["well", "passing", "lasting"]
     """Not well for now, or until somebody changes something."""
     words: str = ""
+    scoring: str | None = None
+    """Rules that a service of ours scores by; None of another."""
 
 
 class RewardClient:
@@ -78,11 +80,13 @@ class RewardClient:
             return ServiceHealth("lasting", self._told(f"{type(error).__name__}: {error}"))
         except httpx.HTTPError as error:
             return ServiceHealth("passing", self._told(f"{type(error).__name__}: {error}"))
-        said, words = _own_words(body)
+        own = _own_words(body)
         if status in _NO_SUCH_ROUTE or status < 400:
-            return ServiceHealth("well")
-        lasting = said == "judge_refuses" or (status < 500 and status not in _WORTH_A_RETRY)
-        return ServiceHealth("lasting" if lasting else "passing", self._told(words or _http_words(status, body)))
+            return ServiceHealth("well", scoring=own.get("scoring"))
+        lasting = own.get("status") == "judge_refuses" or (status < 500 and status not in _WORTH_A_RETRY)
+        return ServiceHealth(
+            "lasting" if lasting else "passing", self._told(own.get("detail") or _http_words(status, body))
+        )
 
     def healthy(self) -> bool:
         """True when the service and its judge answer."""
@@ -225,13 +229,11 @@ def _http_words(status: int, body: bytes) -> str:
     return f"HTTP {status}: {body[:200].decode(errors='replace') or 'nothing more'}"
 
 
-def _own_words(body: bytes) -> tuple[str | None, str | None]:
-    """Status and detail of a health answer in our own format; None where it is another."""
+def _own_words(body: bytes) -> dict[str, str]:
+    """What a health answer in our own format says; nothing where it is another."""
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):
-        return None, None
-    if not isinstance(answer, dict):
-        return None, None
-    said, words = answer.get("status"), answer.get("detail")
-    return said if isinstance(said, str) else None, words if isinstance(words, str) and words else None
+        return {}
+    fields = answer.items() if isinstance(answer, dict) else ()
+    return {name: value for name, value in fields if isinstance(value, str)}

@@ -107,6 +107,15 @@ def test_a_users_service_that_does_not_serve_is_refused_in_its_words(tmp_path: P
     assert "ConnectError" in _refusal(tmp_path, "--reward.url", "http://127.0.0.1:9")
 
 
+def test_a_service_of_ours_that_scores_by_other_rules_is_refused(tmp_path: Path) -> None:
+    for scoring, other in (("strict", "compat"), ("compat", "strict")):
+        body = json.dumps({"status": "ok", "judge": "rules", "scoring": scoring, "detail": None}).encode()
+        with answering(_says(200, b"{}"), health=_says(200, body)) as (url, _):
+            _check(tmp_path, "--reward.url", url, "--reward.scoring", scoring)
+            told = f"reward.scoring = {other!r}, but reward.url scores by {scoring!r}"
+            assert _refusal(tmp_path, "--reward.url", url, "--reward.scoring", other) == told
+
+
 def test_a_users_service_may_need_a_moment(tmp_path: Path) -> None:
     turns = iter([503, 503, 200])
     with answering(_says(200, b"{}"), health=lambda handler, _: send(handler, b"", status=next(turns))) as (url, _):

@@ -68,7 +68,8 @@ def test_an_empty_token_is_refused(capsys: pytest.CaptureFixture[str], tmp_path:
 
 def test_it_answers_as_soon_as_it_says_so_and_ends_cleanly_when_told(tmp_path: Path) -> None:
     with serving("--cache", str(tmp_path / "new" / "v.sqlite")) as (url, process):
-        assert httpx.get(f"{url}/healthz").json() == {"status": "ok", "judge": "rules", "detail": None}
+        told = {"status": "ok", "judge": "rules", "scoring": "strict", "detail": None}
+        assert httpx.get(f"{url}/healthz").json() == told
         process.terminate()
         process.wait(timeout=20)
         assert process.stdout is not None
