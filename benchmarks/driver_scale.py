@@ -26,7 +26,8 @@ from orchestrator.cluster.sync import SyncResult
 from orchestrator.config import load_config
 from orchestrator.datasets.r1_reward import read_r1_reward
 from orchestrator.online.loop import train_step
-from orchestrator.online.scoring import Reward, RewardItem, RewardStream
+from orchestrator.online.rewards import Reward, RewardItem
+from orchestrator.online.scoring import RewardStream
 from orchestrator.run.checkpoint import Progress
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.metrics import PhaseClock

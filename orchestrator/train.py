@@ -84,6 +84,7 @@ def train(config: TrainConfig) -> None:
     from orchestrator.cluster.number_format import settled_dtype
     from orchestrator.image_check import describe_bound
     from orchestrator.offline.stage_plans import plan_stages
+    from orchestrator.online.reward_check import check_rewards
     from orchestrator.preflight import check_critique_model, check_model, check_trackers, plan_run, read_data
     from orchestrator.run.checkpoint import refuse_another_run
     from orchestrator.run.folder import RunFolder
@@ -103,6 +104,7 @@ def train(config: TrainConfig) -> None:
     _check_files(config)
     # Read before anything is made or imported that a refusal does not need.
     data = None if config.embedded_task or config.offline else read_data(config)
+    check_rewards(config, folder)
     quiet_libraries()
     folder.create()
     try:

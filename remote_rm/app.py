@@ -7,6 +7,7 @@ request ──► gate (token, size) ──► schema ──► Rewarder, all it
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,15 +19,17 @@ from fastapi.responses import JSONResponse
 from remote_rm import openrlhf
 from remote_rm.consistency import ConsistencyScorer
 from remote_rm.gate import BearerToken, BodyLimit
-from remote_rm.judges.protocol import Judge, JudgeError
+from remote_rm.judges.protocol import Judge, JudgeError, JudgeUnavailable
 from remote_rm.metrics import Metrics
-from remote_rm.rewarding import Rewarder
+from remote_rm.rewarding import Rewarder, failed
 from remote_rm.schema import (
     ConsistencyReply,
     ConsistencyRequest,
     Health,
+    JudgedItem,
     OpenRlhfReply,
     OpenRlhfRequest,
+    Parts,
     RewardItem,
     RewardReply,
     RewardRequest,
@@ -35,6 +38,7 @@ from remote_rm.schema import (
 from remote_rm.scorers.rulebook import STRICT, Rulebook
 from remote_rm.verdict_cache import VerdictCache
 
+_log = logging.getLogger(__name__)
 _SHOWN_INPUT = 80
 
 
@@ -74,13 +78,18 @@ def create_app(
         app.add_middleware(BearerToken, token=token)
     app.add_exception_handler(RequestValidationError, _refuse)
     _add_reward_routes(app, Rewarder(consistency, rulebook), metrics)
-    _add_status_routes(app, judge, metrics)
+    _add_status_routes(app, judge, rulebook, metrics)
     return app
 
 
 def _add_reward_routes(app: FastAPI, rewarder: Rewarder, metrics: Metrics) -> None:
     async def score_all(route: str, items: list[RewardItem]) -> list[ScoredItem]:
-        scored = await asyncio.gather(*(rewarder.score(item) for item in items))
+        # An item that ends in an exception fails alone, whatever the exception is.
+        found = await asyncio.gather(*(rewarder.score(item) for item in items), return_exceptions=True)
+        scored = [
+            failed(item.id, Parts(), _fault(one)) if isinstance(one, BaseException) else one
+            for item, one in zip(items, found, strict=True)
+        ]
         for item in scored:
             metrics.items.labels(route, item.status).inc()
         return scored
@@ -91,7 +100,13 @@ def _add_reward_routes(app: FastAPI, rewarder: Rewarder, metrics: Metrics) -> No
 
     @app.post("/v1/consistency")
     async def consistency(request: ConsistencyRequest) -> ConsistencyReply:
-        judged = await asyncio.gather(*(rewarder.judge(item) for item in request.items))
+        found = await asyncio.gather(*(rewarder.judge(item) for item in request.items), return_exceptions=True)
+        judged = [
+            JudgedItem(id=item.id, verdict="unknown", status="failed", raw=_fault(one))
+            if isinstance(one, BaseException)
+            else one
+            for item, one in zip(request.items, found, strict=True)
+        ]
         for item in judged:
             metrics.items.labels("consistency", item.status).inc()
         return ConsistencyReply(items=judged)
@@ -101,19 +116,29 @@ def _add_reward_routes(app: FastAPI, rewarder: Rewarder, metrics: Metrics) -> No
         return openrlhf.reply_of(await score_all("get_reward", openrlhf.items_of(request)))
 
 
-def _add_status_routes(app: FastAPI, judge: Judge, metrics: Metrics) -> None:
+def _add_status_routes(app: FastAPI, judge: Judge, rulebook: Rulebook, metrics: Metrics) -> None:
     @app.get("/healthz")
     async def healthz(response: Response) -> Health:
         try:
             await judge.probe()
         except JudgeError as error:
             response.status_code = 503
-            return Health(status="judge_unavailable", judge=judge.id, detail=str(error))
-        return Health(status="ok", judge=judge.id)
+            passing = isinstance(error, JudgeUnavailable)
+            said = "judge_unavailable" if passing else "judge_refuses"
+            return Health(status=said, judge=judge.id, scoring=rulebook.name, detail=str(error))
+        return Health(status="ok", judge=judge.id, scoring=rulebook.name)
 
     @app.get("/metrics")
     async def prometheus() -> Response:
         return Response(metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _fault(error: BaseException) -> str:
+    """Log a defect of ours; the client gets its name."""
+    if not isinstance(error, Exception):
+        raise error
+    _log.error("an item could not be scored", exc_info=error)
+    return f"{type(error).__name__} in the reward service; its log says where"
 
 
 async def _refuse(_: Request, error: Exception) -> JSONResponse:
@@ -121,6 +146,7 @@ async def _refuse(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
+    field = field.encode(errors="replace").decode()  # the name of a field may be no text
     value = first.get("input")
     shown = f" (got {repr(value)[:_SHOWN_INPUT]})" if isinstance(value, str | int | float) else ""
     return JSONResponse({"detail": f"{field}: {first['msg'].removeprefix('Value error, ')}{shown}"}, 422)

@@ -27,6 +27,8 @@ class ConsistencyScorer:
         """``deadline_s`` bounds one judgement with its queueing and retries, so no handler outlives its client."""
         self.judge = judge
         self._cache = cache
+        if cache is not None:
+            cache.on_fault = metrics.cache_faults.inc
         self._metrics = metrics
         self._slots = asyncio.Semaphore(concurrency)
         self._deadline_s = deadline_s

@@ -25,6 +25,9 @@ class Metrics:
             buckets=_JUDGE_BUCKETS_S,
             registry=self._registry,
         )
+        self.cache_faults = Counter(
+            "raylign_verdict_cache_faults", "Times the verdict cache failed.", registry=self._registry
+        )
         self.judgements_running = Gauge("raylign_judgements_running", "Judgements under way.", registry=self._registry)
 
     def render(self) -> bytes:

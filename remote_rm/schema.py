@@ -12,7 +12,17 @@ MAX_ITEMS = 4096
 Status = Literal["scored", "cached", "unknown", "failed"]
 Verdict = Literal["consistent", "inconsistent", "unknown"]
 Label = Literal["1", "2"]
-ItemId = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+def _refuse_half_characters(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"an id holds half of a character at {error.start}, which is no text") from error
+    return text
+
+
+ItemId = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_refuse_half_characters)]
 
 
 class Wire(BaseModel):
@@ -160,6 +170,9 @@ class OpenRlhfReply(Wire):
 class Health(Wire):
     """Answer of ``GET /healthz``."""
 
-    status: Literal["ok", "judge_unavailable"]
+    status: Literal["ok", "judge_unavailable", "judge_refuses"]
+    """Whether the judge answers, may answer later, or will go on refusing until somebody changes something."""
     judge: str
+    scoring: Literal["strict", "compat"]
+    """Rules that it scores by."""
     detail: str | None = None

@@ -4,26 +4,28 @@ Prints one line, ``listening on http://HOST:PORT``, once the socket is bound and
 ever goes to stdout, because the parent that waits for this line may never read another.
 """
 
+import asyncio
 import socket
-import sqlite3
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
 import tyro
 import uvicorn
 
+from remote_rm.addresses import is_loopback
 from remote_rm.app import Limits, create_app
-from remote_rm.judges.protocol import Judge
+from remote_rm.judges.protocol import Judge, JudgeError, JudgeUnavailable
 from remote_rm.judges.rules import RulesJudge
 from remote_rm.scorers.rulebook import COMPAT, STRICT
 from remote_rm.verdict_cache import VerdictCache
 
 _REFUSED = 2
 _BACKLOG = 512
+_PROBES = 3
+_BETWEEN_PROBES_S = 1.0
 # Longer than any client keeps an idle connection, so a request never meets a socket that is just being closed.
 _KEEP_ALIVE_S = 75
 
@@ -51,9 +53,11 @@ class ServeOptions:
     cache: Path | None = None
     """SQLite file that keeps verdicts; none = they are forgotten."""
     scoring: Literal["strict", "compat"] = "strict"
-    """Rules of format and accuracy: ours, or the lenient ones of the R1-Reward release."""
+    """Rules of format, accuracy and reading the judge: ours, or the lenient ones of the R1-Reward release."""
     token_file: Path | None = None
     """File holding the bearer token that every request must carry."""
+    probe: bool = False
+    """Open the cache, ask the judge one easy question, and end: with exit code 2 and its words if it does not serve."""
 
 
 class _Server(uvicorn.Server):
@@ -76,15 +80,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         _check_bounds(options)
         token = _token(options)
+        judge = build_judge(options)
+        cache = VerdictCache(options.cache) if options.cache is not None else None
+        if options.probe:
+            asyncio.run(_probe(judge))
+            return
         app = create_app(
-            build_judge(options),
-            VerdictCache(options.cache) if options.cache is not None else None,
+            judge,
+            cache,
             limits=Limits(judge_concurrency=options.judge_concurrency),
             rulebook=STRICT if options.scoring == "strict" else COMPAT,
             token=token,
         )
         listener = _bind(options.host, options.port)
-    except (ValueError, OSError, sqlite3.Error) as error:
+    except (ValueError, OSError, JudgeError) as error:
         sys.stderr.write(f"remote_rm.serve: {error}\n")
         raise SystemExit(_REFUSED) from error
     config = uvicorn.Config(app, access_log=False, log_config=None, timeout_keep_alive=_KEEP_ALIVE_S)
@@ -104,6 +113,7 @@ def build_judge(options: ServeOptions) -> Judge:
         if not value:
             raise ValueError(f"{name} is not set, but --judge openai needs it")
     # Imported here: the client takes a second to load, which the embedded default need not wait for.
+    from remote_rm.judges import manner
     from remote_rm.judges.openai_judge import OpenAiJudge
 
     assert options.judge_url is not None and options.judge_model is not None
@@ -112,7 +122,21 @@ def build_judge(options: ServeOptions) -> Judge:
         options.judge_model,
         api_key=_secret(options.judge_key_file) if options.judge_key_file is not None else "EMPTY",
         timeout_s=options.judge_timeout_s,
+        manner=manner.STRICT if options.scoring == "strict" else manner.COMPAT,
     )
+
+
+async def _probe(judge: Judge) -> None:
+    """Return when the judge answers; trouble that may pass is given a moment to."""
+    for again in reversed(range(_PROBES)):
+        try:
+            await judge.probe()
+            break
+        except JudgeUnavailable:
+            if not again:
+                raise
+            await asyncio.sleep(_BETWEEN_PROBES_S)
+    await judge.close()
 
 
 def _check_bounds(options: ServeOptions) -> None:
@@ -127,25 +151,22 @@ def _check_bounds(options: ServeOptions) -> None:
 def _token(options: ServeOptions) -> str | None:
     if options.token_file is not None:
         return _secret(options.token_file)
-    if not _is_loopback(options.host):
+    if not is_loopback(options.host):
         raise ValueError(f"--host {options.host} is not loopback, so --token-file is needed")
     return None
 
 
 def _secret(path: Path) -> str:
-    secret = path.read_text().strip()
+    try:
+        secret = path.read_text().strip()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text; it should hold a secret") from error
     if not secret:
         raise ValueError(f"{path} is empty; it should hold a secret")
+    # It travels in a header, and an error about that would show it.
+    if not (secret.isascii() and secret.isprintable()):
+        raise ValueError(f"{path} should hold one line of ASCII characters, its secret")
     return secret
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _bind(host: str, port: int) -> socket.socket:

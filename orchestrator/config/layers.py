@@ -33,7 +33,12 @@ _PROFILE_DEFAULTS: dict[str, Layer] = {
         "optimizer.min_lr_frac": 0.0,
     },
     # scripts/train.sh of https://github.com/yfzhang114/r1_reward
-    "r1_released": {"algorithm.adv_filter": "r1_released", "algorithm.kl_coef": 1e-3, "optimizer.lr": 3e-7},
+    "r1_released": {
+        "algorithm.adv_filter": "r1_released",
+        "algorithm.kl_coef": 1e-3,
+        "optimizer.lr": 3e-7,
+        "reward.scoring": "compat",
+    },
 }
 
 

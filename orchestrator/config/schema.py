@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS, PreferenceAlgorithm
+from orchestrator.config.addresses import address_fault
 from orchestrator.config.preference_sections import (
     CritiqueRmSection,
     MmDpoSection,
@@ -43,6 +44,9 @@ AlgorithmName = Literal[
     "mm_dpo",
 ]
 
+_MAX_UNKNOWN = 0.5
+"""A judge that is unreadable more often than not is broken; a good one is readable nearly always."""
+
 
 class TrainConfig(Section):
     """Everything one run is made of."""
@@ -51,7 +55,8 @@ class TrainConfig(Section):
     """Training algorithm."""
     profile: Literal["paper", "r1_released", "mmrlhf_paper", "mmrlhf_released"] = "paper"
     """Defaults of the algorithm's paper, or of the code released with R1-Reward (other filter, KL 1e-3, learning rate
-    3e-7) or with MM-RLHF (one noisy beta a batch, w 0.1, SFT weight 0.25, two-layer reward head, critique weight 2)."""
+    3e-7, its rules of scoring) or with MM-RLHF (one noisy beta a batch, w 0.1, SFT weight 0.25, two-layer reward head,
+    critique weight 2)."""
     run: RunSection = RunSection()
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
@@ -108,6 +113,13 @@ class TrainConfig(Section):
         return self.reference.num_ranks if self.algorithm.kl_coef > 0 and self.algo != "sft" else 0
 
     @property
+    def max_unknown(self) -> float | None:
+        """Largest accepted share of samples without a verdict; see ``reward.max_unknown``."""
+        if self.reward.max_unknown is not None:
+            return self.reward.max_unknown
+        return None if self.reward.judge == "rules" and self.reward.url is None else _MAX_UNKNOWN
+
+    @property
     def samples_per_step(self) -> int:
         """Completions sampled in one step."""
         return self.rollout.prompts_per_step * self.rollout.samples_per_prompt
@@ -142,6 +154,10 @@ class TrainConfig(Section):
                 raise ValueError(f"data.path is not set, but data.{name} = {value!r} belongs to it")
         if data.oversize == "refuse" and data.max_pixels is None:
             raise ValueError("data.max_pixels is not set, but data.oversize = 'refuse' needs it")
+        addresses = (("url", reward.url, "token_file"), ("judge_url", reward.judge_url, "judge_key_file"))
+        for name, address, secret in addresses:
+            if address is not None and (fault := address_fault(address, secret=f"reward.{secret}")) is not None:
+                raise ValueError(f"reward.{name} {fault}")
         if reward.judge == "openai" and reward.url is None:
             for name, value in (("judge_url", reward.judge_url), ("judge_model", reward.judge_model)):
                 if value is None:

@@ -251,8 +251,13 @@ class RewardSection(Section):
     """Name of the model there."""
     judge_key_file: Text | None = None
     """File holding that endpoint's API key."""
+    scoring: Literal["strict", "compat"] = "strict"
+    """Rules of the reward service for format, accuracy and reading its judge: ours, or the R1-Reward release's."""
     min_coverage: Share = 0.9
     """The run stops when a smaller share of a step's samples was scored."""
+    max_unknown: Share | None = None
+    """The run stops when a judge gave no verdict on a larger share of a step's samples that it was asked about; none =
+    0.5, but no bound for the rules, to which a reasoning that names no response is no fault of theirs."""
     timeout_s: Seconds = 60.0
     """Longest wait for one scoring request, seconds."""
     max_outage_s: Seconds = 180.0

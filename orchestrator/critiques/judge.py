@@ -15,7 +15,7 @@ from itertools import groupby
 from typing import Protocol
 
 from orchestrator.critiques.cache import CritiqueCache, CritiqueReward, checked, content_key
-from orchestrator.online.scoring import Reward
+from orchestrator.online.rewards import Reward
 from workers.multimodal.critique_format import CritiqueFormat, CritiqueQuestion
 from workers.multimodal.fitting import UnfitImageError
 from workers.multimodal.prompt_encoder import PromptEncoder

@@ -26,18 +26,28 @@ def evaluate(
     max_new_tokens: int,
     with_shuffled: bool = True,
 ) -> EvalResult:
-    """Evaluate what ``sample`` answers to ``prompts``; unparsed verdicts count as wrong."""
+    """Evaluate what ``sample`` answers to ``prompts``."""
     texts = _greedy(sample, encoder, prompts, max_new_tokens)
-    verdicts = [parse_verdict(text) for text in texts]
     shuffled = None
     if with_shuffled:
         others = shuffle_images(prompts)
         shuffled_texts = _greedy(sample, encoder, others, max_new_tokens)
         shuffled = _accuracy(prompts, [parse_verdict(text) for text in shuffled_texts])
+    return judged(prompts, texts, shuffled=shuffled)
+
+
+def judged(prompts: Sequence[Prompt], texts: Sequence[str], *, shuffled: float | None = None) -> EvalResult:
+    """The figures of answers to ``prompts``; one without a clear verdict counts as wrong, and for neither position.
+
+    Args:
+        shuffled: Accuracy with the images shuffled, where it was measured.
+    """
+    verdicts = [parse_verdict(text) for text in texts]
+    readable = [verdict for verdict in verdicts if verdict is not None]
     return EvalResult(
         accuracy=_accuracy(prompts, verdicts),
         accuracy_shuffled_images=shuffled,
-        first_position_rate=sum(v == "1" for v in verdicts) / len(prompts),
+        first_position_rate=sum(v == "1" for v in readable) / len(readable) if readable else None,
         num_pairs=len(prompts),
         samples=tuple(
             EvalSample(

@@ -22,7 +22,13 @@ class EvalResult:
     accuracy: float
     accuracy_shuffled_images: float | None
     """With the images shuffled among the pairs: a judge that looks falls to chance. None where not measured."""
-    first_position_rate: float
-    """Share of verdicts for the response shown first; 0.5 is unbiased on balanced data."""
+    first_position_rate: float | None
+    """Share of the verdicts that are for the response shown first; 0.5 is unbiased on balanced data, None where there
+    is no verdict."""
     num_pairs: int
     samples: tuple[EvalSample, ...]
+
+    @property
+    def unreadable_frac(self) -> float:
+        """Share of the responses without a clear verdict."""
+        return sum(sample.verdict is None for sample in self.samples) / max(1, len(self.samples))

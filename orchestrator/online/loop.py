@@ -15,14 +15,15 @@ from orchestrator.critiques.judge import Question, with_critiques
 from orchestrator.errors import GuardStop
 from orchestrator.evaluation.types import EvalResult
 from orchestrator.online.experience import Experience, Rollout, make_experience, training_samples
+from orchestrator.online.rewards import Reward, RewardItem
 from orchestrator.online.rollout_store import write_rollouts
 from orchestrator.online.rollouts import build_requests, completion_sequence
-from orchestrator.online.scoring import Reward, RewardClient, RewardItem
+from orchestrator.online.scoring import RewardClient
 from orchestrator.online.session import Session, eval_metrics
 from orchestrator.online.step_metrics import StepRecord, online_metrics, rollout_rows
 from orchestrator.online.updates import optimizer_step
 from orchestrator.run.checkpoint import Progress, save_checkpoint
-from orchestrator.run.guards import check_coverage, corrected, mismatch_in, mismatch_remedy
+from orchestrator.run.guards import check_coverage, check_unknown, corrected, mismatch_in, mismatch_remedy
 from orchestrator.run.metrics import PhaseClock
 from workers.objectives import UpdateStats
 from workers.types import Completion, GenerationRequest, Prompt
@@ -94,6 +95,7 @@ def train_step(
             answers = session.critics.judge(questions)
             rewards = with_critiques(rewards, answers, weight=config.reward.critique.weight)
         check_coverage(rewards, minimum=config.reward.min_coverage)
+        check_unknown(rewards, most=config.max_unknown)
     with session.phase("train", clock):
         session.engines.sleep()
         # A single update finds the old log-probs in its own forward; with a strike, they decide what is done to it.

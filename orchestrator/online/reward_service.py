@@ -18,8 +18,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.cluster.health import Health
 from orchestrator.cluster.pool import WorkerPool
-from orchestrator.cluster.waits import get
+from orchestrator.cluster.waits import WaitTimeout, get
 from orchestrator.config.schema import TrainConfig
+from orchestrator.errors import RefusedInput
+from orchestrator.online.reward_check import service_arguments, service_token
 from orchestrator.online.scoring import RewardClient
 from orchestrator.run.folder import RunFolder
 from workers.heartbeat import start_heartbeat
@@ -31,16 +33,22 @@ _PING_S = 10.0
 
 
 class RewardServiceActor:
-    """Owns one ``python -m remote_rm.serve`` process on a free loopback port."""
+    """Owns one ``python -m remote_rm.serve`` process on a free loopback port.
 
-    def __init__(self, arguments: list[str], board: Any) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "remote_rm.serve", "--port", "0", *arguments],
-            stdout=subprocess.PIPE,
-            text=True,
-            preexec_fn=_die_with_parent,
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
-        )
+    No secret stands in its arguments, which any user of the machine can list: keys travel as names of files.
+    """
+
+    def __init__(self, arguments: list[str], log: str, board: Any) -> None:
+        self._log = Path(log)
+        with self._log.open("a") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "remote_rm.serve", "--port", "0", *arguments],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                preexec_fn=_die_with_parent,
+                env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+            )
         start_heartbeat("reward-0", board, pid=self._process.pid)
 
     def url(self) -> str:
@@ -53,7 +61,9 @@ class RewardServiceActor:
         for line in self._process.stdout:
             if line.startswith("listening on "):
                 return line.removeprefix("listening on ").strip()
-        raise RuntimeError(f"the reward service ended with exit code {self._process.wait()} before listening")
+        told = self._log.read_text(errors="replace").strip().splitlines()[-1:]
+        code = self._process.wait()
+        raise RuntimeError(f"the reward service ended with exit code {code} before listening: {''.join(told)}")
 
     def ping(self) -> int:
         """Process id of the service while it runs.
@@ -69,36 +79,60 @@ class RewardServiceActor:
 class RewardService:
     """The run's own reward service; it is started again whenever it is found gone."""
 
-    def __init__(self, arguments: list[str], health: Health) -> None:
-        self._arguments, self._health = arguments, health
+    def __init__(self, config: TrainConfig, folder: RunFolder, health: Health) -> None:
+        """
+        Raises:
+            RefusedInput: it does not start.
+        """
+        self._config, self._folder, self._health = config, folder, health
         self._lock = threading.Lock()
-        self._url = self._start()
+        try:
+            self._url = self._start(service_arguments(config, folder))
+        except ConnectionError as error:
+            raise RefusedInput(str(error)) from error
 
     def locate(self, unreachable: str | None = None) -> str:
-        """The service's address; ``unreachable`` is one that has just failed, so it is looked after first."""
+        """The service's address; ``unreachable`` is one that has just failed, so it is looked after first.
+
+        Raises:
+            ConnectionError: it has ended and cannot be started again.
+        """
         with self._lock:
             if unreachable == self._url and not self._runs():
                 _log.warning("the reward service has ended and is started again")
                 self.close()
-                self._url = self._start()
+                self._url = self._start_again()
             return self._url
 
     def close(self) -> None:
         """End the service."""
         ray.kill(self._actor)
 
-    def _start(self) -> str:
+    def _start_again(self) -> str:
+        try:
+            return self._start(service_arguments(self._config, self._folder))
+        except ConnectionError as error:
+            # In the middle of a run the verdicts may be lost, the rewards may not.
+            _log.warning("it is tried once more without its verdict cache: %s", error)
+            self.close()
+            return self._start(service_arguments(self._config, None))
+
+    def _start(self, arguments: list[str]) -> str:
         # On this node, and taking no CPU of the plan.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor_class = ray.remote(RewardServiceActor).options(num_cpus=0, scheduling_strategy=here)
         self._health.expect("reward-0")
-        self._actor: Any = actor_class.remote(self._arguments, self._health.board)
-        return get(self._actor.url.remote(), name="reward service: start", deadline_s=_START_S)
+        log = str((self._folder.root / "reward_service.log").resolve())
+        self._actor: Any = actor_class.remote(arguments, log, self._health.board)
+        try:
+            return get(self._actor.url.remote(), name="reward service: start", deadline_s=_START_S)
+        except (RuntimeError, WaitTimeout, ray.exceptions.RayError) as error:
+            raise ConnectionError(str(getattr(error, "cause", None) or error)) from error
 
     def _runs(self) -> bool:
         try:
             get(self._actor.ping.remote(), name="reward service: ping", deadline_s=_PING_S)
-        except (RuntimeError, ray.exceptions.RayError):
+        except (RuntimeError, WaitTimeout, ray.exceptions.RayError):
             return False
         return True
 
@@ -112,14 +146,12 @@ def _die_with_parent() -> None:
 def reward_client(config: TrainConfig, folder: RunFolder, pool: WorkerPool) -> Iterator[RewardClient]:
     """A client of ``reward.url``, or of a service started for this run."""
     url = config.reward.url
-    service = RewardService(service_arguments(config, folder), pool.health) if url is None else None
-    token_file = config.reward.token_file
-    token = Path(token_file).read_text(encoding="utf-8").strip() if token_file else None
+    service = RewardService(config, folder, pool.health) if url is None else None
     client = RewardClient(
         service.locate if service is not None else lambda unreachable=None: str(url),
         timeout_s=config.reward.timeout_s,
         max_outage_s=config.reward.max_outage_s,
-        token=token,
+        token=service_token(config) if service is None else None,
     )
     try:
         yield client
@@ -127,14 +159,3 @@ def reward_client(config: TrainConfig, folder: RunFolder, pool: WorkerPool) -> I
         client.close()
         if service is not None:
             service.close()
-
-
-def service_arguments(config: TrainConfig, folder: RunFolder) -> list[str]:
-    """Command-line arguments of this run's reward service."""
-    reward = config.reward
-    arguments = ["--judge", reward.judge, "--cache", reward.cache_path or str(folder.root / "verdicts.sqlite")]
-    if reward.judge == "openai":
-        arguments += ["--judge-url", str(reward.judge_url), "--judge-model", str(reward.judge_model)]
-        if reward.judge_key_file is not None:
-            arguments += ["--judge-key-file", reward.judge_key_file]
-    return arguments

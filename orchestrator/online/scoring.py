@@ -1,92 +1,96 @@
 """The client of the reward service: completions in, values with a status out, while generation is still running."""
 
+import json
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 from uuid import uuid4
 
 import httpx
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-RewardStatus = Literal["scored", "cached", "unknown", "failed"]
+from orchestrator.config.addresses import minds_proxies
+from orchestrator.errors import RefusedInput
+from orchestrator.online.reward_replies import read_rewards
+from orchestrator.online.rewards import Reward, RewardItem, failed_reward, one_line
+
 _BATCH_ITEMS = 32
 _CONCURRENT_POSTS = 4
-_WORTH_A_RETRY = (408, 429)
+_MAX_BODY_BYTES = 64 << 20
+_WORTH_A_RETRY = (408, 425, 429)
+_MAY_BE_ONE_ITEM = (400, 413, 422)
+_NO_SUCH_ROUTE = (404, 405, 501)
 
 Locate = Callable[..., str]
-"""Returns the service's address; called with one that has just failed, it may first start the service again."""
+"""Returns the service's address; called with one that has just failed, it may first start the service again.
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RewardItem:
-    """What the service is asked about one completion."""
-
-    uid: str
-    sample_index: int
-    prompt: str
-    response: str
-    label: str | None
-    media: tuple[str, ...]
-    """SHA-256 of each image."""
-
-    @property
-    def id(self) -> str:
-        """The item's id on the wire."""
-        return f"{self.uid}/{self.sample_index}"
-
-    def to_json(self) -> dict[str, Any]:
-        """The item as the service's schema has it."""
-        return {
-            "id": self.id,
-            "prompt": self.prompt,
-            "response": self.response,
-            "label": self.label,
-            "media": [{"sha256": digest} for digest in self.media],
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reward:
-    """A reward is a value with a status; ``failed`` carries no value and is masked out of the advantage."""
-
-    value: float | None
-    format: float | None
-    accuracy: float | None
-    consistency: float | None
-    status: RewardStatus
-    detail: str | None = None
-    critique: float | None = None
-    """What the critique reward model gave, before its weight; None where it is not asked."""
+Raises ConnectionError where it could not.
+"""
 
 
 class _Retryable(Exception):
     """The service could not answer this time."""
 
 
+@dataclass(frozen=True, slots=True)
+class ServiceHealth:
+    """What the service says of itself and its judge."""
+
+    state: Literal["well", "passing", "lasting"]
+    """Not well for now, or until somebody changes something."""
+    words: str = ""
+    scoring: str | None = None
+    """Rules that a service of ours scores by; None of another."""
+
+
 class RewardClient:
     """Posts batches concurrently; a batch that cannot be had becomes ``failed`` rewards, never an exception.
 
-    A service or judge that is down is waited for; an item that a working judge could not judge is not asked again.
+    A service or judge that is down is waited for; one that refuses is not, nor is an answer that is none.
     """
 
     def __init__(self, locate: Locate, *, timeout_s: float, max_outage_s: float, token: str | None = None) -> None:
+        """
+        Raises:
+            RefusedInput: the service's address or the proxy that the environment names for it cannot be used.
+        """
+        self._url, self._token, self._timeout_s = locate(), token, timeout_s
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._http = httpx.Client(timeout=timeout_s, headers=headers)
+        try:
+            httpx.URL(self._url)
+            self._http = httpx.Client(timeout=timeout_s, headers=headers, trust_env=minds_proxies(self._url))
+        except httpx.InvalidURL as error:
+            raise RefusedInput(f"reward.url is no address: {error}") from error
+        except (ImportError, ValueError) as error:
+            raise RefusedInput(f"reward.url cannot be asked through the proxy of the environment: {error}") from error
         self._threads = ThreadPoolExecutor(max_workers=_CONCURRENT_POSTS, thread_name_prefix="reward")
         self._locate, self._max_outage_s = locate, max_outage_s
-        self._url = locate()
 
     def open_stream(self) -> "RewardStream":
         """Start collecting items of one step."""
         return RewardStream(self)
 
+    def health(self) -> ServiceHealth:
+        """Ask the service how it and its judge are; one without such a route is taken to be well."""
+        try:
+            status, body = self._exchange("GET", "healthz")
+        except httpx.DecodingError as error:
+            return ServiceHealth("lasting", self._told(f"{type(error).__name__}: {error}"))
+        except httpx.HTTPError as error:
+            return ServiceHealth("passing", self._told(f"{type(error).__name__}: {error}"))
+        own = _own_words(body)
+        if status in _NO_SUCH_ROUTE or status < 400:
+            return ServiceHealth("well", scoring=own.get("scoring"))
+        lasting = own.get("status") == "judge_refuses" or (status < 500 and status not in _WORTH_A_RETRY)
+        return ServiceHealth(
+            "lasting" if lasting else "passing", self._told(own.get("detail") or _http_words(status, body))
+        )
+
     def healthy(self) -> bool:
         """True when the service and its judge answer."""
-        try:
-            return self._http.get(f"{self._url}/healthz").status_code == 200
-        except httpx.HTTPError:
-            return False
+        return self.health().state == "well"
 
     def close(self) -> None:
         """Finish running posts and drop the connections."""
@@ -98,20 +102,21 @@ class RewardClient:
         return self._threads.submit(self._score, list(items))
 
     def _score(self, items: list[RewardItem]) -> dict[str, Reward]:
-        answers: dict[str, Reward] = {}
-        pending = {item.id: item for item in items}
-        was_healthy = False
+        answers = {item.id: why for item in items if (why := _unspeakable(item)) is not None}
+        pending = {item.id: item for item in items if item.id not in answers}
+        was_well = False
 
         def attempt() -> None:
-            nonlocal was_healthy
+            nonlocal was_well
             answers.update(self._post(list(pending.values())))
             for item in items:
-                if item.id in answers and answers[item.id].status != "failed":
+                if answers[item.id].status != "failed":
                     pending.pop(item.id, None)
             # What failed counts as the item's own fault only if the judge was well before it was asked.
-            before, was_healthy = was_healthy, not pending or self.healthy()
-            if pending and not (before and was_healthy):
-                raise _Retryable("the judge does not answer")
+            health = self.health() if pending else ServiceHealth("well")
+            before, was_well = was_well, health.state == "well"
+            if pending and health.state != "lasting" and not (before and was_well):
+                raise _Retryable(f"the judge does not answer: {health.words or 'it was away a moment ago'}")
 
         retrying = Retrying(
             stop=stop_after_delay(self._max_outage_s),
@@ -119,27 +124,66 @@ class RewardClient:
             retry=retry_if_exception_type(_Retryable),
             reraise=True,
         )
-        reason = "the service left this item out"
+        reason = "it was not asked about"
         try:
-            retrying(attempt)
+            if pending:
+                retrying(attempt)
         except _Retryable as error:
             reason = f"{error} (for {self._max_outage_s:g} s)"
-        return {item.id: answers.get(item.id, _failed(reason)) for item in items}
+        return {item.id: answers.get(item.id) or failed_reward(reason) for item in items}
 
     def _post(self, items: list[RewardItem]) -> dict[str, Reward]:
-        url = self._url
+        ids = [item.id for item in items]
         body = {"request_id": uuid4().hex, "items": [item.to_json() for item in items]}
+        url = self._url
         try:
-            response = self._http.post(f"{url}/v1/rewards", json=body)
+            status, answer = self._exchange("POST", "v1/rewards", json.dumps(body, ensure_ascii=False).encode())
+        except httpx.DecodingError as error:
+            return dict.fromkeys(ids, failed_reward(f"the service's answer cannot be decoded: {error}"))
         except httpx.HTTPError as error:
-            self._url = self._locate(url)
-            raise _Retryable(f"{type(error).__name__}: {error}") from error
-        if response.status_code != 200:
-            said = f"HTTP {response.status_code}: {response.text[:200]}"
-            if response.status_code >= 500 or response.status_code in _WORTH_A_RETRY:
-                raise _Retryable(said)
-            return {item.id: _failed(said) for item in items}
-        return {item["id"]: _reward(item) for item in response.json()["items"]}
+            try:
+                self._url = self._locate(url)
+            except ConnectionError as gone:
+                raise _Retryable(str(gone)) from gone
+            raise _Retryable(self._told(f"{type(error).__name__}: {error}")) from error
+        if status == 200:
+            rewards = read_rewards(answer, ids)
+            return {uid: replace(r, detail=r.detail and self._told(r.detail)) for uid, r in rewards.items()}
+        said = self._told(_http_words(status, answer))
+        if status >= 500 or status in _WORTH_A_RETRY:
+            raise _Retryable(said)
+        if status in _MAY_BE_ONE_ITEM and len(items) > 1:
+            # One item can spoil its batch: the halves are asked about by themselves.
+            half = len(items) // 2
+            return self._post(items[:half]) | self._post(items[half:])
+        return dict.fromkeys(ids, failed_reward(said))
+
+    def _exchange(self, method: str, route: str, body: bytes | None = None) -> tuple[int, bytes]:
+        """Status and body of one answer.
+
+        Raises:
+            httpx.HTTPError: there was none, or more than anybody should read, or it dripped in too slowly.
+        """
+        deadline = time.monotonic() + self._timeout_s
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        url = f"{self._url.rstrip('/')}/{route}"
+        with self._http.stream(method, url, content=body, headers=headers) as response:
+            chunks, size = [], 0
+            for chunk in response.iter_bytes():
+                chunks.append(chunk)
+                size += len(chunk)
+                if time.monotonic() > deadline:
+                    raise httpx.ReadTimeout(f"no whole answer in {self._timeout_s:g} s", request=response.request)
+                if size > _MAX_BODY_BYTES:
+                    raise httpx.DecodingError(f"it is longer than {_MAX_BODY_BYTES} bytes", request=response.request)
+            moved = response.headers.get("location")
+            if response.has_redirect_location and moved is not None:
+                return response.status_code, f"it has moved to {moved}".encode()
+            return response.status_code, b"".join(chunks)
+
+    def _told(self, words: str) -> str:
+        """A service that repeats the token does not get it into a log."""
+        return one_line(words.replace(self._token, "***") if self._token else words)
 
 
 class RewardStream:
@@ -170,17 +214,26 @@ class RewardStream:
             self._buffer = []
 
 
-def _reward(item: dict[str, Any]) -> Reward:
-    parts = item.get("parts") or {}
-    return Reward(
-        value=item["reward"],
-        format=parts.get("format"),
-        accuracy=parts.get("accuracy"),
-        consistency=parts.get("consistency"),
-        status=item["status"],
-        detail=item.get("detail"),
-    )
+def _unspeakable(item: RewardItem) -> Reward | None:
+    """A failed reward for an item that cannot be sent: half of a character is no UTF-8."""
+    for name, text in (("id", item.id), ("prompt", item.prompt), ("response", item.response)):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            half = f"U+{ord(text[error.start]):04X}"
+            return failed_reward(f"the {name} holds {half} at character {error.start}, half of a character")
+    return None
 
 
-def _failed(detail: str) -> Reward:
-    return Reward(value=None, format=None, accuracy=None, consistency=None, status="failed", detail=detail)
+def _http_words(status: int, body: bytes) -> str:
+    return f"HTTP {status}: {body[:200].decode(errors='replace') or 'nothing more'}"
+
+
+def _own_words(body: bytes) -> dict[str, str]:
+    """What a health answer in our own format says; nothing where it is another."""
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    fields = answer.items() if isinstance(answer, dict) else ()
+    return {name: value for name, value in fields if isinstance(value, str)}

@@ -123,7 +123,9 @@ def eval_metrics(result: EvalResult | None) -> dict[str, float]:
     """An evaluation as metric rows."""
     if result is None:
         return {}
-    metrics = {"eval/accuracy": result.accuracy, "eval/first_position_rate": result.first_position_rate}
+    metrics = {"eval/accuracy": result.accuracy, "eval/unreadable_frac": result.unreadable_frac}
+    if result.first_position_rate is not None:
+        metrics["eval/first_position_rate"] = result.first_position_rate
     if result.accuracy_shuffled_images is not None:
         metrics["eval/accuracy_shuffled_images"] = result.accuracy_shuffled_images
     return metrics

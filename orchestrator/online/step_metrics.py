@@ -10,8 +10,8 @@ from orchestrator.cluster.sync import SyncResult
 from orchestrator.evaluation.held_out import prompt_text
 from orchestrator.evaluation.verdict import parse_verdict
 from orchestrator.online.experience import Experience
+from orchestrator.online.rewards import Reward
 from orchestrator.online.rollout_store import RolloutRow
-from orchestrator.online.scoring import Reward
 from workers.objectives import UpdateStats
 from workers.types import Completion, GenerationRequest, Prompt
 

@@ -73,7 +73,7 @@ def _leans_to_neither_side(record: RunRecord) -> Check:
         "It leans to neither side",
         record.series("eval/first_position_rate")[-1:],
         lambda value: abs(value - CHANCE) <= _SIDE_MARGIN,
-        f"share of the response shown first within {_SIDE_MARGIN:g} of {CHANCE:g}",
+        f"share of the verdicts for the response shown first within {_SIDE_MARGIN:g} of {CHANCE:g}",
     )
 
 
@@ -108,6 +108,7 @@ _ACCURACY_CURVE = Curve(
         "accuracy": "eval/accuracy",
         "images shuffled": "eval/accuracy_shuffled_images",
         "chose the first": "eval/first_position_rate",
+        "no clear verdict": "eval/unreadable_frac",
     },
     bound=CHANCE_LINE,
     y_range=SHARE,

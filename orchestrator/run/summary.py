@@ -45,7 +45,12 @@ def accuracy_line(before: EvalResult, after: EvalResult) -> str:
 
 def control_lines(after: EvalResult) -> list[str]:
     """What says whether the accuracy comes from looking, and from no leaning to one side."""
-    lines = [f"It chooses the response shown first in {after.first_position_rate:.1%} of the pairs."]
+    lines = []
+    if after.first_position_rate is not None:
+        told = " with a clear verdict" if after.unreadable_frac else ""
+        lines.append(f"It chooses the response shown first in {after.first_position_rate:.1%} of the pairs{told}.")
+    if after.unreadable_frac:
+        lines.append(f"{after.unreadable_frac:.1%} of its answers hold no clear verdict.")
     if after.accuracy_shuffled_images is not None:
         lines.insert(
             0,

@@ -15,7 +15,10 @@ class BreakerOpen(JudgeError):
 
 
 class CircuitBreaker:
-    """Call ``admit`` before an attempt, then exactly one of ``succeeded`` and ``failed``. For one event loop."""
+    """Call ``admit`` before an attempt, then exactly one of ``succeeded``, ``failed`` and ``released``.
+
+    For one event loop.
+    """
 
     def __init__(
         self, *, max_failures: int = 5, reset_s: float = 10.0, clock: Callable[[], float] = time.monotonic
@@ -56,3 +59,7 @@ class CircuitBreaker:
         if self._on_trial or (self._opened_at is None and self._failures >= self._max_failures):
             self._opened_at = self._clock()
             self._on_trial = False
+
+    def released(self) -> None:
+        """The attempt says nothing about the judge: whoever comes next may be the trial."""
+        self._on_trial = False

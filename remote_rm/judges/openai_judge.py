@@ -1,73 +1,91 @@
-"""A judge behind any OpenAI-compatible endpoint: one constrained token, retried with jitter, behind a breaker."""
+"""A judge behind any OpenAI-compatible endpoint: one constrained token, retried with jitter, behind a breaker.
+
+What an endpoint does not take is left out of the request as soon as it says so, and a judge that thinks first is given
+the room to; both are found out once and remembered for as long as the process lasts.
+"""
 
 import asyncio
+import math
+from dataclasses import replace
+from email.utils import parsedate_to_datetime
+from time import time
 
 import openai
-from pydantic import BaseModel, ValidationError
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from remote_rm.addresses import check_address, minds_proxies
 from remote_rm.judges.breaker import CircuitBreaker
-from remote_rm.judges.protocol import JudgeError, Judgement
-from remote_rm.judges.rubric import CONSISTENT, INCONSISTENT, RUBRIC_VERSION, messages
-from remote_rm.schema import Verdict
+from remote_rm.judges.manner import STRICT, Manner
+from remote_rm.judges.protocol import JudgeError, Judgement, JudgeUnavailable
+from remote_rm.judges.replies import SHOWN, Reply, conclusion_of, passes, read_reply
+from remote_rm.judges.request import ROOM, RequestShape, refused_parameters
+from remote_rm.judges.rubric import CONSISTENT, INCONSISTENT, messages
 
 _ATTEMPTS = 4
 _LONGEST_WAIT_S = 8.0
-_SHOWN = 200
-_WORTH_A_RETRY = {408, 409, 425, 429}
-_VERDICTS: dict[str, Verdict] = {CONSISTENT: "consistent", INCONSISTENT: "inconsistent"}
+_LONGEST_ASKED_WAIT_S = 20.0
+_MORE_TIME_TO_THINK = 3.0
+_ABOUT_A_PARAMETER = {400, 422}
+_NO_KEY = "EMPTY"
 _PROBE = ("Response 1 is the better one.", "Response 1 is better.")
 
 
-class JudgeUnavailable(JudgeError):
-    """Unreachable, too slow or overloaded: another attempt may succeed."""
+class _ParametersRefused(JudgeError):
+    """The endpoint names parameters that it can be asked without."""
 
-
-class _Message(BaseModel):
-    content: str | None = None
-
-
-class _Choice(BaseModel):
-    message: _Message
-
-
-class _Reply(BaseModel):
-    """The part of a chat completion that is read; whatever else an endpoint adds is its own affair."""
-
-    choices: list[_Choice]
+    def __init__(self, told: str, named: set[str]) -> None:
+        super().__init__(told)
+        self.named = named
 
 
 class OpenAiJudge:
     """One connection pool to one endpoint."""
 
-    rubric_version = RUBRIC_VERSION
-
     def __init__(
-        self, url: str, model: str, *, api_key: str = "EMPTY", timeout_s: float, breaker: CircuitBreaker | None = None
+        self,
+        url: str,
+        model: str,
+        *,
+        api_key: str = _NO_KEY,
+        timeout_s: float,
+        breaker: CircuitBreaker | None = None,
+        manner: Manner = STRICT,
     ) -> None:
-        """``timeout_s`` bounds one call, however slowly its bytes drip in.
+        """``timeout_s`` bounds one call for a bare answer, however slowly its bytes drip in.
 
         Raises:
-            ValueError: ``url`` is no http address.
+            ValueError: ``url`` is no plain http address, or the environment's proxy for it cannot be used.
         """
-        if not url.startswith(("http://", "https://")):
-            raise ValueError(f"--judge-url {url!r} should start with http:// or https://")
-        self._model = model
+        check_address(url, name="--judge-url", secret="--judge-key-file")
+        self._model, self._api_key, self._manner = model, api_key, manner
         self._timeout_s = timeout_s
         self._breaker = breaker or CircuitBreaker()
+        self._shape, self._is_shape_known = manner.shape, False
+        self._finding_out = asyncio.Lock()
+        try:
+            http = openai.DefaultAsyncHttpxClient(timeout=timeout_s, trust_env=minds_proxies(url))
+        except (ImportError, ValueError) as error:
+            raise ValueError(f"--judge-url cannot be asked through the proxy of the environment: {error}") from error
         # The client's own retries are off: ours have a deadline and feed the breaker.
-        self._client = openai.AsyncOpenAI(base_url=url, api_key=api_key, timeout=timeout_s, max_retries=0)
+        self._client = openai.AsyncOpenAI(
+            base_url=url, api_key=api_key, timeout=timeout_s, max_retries=0, http_client=http
+        )
 
     @property
     def id(self) -> str:
         """The model's name, not its address: a judge that moves keeps its verdicts, a changed one needs a new name."""
         return f"openai/{self._model}"
 
+    @property
+    def rubric_version(self) -> str:
+        """Of the words it is asked with, and of how its own are read."""
+        return self._manner.rubric_version
+
     async def judge(self, tail: str, answer: str) -> Judgement:
-        """Ask for one verdict; a reply other than 0 or 1 is ``unknown``, never guessed at."""
+        """Ask for one verdict; a reply that cannot be read is ``unknown``, never guessed at."""
         self._breaker.admit()
         try:
-            raw = await self._ask_patiently(tail, answer)
+            judgement = await self._judge(tail, answer)
         except (JudgeUnavailable, asyncio.CancelledError):
             self._breaker.failed()
             raise
@@ -75,60 +93,131 @@ class OpenAiJudge:
             # It refused this input, so it is there.
             self._breaker.succeeded()
             raise
+        except BaseException:
+            self._breaker.released()
+            raise
         self._breaker.succeeded()
-        return Judgement(verdict_of(raw), raw[:_SHOWN])
+        return judgement
 
     async def probe(self) -> None:
-        """Ask one easy question, once; its answer must be readable."""
-        raw = await self._ask(*_PROBE)
-        if verdict_of(raw) == "unknown":
-            raise JudgeError(f"{self.id} answered {raw[:_SHOWN]!r} instead of {INCONSISTENT} or {CONSISTENT}")
+        """Ask one easy question; its answer must be readable."""
+        judgement = await self._judge(*_PROBE, attempts=1)
+        if judgement.verdict == "unknown":
+            raise JudgeError(f"{self.id} answered {judgement.raw!r} instead of {INCONSISTENT} or {CONSISTENT}")
         self._breaker.succeeded()  # whoever was told to wait need not any longer
 
     async def close(self) -> None:
         """Drop connections."""
         await self._client.close()
 
-    async def _ask_patiently(self, tail: str, answer: str) -> str:
+    async def _judge(self, tail: str, answer: str, *, attempts: int = _ATTEMPTS) -> Judgement:
+        judgement = Judgement("unknown", "")
+        for _ in range(self._manner.most_asks):
+            reply = await self._ask_patiently(tail, answer, attempts)
+            judgement = Judgement(self._manner.read(reply.text), conclusion_of(reply.text))
+            if judgement.verdict != "unknown":
+                break
+        return judgement
+
+    async def _ask_patiently(self, tail: str, answer: str, attempts: int) -> Reply:
         retrying = AsyncRetrying(
-            stop=stop_after_attempt(_ATTEMPTS),
-            wait=wait_random_exponential(multiplier=1.0, max=_LONGEST_WAIT_S),
+            stop=stop_after_attempt(attempts),
+            wait=_wait_s,
             retry=retry_if_exception_type(JudgeUnavailable),
             reraise=True,
         )
         return await retrying(self._ask, tail, answer)
 
-    async def _ask(self, tail: str, answer: str) -> str:
+    async def _ask(self, tail: str, answer: str) -> Reply:
+        tried = None
+        if self._is_shape_known:
+            tried = self._shape
+            try:
+                reply = await self._call(tried, tail, answer)
+            except _ParametersRefused:
+                pass
+            else:
+                if not self._wants_room(reply, tried):
+                    return reply
+        # One finds out what the endpoint takes; whoever asks meanwhile waits for that instead of being refused too.
+        async with self._finding_out:
+            if not self._is_shape_known or self._shape is tried:
+                return await self._find_out(tail, answer)
+        return await self._find_out(tail, answer)
+
+    async def _find_out(self, tail: str, answer: str) -> Reply:
+        """Ask with less, or with more room, until there is an answer, and keep what has worked."""
+        began = shape = self._shape
+        while True:
+            try:
+                reply = await self._call(shape, tail, answer)
+            except _ParametersRefused as refused:
+                lesser = shape.without(refused.named)
+                if lesser is None:
+                    raise
+                shape = lesser
+                continue
+            self._is_shape_known = True
+            if shape is not began:
+                self._shape = shape
+            if not self._wants_room(reply, shape):
+                return reply
+            shape = replace(shape, tokens=ROOM)
+
+    def _wants_room(self, reply: Reply, shape: RequestShape) -> bool:
+        return reply.is_cut and shape.tokens < ROOM and self._manner.read(reply.text) == "unknown"
+
+    async def _call(self, shape: RequestShape, tail: str, answer: str) -> Reply:
+        timeout_s = self._timeout_s * (_MORE_TIME_TO_THINK if shape.tokens > 1 else 1.0)
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(timeout_s):
                 reply = await self._client.chat.completions.with_raw_response.create(
                     model=self._model,
                     messages=messages(tail, answer),  # pyright: ignore[reportArgumentType]
-                    max_tokens=1,
-                    temperature=0.0,
-                    # vLLM's constrained decoding: the only tokens it may choose from.
-                    extra_body={"structured_outputs": {"choice": [INCONSISTENT, CONSISTENT]}},
+                    extra_body=shape.parameters(),
+                    timeout=timeout_s,
                 )
+            return read_reply(reply.content)
         except (TimeoutError, openai.APITimeoutError) as error:
-            raise JudgeUnavailable(f"{self.id} gave no answer within {self._timeout_s:g} s") from error
+            raise JudgeUnavailable(f"{self.id} gave no answer within {timeout_s:g} s") from error
         except openai.APIConnectionError as error:
-            raise JudgeUnavailable(f"{self.id} cannot be reached: {error.__cause__ or error}") from error
+            raise JudgeUnavailable(self._told(f"cannot be reached: {error.__cause__ or error}")) from error
         except openai.APIStatusError as error:
-            told = f"{self.id} answered HTTP {error.status_code}: {error.message[:_SHOWN]}"
-            transient = error.status_code >= 500 or error.status_code in _WORTH_A_RETRY
-            raise (JudgeUnavailable(told) if transient else JudgeError(told)) from error
-        return _content(reply.content)
+            raise self._refusal(error) from error
+        except JudgeUnavailable as error:
+            raise JudgeUnavailable(self._told(str(error))) from error
+        except JudgeError as error:
+            raise JudgeError(self._told(str(error))) from error
+
+    def _refusal(self, error: openai.APIStatusError) -> JudgeError:
+        body = error.response.content
+        told = self._told(f"answered HTTP {error.status_code}: {error.message[:SHOWN]}")
+        if passes(error.status_code, error.code):
+            return JudgeUnavailable(told, wait_s=_asked_wait_s(error.response.headers.get("retry-after")))
+        named = refused_parameters(body) if error.status_code in _ABOUT_A_PARAMETER else set()
+        return _ParametersRefused(told, named) if named else JudgeError(told)
+
+    def _told(self, words: str) -> str:
+        """One line; an endpoint that repeats the key does not get it into a log."""
+        line = " ".join(words.split())
+        return f"{self.id} {line if self._api_key == _NO_KEY else line.replace(self._api_key, '***')}"
 
 
-def verdict_of(text: str) -> Verdict:
-    """Exactly ``0`` or ``1``, outer white space aside; anything else is ``unknown``."""
-    return _VERDICTS.get(text.strip(), "unknown")
+def _wait_s(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome is not None else None
+    asked = error.wait_s if isinstance(error, JudgeUnavailable) else 0.0
+    return max(asked, wait_random_exponential(multiplier=1.0, max=_LONGEST_WAIT_S)(state))
 
 
-def _content(body: bytes) -> str:
-    """The reply's text; a body that is no chat completion stands for itself, and will be ``unknown``."""
+def _asked_wait_s(header: str | None) -> float:
+    """``Retry-After`` in seconds, within bounds; 0 where there is none or it cannot be read."""
+    if header is None:
+        return 0.0
     try:
-        choices = _Reply.model_validate_json(body).choices
-    except ValidationError:
-        return f"no chat completion: {body[:_SHOWN].decode(errors='replace')}"
-    return (choices[0].message.content or "") if choices else ""
+        seconds = float(header)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(header).timestamp() - time()
+        except ValueError:
+            return 0.0
+    return min(max(seconds, 0.0), _LONGEST_ASKED_WAIT_S) if math.isfinite(seconds) else 0.0

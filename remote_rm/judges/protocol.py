@@ -18,6 +18,15 @@ class JudgeError(Exception):
     """No answer could be had from the judge; the message says why."""
 
 
+class JudgeUnavailable(JudgeError):
+    """Unreachable, too slow or overloaded: another attempt may succeed."""
+
+    def __init__(self, told: str, *, wait_s: float = 0.0) -> None:
+        """``wait_s`` is how long it asked to be left alone."""
+        super().__init__(told)
+        self.wait_s = wait_s
+
+
 class Judge(Protocol):
     """Says whether the end of a reasoning and an answer mean the same."""
 

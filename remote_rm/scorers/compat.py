@@ -9,6 +9,8 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 
+from remote_rm.schema import Verdict
+
 _FORMAT = re.compile(r"<think>.*?</think><answer>.*?</answer>\n?", re.DOTALL)
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _NUMBER = re.compile(
@@ -37,6 +39,14 @@ def released_slots(response: str) -> tuple[str, str]:
         return ";".join(lines[-3:]), answer
     sentences = {1: "response 1 is better", 2: "response 2 is better"}
     return ";".join(lines[-3:]), sentences.get(int(answer[:30]), "two response are the same")
+
+
+def released_verdict(reply: str) -> Verdict:
+    """Any ``0`` in a judge's reply is inconsistent, else any ``1`` is consistent; so ``10`` is inconsistent."""
+    reply = reply.replace("output:", "")
+    if "0" in reply:
+        return "inconsistent"
+    return "consistent" if "1" in reply else "unknown"
 
 
 def _answer_or_all(text: str) -> str:

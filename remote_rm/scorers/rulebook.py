@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from remote_rm.scorers import compat
 from remote_rm.scorers.accuracy import accuracy_score, parse_answer
@@ -13,6 +14,8 @@ from remote_rm.scorers.slots import answer_sentence, reasoning_of, tail
 class Rulebook:
     """The three functions that turn a response into scores and a question to the judge."""
 
+    name: Literal["strict", "compat"]
+    """What ``--scoring`` calls it."""
     format: Callable[[str], float]
     accuracy: Callable[[str, str], float]
     """From response and label."""
@@ -24,8 +27,9 @@ def _strict_slots(response: str) -> tuple[str, str]:
     return tail(reasoning_of(response)), answer_sentence(parse_answer(response) or "")
 
 
-STRICT = Rulebook(format=format_score, accuracy=accuracy_score, slots=_strict_slots)
+STRICT = Rulebook(name="strict", format=format_score, accuracy=accuracy_score, slots=_strict_slots)
 COMPAT = Rulebook(
+    name="compat",
     format=compat.released_format,
     accuracy=lambda response, label: compat.released_accuracy(response, (label,)),
     slots=compat.released_slots,

@@ -3,9 +3,9 @@
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -14,8 +14,10 @@ from typing import Any
 class Say:
     """A well-formed chat completion with this content, after a while."""
 
-    content: str | None
+    content: Any
     after_s: float = 0.0
+    finish: str | None = "stop"
+    reasoning: str | None = None
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Body:
 
     data: bytes
     status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,14 @@ class Drop:
     """The connection closes without an answer."""
 
 
-Behaviour = Say | Body | Drop
+@dataclass(frozen=True)
+class Depends:
+    """Whatever this makes of the request."""
+
+    on: Callable[[dict[str, Any]], Say | Body]
+
+
+Behaviour = Say | Body | Drop | Depends
 
 
 class FakeJudge:
@@ -74,27 +84,29 @@ def fake_judge(*script: Behaviour) -> Iterator[FakeJudge]:
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             behaviour = judge.next(request)
             try:
-                self._act(behaviour)
+                self._act(behaviour.on(request) if isinstance(behaviour, Depends) else behaviour)
             except (BrokenPipeError, ConnectionResetError):
                 # The caller gave up waiting, as it should.
                 self.close_connection = True
             finally:
                 judge.done()
 
-        def _act(self, behaviour: Behaviour) -> None:
+        def _act(self, behaviour: Say | Body | Drop) -> None:
             match behaviour:
-                case Say(content, after_s):
+                case Say(content, after_s, finish, reasoning):
                     time.sleep(after_s)
-                    message = {"role": "assistant", "content": content}
-                    choice = {"index": 0, "message": message, "finish_reason": "length"}
+                    message = {"role": "assistant", "content": content, "reasoning_content": reasoning}
+                    choice = {"index": 0, "message": message, "finish_reason": finish}
                     self._send(200, json.dumps({"id": "x", "object": "chat.completion", "choices": [choice]}).encode())
-                case Body(data, status):
-                    self._send(status, data)
+                case Body(data, status, headers):
+                    self._send(status, data, headers)
                 case Drop():
                     self.close_connection = True
 
-        def _send(self, status: int, data: bytes) -> None:
+        def _send(self, status: int, data: bytes, headers: Mapping[str, str] | None = None) -> None:
             self.send_response(status)
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()

@@ -39,8 +39,25 @@ def _rewards(
         return asyncio.run(run(fake)), fake
 
 
-@pytest.mark.parametrize(("content", "reward"), [("1", 2.0), ("0", 1.0), (" 1\n", 2.0)])
-def test_a_readable_answer_is_scored(content: str, reward: float) -> None:
+@pytest.mark.parametrize(
+    ("content", "reward"),
+    [
+        ("1", 2.0),
+        ("0", 1.0),
+        (" 1\n", 2.0),
+        ("**1**", 2.0),
+        ("1.", 2.0),
+        ('"0"', 1.0),
+        ("`0`", 1.0),
+        ("(1)", 2.0),
+        ("<think>Is it 0? No.</think>\n\n1", 2.0),
+        ("Is it 1? No.\n</think>\n**0**.", 1.0),
+        ("[THINK]0[/THINK]1", 2.0),
+        ([{"type": "thinking", "thinking": "0"}, {"type": "text", "text": "1"}], 2.0),
+    ],
+    ids=repr,
+)
+def test_a_readable_answer_is_scored(content: Any, reward: float) -> None:
     (item,), fake = _rewards([Say(content)])
     assert (item["reward"], item["status"]) == (reward, "scored")
     (request,) = fake.requests
@@ -53,6 +70,17 @@ def test_a_readable_answer_is_scored(content: str, reward: float) -> None:
     "behaviour",
     [
         Say("10"),
+        Say("-1"),
+        Say("1.0"),
+        Say("1 or 0"),
+        Say("**1** 0"),
+        Say("not 1"),
+        Say("1\n\nThe reasoning prefers it."),
+        Say("<think>1"),
+        Say("<think>1</think>"),
+        Say("<think>0</think>Response 1"),
+        Say([{"type": "text", "text": "1"}, {"type": "text", "text": "0"}]),
+        Say([{"type": "thinking", "thinking": "1"}]),
         Say(""),
         Say(None),
         Say("Response 1 is consistent"),

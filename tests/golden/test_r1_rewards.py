@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from remote_rm.app import Limits, create_app
-from remote_rm.judges.openai_judge import OpenAiJudge, verdict_of
+from remote_rm.judges import manner
+from remote_rm.judges.openai_judge import OpenAiJudge
+from remote_rm.judges.replies import verdict_of
 from remote_rm.openrlhf import response_of
 from remote_rm.scorers.accuracy import accuracy_score
 from remote_rm.scorers.compat import released_accuracy, released_format, released_slots
@@ -38,6 +40,7 @@ UNREADABLE = {
     "explained": [0, 1, 2, 3, 4],
     "retries": [0, 1, 2, 3, 4],
 }
+_SCORES = {"consistent": 1, "inconsistent": -1, "unknown": 0}
 """Judge replies the release searches for a digit, or asks again about; ours calls them unknown."""
 NO_RESPONSE = {
     "chatml": {2: "no header at all"},
@@ -106,6 +109,24 @@ def test_judge_replies(case: Case) -> None:
             assert verdict == ("consistent" if score == 1 else "inconsistent")
 
 
+@pytest.mark.parametrize("case", select(FILE, REPLIES, without=("null_content_raises",)), ids=_name)
+def test_released_reading_of_judge_replies_and_how_often_it_asks(case: Case) -> None:
+    async def run(url: str) -> str:
+        judge = OpenAiJudge(url, "judge", timeout_s=10.0, manner=manner.COMPAT)
+        try:
+            return (await judge.judge("r", "1")).verdict
+        finally:
+            await judge.close()
+
+    scores, calls = [], []
+    for replies in case.inputs["judge_replies"]:
+        with fake_judge(*map(Say, replies)) as fake:
+            scores.append(_SCORES[asyncio.run(run(fake.url))])
+            calls.append(len(fake.requests))
+            assert not any("structured_outputs" in request for request in fake.requests)
+    assert (scores, calls) == (case.outputs["score"], case.outputs["judge_calls"])
+
+
 @pytest.mark.parametrize(
     "case",
     select(
@@ -125,16 +146,19 @@ def test_a_null_judge_reply_costs_the_release_the_batch_and_ours_nothing() -> No
 
 
 def _post_query(case: Case) -> list[float | None]:
-    """The case through ``/get_reward``; the judge answers each item with the first of its stored replies."""
+    """The case through ``/get_reward``; the release's judge is asked about wrong answers too, ours is not."""
     golds = case.params["problem_to_answer"]
     body: dict[str, Any] = {k: case.inputs[k] for k in ("query", "prompts")}
     body["labels"] = [golds[prompt][0] for prompt in case.inputs["prompts"]]
 
     async def run(url: str) -> list[float | None]:
-        judge = OpenAiJudge(url, "judge", timeout_s=10.0)
+        judge = OpenAiJudge(url, "judge", timeout_s=10.0, manner=manner.COMPAT)
         # One call at a time, so that replies meet their items in order.
         async with in_process(create_app(judge, None, rulebook=COMPAT, limits=Limits(judge_concurrency=1))) as client:
             return (await client.post("/get_reward", json=body)).json()["rewards"]
 
-    with fake_judge(*[Say(replies[0]) for replies in case.inputs["judge_replies"]]) as fake:
+    stored = case.inputs["judge_replies"]
+    # A judge that says null says it again.
+    said = [reply for replies in stored for reply in (replies * 3 if replies == [None] else replies)]
+    with fake_judge(*map(Say, said)) as fake:
         return asyncio.run(run(fake.url))

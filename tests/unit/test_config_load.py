@@ -7,6 +7,8 @@ import pytest
 
 from orchestrator.config import TrainConfig, cold_start_config, load_config, resolved_json
 from orchestrator.errors import RefusedInput
+from orchestrator.online.reward_check import service_arguments
+from orchestrator.run.folder import RunFolder
 
 _OWN_DATA = ("--data.path", "rows.json", "--model.path", "model")
 
@@ -60,6 +62,27 @@ def test_released_profile_ranks_below_files_and_flags(tmp_path: Path) -> None:
     config = _load("--algo", "stable_reinforce", "--profile", "r1_released", *_OWN_DATA, "--config", file)
     assert (config.algorithm.adv_filter, config.algorithm.kl_coef) == ("r1_released", 0.5)
     assert config.optimizer.lr == 3e-7
+
+
+def test_the_released_profile_scores_as_the_release_and_the_service_is_told_so(tmp_path: Path) -> None:
+    released = ("--algo", "stable_reinforce", "--profile", "r1_released", *_OWN_DATA)
+    for argv, scoring in (
+        (released[:2], "strict"),
+        (released, "compat"),
+        ((*released, "--reward.scoring", "strict"), "strict"),
+    ):
+        config = _load(*argv)
+        arguments = service_arguments(config, RunFolder(tmp_path))
+        assert (config.reward.scoring, arguments[arguments.index("--scoring") + 1]) == (scoring, scoring)
+
+
+def test_unknown_verdicts_are_bounded_where_a_model_judges() -> None:
+    base = ("--algo", "stable_reinforce")
+    model = ("--reward.judge", "openai", "--reward.judge_url", "http://h/v1", "--reward.judge_model", "m")
+    assert _load(*base).max_unknown is None
+    assert _load(*base, *model).max_unknown == 0.5
+    assert _load(*base, "--reward.url", "http://h").max_unknown == 0.5
+    assert _load(*base, "--reward.max_unknown", "0.2").max_unknown == 0.2
 
 
 def test_without_data_the_embedded_task_sets_its_own_defaults() -> None:
@@ -196,6 +219,27 @@ def test_broken_toml_is_refused_with_its_place(tmp_path: Path) -> None:
         (["--policy.num_ranks", "3"], "policy.train_batch_size = 128 is not a multiple of policy.num_ranks = 3"),
         (["--data.path", "x"], "model.path is not set, but data.path = 'x' needs a model folder"),
         (["--data.eval_path", "x"], "data.path is not set, but data.eval_path = 'x' belongs to it"),
+        (
+            ["--reward.url", "https://user:s3cret@host/v1"],
+            "reward.url holds credentials, which config.json, logs and lists of processes would show; put them into "
+            "reward.token_file",
+        ),
+        (
+            ["--reward.judge_url", "http://s3cret@host"],
+            "reward.judge_url holds credentials, which config.json, logs and lists of processes would show; put them "
+            "into reward.judge_key_file",
+        ),
+        (
+            ["--reward.judge_url", "http://host/v1?api_key=s3cret"],
+            "reward.judge_url holds a query string or a fragment; a key belongs into reward.judge_key_file",
+        ),
+        (
+            ["--reward.url", "http://host/#s3cret"],
+            "reward.url holds a query string or a fragment; a key belongs into reward.token_file",
+        ),
+        (["--reward.url", "s3cret"], "reward.url should start with http:// or https:// and name a host"),
+        (["--reward.url", "http://host:s3cret"], "reward.url is no address: its host or port cannot be read"),
+        (["--reward.url", "http://[s3cret"], "reward.url is no address: its host or port cannot be read"),
         (["--reward.judge", "openai"], "reward.judge_url is not set, but reward.judge = 'openai' needs it"),
         (
             ["--model.freeze", "vision,bridge,language"],

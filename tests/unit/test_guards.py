@@ -7,12 +7,36 @@ import pytest
 
 from algorithms.off_policy import Mismatch
 from orchestrator.errors import GuardStop
-from orchestrator.run.guards import check_finite, corrected, mismatch_in, mismatch_remedy
+from orchestrator.online.rewards import Reward, RewardStatus
+from orchestrator.run.guards import check_finite, check_unknown, corrected, mismatch_in, mismatch_remedy
 from workers.objectives import UpdateStats
 from workers.types import Sequence, TrainSample
 
 _WIDE = Mismatch(abs_mean=0.3, abs_max=1.0, num_nonfinite=0)
 _CLOSE = Mismatch(abs_mean=0.01, abs_max=1.0, num_nonfinite=0)
+
+
+def _reward(status: RewardStatus, *, consistency: float | None = None, detail: str | None = None) -> Reward:
+    value = None if status == "failed" else 1.5
+    return Reward(value=value, format=1.0, accuracy=1.0, consistency=consistency, status=status, detail=detail)
+
+
+def test_a_judge_that_is_unreadable_more_often_than_allowed_stops_the_run_and_is_quoted() -> None:
+    said = _reward("unknown", consistency=0.0, detail="the judge gave no verdict: '<think>'")
+    judged, wrong, lost = _reward("scored", consistency=1.0), _reward("scored"), _reward("failed")
+    others = [wrong] * 50 + [lost] * 5 + [_reward("cached", consistency=1.0)] * 20
+    check_unknown([said] * 2 + [judged] * 2 + others, most=0.5)
+    check_unknown([said] * 9 + others, most=None)
+    check_unknown([said, *others], most=0.5)  # of one nobody can tell
+    check_unknown(others, most=0.0)
+    with pytest.raises(
+        GuardStop,
+        match=r"no verdict on 3 of the 5 samples it was asked about, a share of 0\.600 above reward\.max_unknown = "
+        r"0\.5; for example: the judge gave no verdict: '<think>'",
+    ):
+        check_unknown([said] * 3 + [judged] * 2 + others, most=0.5)
+    with pytest.raises(GuardStop, match="1 of the 9 samples"):
+        check_unknown([said, *[judged] * 8], most=0.0)
 
 
 def test_each_step_in_a_row_beyond_the_bound_goes_one_further() -> None:

@@ -9,7 +9,7 @@ from algorithms.advantage_filter import FilterResult
 from algorithms.off_policy import Mismatch
 from orchestrator.cluster.sync import SyncResult
 from orchestrator.online.experience import Experience
-from orchestrator.online.scoring import Reward, RewardStatus
+from orchestrator.online.rewards import Reward, RewardStatus
 from orchestrator.online.step_metrics import StepRecord, online_metrics
 from orchestrator.run.metrics import REQUIRED_ONLINE_METRICS, metrics_row
 from workers.objectives import UpdateStats

@@ -19,6 +19,7 @@ def _refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     out, err = capsys.readouterr()
     assert (ended.value.code, out) == (2, "")
     (line,) = err.splitlines()
+    assert "s3" not in line
     return line
 
 
@@ -30,6 +31,11 @@ def _refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (("--judge", "openai"), "--judge-url is not set"),
         (("--judge", "openai", "--judge-url", "http://x/v1"), "--judge-model is not set"),
         (("--judge", "openai", "--judge-url", "x:1", "--judge-model", "m"), "should start with http"),
+        (
+            ("--judge", "openai", "--judge-url", "http://u:s3@h/v1", "--judge-model", "m"),
+            "--judge-url holds credentials",
+        ),
+        (("--judge", "openai", "--judge-url", "http://h/?key=s3", "--judge-model", "m"), "holds a query string"),
         (("--token-file", "no/such/file"), "no/such/file"),
         (("--cache", "/dev/null/v.sqlite"), "/dev/null"),
         (("--port", "70000"), "--port 70000 should be from 0 to 65535"),
@@ -62,7 +68,8 @@ def test_an_empty_token_is_refused(capsys: pytest.CaptureFixture[str], tmp_path:
 
 def test_it_answers_as_soon_as_it_says_so_and_ends_cleanly_when_told(tmp_path: Path) -> None:
     with serving("--cache", str(tmp_path / "new" / "v.sqlite")) as (url, process):
-        assert httpx.get(f"{url}/healthz").json() == {"status": "ok", "judge": "rules", "detail": None}
+        told = {"status": "ok", "judge": "rules", "scoring": "strict", "detail": None}
+        assert httpx.get(f"{url}/healthz").json() == told
         process.terminate()
         process.wait(timeout=20)
         assert process.stdout is not None

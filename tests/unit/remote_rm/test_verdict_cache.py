@@ -74,8 +74,24 @@ def test_unknown_is_never_stored(tmp_path: Path) -> None:
 def test_a_file_that_is_no_cache_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "v.sqlite"
     path.write_text("not a database, and long enough to be read as a header of one")
-    with pytest.raises(sqlite3.DatabaseError):
+    with pytest.raises(ValueError, match=r"v\.sqlite' cannot serve as a verdict cache: file is not a database"):
         VerdictCache(path)
+    path.unlink()
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE verdicts (question TEXT, answer TEXT)")
+    other.close()
+    with pytest.raises(ValueError, match=r"cannot serve as a verdict cache: no such column: verdict"):
+        VerdictCache(path)
+
+
+def test_a_cache_that_somebody_else_holds_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("remote_rm.verdict_cache._BUSY_TIMEOUT_S", 0.05)
+    VerdictCache(tmp_path / "v.sqlite").close()
+    other = sqlite3.connect(tmp_path / "v.sqlite", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(ValueError, match="database is locked"):
+        VerdictCache(tmp_path / "v.sqlite")
+    other.close()
 
 
 def test_two_writers_killed_at_any_moment_lose_nothing_they_reported(tmp_path: Path) -> None:

@@ -1,0 +1,44 @@
+"""Addresses in the configuration: no secrets in them, and no proxy before this machine."""
+
+import socket
+from ipaddress import IPv6Address, ip_address
+from urllib.parse import urlsplit
+
+
+def address_fault(url: str, *, secret: str) -> str | None:
+    """What is wrong with an address, as the end of a sentence; None where nothing is.
+
+    Whatever stands in ``url`` may be a secret, which must not reach a log, so none of it is said.
+
+    Args:
+        secret: The option that takes a secret instead.
+    """
+    try:
+        parts = urlsplit(url)
+        has_host, _ = bool(parts.hostname), parts.port
+    except ValueError:
+        return "is no address: its host or port cannot be read"
+    if "@" in parts.netloc:
+        return f"holds credentials, which config.json, logs and lists of processes would show; put them into {secret}"
+    if parts.query or parts.fragment:
+        return f"holds a query string or a fragment; a key belongs into {secret}"
+    if parts.scheme not in ("http", "https") or not has_host:
+        return "should start with http:// or https:// and name a host"
+    return None
+
+
+def minds_proxies(url: str) -> bool:
+    """Whether proxy variables count for ``url``: a proxy elsewhere cannot reach this machine's loopback."""
+    host = (urlsplit(url).hostname or "").rstrip(".")
+    if host == "localhost" or host.endswith(".localhost"):
+        return False
+    try:
+        address = ip_address(host)
+    except ValueError:
+        try:
+            address = ip_address(socket.inet_aton(host))  # 127.1
+        except OSError:
+            return True
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return not address.is_loopback

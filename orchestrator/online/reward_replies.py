@@ -1,0 +1,92 @@
+"""What a reward service has answered: a reward for every item that was asked about, whatever the bytes are.
+
+A service may be anybody's. An answer that is not of the wire format gives nobody a reward: each item says why it has
+none, and the rewards beside it count.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from orchestrator.online.rewards import Reward, RewardStatus, failed_reward, one_line
+
+_LARGEST_FLOAT32 = 3.4e38
+
+
+def _fits(value: float) -> float:
+    if abs(value) > _LARGEST_FLOAT32:
+        raise ValueError("is beyond what a float32 holds")
+    return value
+
+
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False), AfterValidator(_fits)]
+
+
+class _Parts(BaseModel):
+    format: Number | None = None
+    accuracy: Number | None = None
+    consistency: Number | None = None
+
+
+class _Item(BaseModel):
+    """One answer; keys of a service's own are its own affair."""
+
+    model_config = ConfigDict(strict=True)
+
+    reward: Number | None
+    status: RewardStatus
+    parts: _Parts | None = None
+    detail: Any = None
+
+    @model_validator(mode="after")
+    def _has_a_value(self) -> "_Item":
+        if self.reward is None and self.status != "failed":
+            raise ValueError(f"status {self.status!r} without a reward")
+        return self
+
+
+def read_rewards(body: bytes, asked: Iterable[str]) -> dict[str, Reward]:
+    """Rewards by id of all that were ``asked`` about; ids that nobody asked about are passed over."""
+    wanted = list(asked)
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return dict.fromkeys(wanted, failed_reward(f"the service answered what is not JSON: {_shown(body)}"))
+    items = answer.get("items") if isinstance(answer, dict) else None
+    if not isinstance(items, list):
+        return dict.fromkeys(wanted, failed_reward(f"the service's answer holds no list of items: {_shown(body)}"))
+    named = [item for item in items if isinstance(item, dict) and isinstance(item.get("id"), str)]
+    times, by_id = Counter(item["id"] for item in named), {item["id"]: item for item in named}
+    return {uid: _reward(uid, times[uid], by_id) for uid in wanted}
+
+
+def _reward(uid: str, times: int, by_id: dict[str, dict[str, Any]]) -> Reward:
+    if times == 0:
+        others = f"; it answered about {one_line(repr(min(by_id)))}" if by_id else ""
+        return failed_reward(f"the service left this item out{others}")
+    if times > 1:
+        return failed_reward(f"the service answered {times} times about this item")
+    try:
+        item = _Item.model_validate(by_id[uid])
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in problem["loc"]) or "item"
+        value = f" (got {str(problem['input'])!r})" if not isinstance(problem["input"], dict) else ""
+        return failed_reward(f"the service's answer: {field}: {problem['msg']}{value}")
+    detail = one_line(item.detail) if isinstance(item.detail, str) else None
+    parts = item.parts or _Parts()
+    return Reward(
+        value=None if item.status == "failed" else item.reward,
+        format=parts.format,
+        accuracy=parts.accuracy,
+        consistency=parts.consistency,
+        status=item.status,
+        detail=detail or ("the service gave no reason" if item.status == "failed" else None),
+    )
+
+
+def _shown(body: bytes) -> str:
+    return repr(body[:200].decode(errors="replace")) if body else "nothing"

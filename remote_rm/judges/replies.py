@@ -1,0 +1,105 @@
+"""What a judge's reply says: its text out of a chat completion, and the verdict out of its text."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from remote_rm.judges.protocol import JudgeError, JudgeUnavailable
+from remote_rm.judges.rubric import CONSISTENT, INCONSISTENT
+from remote_rm.schema import Verdict
+
+SHOWN = 200
+"""Characters of somebody else's words that are passed on."""
+_PASSING_STATUS = {408, 409, 425, 429}
+_SPENT = "insufficient_quota"
+_VERDICTS: dict[str, Verdict] = {CONSISTENT: "consistent", INCONSISTENT: "inconsistent"}
+# A reply may be dressed up, as models do with Markdown and quotes; it holds one character and no word.
+_DRESSED = re.compile(r"[\s*_`\"'“”‘’(\[]*([01])[\s*_`\"'“”‘’)\].]*")
+_THOUGHT = re.compile(r"\A.*(?:</(?:think|thinking|thought|reasoning)>|\[/THINK\])", re.DOTALL | re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The text of one answer."""
+
+    text: str
+    is_cut: bool
+    """Ended by the bound on its tokens, or by nothing that is known before it said anything."""
+
+
+class _Message(BaseModel):
+    content: str | list[Any] | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: Any = None
+
+
+class _Completion(BaseModel):
+    """The part of a chat completion that is read; whatever else an endpoint adds is its own affair."""
+
+    choices: list[_Choice]
+
+
+class _Failure(BaseModel):
+    """What some endpoints answer with HTTP 200 instead."""
+
+    error: dict[str, Any] | str
+
+
+def verdict_of(text: str) -> Verdict:
+    """``0`` or ``1`` behind any thinking, in Markdown, quotes or brackets or with a full stop; else ``unknown``."""
+    found = _DRESSED.fullmatch(_THOUGHT.sub("", text, count=1))
+    return "unknown" if found is None else _VERDICTS[found[1]]
+
+
+def conclusion_of(text: str) -> str:
+    """What stands behind the thinking, for people; all of it where there is no end of a thinking."""
+    return (_THOUGHT.sub("", text, count=1).strip() or text.strip() or "(no text)")[:SHOWN]
+
+
+def read_reply(body: bytes) -> Reply:
+    """The reply's text; a body that is no chat completion stands for itself, and will be ``unknown``.
+
+    Raises:
+        JudgeError: the body is an error in spite of its HTTP 200.
+    """
+    try:
+        choices = _Completion.model_validate_json(body).choices
+    except ValidationError:
+        _raise_error(body)
+        return Reply(f"no chat completion: {body[:SHOWN].decode(errors='replace')}", is_cut=False)
+    if not choices:
+        _raise_error(body)
+        return Reply("", is_cut=False)
+    text, ended = _text(choices[0].message.content), choices[0].finish_reason
+    return Reply(text, is_cut=ended == "length" or (not text and ended is None))
+
+
+def passes(status: Any, code: Any = None) -> bool:
+    """Whether trouble of this HTTP status may pass: an account without money will not recover by waiting."""
+    if code == _SPENT or not isinstance(status, int):
+        return False
+    return status >= 500 or status in _PASSING_STATUS
+
+
+def _text(content: str | list[Any] | None) -> str:
+    if not isinstance(content, list):
+        return content or ""
+    parts = [p for p in content if isinstance(p, dict) and p.get("type", "text") in ("text", "output_text")]
+    return "".join(p["text"] for p in parts if isinstance(p.get("text"), str))
+
+
+def _raise_error(body: bytes) -> None:
+    try:
+        error = _Failure.model_validate_json(body).error
+    except ValidationError:
+        return
+    fields = {"message": error} if isinstance(error, str) else error
+    told = f"answered HTTP 200 with an error: {str(fields.get('message', fields))[:SHOWN]}"
+    code = fields.get("code")
+    status = int(code) if isinstance(code, str) and code.isascii() and code.isdecimal() else code
+    raise (JudgeUnavailable if passes(status, fields.get("code")) else JudgeError)(told)
