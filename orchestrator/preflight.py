@@ -289,4 +289,5 @@ def _read(config: TrainConfig, path: str) -> Dataset:
         max_pixels=config.data.max_pixels,
         video_frames=config.data.video_frames,
         max_bad_frac=config.data.max_bad_frac,
+        demonstrations=config.algo == "sft",
     )

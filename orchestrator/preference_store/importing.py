@@ -15,6 +15,7 @@ from orchestrator.datasets.dataset import BadRow, refuse_bad_share, row_uid
 from orchestrator.datasets.fields import RowError
 from orchestrator.datasets.json_rows import JsonRow, read_json_groups, read_json_rows
 from orchestrator.datasets.media_sources import MediaFinder, Source, Turn, probe_all
+from orchestrator.datasets.turns import check_prompt
 from orchestrator.errors import RefusedInput
 from orchestrator.preference_store.manifest import Manifest
 from orchestrator.preference_store.readers.draft import Draft
@@ -124,6 +125,7 @@ class _Probed:
 def _attempt(reader: Reader, finder: MediaFinder, row: JsonRow) -> _Resolved | BadRow:
     try:
         draft = reader(row.value)
+        check_prompt(draft.turns)
         messages, sources = finder.resolve(draft.turns, frame_order=draft.frame_order)
     except RowError as error:
         return BadRow(row.number, str(error))
