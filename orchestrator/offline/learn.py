@@ -90,7 +90,7 @@ def _precompute(
     if not table.missing_shards():
         return
     assert config.model.path is not None
-    encode = example_encoder(config, encoder, data, held_out=store is not data.train).all_sequences
+    encode = example_encoder(config, encoder, data, held_out=store is not data.train).scorable_sequences
     spec = model_spec(config, config.model.path)
     with (
         Console(table.num_shards, title=f"reference log-probs in {table.folder}") as console,

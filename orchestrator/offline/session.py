@@ -13,10 +13,11 @@ from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.specs import model_spec
 from orchestrator.config.schema import TrainConfig
 from orchestrator.offline.data import OfflineData, held_out_rows
-from orchestrator.offline.examples import ExampleEncoder, Limits
+from orchestrator.offline.examples import ExampleEncoder
 from orchestrator.offline.generated import GeneratedCritiques
 from orchestrator.offline.groups import GroupMaker
 from orchestrator.offline.held_out import HeldOut
+from orchestrator.offline.lengths import Limits
 from orchestrator.offline.pair_betas import weigh_pairs
 from orchestrator.offline.reference import Reference
 from orchestrator.offline.stream import ExampleStream, encoded
@@ -111,6 +112,7 @@ def example_encoder(
             max_prompt_tokens=config.data.max_prompt_tokens,
             tokens_per_microbatch=config.policy.tokens_per_microbatch,
             share_prompts=shares_prompts(config, config.model.path),
+            max_positions=encoder.config.get_text_config().max_position_embeddings,
         ),
         critiques=critiques,
         # Held-out pairs are judged whatever they would count in training.

@@ -9,8 +9,9 @@ from safetensors.torch import load_file
 
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from orchestrator.config.preference_sections import PreferenceSection
-from orchestrator.offline.examples import Example, ExampleEncoder, Limits
+from orchestrator.offline.examples import Example, ExampleEncoder
 from orchestrator.offline.groups import GroupMaker
+from orchestrator.offline.lengths import Limits
 from orchestrator.online.updates import optimizer_step
 from orchestrator.preference_store.store import PreferenceStore
 from orchestrator.tasks.digits import DigitsPaths
@@ -32,7 +33,7 @@ def _steps(model: Path, digits: DigitsPaths, algo: str) -> list[list[PreferenceG
         algorithm,
         media_root=store.media_root,
         score_margin=0.0,
-        limits=Limits(max_prompt_tokens=256, tokens_per_microbatch=256, share_prompts=True),
+        limits=Limits(max_prompt_tokens=256, tokens_per_microbatch=256, share_prompts=True, max_positions=10**6),
     )
     rows = store.iterate("train", seed=0)
     maker = GroupMaker(algorithm, PreferenceSection(beta=0.5), share_prompts=True)

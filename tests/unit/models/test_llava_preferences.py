@@ -11,8 +11,9 @@ from torch import Tensor
 
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from orchestrator.config.preference_sections import PreferenceSection
-from orchestrator.offline.examples import Example, ExampleEncoder, Limits
+from orchestrator.offline.examples import Example, ExampleEncoder
 from orchestrator.offline.groups import GroupMaker
+from orchestrator.offline.lengths import Limits
 from orchestrator.preference_store.store import PreferenceStore
 from tests.unit.datasets.rows import picture
 from tests.unit.preference_store.rows import imported, plain
@@ -64,7 +65,7 @@ def policy(folder: Path, store: PreferenceStore) -> Policy:
         PREFERENCE_ALGORITHMS["dpo"],
         media_root=store.media_root,
         score_margin=0.0,
-        limits=Limits(max_prompt_tokens=256, tokens_per_microbatch=512, share_prompts=True),
+        limits=Limits(max_prompt_tokens=256, tokens_per_microbatch=512, share_prompts=True, max_positions=10**6),
     )
     examples = [made for row in store.rows() if isinstance(made := encode(row), Example)]
     assert tuple(len(e.sequences[0].media) for e in examples) == _IMAGES

@@ -11,7 +11,8 @@ from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.critiques.cache import CritiqueCache
 from orchestrator.critiques.judge import CritiqueJudge, CritiqueLimits, Question
-from orchestrator.offline.examples import Example, ExampleEncoder, Limits
+from orchestrator.offline.examples import Example, ExampleEncoder
+from orchestrator.offline.lengths import Limits
 from orchestrator.preference_store.records import Instruction, Response, StoredMedia, prompt_of
 from tests.tiny_models import TINY_MODELS
 from tests.tiny_prompts import MIXED_SIZES, picture_prompts
@@ -50,7 +51,7 @@ def _trained_on(encoder: PromptEncoder, instruction: Instruction) -> Example:
         PREFERENCE_ALGORITHMS["critique_rm"],
         media_root=Path("/"),
         score_margin=0.0,
-        limits=Limits(max_prompt_tokens=10**6, tokens_per_microbatch=10**6, share_prompts=True),
+        limits=Limits(max_prompt_tokens=10**6, tokens_per_microbatch=10**6, share_prompts=True, max_positions=10**6),
         critiques=CritiqueFormat(encoder, _REQUEST),
     )(instruction)
     assert isinstance(made, Example), made

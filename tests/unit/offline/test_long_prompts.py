@@ -4,7 +4,8 @@ import pytest
 
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from orchestrator.batching import PromptCursor
-from orchestrator.offline.examples import ExampleEncoder, Limits
+from orchestrator.offline.examples import ExampleEncoder
+from orchestrator.offline.lengths import Limits
 from orchestrator.offline.stream import ExampleStream
 from orchestrator.preference_store.store import PreferenceStore
 from tests.unit.datasets.rows import picture
@@ -40,9 +41,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> PreferenceStore:
 @pytest.mark.parametrize(
     "limits",
     [
-        Limits(max_prompt_tokens=_LIMIT, tokens_per_microbatch=4096, share_prompts=True),
-        Limits(max_prompt_tokens=4096, tokens_per_microbatch=_LIMIT + 20, share_prompts=True),
-        Limits(max_prompt_tokens=4096, tokens_per_microbatch=_LIMIT + 60, share_prompts=False),
+        Limits(max_prompt_tokens=_LIMIT, tokens_per_microbatch=4096, share_prompts=True, max_positions=10**6),
+        Limits(max_prompt_tokens=4096, tokens_per_microbatch=_LIMIT + 20, share_prompts=True, max_positions=10**6),
+        Limits(max_prompt_tokens=4096, tokens_per_microbatch=_LIMIT + 60, share_prompts=False, max_positions=10**6),
     ],
     ids=["prompt", "micro-batch", "micro-batch of pairs apart"],
 )

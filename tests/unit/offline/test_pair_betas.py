@@ -15,7 +15,8 @@ from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from orchestrator.batching import PromptCursor
 from orchestrator.config.preference_sections import MmDpoSection
 from orchestrator.critiques.cache import checked
-from orchestrator.offline.examples import Example, ExampleEncoder, Limits
+from orchestrator.offline.examples import Example, ExampleEncoder
+from orchestrator.offline.lengths import Limits
 from orchestrator.offline.metrics import margin_metrics
 from orchestrator.offline.pair_betas import WeighedPairs, step_beta, weigh_pairs
 from orchestrator.offline.stream import ExampleStream
@@ -146,7 +147,7 @@ def _encode(encoder: PromptEncoder, settings: MmDpoSection) -> ExampleEncoder:
         PREFERENCE_ALGORITHMS["mm_dpo"],
         media_root=Path("/"),
         score_margin=0.0,
-        limits=Limits(max_prompt_tokens=99, tokens_per_microbatch=999, share_prompts=True),
+        limits=Limits(max_prompt_tokens=99, tokens_per_microbatch=999, share_prompts=True, max_positions=10**6),
         weigh=partial(weigh_pairs, settings=settings, beta=_BETA),
     )
 
