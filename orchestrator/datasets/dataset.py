@@ -33,6 +33,11 @@ def row_uid(path: Path, number: int) -> str:
     return f"{path.stem}-{number:06d}"
 
 
+def row_number(uid: str) -> int:
+    """The number of the row with that uid."""
+    return int(uid.rpartition("-")[2])
+
+
 def refuse_empty(dataset: Dataset, *, name: str) -> None:
     """Stop when the file holds no row, good or bad.
 

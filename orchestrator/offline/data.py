@@ -1,17 +1,15 @@
 """The stores of an offline run: opened or imported, checked from end to end before anything is started."""
 
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
-from algorithms.kto import kto_weight_warning
-from algorithms.preference_registry import PreferenceAlgorithm
 from orchestrator.config.schema import TrainConfig
-from orchestrator.datasets.dataset import BadRow, refuse_bad_share
+from orchestrator.datasets.counted import Counted
 from orchestrator.errors import RefusedInput
-from orchestrator.offline.choice import choose
+from orchestrator.offline.learnable import Encode, Learnable, look, refuse_unlearnable
 from orchestrator.preference_store.importing import SourceFile, file_sha256, import_file
 from orchestrator.preference_store.manifest import MANIFEST_FILE
 from orchestrator.preference_store.records import SPLITS, Instruction, Split
@@ -21,8 +19,6 @@ from orchestrator.run.folder import RunFolder
 
 MOST_HELD_OUT = 1024
 """Instructions of an evaluation; more would only slow it down."""
-_FEWEST_LABELLED = 2
-"""With one instruction every response would be taken for a stranger to its own prompt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +29,28 @@ class OfflineData:
     held_out_store: PreferenceStore
     """Where the held-out instructions come from: another store, or the same."""
     held_out_splits: tuple[Split, ...]
-    num_unusable: int
-    """Instructions of the training split that make nothing to learn from."""
+    learnable: Learnable
+    """What of the training split is learned from and what not."""
     warning: str | None
     """What a person should know before the run."""
+
+    def lines(self) -> Iterator[str]:
+        """What is learned from and what not, for people."""
+        yield from self._bad_rows().lines(self._num_read())
+        yield from self.learnable.lines()
+        if self.warning is not None:
+            yield self.warning
+
+    def counts(self) -> dict[str, Any]:
+        """The same for a file."""
+        return {"bad_rows": self._bad_rows().to_json(self._num_read()), **self.learnable.to_json()}
+
+    def _bad_rows(self) -> Counted:
+        return Counted("bad rows", self.train.bad_rows())
+
+    def _num_read(self) -> int:
+        counts = self.train.manifest.counts
+        return counts.instructions + counts.bad_rows
 
     @property
     def by_role(self) -> dict[str, PreferenceStore]:
@@ -56,15 +70,35 @@ def open_data(config: TrainConfig, folder: RunFolder) -> OfflineData:
     algorithm, data = config.offline, config.data
     assert algorithm is not None and data.path is not None
     train = _store(config, data.path, folder.root / "store")
-    num_unusable, warning = _look_at_all(train, algorithm, config)
+    learnable = look(training_rows(train), algorithm, score_margin=config.preference.score_margin)
+    warning = refuse_unlearnable(learnable, config)
     apart = None if data.eval_path is None else _store(config, data.eval_path, folder.root / "eval_store")
     return OfflineData(
         train=train,
         held_out_store=apart or train,
         held_out_splits=SPLITS if apart else ("held_out",),
-        num_unusable=num_unusable,
+        learnable=learnable,
         warning=warning,
     )
+
+
+def measured(data: OfflineData, config: TrainConfig, encode: Encode) -> OfflineData:
+    """The same, with what is too long known too.
+
+    Args:
+        encode: Makes examples of the training rows.
+    Raises:
+        RefusedInput: see ``refuse_unlearnable``.
+    """
+    assert config.offline is not None
+    rows, margin = training_rows(data.train), config.preference.score_margin
+    learnable = look(rows, config.offline, score_margin=margin, encode=encode)
+    return replace(data, learnable=learnable, warning=refuse_unlearnable(learnable, config))
+
+
+def training_rows(store: PreferenceStore) -> Iterator[Instruction]:
+    """The rows that are learned from, in file order."""
+    return (row for row in store.rows() if row.split == "train")
 
 
 def held_out_rows(data: OfflineData, *, side_tables: Mapping[str, SideTable]) -> list[Instruction]:
@@ -108,45 +142,4 @@ def _split_already(path: str, store: PreferenceStore, held_out_frac: float) -> s
     return (
         f"data.held_out_frac = {held_out_frac:g}, but the store {path!r} was split at {store.manifest.held_out_frac:g} "
         "when it was made"
-    )
-
-
-def _look_at_all(store: PreferenceStore, algorithm: PreferenceAlgorithm, config: TrainConfig) -> tuple[int, str | None]:
-    """Refuse a training split that cannot serve; return how many instructions cannot, and a warning."""
-    bad_rows: list[BadRow] = []
-    num_good, kinds = 0, Counter[bool]()
-    for row in store.rows():
-        if row.split != "train":
-            continue
-        choice = choose(row.responses, algorithm, score_margin=config.preference.score_margin)
-        if isinstance(choice, str):
-            bad_rows.append(BadRow(int(row.uid.rpartition("-")[2]), choice))
-        else:
-            num_good += 1
-            kinds.update(choice.desirable)
-    refuse_bad_share(
-        bad_rows,
-        num_good=num_good,
-        name=str(config.data.path),
-        option="data.max_bad_frac",
-        max_bad_frac=config.data.max_bad_frac,
-    )
-    if algorithm.learns_from != "labels":
-        return len(bad_rows), None
-    if num_good < _FEWEST_LABELLED:
-        raise RefusedInput(
-            f"data.path: --algo {config.algo} needs at least {_FEWEST_LABELLED} usable instructions, found {num_good}: "
-            "its baseline mixes them"
-        )
-    if not (kinds[True] and kinds[False]):
-        raise RefusedInput(
-            f"data.path: --algo {config.algo} needs desirable and undesirable responses, "
-            f"found {kinds[True]} and {kinds[False]}"
-        )
-    settings = config.preference
-    return len(bad_rows), kto_weight_warning(
-        kinds[True],
-        kinds[False],
-        desirable_weight=settings.desirable_weight,
-        undesirable_weight=settings.undesirable_weight,
     )

@@ -43,12 +43,13 @@ def learn(
         folder,
         data_fingerprint=data.train.manifest.fingerprint,
         num_train=data.train.num_instructions("train"),
-        num_bad_rows=data.train.manifest.counts.bad_rows + data.num_unusable,
+        num_bad_rows=data.train.manifest.counts.bad_rows + len(data.learnable.unused),
         num_held_out=sum(map(data.held_out_store.num_instructions, data.held_out_splits)),
+        data_counts=data.counts(),
     )
     for store in data.by_role.values():
         if of_reference:
-            _precompute(config, folder, encoder, data, store, of_reference[store.folder])
+            _precompute(config, folder, encoder, store, of_reference[store.folder])
     joined = {**tables, **({REFERENCE_TABLE: of_reference} if of_reference else {})}
     with worker_pool(config, plan, _engines(config, plan, data, encoder)) as pool:
 
@@ -82,7 +83,6 @@ def _precompute(
     config: TrainConfig,
     folder: RunFolder,
     encoder: PromptEncoder,
-    data: OfflineData,
     store: PreferenceStore,
     table: SideTable,
 ) -> None:
@@ -90,7 +90,7 @@ def _precompute(
     if not table.missing_shards():
         return
     assert config.model.path is not None
-    encode = example_encoder(config, encoder, data, held_out=store is not data.train).scorable_sequences
+    encode = example_encoder(config, encoder, store.media_root, weighs_pairs=False).scorable_sequences
     spec = model_spec(config, config.model.path)
     with (
         Console(table.num_shards, title=f"reference log-probs in {table.folder}") as console,

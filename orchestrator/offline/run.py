@@ -12,7 +12,8 @@ from orchestrator.offline.data import OfflineData, open_data
 from orchestrator.offline.learn import learn
 from orchestrator.offline.loop import OfflineOutcome
 from orchestrator.offline.mm_dpo import critique_stage, run_mm_dpo
-from orchestrator.offline.session import Metrics
+from orchestrator.offline.session import Metrics, looked_through
+from orchestrator.offline.stage_plans import STAGES
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.summary import next_lines
 
@@ -34,11 +35,18 @@ def train_offline(config: TrainConfig, plan: PlacementPlan, folder: RunFolder) -
     check_critique_models(config, data)
     if config.measures_margins and critic is None:
         # Data without critiques is refused now, not by the stage that needs them.
-        open_data(critique_stage(config, data), folder)
+        stage = critique_stage(config, data)
+        _tell(STAGES[0], looked_through(stage, open_data(stage, folder)))
+    data = looked_through(config, data)
+    _tell("data", data)
     with ray_cluster(plan):
         run = run_mm_dpo if config.offline.weighs_pairs else _run
         outcome = run(config, plan, folder, data)
     _print_summary(outcome.before, outcome.after, folder.root)
+
+
+def _tell(what: str, data: OfflineData) -> None:
+    sys.stdout.write("".join(f"{what}: {line}\n" for line in data.lines()))
 
 
 def _run(config: TrainConfig, plan: PlacementPlan, folder: RunFolder, data: OfflineData) -> OfflineOutcome:

@@ -3,8 +3,10 @@
 import json
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from orchestrator.config.resolved import resolved_json
 from orchestrator.config.schema import TrainConfig
@@ -21,6 +23,7 @@ def write_manifest(
     num_train: int,
     num_bad_rows: int,
     num_held_out: int,
+    data_counts: Mapping[str, Any],
 ) -> None:
     """Write ``config.json`` and ``manifest.json``: what ran, on what, with which versions."""
     write_atomic(folder.root / "config.json", resolved_json(config))
@@ -31,6 +34,7 @@ def write_manifest(
         "num_train": num_train,
         "num_bad_rows": num_bad_rows,
         "num_held_out": num_held_out,
+        "data_counts": data_counts,
         "python": platform.python_version(),
         "versions": {name: version for name in _PACKAGES if (version := _version(name)) is not None},
         "git_revision": _git_revision(),

@@ -57,7 +57,7 @@ def test_a_row_to_learn_nothing_from_is_refused_or_counted(
     assert "has 1 bad rows out of 3, data.max_bad_frac = 0 allows 0" in told
     assert reason in told
     allowed = _config(tmp_path / "store", algo, "--data.max_bad_frac", "0.5")
-    assert open_data(allowed, RunFolder(tmp_path / "run")).num_unusable == 1
+    assert len(open_data(allowed, RunFolder(tmp_path / "run")).learnable.unused) == 1
 
 
 def test_kto_needs_both_kinds(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_kto_learns_from_single_responses_that_were_liked_or_not(tmp_path: Path)
     choices = [choose(row.responses, algorithm, score_margin=0.0) for row in store.rows()]
     assert [c.desirable for c in choices if isinstance(c, Choice)] == [(i % 3 == 0,) for i in range(6)]
     config = _config(store.folder, "kto", "--preference.desirable_weight", "2.0")
-    assert open_data(config, _folder(tmp_path)).num_unusable == 0
+    assert open_data(config, _folder(tmp_path)).learnable.unused == []
 
 
 def test_kto_needs_strangers(tmp_path: Path) -> None:
