@@ -4,7 +4,6 @@ import importlib.util
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,8 +16,6 @@ from orchestrator.cluster.resources import (
     machine_of,
 )
 from orchestrator.config.schema import TrainConfig
-from orchestrator.datasets.dataset import Dataset
-from orchestrator.datasets.registry import read_dataset
 from orchestrator.errors import RefusedInput
 from workers.models.adapters import ModelAdapter, adapter_for
 from workers.models.folder import check_model_config, check_model_folder, critique_request, read_model_config
@@ -27,14 +24,6 @@ from workers.weight_sync.manifest import Backend
 
 if TYPE_CHECKING:  # it imports transformers, and most refusals can be had without
     from workers.multimodal.prompt_encoder import PromptEncoder
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunData:
-    """The data of one run, read and checked."""
-
-    train: Dataset
-    held_out: tuple[Prompt, ...]
 
 
 def check_config(config: TrainConfig) -> None:
@@ -110,23 +99,6 @@ def shares_prompts(config: TrainConfig, model_path: str) -> bool:
     windowed = text.get("use_sliding_window", True) and text.get("sliding_window") is not None
     possible = adapter.shares_prompts and config.model.attention == "sdpa" and not windowed
     return config.batching.mode == "shared_prompt" and possible
-
-
-def read_data(config: TrainConfig) -> RunData:
-    """Read training and held-out data.
-
-    Raises:
-        RefusedInput: from the reader, or rows without what the algorithm learns from.
-    """
-    assert config.data.path is not None
-    train = _read(config, config.data.path)
-    field = "target" if config.algo == "sft" else "label"
-    for prompt in train.prompts:
-        if (prompt.target if config.algo == "sft" else prompt.label) is None:
-            name = {"target": "response", "label": "answer"}[field]
-            raise RefusedInput(f"data.path: row {prompt.uid} has no {name!r}, which --algo {config.algo} learns from")
-    held_out = _read(config, config.data.eval_path).prompts if config.data.eval_path is not None else ()
-    return RunData(train=train, held_out=held_out)
 
 
 def check_lengths(config: TrainConfig, encoder: "PromptEncoder", prompts: Sequence[Prompt]) -> int:
@@ -279,15 +251,3 @@ def _check_quantize(plan: PlacementPlan) -> None:
         check_quantize(has_gpu=all(worker.num_gpus for worker in plan.workers_of("policy")))
     except ValueError as error:
         raise RefusedInput(str(error)) from error
-
-
-def _read(config: TrainConfig, path: str) -> Dataset:
-    return read_dataset(
-        path,
-        media_root=config.data.media_root,
-        data_format=config.data.format,
-        max_pixels=config.data.max_pixels,
-        video_frames=config.data.video_frames,
-        max_bad_frac=config.data.max_bad_frac,
-        demonstrations=config.algo == "sft",
-    )

@@ -14,7 +14,7 @@ from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import GuardStop, RefusedInput
 
 if TYPE_CHECKING:
-    from orchestrator.preflight import RunData
+    from orchestrator.online.data import RunData
     from orchestrator.run.folder import RunFolder
 
 
@@ -79,7 +79,8 @@ def describe_batches(config: TrainConfig) -> list[str]:
 def train(config: TrainConfig) -> None:
     """Prepare, check, launch and train; print the summary."""
     from orchestrator.offline.stage_plans import plan_stages
-    from orchestrator.preflight import check_critique_model, check_model, check_trackers, plan_run, read_data
+    from orchestrator.online.data import read_data
+    from orchestrator.preflight import check_critique_model, check_model, check_trackers, plan_run
     from orchestrator.run.folder import RunFolder
     from orchestrator.run.noise import quiet_libraries
 
@@ -131,11 +132,13 @@ def _launch(config: TrainConfig, plan: PlacementPlan, folder: "RunFolder", data:
     from orchestrator.cluster import launch
     from orchestrator.cluster.specs import engine_spec
     from orchestrator.online import stages
+    from orchestrator.online.data import fitting
     from orchestrator.preflight import check_lengths
     from workers.multimodal.prompt_encoder import PromptEncoder
 
     assert config.model.path is not None
     encoder = PromptEncoder(config.model.path, trust_remote_code=config.model.trust_remote_code)
+    data = fitting(config, encoder, data)
     prompts = [*data.train.prompts, *data.held_out]
     spec = engine_spec(
         config,
@@ -144,6 +147,7 @@ def _launch(config: TrainConfig, plan: PlacementPlan, folder: "RunFolder", data:
         longest_prompt=check_lengths(config, encoder, prompts),
         max_images=max(len(p.media) for p in prompts),
     )
+    sys.stdout.write("\n".join(data.lines()) + "\n")
     stages.write_run_files(config, folder, data)
     with launch.ray_cluster(plan), launch.worker_pool(config, plan, spec) as pool:
         stages.run_stages(config, folder, pool, encoder, data)

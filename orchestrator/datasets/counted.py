@@ -67,3 +67,27 @@ class Counted:
 
 def _told(row: BadRow) -> str:
     return f"row {row.row}: {row.reason}"
+
+
+class Told:
+    """What people are told of data before they are learned from."""
+
+    def __init__(self) -> None:
+        self._counted: dict[str, Counted] = {}
+        self._totals: dict[str, int] = {}
+
+    def count(self, what: str, rows: Iterable[BadRow], *, total: int) -> None:
+        """Tell of these rows beside those that are told of already, of ``total``."""
+        counted = self._counted.setdefault(what, Counted(what))
+        self._totals.setdefault(what, total)
+        for row in rows:
+            counted.add(row)
+
+    def lines(self) -> Iterator[str]:
+        """Nothing of what was not found."""
+        for what, counted in self._counted.items():
+            yield from counted.lines(self._totals[what])
+
+    def to_json(self) -> dict[str, Any]:
+        """The same for a file, also of what was not found."""
+        return {name.replace(" ", "_"): c.to_json(self._totals[name]) for name, c in self._counted.items()}

@@ -14,7 +14,7 @@ from orchestrator.config.schema import TrainConfig
 from orchestrator.critiques.judge import CritiqueJudge
 from orchestrator.evaluation.held_out import evaluate
 from orchestrator.evaluation.types import EvalResult, EvalSample
-from orchestrator.preflight import RunData
+from orchestrator.online.data import RunData
 from orchestrator.run.checkpoint import Progress
 from orchestrator.run.console import Console
 from orchestrator.run.folder import RunFolder, write_atomic

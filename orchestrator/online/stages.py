@@ -7,11 +7,11 @@ from orchestrator.cluster.pool import WorkerPool
 from orchestrator.config.load import cold_start_config
 from orchestrator.config.schema import TrainConfig
 from orchestrator.critiques.service import online_critics
+from orchestrator.online.data import RunData, read_data
 from orchestrator.online.loop import Outcome, run_online
 from orchestrator.online.reward_service import reward_client
 from orchestrator.online.session import open_session
 from orchestrator.online.supervised import run_supervised
-from orchestrator.preflight import RunData, read_data
 from orchestrator.run.checkpoint import find_checkpoint
 from orchestrator.run.folder import RunFolder, write_atomic
 from orchestrator.run.manifest import write_manifest
@@ -64,6 +64,7 @@ def write_run_files(config: TrainConfig, folder: RunFolder, data: RunData) -> No
         num_train=len(data.train.prompts),
         num_bad_rows=len(data.train.bad_rows),
         num_held_out=len(data.held_out),
+        data_counts={**data.told.to_json(), "held_out": data.told_held_out.to_json()},
     )
 
 
