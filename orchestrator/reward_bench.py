@@ -16,7 +16,7 @@ from orchestrator.config.load import load_config
 from orchestrator.config.schema import TrainConfig
 from orchestrator.critiques.cache import CritiqueReward
 from orchestrator.critiques.judge import Question
-from orchestrator.datasets.dataset import BadRow
+from orchestrator.datasets.dataset import BadRow, uid_parts
 from orchestrator.errors import RefusedInput
 from orchestrator.evaluation.benchmarks.reward_bench import (
     RewardBenchFigures,
@@ -165,6 +165,10 @@ def _read(command: RewardBench, root: Path) -> list[Instruction]:
             raise RefusedInput(f"{command.file!r}, row {record.row}: {record.reason}")
         if added := record.meta.get("num_pairs_added"):
             raise RefusedInput(f"{command.file!r}, id {record.meta['id']!r} lacks {added} pairs of its responses")
+        if not record.media:
+            raise RefusedInput(
+                f"{command.file!r}, row {uid_parts(record.uid)[1]}: it has no image, which tells the category"
+            )
         instructions.append(record)
     if not instructions:
         raise RefusedInput(f"{command.file!r} has no rows")

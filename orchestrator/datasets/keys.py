@@ -54,17 +54,18 @@ class Notes:
     """Good ones."""
     num_with_images: int = 0
 
-    def add(self, row: int, unread: Collection[str], *, has_images: bool) -> None:
-        """Count a good row.
+    def add(self, unread: Mapping[int, Collection[str]], *, has_images: bool) -> None:
+        """Count a good row, or the rows that are one instruction together.
 
         Args:
-            unread: Its keys that nobody reads.
+            unread: By number of the row, its keys that nobody reads.
         """
         self.num_rows += 1
         self.num_with_images += has_images
-        for key in dict.fromkeys(unread):
-            count, first = self.unknown_keys.get(key, (0, row))
-            self.unknown_keys[key] = (count + 1, min(first, row))
+        for row, keys in unread.items():
+            for key in dict.fromkeys(keys):
+                count, first = self.unknown_keys.get(key, (0, row))
+                self.unknown_keys[key] = (count + 1, min(first, row))
 
     def lines(self) -> Iterator[str]:
         """One sentence each."""

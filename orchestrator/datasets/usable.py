@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from orchestrator.datasets.counted import Told
-from orchestrator.datasets.dataset import BadRow, Dataset, refuse_bad_share, row_number
+from orchestrator.datasets.dataset import BadRow, Dataset, refuse_bad_share, uid_parts
 from workers.types import Prompt
 
 
@@ -12,7 +12,7 @@ def look_through(dataset: Dataset) -> Told:
     """What should be told of a file that was read whole."""
     told, prompts = Told(), dataset.prompts
     told.count("bad rows", dataset.bad_rows, total=len(prompts) + len(dataset.bad_rows))
-    bare = [BadRow(row_number(p.uid), "others have one") for p in prompts if not p.media]
+    bare = [BadRow(uid_parts(p.uid)[1], "others have one") for p in prompts if not p.media]
     told.count("rows without an image", bare if len(bare) < len(prompts) else (), total=len(prompts))
     return told
 
@@ -28,7 +28,7 @@ def without_unusable(
         RefusedInput: more than ``max_bad_frac`` of the rows, or all.
     """
     reasons = [reason(p) for p in dataset.prompts]
-    unused = [BadRow(row_number(p.uid), r) for p, r in zip(dataset.prompts, reasons, strict=True) if r is not None]
+    unused = [BadRow(uid_parts(p.uid)[1], r) for p, r in zip(dataset.prompts, reasons, strict=True) if r is not None]
     kept = tuple(p for p, r in zip(dataset.prompts, reasons, strict=True) if r is None)
     refuse_bad_share(unused, num_good=len(kept), name=name, option="data.max_bad_frac", max_bad_frac=max_bad_frac)
     told.count("rows not learned from", unused, total=len(dataset.prompts))

@@ -49,8 +49,8 @@ class OfflineData:
         return Counted("bad rows", self.train.bad_rows())
 
     def _num_read(self) -> int:
-        counts = self.train.manifest.counts
-        return counts.instructions + counts.bad_rows
+        manifest = self.train.manifest
+        return manifest.notes.num_rows + manifest.counts.bad_rows
 
     @property
     def by_role(self) -> dict[str, PreferenceStore]:

@@ -9,7 +9,7 @@ from algorithms.kto import kto_weight_warning
 from algorithms.preference_registry import PreferenceAlgorithm
 from orchestrator.config.schema import TrainConfig
 from orchestrator.datasets.counted import Counted
-from orchestrator.datasets.dataset import BadRow, refuse_bad_share, row_number
+from orchestrator.datasets.dataset import BadRow, refuse_bad_share, uid_parts
 from orchestrator.errors import RefusedInput
 from orchestrator.offline.choice import Choice, choose
 from orchestrator.offline.examples import Example
@@ -77,14 +77,14 @@ def look(
         num_pairs = len(choice.pairs) if isinstance(choice, Choice) and algorithm.learns_from == "pairs" else 0
         found.num_pairs += num_pairs
         if isinstance(made, str):
-            bad = BadRow(row_number(row.uid), made)
+            bad = BadRow(uid_parts(row.uid)[1], made)
             found.unused.append(bad)
             found.pairs_passed_over.add(bad, num_pairs)
             continue
         found.num_learned += len(made.desirable or (made.responses if isinstance(made, Choice) else made.sequences))
         found.kinds.update(made.desirable)
         if num_pairs > len(made.pairs):
-            same = BadRow(row_number(row.uid), "the two responses of a pair are the same tokens")
+            same = BadRow(uid_parts(row.uid)[1], "the two responses of a pair are the same tokens")
             found.pairs_passed_over.add(same, num_pairs - len(made.pairs))
     return found
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from orchestrator.batching import PromptCursor
 from orchestrator.datasets.counted import Counted
-from orchestrator.datasets.dataset import BadRow, row_number
+from orchestrator.datasets.dataset import BadRow, uid_parts
 from orchestrator.errors import RefusedInput
 from orchestrator.offline.examples import Example
 from orchestrator.preference_store.records import Instruction
@@ -76,7 +76,7 @@ def encoded(
         if isinstance(made, Example):
             examples.append(made)
         else:
-            left_out.add(BadRow(row_number(row.uid), made))
+            left_out.add(BadRow(uid_parts(row.uid)[1], made))
             _log.warning("held-out instruction %s is left out: %s", row.uid, made)
     return examples, left_out
 

@@ -146,5 +146,5 @@ def test_no_format_takes_a_picture_for_a_question(tmp_path: Path, reader: Any) -
 
 
 def test_a_conversation_before_the_answer_is_a_prompt(tmp_path: Path) -> None:
-    (found,) = records(tmp_path, "vlquery_json", query(("human", "a"), ("gpt", "b"), ("human", "c"), ("gpt", "d")))
-    assert isinstance(found, Instruction)
+    found = records(tmp_path, "vlquery_json", query(("human", "a"), ("gpt", "b"), ("human", "c"), ("gpt", "d")))
+    assert [len(one.messages) for one in found if isinstance(one, Instruction)] == [1, 3]
