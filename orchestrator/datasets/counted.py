@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.datasets.dataset import BadRow
+from orchestrator.datasets.keys import Notes
 
 _VALUE = re.compile(r"(?<!field )'[^']*'|\"[^\"]*\"|\d[\d.,]*")
 """What differs between rows that are left out for the same reason; the names of fields do not."""
@@ -72,9 +73,14 @@ def _told(row: BadRow) -> str:
 class Told:
     """What people are told of data before they are learned from."""
 
-    def __init__(self) -> None:
+    def __init__(self, notes: Notes | None = None) -> None:
+        """
+        Args:
+            notes: Of the file, told after all that is counted.
+        """
         self._counted: dict[str, Counted] = {}
         self._totals: dict[str, int] = {}
+        self._notes = notes or Notes()
 
     def count(self, what: str, rows: Iterable[BadRow], *, total: int) -> None:
         """Tell of these rows beside those that are told of already, of ``total``."""
@@ -87,7 +93,14 @@ class Told:
         """Nothing of what was not found."""
         for what, counted in self._counted.items():
             yield from counted.lines(self._totals[what])
+        yield from self._notes.lines()
 
     def to_json(self) -> dict[str, Any]:
         """The same for a file, also of what was not found."""
-        return {name.replace(" ", "_"): c.to_json(self._totals[name]) for name, c in self._counted.items()}
+        counted = {name.replace(" ", "_"): c.to_json(self._totals[name]) for name, c in self._counted.items()}
+        return {**counted, "unknown_keys": unknown_keys(self._notes)}
+
+
+def unknown_keys(notes: Notes) -> dict[str, Any]:
+    """Keys that nobody reads, for a file."""
+    return {key: {"count": count, "first_row": first} for key, (count, first) in notes.unknown_keys.items()}

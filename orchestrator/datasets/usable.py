@@ -10,7 +10,7 @@ from workers.types import Prompt
 
 def look_through(dataset: Dataset) -> Told:
     """What should be told of a file that was read whole."""
-    told, prompts = Told(), dataset.prompts
+    told, prompts = Told(dataset.notes), dataset.prompts
     told.count("bad rows", dataset.bad_rows, total=len(prompts) + len(dataset.bad_rows))
     bare = [BadRow(uid_parts(p.uid)[1], "others have one") for p in prompts if not p.media]
     told.count("rows without an image", bare if len(bare) < len(prompts) else (), total=len(prompts))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config.schema import TrainConfig
-from orchestrator.datasets.counted import Counted
+from orchestrator.datasets.counted import Counted, unknown_keys
 from orchestrator.errors import RefusedInput
 from orchestrator.offline.learnable import Encode, Learnable, look, refuse_unlearnable
 from orchestrator.preference_store.importing import SourceFile, file_sha256, import_file
@@ -38,12 +38,17 @@ class OfflineData:
         """What is learned from and what not, for people."""
         yield from self._bad_rows().lines(self._num_read())
         yield from self.learnable.lines()
+        yield from self.train.manifest.notes.lines()
         if self.warning is not None:
             yield self.warning
 
     def counts(self) -> dict[str, Any]:
         """The same for a file."""
-        return {"bad_rows": self._bad_rows().to_json(self._num_read()), **self.learnable.to_json()}
+        return {
+            "bad_rows": self._bad_rows().to_json(self._num_read()),
+            **self.learnable.to_json(),
+            "unknown_keys": unknown_keys(self.train.manifest.notes),
+        }
 
     def _bad_rows(self) -> Counted:
         return Counted("bad rows", self.train.bad_rows())

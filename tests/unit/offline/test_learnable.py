@@ -55,7 +55,7 @@ def test_pairs_that_are_too_long_are_refused_with_their_count(tmp_path: Path, mo
 def test_those_that_may_be_passed_over_are_told_with_the_first(tmp_path: Path, model: Path, mode: str) -> None:
     flags = (*_SHORT, "--reference.mode", mode, "--data.max_bad_frac", "0.75")
     data = _open(tmp_path, model, "dpo", "plain_dpo", _EIGHT, *flags)
-    learned, rows, pairs = data.lines()
+    learned, rows, pairs, _ = data.lines()
     assert learned == "learned from: 2 of 8 rows, 4 of their 16 responses, 2 pairs"
     assert rows.startswith("rows not learned from: 6 of 8; the first is row 1: its prompt has ")
     assert pairs.startswith("pairs passed over: 6 of 8; the first is row 1: its prompt has ")
@@ -72,9 +72,10 @@ def test_nothing_that_could_be_learned_is_refused_whatever_is_allowed(tmp_path: 
 
 def test_bad_rows_that_an_import_skips_are_told(tmp_path: Path, model: Path) -> None:
     rows = [plain(), plain(chosen=3), plain(prompt="why ?")]
-    bad, learned = _open(tmp_path, model, "ipo", "plain_dpo", rows, "--data.max_bad_frac", "0.5").lines()
+    bad, learned, images = _open(tmp_path, model, "ipo", "plain_dpo", rows, "--data.max_bad_frac", "0.5").lines()
     assert bad == "bad rows: 1 of 3; the first is row 2: field 'chosen' is 3, expected text"
     assert learned == "learned from: 2 of 2 rows, 4 of their 4 responses, 2 pairs"
+    assert images == "none of the 2 rows has an image"
 
 
 def test_kto_is_refused_where_length_takes_away_a_kind(tmp_path: Path, model: Path) -> None:
