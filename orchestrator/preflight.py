@@ -17,6 +17,7 @@ from orchestrator.cluster.resources import (
 )
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
+from orchestrator.lengths import check_demonstrations, check_positions
 from workers.models.adapters import ModelAdapter, adapter_for
 from workers.models.folder import check_model_config, check_model_folder, critique_request, read_model_config
 from workers.types import Prompt
@@ -116,6 +117,9 @@ def check_lengths(config: TrainConfig, encoder: "PromptEncoder", prompts: Sequen
             f"{too_long} of {len(lengths)} prompts are longer than data.max_prompt_tokens = {bound}; "
             f"the longest is row {worst} with {longest} tokens"
         )
+    check_positions(config, encoder, longest)
+    if config.algo == "sft":
+        check_demonstrations(config, encoder, prompts)
     whole = longest + config.rollout.max_new_tokens
     if whole > config.policy.tokens_per_microbatch:
         raise RefusedInput(

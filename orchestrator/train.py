@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.cluster.placement import PlacementPlan, describe_plan
-from orchestrator.cluster.waits import WaitTimeout
+from orchestrator.cluster.waits import WaitTimeout, WorkerLost
 from orchestrator.config.load import load_config
 from orchestrator.config.resolved import resolved_json
 from orchestrator.config.schema import TrainConfig
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RefusedInput as refusal:
         sys.stderr.write(f"refused: {refusal}\n")
         return 2
-    except (GuardStop, WaitTimeout) as stop:
+    except (GuardStop, WaitTimeout, WorkerLost) as stop:
         sys.stderr.write(f"stopped: {stop}\n")
         return 3
     return 0
@@ -131,6 +131,7 @@ def _check_files(config: TrainConfig) -> None:
 def _launch(config: TrainConfig, plan: PlacementPlan, folder: "RunFolder", data: "RunData") -> None:
     from orchestrator.cluster import launch
     from orchestrator.cluster.specs import engine_spec
+    from orchestrator.critiques.service import critique_limits
     from orchestrator.online import stages
     from orchestrator.online.data import fitting
     from orchestrator.preflight import check_lengths
@@ -140,6 +141,8 @@ def _launch(config: TrainConfig, plan: PlacementPlan, folder: "RunFolder", data:
     encoder = PromptEncoder(config.model.path, trust_remote_code=config.model.trust_remote_code)
     data = fitting(config, encoder, data)
     prompts = [*data.train.prompts, *data.held_out]
+    if config.reward.critique.path is not None:
+        critique_limits(config, config.reward.critique.path)
     spec = engine_spec(
         config,
         plan,

@@ -13,16 +13,16 @@ from orchestrator.cluster.engines import Engines
 from orchestrator.cluster.placement import PlacementPlan
 from orchestrator.cluster.pool import PoolSpec, WorkerPool
 from orchestrator.cluster.reaper import reaped_processes
-from orchestrator.cluster.specs import model_spec, policy_spec
+from orchestrator.cluster.specs import model_spec, policy_spec, sampled_from
 from orchestrator.cluster.sync import WeightSync
-from orchestrator.cluster.waits import watched_by
+from orchestrator.cluster.waits import start_of, watched_by
 from orchestrator.cluster.worker_environment import worker_environment
 from orchestrator.config.schema import TrainConfig
 from orchestrator.preflight import engine_kind, ray_is_running, shares_prompts
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.start import RunStart
 from workers.rollout.spec import EngineSpec
-from workers.types import EncodedPrompt
+from workers.types import PLAIN, EncodedPrompt
 
 _TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}
 _OBJECT_STORE_BYTES = 1 << 30
@@ -91,8 +91,10 @@ def policy_engines(
     sync = WeightSync(
         pool,
         run_id=run_id(folder),
-        tolerance=config.sync.tolerance or _TOLERANCE[dtype],
+        # What rounding does to logits, a temperature below 1 makes larger.
+        tolerance=config.sync.tolerance or _TOLERANCE[dtype] / min(1.0, config.rollout.temperature),
         deadline_s=config.rollout.timeout_s,
+        sampling=sampled_from(config, pool.engine_spec.banned_token_ids),
     )
     return Engines(pool, sync, probe=probe, deadline_s=config.rollout.timeout_s)
 
@@ -103,10 +105,16 @@ def run_id(folder: RunFolder) -> str:
 
 
 def start_policy(config: TrainConfig, pool: WorkerPool, start: RunStart) -> None:
-    """Start the policy on the weights and optimizer state that the run continues from."""
+    """Start the policy on the weights and optimizer state that the run continues from.
+
+    Raises:
+        WorkerCannotStart: a rank said why.
+    """
     found = start.checkpoint
-    pool.start_policy(policy_spec(config, str(found / "policy") if found else None))
-    if found:
-        pool.policy_call(
-            "load_state", str(found), num_steps=start.progress.num_updates, deadline_s=config.rollout.timeout_s
-        )
+    sampling = sampled_from(config, pool.engine_spec.banned_token_ids) if config.online else PLAIN
+    with start_of([f"policy-{place.index}" for place in pool.plan.workers_of("policy")]):
+        pool.start_policy(policy_spec(config, str(found / "policy") if found else None, sampling))
+        if found:
+            pool.policy_call(
+                "load_state", str(found), num_steps=start.progress.num_updates, deadline_s=config.rollout.timeout_s
+            )

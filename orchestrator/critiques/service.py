@@ -23,6 +23,7 @@ from orchestrator.preflight import engine_kind, single_role_plan
 from orchestrator.run.folder import RunFolder
 from workers.critique_reward import CritiqueRewardSpec
 from workers.models.folder import critique_request
+from workers.models.positions import max_positions
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.rollout.spec import EngineSpec
 from workers.types import Prompt
@@ -47,8 +48,8 @@ def critique_limits(config: TrainConfig, model: str) -> CritiqueLimits:
         RefusedInput: a critique may be as long as the whole context, so that every question would be too long.
     """
     described = AutoConfig.from_pretrained(model, trust_remote_code=config.model.trust_remote_code)
-    positions, budget = described.get_text_config().max_position_embeddings, config.policy.tokens_per_microbatch
-    longest = config.reward.critique.max_new_tokens
+    budget, longest = config.policy.tokens_per_microbatch, config.reward.critique.max_new_tokens
+    positions = max_positions(described) or budget
     if longest >= min(positions, budget):
         raise RefusedInput(
             f"reward.critique.max_new_tokens = {longest} leaves no room for a question: it must be below the "

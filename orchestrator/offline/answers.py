@@ -11,6 +11,7 @@ from orchestrator.critiques.cache import CritiqueReward
 from orchestrator.critiques.judge import Question
 from orchestrator.critiques.service import critique_judge, reward_fingerprint
 from orchestrator.export import plain_folder
+from orchestrator.lengths import check_positions
 from orchestrator.offline.data import OfflineData, held_out_rows
 from orchestrator.offline.made_from import MadeFrom, fingerprint_of, settings_of
 from orchestrator.online.rollouts import build_requests, generate
@@ -34,6 +35,20 @@ class AnswerRewards:
     preferred: float
     """Share of the prompts whose answer has a greater reward after learning; half of a tie."""
     count: int
+
+
+def check_answers(config: TrainConfig, data: OfflineData) -> None:
+    """Refuse held-out prompts that leave no room for an answer, before anything is trained.
+
+    Raises:
+        RefusedInput: with the sum and the bound.
+    """
+    assert config.model.path is not None
+    store = data.held_out_store
+    prompts = [prompt_of(row, media_root=store.media_root) for row in held_out_rows(data, side_tables={})]
+    if prompts:
+        encoder = PromptEncoder(config.model.path, trust_remote_code=config.model.trust_remote_code)
+        check_positions(config, encoder, max(len(encoder.encode(p).prompt_ids) for p in prompts), probed=False)
 
 
 def evaluate_answers(config: TrainConfig, folder: RunFolder, data: OfflineData, model: str) -> None:

@@ -14,8 +14,8 @@ class Limits:
     max_prompt_tokens: int
     tokens_per_microbatch: int
     share_prompts: bool
-    max_positions: int
-    """Of the model."""
+    positions: int | None = None
+    """That the model has; None = without end."""
 
 
 def prompt_too_long(sequence: Sequence, limits: Limits) -> str | None:
@@ -28,8 +28,8 @@ def prompt_too_long(sequence: Sequence, limits: Limits) -> str | None:
 def sequence_too_long(sequence: Sequence, limits: Limits) -> str | None:
     """Why a response cannot even be read alone; None where it can."""
     length, which = len(sequence.input_ids), f"its response {sequence.sample_index + 1}"
-    if length > limits.max_positions:
-        return f"{which} and its prompt have {length} tokens, the model has {limits.max_positions} positions"
+    if limits.positions is not None and length > limits.positions:
+        return f"{which} and its prompt have {length} tokens, the model has {limits.positions} positions"
     if length > limits.tokens_per_microbatch:
         bound = limits.tokens_per_microbatch
         return f"{which} and its prompt have {length} tokens, policy.tokens_per_microbatch = {bound}"

@@ -8,6 +8,7 @@ from orchestrator.cluster.placement import PlacementPlan
 from orchestrator.config.schema import TrainConfig
 from orchestrator.critiques.checks import check_critique_models
 from orchestrator.critiques.service import critique_limits
+from orchestrator.offline.answers import check_answers
 from orchestrator.offline.data import OfflineData, open_data
 from orchestrator.offline.learn import learn
 from orchestrator.offline.loop import OfflineOutcome
@@ -24,15 +25,19 @@ def train_offline(config: TrainConfig, plan: PlacementPlan, folder: RunFolder) -
     """Read the data, make what must be made before the first step, train, and say what came of it.
 
     Raises:
-        RefusedInput: see ``critique_limits``, ``open_data``, ``check_critique_models`` and ``reference_table``.
+        RefusedInput: see ``critique_limits``, ``open_data``, ``check_critique_models``, ``check_answers`` and
+            ``reference_table``.
     """
     assert config.offline is not None
     critic = config.reward.critique.path
-    if config.offline.weighs_pairs and (critic or config.measures_margins):
+    judged = config.offline.weighs_pairs and (critic or config.measures_margins)
+    if judged:
         assert config.model.path is not None
         critique_limits(config, critic or config.model.path)
     data = open_data(config, folder)
     check_critique_models(config, data)
+    if judged:
+        check_answers(config, data)
     if config.measures_margins and critic is None:
         # Data without critiques is refused now, not by the stage that needs them.
         stage = critique_stage(config, data)

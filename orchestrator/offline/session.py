@@ -31,6 +31,7 @@ from orchestrator.run.log import RunLogFormatter
 from orchestrator.run.metrics import MEMORY_PREFIX, PhaseClock
 from orchestrator.run.start import started_run
 from orchestrator.run.tracking import Tracker
+from workers.models.positions import max_positions
 from workers.multimodal.critique_format import CritiqueFormat
 from workers.multimodal.prompt_encoder import PromptEncoder
 
@@ -116,7 +117,7 @@ def example_encoder(
             max_prompt_tokens=config.data.max_prompt_tokens,
             tokens_per_microbatch=config.policy.tokens_per_microbatch,
             share_prompts=shares_prompts(config, config.model.path),
-            max_positions=encoder.config.get_text_config().max_position_embeddings,
+            positions=max_positions(encoder.config),
         ),
         critiques=critiques,
         weigh=weigh if config.offline.weighs_pairs and weighs_pairs else None,
@@ -219,7 +220,8 @@ def scheduled_critiques(
 
 def longest_row(config: TrainConfig, encoder: PromptEncoder) -> int:
     """Most tokens of a prompt with all that follows it."""
-    return min(encoder.config.get_text_config().max_position_embeddings, config.policy.tokens_per_microbatch)
+    positions, budget = max_positions(encoder.config), config.policy.tokens_per_microbatch
+    return budget if positions is None else min(positions, budget)
 
 
 def _joined(tables: Tables, store: PreferenceStore) -> dict[str, SideTable]:

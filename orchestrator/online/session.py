@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from orchestrator.cluster.engines import Engines
 from orchestrator.cluster.launch import policy_engines, run_id, start_policy
 from orchestrator.cluster.pool import WorkerPool
-from orchestrator.cluster.specs import model_spec
+from orchestrator.cluster.specs import model_spec, sampled_from
 from orchestrator.cluster.sync import SyncResult
 from orchestrator.config.schema import TrainConfig
 from orchestrator.critiques.judge import CritiqueJudge
@@ -23,7 +23,7 @@ from orchestrator.run.metrics import PhaseClock
 from orchestrator.run.start import started_run
 from orchestrator.run.tracking import Tracker
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.types import EncodedPrompt, Prompt
+from workers.types import EncodedPrompt, Prompt, SamplingDistribution
 from workers.weight_sync.shared_memory import clear_exchange
 
 _PROBE_SUBSET = 128
@@ -54,6 +54,11 @@ class Session:
     def deadline_s(self) -> float:
         """Longest wait for anything the workers do."""
         return self.config.rollout.timeout_s
+
+    @property
+    def sampling(self) -> SamplingDistribution:
+        """What the rollouts are sampled from, and so what every log-prob of theirs is of."""
+        return sampled_from(self.config, self.pool.engine_spec.banned_token_ids)
 
     @contextmanager
     def phase(self, name: str, clock: PhaseClock) -> Iterator[None]:

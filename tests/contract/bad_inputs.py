@@ -7,6 +7,9 @@ from pathlib import Path
 
 from PIL import Image
 
+LONGEST_THAT_FITS = "498"
+"""Completion, behind the row's 14 tokens in the model's 512 positions."""
+
 
 @dataclass
 class Case:
@@ -45,6 +48,7 @@ def valid_case(folder: Path, model: Path) -> Case:
             "--run.dir": str(folder / "run"),
             "--data.path": str(data / "rows.jsonl"),
             "--model.path": str(model),
+            "--rollout.max_new_tokens": LONGEST_THAT_FITS,
         },
     )
     built.show("good.png")
@@ -114,6 +118,12 @@ SPOILED: dict[str, tuple[Callable[[Case], None], tuple[str, ...]]] = {
     "unknown key": (_set("--rollout.temprature", "0.5"), ("rollout.temprature", "rollout.temperature")),
     "wrong type": (_set("--run.steps", "many"), ("run.steps", "many")),
     "out of bounds": (_set("--rollout.top_p", "1.5"), ("rollout.top_p", "1.5", "1")),
+    "truncated sampling": (_set("--rollout.top_p", "0.9"), ("rollout.top_p = 0.9", "must be 1", "log-probs")),
+    "temperature that an engine rounds up": (_set("--rollout.temperature", "0.001"), ("rollout.temperature", "0.01")),
+    "no room for a completion": (
+        _set("--rollout.max_new_tokens", str(int(LONGEST_THAT_FITS) + 1)),
+        ("longest prompt (14 tokens)", "rollout.max_new_tokens = 499", "max_position_embeddings = 512"),
+    ),
     "no model folder": (_set("--model.path", "no/such/model"), ("model.path", "no/such/model")),
     "no processor": (_no_processor, ("model.path", "bare", "preprocessor")),
     "architecture without an adapter": (_described_as(model_type="gpt2"), ("model.path", "'gpt2'", "qwen2_5_vl")),

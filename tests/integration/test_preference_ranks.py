@@ -33,7 +33,7 @@ def _steps(model: Path, digits: DigitsPaths, algo: str) -> list[list[PreferenceG
         algorithm,
         media_root=store.media_root,
         score_margin=0.0,
-        limits=Limits(max_prompt_tokens=256, tokens_per_microbatch=256, share_prompts=True, max_positions=10**6),
+        limits=Limits(max_prompt_tokens=256, tokens_per_microbatch=256, share_prompts=True),
     )
     rows = store.iterate("train", seed=0)
     maker = GroupMaker(algorithm, PreferenceSection(beta=0.5), share_prompts=True)

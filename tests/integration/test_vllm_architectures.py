@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from orchestrator.cluster.worker_environment import worker_environment
-from tests.integration.vllm_sampler import NUM_IMAGES
+from tests.integration.vllm_sampler import NUM_IMAGES, TEMPERATURES
 from tests.tiny_models import TINY_MODELS
 from tests.tiny_prompts import MIXED_SIZES, picture_prompts
 from workers.models.adapters import ADAPTERS
@@ -19,7 +19,8 @@ from workers.models.export import export_folder
 from workers.models.loading import ModelSpec, load_model
 from workers.models.policy_module import PolicyModule
 from workers.multimodal.collate import Collator
-from workers.types import Sequence
+from workers.multimodal.prompt_encoder import PromptEncoder
+from workers.types import MediaRef, SamplingDistribution, Sequence
 
 pytestmark = [pytest.mark.integration, pytest.mark.soak]
 
@@ -37,22 +38,26 @@ def test_vllm_scores_what_the_trainer_exported_as_the_trainer_does(model_type: s
     rows = _sampled(exported, pictures, tmp_path / "sampled.json")
 
     media = {p.uid: p.media for p in picture_prompts(pictures, NUM_IMAGES, sizes=MIXED_SIZES)}
-    sequences = [
-        Sequence(
-            uid=row["uid"],
-            sample_index=0,
-            input_ids=np.array(row["prompt_ids"] + row["completion_ids"]),
-            prompt_len=len(row["prompt_ids"]),
-            media=media[row["uid"]],
-        )
-        for row in rows
-    ]
-    batch = Collator(source, dtype=torch.float32, share_prompts=False)(sequences)
-    with torch.no_grad():
-        scored, _ = PolicyModule(model, lockstep=False)(batch)
-    for row, wanted in zip(rows, batch.split(scored), strict=True):
-        found = torch.tensor(row["logprobs"])
-        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0, msg=lambda text, row=row: f"{row['uid']}: {text}")
+    module, collate = PolicyModule(model, lockstep=False), Collator(source, dtype=torch.float32, share_prompts=False)
+    for temperature in TEMPERATURES:
+        drawn = [row for row in rows if row["temperature"] == temperature]
+        batch = collate([_sequence(row, media[row["uid"]]) for row in drawn])
+        sampling = SamplingDistribution(temperature=temperature, banned_ids=PromptEncoder(source).vision_token_ids)
+        with torch.no_grad():
+            scored = module(batch, sampling).logprobs
+        for row, wanted in zip(drawn, batch.split(scored), strict=True):
+            found, said = torch.tensor(row["logprobs"]), f"{row['uid']} at temperature {temperature}"
+            torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0, msg=lambda text, said=said: f"{said}: {text}")
+
+
+def _sequence(row: dict, media: tuple[MediaRef, ...]) -> Sequence:
+    return Sequence(
+        uid=row["uid"],
+        sample_index=0,
+        input_ids=np.array(row["prompt_ids"] + row["completion_ids"]),
+        prompt_len=len(row["prompt_ids"]),
+        media=media,
+    )
 
 
 def _sampled(model: Path, pictures: Path, result: Path) -> list[dict]:

@@ -65,7 +65,7 @@ def policy(folder: Path, store: PreferenceStore) -> Policy:
         PREFERENCE_ALGORITHMS["dpo"],
         media_root=store.media_root,
         score_margin=0.0,
-        limits=Limits(max_prompt_tokens=256, tokens_per_microbatch=512, share_prompts=True, max_positions=10**6),
+        limits=Limits(max_prompt_tokens=256, tokens_per_microbatch=512, share_prompts=True),
     )
     examples = [made for row in store.rows() if isinstance(made := encode(row), Example)]
     assert tuple(len(e.sequences[0].media) for e in examples) == _IMAGES

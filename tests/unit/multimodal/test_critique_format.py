@@ -51,7 +51,7 @@ def _trained_on(encoder: PromptEncoder, instruction: Instruction) -> Example:
         PREFERENCE_ALGORITHMS["critique_rm"],
         media_root=Path("/"),
         score_margin=0.0,
-        limits=Limits(max_prompt_tokens=10**6, tokens_per_microbatch=10**6, share_prompts=True, max_positions=10**6),
+        limits=Limits(max_prompt_tokens=10**6, tokens_per_microbatch=10**6, share_prompts=True),
         critiques=CritiqueFormat(encoder, _REQUEST),
     )(instruction)
     assert isinstance(made, Example), made

@@ -160,6 +160,7 @@ def test_held_out_data_may_come_from_a_file_of_their_own(tmp_path: Path) -> None
     ("flags", "told"),
     [
         (("--algo", "hinge", "--preference.label_smoothing", "0.1"), "has no meaning for algo = 'hinge'"),
+        (("--algo", "dpo", "--rollout.top_p", "0.9"), "rollout.top_p = 0.9 has no meaning for algo = 'dpo'"),
         (("--algo", "dpo", "--preference.score_margin", "-0.5"), "must be at least 0, or -1 for the largest gap"),
         (("--algo", "kto", "--reference.mode", "precomputed"), "cannot serve kto"),
         (("--algo", "kto", "--policy.train_batch_size", "1"), "must be at least 2 for kto"),

@@ -71,7 +71,7 @@ def _encoder(spec: ModelSpec, store: PreferenceStore, algo: str) -> ExampleEncod
         PREFERENCE_ALGORITHMS[algo],
         media_root=store.media_root,
         score_margin=0.0,
-        limits=Limits(max_prompt_tokens=256, tokens_per_microbatch=512, share_prompts=True, max_positions=10**6),
+        limits=Limits(max_prompt_tokens=256, tokens_per_microbatch=512, share_prompts=True),
     )
 
 
@@ -183,15 +183,15 @@ def test_what_is_too_long_is_said_and_never_cut(spec: ModelSpec, store: Preferen
     row = next(iter(store.rows()))
     for limits, told in (
         (
-            Limits(max_prompt_tokens=10, tokens_per_microbatch=512, share_prompts=True, max_positions=10**6),
+            Limits(max_prompt_tokens=10, tokens_per_microbatch=512, share_prompts=True),
             "data.max_prompt_tokens = 10",
         ),
         (
-            Limits(max_prompt_tokens=99, tokens_per_microbatch=40, share_prompts=True, max_positions=10**6),
+            Limits(max_prompt_tokens=99, tokens_per_microbatch=40, share_prompts=True),
             "4 of its responses take 4",
         ),
         (
-            Limits(max_prompt_tokens=99, tokens_per_microbatch=40, share_prompts=False, max_positions=10**6),
+            Limits(max_prompt_tokens=99, tokens_per_microbatch=40, share_prompts=False),
             "2 of its responses take 42",
         ),
     ):

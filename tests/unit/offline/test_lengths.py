@@ -17,7 +17,7 @@ from orchestrator.preference_store.records import Instruction, Response
 from tests.user_files import write_llava
 from workers.multimodal.prompt_encoder import PromptEncoder
 
-_FREE = Limits(max_prompt_tokens=10**6, tokens_per_microbatch=10**6, share_prompts=True, max_positions=10**6)
+_FREE = Limits(max_prompt_tokens=10**6, tokens_per_microbatch=10**6, share_prompts=True)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_with_a_table_and_with_a_worker_a_run_trains_on_the_same(
 ) -> None:
     row = _instruction(*said)
     limits = Limits(
-        max_prompt_tokens=bounds[0], tokens_per_microbatch=bounds[1], max_positions=bounds[2], share_prompts=share
+        max_prompt_tokens=bounds[0], tokens_per_microbatch=bounds[1], positions=bounds[2], share_prompts=share
     )
     encode = _encode(encoder, algo, limits)
     made = encode(row)
@@ -93,7 +93,7 @@ def _fits(example: Example, limits: Limits) -> bool:
     lengths = [len(s.input_ids) for s in example.sequences]
     parts = [lengths] if limits.share_prompts or not example.pairs else [[lengths[i] for i in p] for p in example.pairs]
     costs = [group_cost(prompt_len, [n - prompt_len for n in p], share_prompts=limits.share_prompts) for p in parts]
-    bound = min(limits.tokens_per_microbatch, limits.max_positions)
+    bound = min(limits.tokens_per_microbatch, limits.positions or 10**6)
     return (
         prompt_len <= limits.max_prompt_tokens and max(lengths) <= bound and max(costs) <= limits.tokens_per_microbatch
     )
@@ -103,7 +103,7 @@ def test_a_response_beyond_the_positions_of_the_model_is_not_trained(encoder: Pr
     row = _instruction((3, 5.0), (400, 2.0))
     (short, long) = _encode(encoder, "dpo", _FREE).sequences(row, (0, 1))
     for bound, told in ((len(long.input_ids), None), (len(long.input_ids) - 1, "its response 2 and its prompt have")):
-        made = _encode(encoder, "dpo", replace(_FREE, max_positions=bound))(row)
+        made = _encode(encoder, "dpo", replace(_FREE, positions=bound))(row)
         assert isinstance(made, Example) if told is None else str(made).startswith(told)
     assert len(short.input_ids) < len(long.input_ids)
 

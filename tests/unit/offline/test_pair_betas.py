@@ -147,7 +147,7 @@ def _encode(encoder: PromptEncoder, settings: MmDpoSection) -> ExampleEncoder:
         PREFERENCE_ALGORITHMS["mm_dpo"],
         media_root=Path("/"),
         score_margin=0.0,
-        limits=Limits(max_prompt_tokens=99, tokens_per_microbatch=999, share_prompts=True, max_positions=10**6),
+        limits=Limits(max_prompt_tokens=99, tokens_per_microbatch=999, share_prompts=True),
         weigh=partial(weigh_pairs, settings=settings, beta=_BETA),
     )
 
