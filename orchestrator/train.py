@@ -36,11 +36,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def dry_run(config: TrainConfig) -> None:
-    """Print the resolved configuration, the batch arithmetic, the placement and its memory; start nothing.
+    """Print the resolved configuration, the batch arithmetic, the placement and its memory, and what the data hold.
 
-    On a described cluster the model may be described too: a folder with nothing but its ``config.json``.
+    Nothing is started or written. On a described cluster the model may be described too: a folder with nothing but its
+    ``config.json``; and the data may be elsewhere.
     """
     from orchestrator.cluster.memory_plan import describe_memory, model_shape, plan_memory
+    from orchestrator.look_at_data import data_lines
     from orchestrator.offline.stage_plans import describe_stages, plan_stages
     from orchestrator.preflight import check_config, check_critique_model, check_model, plan_run
 
@@ -57,6 +59,9 @@ def dry_run(config: TrainConfig) -> None:
         roles = plan_memory(config, plan, shape, critic=critic, gpu_memory_gib=gpu_memory_gib)
         colocated = config.placement.layout == "colocated"
         lines += describe_memory(roles, colocated=colocated, gpu_memory_gib=gpu_memory_gib)
+    if config.placement.cluster is None:
+        _check_files(config)
+    lines += data_lines(config)
     sys.stdout.write(resolved_json(config))
     sys.stdout.write("\n".join(lines) + "\n")
 

@@ -118,20 +118,10 @@ def held_out_rows(data: OfflineData, *, side_tables: Mapping[str, SideTable]) ->
 
 def _store(config: TrainConfig, path: str, imported: Path) -> PreferenceStore:
     """The store at ``path``, or the one that the file there becomes."""
-    media_root = None if config.data.media_root is None else Path(config.data.media_root)
     held_out_frac = config.data.held_out_frac
     if Path(path).is_dir():
-        store = PreferenceStore(Path(path), media_root=media_root)
-        if held_out_frac not in (0.0, store.manifest.held_out_frac):
-            raise RefusedInput(_split_already(path, store, held_out_frac))
-        return store
-    source = SourceFile(
-        path=Path(path),
-        reader=config.data.format,
-        media_root=media_root or Path(path).parent,
-        max_pixels=config.data.max_pixels,
-        video_frames=config.data.video_frames,
-    )
+        return given_store(config, path)
+    source = source_file(config, path)
     if (imported / MANIFEST_FILE).is_file():
         store = PreferenceStore(imported)
         if (store.manifest.source_sha256, store.manifest.reader) != (file_sha256(source.path), source.reader):
@@ -139,8 +129,39 @@ def _store(config: TrainConfig, path: str, imported: Path) -> PreferenceStore:
         if held_out_frac != store.manifest.held_out_frac:
             raise RefusedInput(_split_already(str(imported), store, held_out_frac))
         return store
-    import_file(source, out=imported, held_out_frac=held_out_frac, max_bad_frac=config.data.max_bad_frac)
+    import_file(
+        source,
+        out=imported,
+        held_out_frac=held_out_frac,
+        max_bad_frac=config.data.max_bad_frac,
+        option="data.max_bad_frac",
+    )
     return PreferenceStore(imported)
+
+
+def given_store(config: TrainConfig, path: str) -> PreferenceStore:
+    """The store that somebody made before the run.
+
+    Raises:
+        RefusedInput: it cannot be opened, or was split otherwise than ``data.held_out_frac``.
+    """
+    media_root = None if config.data.media_root is None else Path(config.data.media_root)
+    store = PreferenceStore(Path(path), media_root=media_root)
+    if config.data.held_out_frac not in (0.0, store.manifest.held_out_frac):
+        raise RefusedInput(_split_already(path, store, config.data.held_out_frac))
+    return store
+
+
+def source_file(config: TrainConfig, path: str) -> SourceFile:
+    """How a file is read that no store was made of yet."""
+    root, data = config.data.media_root, config.data
+    return SourceFile(
+        path=Path(path),
+        reader=data.format,
+        media_root=Path(path).parent if root is None else Path(root),
+        max_pixels=data.max_pixels,
+        video_frames=data.video_frames,
+    )
 
 
 def _split_already(path: str, store: PreferenceStore, held_out_frac: float) -> str:

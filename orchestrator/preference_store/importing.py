@@ -99,9 +99,13 @@ def read_records(
             yield from made
 
 
-def import_file(source: SourceFile, *, out: Path, held_out_frac: float, max_bad_frac: float) -> Manifest:
+def import_file(
+    source: SourceFile, *, out: Path, held_out_frac: float, max_bad_frac: float, option: str = "--max-bad-frac"
+) -> Manifest:
     """Write a file's good rows into a store and its bad ones beside them, or refuse and leave no store.
 
+    Args:
+        option: Name that ``max_bad_frac`` has for whoever asks.
     Raises:
         RefusedInput: see ``read_records`` and ``refuse_bad_share``; or ``out`` is not free.
     """
@@ -121,7 +125,7 @@ def import_file(source: SourceFile, *, out: Path, held_out_frac: float, max_bad_
             else:
                 writer.add(record)
         refuse_bad_share(
-            bad_rows, num_good=notes.num_rows, name=str(source.path), option="--max-bad-frac", max_bad_frac=max_bad_frac
+            bad_rows, num_good=notes.num_rows, name=str(source.path), option=option, max_bad_frac=max_bad_frac
         )
         return writer.commit(bad_rows, notes)
 
