@@ -73,6 +73,7 @@ def run(command: RewardBench) -> RewardBenchResult:
     """
     # Deferred: refusals of the command line need neither torch nor Ray.
     from orchestrator.cluster.launch import ray_cluster
+    from orchestrator.cluster.number_format import settled_dtype
     from orchestrator.critiques.service import critique_judge, known_request, reward_fingerprint
     from orchestrator.preflight import check_model, single_role_plan
     from orchestrator.run.noise import quiet_libraries
@@ -86,6 +87,8 @@ def run(command: RewardBench) -> RewardBenchResult:
         Question(prompt_of(row, media_root=root), response.text) for row in instructions for response in row.responses
     ]
     quiet_libraries()
+    plan = single_role_plan(config, "critic", 1)
+    config = settled_dtype(config, plan)
     fingerprint = reward_fingerprint(config, None, command.model)
     images = max(len(i.media) for i in instructions)
     folder = RunFolder(Path(command.out))
@@ -96,7 +99,7 @@ def run(command: RewardBench) -> RewardBenchResult:
             with critique_judge(again, folder, command.model, fingerprint, max_images=images) as judge:
                 return judge.judge(questions)
 
-        with ray_cluster(single_role_plan(config, "critic", 1)):
+        with ray_cluster(plan):
             answers = with_restarts(ask, config, folder)
         rows = bench_rows(instructions, answers)
         try:

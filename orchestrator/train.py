@@ -42,6 +42,7 @@ def dry_run(config: TrainConfig) -> None:
     ``config.json``; and the data may be elsewhere.
     """
     from orchestrator.cluster.memory_plan import describe_memory, model_shape, plan_memory
+    from orchestrator.cluster.number_format import settled_dtype
     from orchestrator.look_at_data import data_lines
     from orchestrator.offline.stage_plans import describe_stages, plan_stages
     from orchestrator.preflight import check_config, check_critique_model, check_model, plan_run
@@ -50,6 +51,7 @@ def dry_run(config: TrainConfig) -> None:
     if config.model.path is not None:
         (check_model if config.placement.cluster is None else check_config)(config)
     cluster, plan = plan_run(config)
+    config = settled_dtype(config, plan)
     lines = [*describe_batches(config), *describe_plan(plan), *describe_stages(plan_stages(config, cluster))]
     if config.model.path is not None:
         gpu_memory_gib = min((n.gpu_memory_gib for n in cluster.nodes if n.gpu_memory_gib is not None), default=None)
@@ -83,10 +85,13 @@ def describe_batches(config: TrainConfig) -> list[str]:
 
 def train(config: TrainConfig) -> None:
     """Prepare, check, launch and train; print the summary."""
+    from orchestrator.cluster.number_format import settled_dtype
     from orchestrator.offline.stage_plans import plan_stages
     from orchestrator.online.data import read_data
     from orchestrator.preflight import check_critique_model, check_model, check_trackers, plan_run
+    from orchestrator.run.checkpoint import refuse_another_run
     from orchestrator.run.folder import RunFolder
+    from orchestrator.run.identity import option_identity
     from orchestrator.run.noise import quiet_libraries
 
     check_trackers(config)
@@ -94,6 +99,7 @@ def train(config: TrainConfig) -> None:
         check_model(config)
     check_critique_model(config)
     cluster, plan = plan_run(config)
+    config = settled_dtype(config, plan)
     # What needs workers of its own later is refused now.
     plan_stages(config, cluster)
     folder = RunFolder(Path(config.run.dir))
@@ -103,6 +109,8 @@ def train(config: TrainConfig) -> None:
     quiet_libraries()
     folder.create()
     try:
+        # What the options alone tell, before the embedded task's files or an import are made for another run.
+        refuse_another_run(folder, config, option_identity(config), whole=False)
         if config.embedded_task:
             # Deferred: it imports what only the embedded task needs.
             from orchestrator.tasks.embedded import embedded
@@ -140,6 +148,7 @@ def _launch(config: TrainConfig, plan: PlacementPlan, folder: "RunFolder", data:
     from orchestrator.online import stages
     from orchestrator.online.data import fitting
     from orchestrator.preflight import check_lengths
+    from orchestrator.run.manifest import write_config
     from workers.multimodal.prompt_encoder import PromptEncoder
 
     assert config.model.path is not None
@@ -155,8 +164,9 @@ def _launch(config: TrainConfig, plan: PlacementPlan, folder: "RunFolder", data:
         longest_prompt=check_lengths(config, encoder, prompts),
         max_images=max(len(p.media) for p in prompts),
     )
+    stages.refuse_other_runs(config, folder, data)
     sys.stdout.write("\n".join(data.lines()) + "\n")
-    stages.write_run_files(config, folder, data)
+    write_config(config, folder)
     with launch.ray_cluster(plan), launch.worker_pool(config, plan, spec) as pool:
         stages.run_stages(config, folder, pool, encoder, data)
 

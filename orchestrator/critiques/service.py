@@ -61,7 +61,7 @@ def critique_limits(config: TrainConfig, model: str) -> CritiqueLimits:
 def reward_fingerprint(config: TrainConfig, store: PreferenceStore | None, model: str) -> Fingerprint:
     """What the rewards of a store's responses, or of any, depend on, and which of them there are."""
     asked = {"request": known_request(model), **asdict(critique_limits(config, model))}
-    return table_fingerprint(store, model_spec(config, model), asked=json.dumps(asked))
+    return table_fingerprint(config, store, model, asked=json.dumps(asked | {"engine": engine_kind(config, model)}))
 
 
 @contextmanager
@@ -128,15 +128,14 @@ def open_judge(
         )
     )
     # Not the length at which a question is too long: it changes which answers there are, and none of them.
-    content = [fingerprint.model, fingerprint.chat_template, fingerprint.preprocessing, fingerprint.dtype]
-    content += [request, str(limits.max_new_tokens)]
+    content = [fingerprint.model, fingerprint.settings, request, limits.max_new_tokens, engine_kind(config, model)]
     with CritiqueCache(Path(settings.cache_path or folder.root / "critiques.sqlite")) as cache:
         yield CritiqueJudge(
             pool,
             encoder,
             cache,
             request=request,
-            fingerprint=hashlib.sha256(json.dumps(content).encode()).hexdigest(),
+            fingerprint=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
             limits=limits,
             deadline_s=config.rollout.timeout_s,
         )

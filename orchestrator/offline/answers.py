@@ -13,12 +13,12 @@ from orchestrator.critiques.service import critique_judge, reward_fingerprint
 from orchestrator.export import plain_folder
 from orchestrator.lengths import check_positions
 from orchestrator.offline.data import OfflineData, held_out_rows
-from orchestrator.offline.made_from import MadeFrom, fingerprint_of, settings_of
 from orchestrator.online.rollouts import build_requests, generate
 from orchestrator.preference_store.fingerprints import table_fingerprint
 from orchestrator.preference_store.records import prompt_of
 from orchestrator.preflight import single_role_plan
 from orchestrator.run.folder import RunFolder, write_atomic
+from orchestrator.run.identity import Identity, option_identity, settled
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.rollout.spec import EngineSpec
 from workers.types import Prompt
@@ -79,7 +79,7 @@ def evaluate_answers(config: TrainConfig, folder: RunFolder, data: OfflineData, 
     write_atomic(folder.evaluations / ANSWERS_FILE, "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def answers_made_from(config: TrainConfig, folder: RunFolder, data: OfflineData, model: str) -> MadeFrom:
+def answers_made_from(config: TrainConfig, folder: RunFolder, data: OfflineData, model: str) -> Identity:
     """All that the answers and their rewards depend on.
 
     Args:
@@ -88,10 +88,11 @@ def answers_made_from(config: TrainConfig, folder: RunFolder, data: OfflineData,
     assert config.model.path is not None
     store = data.held_out_store
     policies = {"start": config.model.path, "policy": str(plain_folder(folder.root))}
-    made_from = settings_of(config, "run.seed", "rollout.max_new_tokens", "rollout.temperature", "rollout.top_p")
-    for name, path in policies.items():
-        made_from |= fingerprint_of(name, table_fingerprint(store, model_spec(config, path)))
-    return made_from | fingerprint_of("rewards", reward_fingerprint(config, store, model))
+    parts = [(name, table_fingerprint(config, store, path)) for name, path in policies.items()]
+    parts.append(("rewards", reward_fingerprint(config, store, model)))
+    told = {f"{name}.{part}": value for name, fingerprint in parts for part, value in fingerprint.parts().items()}
+    options = settled(option_identity(config))
+    return told | {name: value for name, value in options.items() if name.startswith(("rollout.", "run.seed"))}
 
 
 def told_answers(folder: RunFolder) -> str:

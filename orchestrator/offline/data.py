@@ -16,6 +16,7 @@ from orchestrator.preference_store.records import SPLITS, Instruction, Split
 from orchestrator.preference_store.side_tables import SideTable
 from orchestrator.preference_store.store import PreferenceStore
 from orchestrator.run.folder import RunFolder
+from orchestrator.run.manifest import DataCounts
 
 MOST_HELD_OUT = 1024
 """Instructions of an evaluation; more would only slow it down."""
@@ -42,8 +43,7 @@ class OfflineData:
         if self.warning is not None:
             yield self.warning
 
-    def counts(self) -> dict[str, Any]:
-        """The same for a file."""
+    def _data_counts(self) -> dict[str, Any]:
         return {
             "bad_rows": self._bad_rows().to_json(self._num_read()),
             **self.learnable.to_json(),
@@ -56,6 +56,16 @@ class OfflineData:
     def _num_read(self) -> int:
         manifest = self.train.manifest
         return manifest.notes.num_rows + manifest.counts.bad_rows
+
+    @property
+    def counts(self) -> DataCounts:
+        """Rows of the data, as a run's manifest has them."""
+        return DataCounts(
+            num_train=self.train.num_instructions("train"),
+            num_bad_rows=self.train.manifest.counts.bad_rows + len(self.learnable.unused),
+            num_held_out=sum(map(self.held_out_store.num_instructions, self.held_out_splits)),
+            data_counts=self._data_counts(),
+        )
 
     @property
     def by_role(self) -> dict[str, PreferenceStore]:
@@ -123,9 +133,12 @@ def _store(config: TrainConfig, path: str, imported: Path) -> PreferenceStore:
         return given_store(config, path)
     source = source_file(config, path)
     if (imported / MANIFEST_FILE).is_file():
-        store = PreferenceStore(imported)
+        store = PreferenceStore(imported, media_root=source.media_root.resolve())
         if (store.manifest.source_sha256, store.manifest.reader) != (file_sha256(source.path), source.reader):
-            raise RefusedInput(f"{str(imported)!r} was imported from another file than {path!r}; use another run.dir")
+            raise RefusedInput(
+                f"{str(imported)!r} was imported from another file than {path!r}; "
+                "use another run.dir or run.resume = 'never'"
+            )
         if held_out_frac != store.manifest.held_out_frac:
             raise RefusedInput(_split_already(str(imported), store, held_out_frac))
         return store

@@ -1,5 +1,6 @@
 """An offline run from its configuration to the closing summary."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from orchestrator.offline.answers import check_answers
 from orchestrator.offline.data import OfflineData, open_data
 from orchestrator.offline.learn import learn
 from orchestrator.offline.loop import OfflineOutcome
-from orchestrator.offline.mm_dpo import critique_stage, run_mm_dpo
+from orchestrator.offline.made_from import fits, keep
+from orchestrator.offline.mm_dpo import critique_stage, refuse_other_stages, run_mm_dpo
 from orchestrator.offline.session import Metrics, looked_through
 from orchestrator.offline.stage_plans import STAGES
 from orchestrator.run.folder import RunFolder
+from orchestrator.run.identity import option_identity, settled
 from orchestrator.run.summary import next_lines
 
 _HELD_OUT = {"eval/pair_accuracy": "pair accuracy", "eval/token_accuracy": "token accuracy"}
@@ -34,24 +37,42 @@ def train_offline(config: TrainConfig, plan: PlacementPlan, folder: RunFolder) -
     if judged:
         assert config.model.path is not None
         critique_limits(config, critic or config.model.path)
+    _forget_other_imports(config, folder)
     data = open_data(config, folder)
     check_critique_models(config, data)
     if judged:
         check_answers(config, data)
+    told = ""
     if config.measures_margins and critic is None:
         # Data without critiques is refused now, not by the stage that needs them.
         stage = critique_stage(config, data)
-        _tell(STAGES[0], looked_through(stage, open_data(stage, folder)))
+        told = _told(STAGES[0], looked_through(stage, open_data(stage, folder)))
+    refuse_other_stages(config, folder, data)
     data = looked_through(config, data)
-    _tell("data", data)
+    sys.stdout.write(told + _told("data", data))
     with ray_cluster(plan):
         run = run_mm_dpo if config.offline.weighs_pairs else _run
         outcome = run(config, plan, folder, data)
     _print_summary(outcome.before, outcome.after, folder.root)
 
 
-def _tell(what: str, data: OfflineData) -> None:
-    sys.stdout.write("".join(f"{what}: {line}\n" for line in data.lines()))
+def _told(what: str, data: OfflineData) -> str:
+    return "".join(f"{what}: {line}\n" for line in data.lines())
+
+
+def _forget_other_imports(config: TrainConfig, folder: RunFolder) -> None:
+    """Let a file be imported again where its import is another run's, by its settings or because this one is afresh.
+
+    What lies there without our mark is not ours to remove.
+    """
+    data, mark = config.data, folder.root / "imported_with.json"
+    options = settled(option_identity(config))
+    made_from = {name: value for name, value in options.items() if name.startswith("data.")}
+    if mark.is_file() and (config.run.resume == "never" or not fits(mark, made_from)):
+        for name, path in (("store", data.path), ("eval_store", data.eval_path)):
+            if path is not None and Path(path).is_file():
+                shutil.rmtree(folder.root / name, ignore_errors=True)
+    keep(mark, made_from)
 
 
 def _run(config: TrainConfig, plan: PlacementPlan, folder: RunFolder, data: OfflineData) -> OfflineOutcome:

@@ -17,6 +17,7 @@ from orchestrator.offline.examples import ExampleEncoder
 from orchestrator.offline.generated import GeneratedCritiques
 from orchestrator.offline.groups import GroupMaker
 from orchestrator.offline.held_out import HeldOut
+from orchestrator.offline.identity import Tables, offline_identity
 from orchestrator.offline.lengths import Limits
 from orchestrator.offline.pair_betas import weigh_pairs
 from orchestrator.offline.reference import Reference
@@ -27,6 +28,7 @@ from orchestrator.preflight import shares_prompts
 from orchestrator.run.checkpoint import Progress
 from orchestrator.run.console import Console
 from orchestrator.run.folder import RunFolder, write_atomic
+from orchestrator.run.identity import Identity
 from orchestrator.run.log import RunLogFormatter
 from orchestrator.run.metrics import MEMORY_PREFIX, PhaseClock
 from orchestrator.run.start import started_run
@@ -36,8 +38,6 @@ from workers.multimodal.critique_format import CritiqueFormat
 from workers.multimodal.prompt_encoder import PromptEncoder
 
 Metrics = dict[str, float]
-Tables = Mapping[str, Mapping[Path, SideTable]]
-"""Side tables by name, and by the folder of their store."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,8 +55,7 @@ class OfflineSession:
     """Writes critiques for the steps that learn from the model's own; None where no step does."""
     reference: Reference
     held_out: HeldOut
-    fingerprint: str
-    """Of the training data."""
+    identity: Identity
     tracker: Tracker
     console: Console
     log: RunLogFormatter
@@ -157,8 +156,8 @@ def open_offline_session(
     """
     algorithm = config.offline
     assert algorithm is not None and config.model.path is not None
-    fingerprint, rows = data.train.manifest.fingerprint, data.train.num_instructions("train")
-    with started_run(config, folder, fingerprint=fingerprint, num_prompts=rows) as start:
+    identity = offline_identity(config, data, tables)
+    with started_run(config, folder, identity=identity, counts=data.counts) as start:
         if config.reference_workers:
             pool.start_reference(model_spec(config, config.model.path))
         start_policy(config, pool, start)
@@ -195,7 +194,7 @@ def open_offline_session(
                     groups=groups,
                     reference=reference,
                 ),
-                fingerprint=fingerprint,
+                identity=identity,
                 tracker=start.tracker,
                 console=start.console,
                 log=start.log,

@@ -9,6 +9,7 @@ from orchestrator.datasets.counted import Told
 from orchestrator.datasets.dataset import Dataset
 from orchestrator.datasets.registry import read_dataset
 from orchestrator.datasets.usable import look_through, without_unusable
+from orchestrator.run.manifest import DataCounts
 from workers.types import Prompt
 
 if TYPE_CHECKING:  # it imports transformers, and most refusals can be had without
@@ -21,9 +22,20 @@ class RunData:
 
     train: Dataset
     held_out: tuple[Prompt, ...]
+    held_out_fingerprint: str | None
     told: Told
     """What people should know of the training file."""
     told_held_out: Told = field(default_factory=Told)
+
+    @property
+    def counts(self) -> DataCounts:
+        """Rows of the data, as a run's manifest has them."""
+        return DataCounts(
+            num_train=len(self.train.prompts),
+            num_bad_rows=len(self.train.bad_rows),
+            num_held_out=len(self.held_out),
+            data_counts={**self.told.to_json(), "held_out": self.told_held_out.to_json()},
+        )
 
     def lines(self) -> Iterator[str]:
         """What is learned from and what not, for people."""
@@ -45,9 +57,15 @@ def read_data(config: TrainConfig) -> RunData:
         bound = config.data.max_bad_frac
         train = without_unusable(train, _no_demonstration, told, name=config.data.path, max_bad_frac=bound)
     if config.data.eval_path is None:
-        return RunData(train=train, held_out=(), told=told)
+        return RunData(train=train, held_out=(), held_out_fingerprint=None, told=told)
     held_out = _read(config, config.data.eval_path)
-    return RunData(train=train, held_out=held_out.prompts, told=told, told_held_out=look_through(held_out))
+    return RunData(
+        train=train,
+        held_out=held_out.prompts,
+        held_out_fingerprint=held_out.fingerprint,
+        told=told,
+        told_held_out=look_through(held_out),
+    )
 
 
 def fitting(config: TrainConfig, encoder: "PromptEncoder", data: RunData) -> RunData:

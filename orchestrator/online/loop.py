@@ -132,8 +132,8 @@ def checkpoint(session: Session, progress: Progress, evaluation: EvalResult | No
         session.folder,
         session.pool,
         progress,
-        config=session.config,
-        fingerprint=session.fingerprint,
+        identity=session.identity,
+        keep=session.config.run.keep_checkpoints,
         extra={"evaluation": eval_metrics(evaluation)},
         deadline_s=session.deadline_s,
     )

@@ -18,6 +18,7 @@ from orchestrator.online.data import RunData
 from orchestrator.run.checkpoint import Progress
 from orchestrator.run.console import Console
 from orchestrator.run.folder import RunFolder, write_atomic
+from orchestrator.run.identity import Identity, run_identity
 from orchestrator.run.log import RunLogFormatter
 from orchestrator.run.metrics import PhaseClock
 from orchestrator.run.start import started_run
@@ -40,8 +41,7 @@ class Session:
     encoder: PromptEncoder
     train: Sequence[Prompt]
     held_out: Sequence[Prompt]
-    fingerprint: str
-    """Of the training data."""
+    identity: Identity
     tracker: Tracker
     console: Console
     log: RunLogFormatter
@@ -128,6 +128,11 @@ def eval_metrics(result: EvalResult | None) -> dict[str, float]:
     return metrics
 
 
+def online_identity(config: TrainConfig, data: RunData) -> Identity:
+    """What makes a run on files that were read whole this run."""
+    return run_identity(config, rows=data.train.fingerprint, held_out=data.held_out_fingerprint)
+
+
 @contextmanager
 def open_session(
     config: TrainConfig, folder: RunFolder, pool: WorkerPool, encoder: PromptEncoder, data: RunData
@@ -140,9 +145,9 @@ def open_session(
         RefusedInput: the run folder holds a checkpoint of another run.
     """
     assert config.model.path is not None
-    fingerprint = data.train.fingerprint
+    identity = online_identity(config, data)
     clear_exchange(run_id(folder))
-    with started_run(config, folder, fingerprint=fingerprint, num_prompts=len(data.train.prompts)) as start:
+    with started_run(config, folder, identity=identity, counts=data.counts) as start:
         if config.algo != "sft":
             pool.start_reference(model_spec(config, config.model.path))
         start_policy(config, pool, start)
@@ -159,7 +164,7 @@ def open_session(
             encoder=encoder,
             train=data.train.prompts,
             held_out=data.held_out,
-            fingerprint=fingerprint,
+            identity=identity,
             tracker=start.tracker,
             console=start.console,
             log=start.log,

@@ -59,7 +59,7 @@ def test_those_that_may_be_passed_over_are_told_with_the_first(tmp_path: Path, m
     assert learned == "learned from: 2 of 8 rows, 4 of their 16 responses, 2 pairs"
     assert rows.startswith("rows not learned from: 6 of 8; the first is row 1: its prompt has ")
     assert pairs.startswith("pairs passed over: 6 of 8; the first is row 1: its prompt has ")
-    counts = data.counts()
+    counts = data.counts.data_counts
     assert counts["rows_not_learned_from"]["count"] == counts["pairs_passed_over"]["count"] == 6
     assert counts["rows_not_learned_from"]["reasons"][0]["first_row"] == 1
     assert counts["bad_rows"] == {"count": 0, "of": 8, "reasons": []}
