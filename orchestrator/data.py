@@ -12,6 +12,7 @@ from orchestrator.config.sections import DataSection
 from orchestrator.datasets.dataset import BadRow, refuse_no_rows, row_uid, uid_parts
 from orchestrator.datasets.keys import Notes
 from orchestrator.errors import RefusedInput
+from orchestrator.offline.oddities import Oddities
 from orchestrator.preference_store.exporting import export_swift
 from orchestrator.preference_store.importing import SourceFile, import_file, read_records
 from orchestrator.preference_store.readers.registry import FormatName
@@ -131,13 +132,10 @@ def check(command: Check) -> int:
         RefusedInput: the file or store cannot be read at all, or holds no row.
     """
     store = command.store()
-    tally, notes = Tally(tell_images_apart=store is None), Notes() if store is None else store.manifest.notes
-    for record in _records(store or command.source(command.format), notes):
-        tally.add(record)
-        if isinstance(record, BadRow):
-            sys.stdout.write(f"row {record.row}: {record.reason}\n")
+    notes = Notes() if store is None else store.manifest.notes
+    tally, odd = _counted(store or command.source(command.format), notes)
     refuse_no_rows(tally.num_good + tally.num_bad, name=command.path)
-    _write([*tally.lines(), *notes.lines()])
+    _write([*tally.lines(), *notes.lines(), *odd.lines()])
     return 2 if tally.num_bad and store is None else 0
 
 
@@ -179,12 +177,9 @@ def import_(command: Import) -> int:
         raise RefusedInput(f"--max-bad-frac = {command.max_bad_frac:g}: must be from 0 to 1")
     source, out = command.source(command.format), Path(command.out)
     import_file(source, out=out, held_out_frac=command.held_out_frac, max_bad_frac=command.max_bad_frac)
-    tally, store = Tally(tell_images_apart=False), PreferenceStore(out)
-    for record in _records(store, store.manifest.notes):
-        tally.add(record)
-        if isinstance(record, BadRow):
-            sys.stdout.write(f"row {record.row}: {record.reason}\n")
-    _write([*tally.lines(), *store.manifest.notes.lines(), f"store   {command.out}"])
+    store = PreferenceStore(out)
+    tally, odd = _counted(store, store.manifest.notes)
+    _write([*tally.lines(), *store.manifest.notes.lines(), *odd.lines(), f"store   {command.out}"])
     return 0
 
 
@@ -198,6 +193,19 @@ def export(command: Export) -> int:
     store = PreferenceStore(Path(command.store), media_root=root)
     _write(export_swift(store, Path(command.out), split=command.split).lines())
     return 0
+
+
+def _counted(source: PreferenceStore | SourceFile, notes: Notes) -> tuple[Tally, Oddities]:
+    """Counts over all rows; the bad ones are written as they come."""
+    is_file = isinstance(source, SourceFile)
+    tally, odd = Tally(tell_images_apart=is_file), Oddities(compares_rows=is_file)
+    for record in _records(source, notes):
+        tally.add(record)
+        if isinstance(record, BadRow):
+            _write([f"row {record.row}: {record.reason}"])
+        else:
+            odd.add(record)
+    return tally, odd
 
 
 def _records(source: PreferenceStore | SourceFile, notes: Notes) -> Iterator[Instruction | BadRow]:

@@ -4,6 +4,7 @@ Readers and stores know files, not models: an image that decodes may still be to
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -64,7 +65,7 @@ class ImageCheck:
             else:
                 bad_rows.append(BadRow(int(prompt.uid.rpartition("-")[2]), problem))
         bad_rows.sort(key=lambda bad: bad.row)
-        return Dataset(prompts=tuple(prompts), bad_rows=tuple(bad_rows), fingerprint=dataset.fingerprint)
+        return replace(dataset, prompts=tuple(prompts), bad_rows=tuple(bad_rows))
 
     @cached_property
     def _fittings(self) -> list["Fitting"]:
@@ -104,6 +105,7 @@ def read_usable(config: TrainConfig, path: str) -> Dataset:
         data_format=data.format,
         max_pixels=data.refused_above,
         video_frames=data.video_frames,
+        demonstrations=config.algo == "sft",
     )
     usable = ImageCheck(config, root=Path(data.media_root or Path(path).parent)).usable(dataset)
     refuse_bad_rows(usable, name=path, max_bad_frac=data.max_bad_frac)

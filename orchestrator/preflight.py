@@ -4,7 +4,6 @@ import importlib.util
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,9 +16,7 @@ from orchestrator.cluster.resources import (
     machine_of,
 )
 from orchestrator.config.schema import TrainConfig
-from orchestrator.datasets.dataset import Dataset
 from orchestrator.errors import RefusedInput
-from orchestrator.image_check import read_usable
 from orchestrator.lengths import check_demonstrations, check_positions
 from workers.models.adapters import ModelAdapter, adapter_for
 from workers.models.attention import missing_package
@@ -29,15 +26,6 @@ from workers.weight_sync.manifest import Backend
 
 if TYPE_CHECKING:  # it imports transformers, and most refusals can be had without
     from workers.multimodal.prompt_encoder import PromptEncoder
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunData:
-    """The data of one run, read and checked."""
-
-    train: Dataset
-    held_out: tuple[Prompt, ...]
-    held_out_fingerprint: str | None
 
 
 def check_config(config: TrainConfig) -> None:
@@ -113,25 +101,6 @@ def shares_prompts(config: TrainConfig, model_path: str) -> bool:
     windowed = text.get("use_sliding_window", True) and text.get("sliding_window") is not None
     possible = adapter.shares_prompts and config.model.attention == "sdpa" and not windowed
     return config.batching.mode == "shared_prompt" and possible
-
-
-def read_data(config: TrainConfig) -> RunData:
-    """Read training and held-out data.
-
-    Raises:
-        RefusedInput: from the reader, or rows without what the algorithm learns from.
-    """
-    assert config.data.path is not None
-    train = read_usable(config, config.data.path)
-    field = "target" if config.algo == "sft" else "label"
-    for prompt in train.prompts:
-        if (prompt.target if config.algo == "sft" else prompt.label) is None:
-            name = {"target": "response", "label": "answer"}[field]
-            raise RefusedInput(f"data.path: row {prompt.uid} has no {name!r}, which --algo {config.algo} learns from")
-    if config.data.eval_path is None:
-        return RunData(train=train, held_out=(), held_out_fingerprint=None)
-    held_out = read_usable(config, config.data.eval_path)
-    return RunData(train=train, held_out=held_out.prompts, held_out_fingerprint=held_out.fingerprint)
 
 
 def check_lengths(config: TrainConfig, encoder: "PromptEncoder", prompts: Sequence[Prompt]) -> int:

@@ -14,7 +14,7 @@ from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import GuardStop, RefusedInput
 
 if TYPE_CHECKING:
-    from orchestrator.preflight import RunData
+    from orchestrator.online.data import RunData
     from orchestrator.run.folder import RunFolder
 
 
@@ -36,13 +36,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def dry_run(config: TrainConfig) -> None:
-    """Print the resolved configuration, the batch arithmetic, the placement and its memory; start nothing.
+    """Print the resolved configuration, the batch arithmetic, the placement and its memory, and what the data hold.
 
-    On a described cluster the model may be described too: a folder with nothing but its ``config.json``.
+    Nothing is started or written. On a described cluster the model may be described too: a folder with nothing but its
+    ``config.json``; and the data may be elsewhere.
     """
     from orchestrator.cluster.memory_plan import describe_memory, model_shape, plan_memory
     from orchestrator.cluster.number_format import settled_dtype
     from orchestrator.image_check import describe_bound
+    from orchestrator.look_at_data import data_lines
     from orchestrator.offline.stage_plans import describe_stages, plan_stages
     from orchestrator.preflight import check_config, check_critique_model, check_model, plan_run
 
@@ -60,6 +62,9 @@ def dry_run(config: TrainConfig) -> None:
         roles = plan_memory(config, plan, shape, critic=critic, gpu_memory_gib=gpu_memory_gib)
         colocated = config.placement.layout == "colocated"
         lines += [*describe_memory(roles, colocated=colocated, gpu_memory_gib=gpu_memory_gib), *describe_bound(config)]
+    if config.placement.cluster is None:
+        _check_files(config)
+    lines += data_lines(config)
     sys.stdout.write(resolved_json(config))
     sys.stdout.write("\n".join(lines) + "\n")
 
@@ -84,8 +89,9 @@ def train(config: TrainConfig) -> None:
     from orchestrator.cluster.number_format import settled_dtype
     from orchestrator.image_check import describe_bound
     from orchestrator.offline.stage_plans import plan_stages
+    from orchestrator.online.data import read_data
     from orchestrator.online.reward_check import check_rewards
-    from orchestrator.preflight import check_critique_model, check_model, check_trackers, plan_run, read_data
+    from orchestrator.preflight import check_critique_model, check_model, check_trackers, plan_run
     from orchestrator.run.checkpoint import refuse_another_run
     from orchestrator.run.folder import RunFolder
     from orchestrator.run.identity import option_identity
@@ -145,10 +151,12 @@ def _launch(config: TrainConfig, plan: PlacementPlan, folder: "RunFolder", data:
     from orchestrator.cluster.specs import engine_spec, prompt_encoder
     from orchestrator.critiques.service import critique_limits
     from orchestrator.online import stages
+    from orchestrator.online.data import fitting
     from orchestrator.preflight import check_lengths
     from orchestrator.run.manifest import write_config
 
     encoder = prompt_encoder(config)
+    data = fitting(config, encoder, data)
     prompts = [*data.train.prompts, *data.held_out]
     if config.reward.critique.path is not None:
         critique_limits(config, config.reward.critique.path)
@@ -160,6 +168,7 @@ def _launch(config: TrainConfig, plan: PlacementPlan, folder: "RunFolder", data:
         max_images=max(len(p.media) for p in prompts),
     )
     stages.refuse_other_runs(config, folder, data)
+    sys.stdout.write("\n".join(data.lines()) + "\n")
     write_config(config, folder)
     launch.clear_leftovers(folder)
     with launch.ray_cluster(plan), launch.worker_pool(config, plan, spec) as pool:

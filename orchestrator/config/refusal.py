@@ -5,7 +5,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator.errors import RefusedInput
+from orchestrator.errors import RefusedInput, one_line
+
+_MOST_CHARS = 200
 
 _EXPECTED = {
     "int_type": "expected an integer",
@@ -48,4 +50,8 @@ def _line(problem: dict[str, Any], sources: Mapping[str, str]) -> str:
     if not field:  # a check across sections, whose sentence names its fields itself
         return expected
     source = next((sources[name] for name in sources if f"{field}.".startswith(f"{name}.")), None)
-    return f"{field} = {problem['input']!r}" + (f" {source}" if source else "") + f": {expected}"
+    return (
+        f"{field} = {one_line(repr(problem['input']), most=_MOST_CHARS)}"
+        + (f" {source}" if source else "")
+        + f": {expected}"
+    )

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.datasets.keys import Notes
-from orchestrator.errors import RefusedInput
+from orchestrator.errors import RefusedInput, one_line
 from workers.types import Prompt
+
+_MOST_CHARS = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +19,11 @@ class BadRow:
     row: int
     """1-based: the line of a JSONL file, the element of a JSON array."""
     reason: str
-    """One sentence naming field and value."""
+    """One sentence naming field and value, cut to a line."""
+
+    def __post_init__(self) -> None:
+        # A row may hold anything, e.g. a whole picture where a name is expected.
+        object.__setattr__(self, "reason", one_line(self.reason, most=_MOST_CHARS))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,5 +37,5 @@ def unicode_text(text: str, field: str) -> str:
 
 def shown(value: Any) -> str:
     """A value as JSON, on one line and not longer than a line."""
-    text = json.dumps(value)
+    text = json.dumps(value, default=repr)
     return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]} ..."

@@ -17,7 +17,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from orchestrator.datasets.fields import RowError, shown
+from orchestrator.errors import one_line
 
+_MOST_KEYS, _MOST_CHARS = 20, 80
+"""That are named, and of each."""
 _NOUN = r"(?:image|img|picture|pic|photo|photograph|screenshot)s?"
 _ENDING = r"(?:_?(?:file|url|uri|src|link|location)s?)?(?:_?(?:path|name|list)s?)?"
 _PICTURE = re.compile(rf"(?:(?:input|question|query|prompt|user|original|raw)_)?{_NOUN}{_ENDING}")
@@ -78,11 +81,11 @@ class Notes:
 
     def lines(self) -> Iterator[str]:
         """One sentence each."""
-        for key, (count, first) in islice(self.unknown_keys.items(), _MOST_KEYS_TOLD):
+        for key, (count, first) in islice(self.unknown_keys.items(), _MOST_KEYS):
             rows = "1 row has it, row" if count == 1 else f"{count} rows have it, the first is row"
-            yield f"key {key!r} is not read: {rows} {first}"
-        if len(self.unknown_keys) > _MOST_KEYS_TOLD:
-            yield f"{len(self.unknown_keys) - _MOST_KEYS_TOLD} more keys are not read"
+            yield f"key {one_line(repr(key), most=_MOST_CHARS)} is not read: {rows} {first}"
+        if len(self.unknown_keys) > _MOST_KEYS:
+            yield f"{len(self.unknown_keys) - _MOST_KEYS} more keys are not read"
         if self.num_rows and not self.num_with_images:
             yield "the row has no image" if self.num_rows == 1 else f"none of the {self.num_rows} rows has an image"
 

@@ -2,7 +2,9 @@
 
 A row is ``{"message": "<JSON of a chat list>", "question": str, "answer": ["<answer>2</answer>"]}``; content parts
 are ``text``, ``image`` (a path) and ``video`` (a folder of frames, used as that many images). ``image`` beside the
-message stands for images where the message has none; ``response`` is an optional demonstration for ``sft``.
+message stands for images where the message has none; ``response`` is an optional demonstration for ``sft``, which
+takes a last turn of the assistant for one where there is no ``response``. To everybody else such a row is a bad one:
+its prompt would hold its answer.
 
 Rows are checked first, then every image they name is probed, once each.
 """
@@ -20,6 +22,7 @@ from orchestrator.datasets.fields import RowError, shown, unicode_text
 from orchestrator.datasets.json_rows import JSON_ERRORS, JsonRow, json_problem, read_json_rows
 from orchestrator.datasets.keys import Notes, check_keys, unread_inside
 from orchestrator.datasets.media_sources import MediaFinder, Source, Turn, probe_all
+from orchestrator.datasets.turns import check_prompt, refuse_told_verdict, words
 from workers.multimodal.media import MediaError
 from workers.types import MediaRef, Prompt
 
@@ -51,14 +54,19 @@ class _Draft:
     sources: tuple[Source, ...]
 
 
-def read_r1_reward(path: Path, *, media_root: Path, max_pixels: int | None, video_frames: int) -> Dataset:
+def read_r1_reward(
+    path: Path, *, media_root: Path, max_pixels: int | None, video_frames: int, demonstrations: bool
+) -> Dataset:
     """Read and check a whole file; every bad row is listed with its number and reason.
 
+    Args:
+        demonstrations: See ``parse_r1_row``.
     Raises:
         RefusedInput: the file is missing, or is not JSON at all.
     """
     finder = MediaFinder(media_root, video_frames)
-    drafts = [row if isinstance(row, BadRow) else _attempt(finder, row) for row in read_json_rows(path)]
+    rows = read_json_rows(path)
+    drafts = [row if isinstance(row, BadRow) else _attempt(finder, row, demonstrations) for row in rows]
     sources = (source for draft in drafts if isinstance(draft, _Draft) for source in draft.sources)
     probed = probe_all((source.path for source in sources), max_pixels=max_pixels)
     results = [draft if isinstance(draft, BadRow) else _finish(draft, path, probed) for draft in drafts]
@@ -71,25 +79,31 @@ def read_r1_reward(path: Path, *, media_root: Path, max_pixels: int | None, vide
     )
 
 
-def parse_r1_row(row: Any) -> R1Row:
+def parse_r1_row(row: Any, *, demonstrations: bool = False) -> R1Row:
     """Check one decoded row.
 
+    Args:
+        demonstrations: Take the assistant's last turn for the demonstration where the row has no other.
     Raises:
         RowError: naming field and value.
     """
     if not isinstance(row, dict):
         raise RowError(f"the row is {shown(row)}, expected an object")
-    turns = tuple(_turn(turn) for turn in _chat(row))
+    turns, target, label = tuple(_turn(turn) for turn in _chat(row)), _target(row), _label(row)
+    if demonstrations and target is None and turns[-1]["role"] == "assistant":
+        turns, target = turns[:-1], _demonstrated(turns[-1])
     media = [part[part["type"]] for turn in turns for part in turn["content"] if part["type"] != "text"]
     keys = check_keys(row, ("message", "question", "answer", "response"), images=("image",), media=media)
     names = row.get(keys.images[0])
     if names is not None and not media:
         turns = _with_images(turns, names)
+    check_prompt(turns)
+    refuse_told_verdict(turns, label)
     question = row.get("question")
     return R1Row(
         turns=turns,
-        label=_label(row),
-        target=_target(row),
+        label=label,
+        target=target,
         question=question if isinstance(question, str) else "",
         unread=(*keys.unread, *_unread(row)),
     )
@@ -137,9 +151,9 @@ def _with_images(turns: tuple[Turn, ...], names: Any) -> tuple[Turn, ...]:
     return (*turns[:first], turn, *turns[first + 1 :])
 
 
-def _attempt(finder: MediaFinder, row: JsonRow) -> _Draft | BadRow:
+def _attempt(finder: MediaFinder, row: JsonRow, demonstrations: bool) -> _Draft | BadRow:
     try:
-        parsed = parse_r1_row(row.value)
+        parsed = parse_r1_row(row.value, demonstrations=demonstrations)
         messages, sources = finder.resolve(parsed.turns)
     except RowError as error:
         return BadRow(row.number, str(error))
@@ -199,6 +213,13 @@ def _target(row: dict[str, Any]) -> str | None:
     if not isinstance(target, str) or not target.strip():
         raise RowError(f"field 'response' is {shown(target)}, expected text")
     return unicode_text(target, "response")
+
+
+def _demonstrated(turn: Turn) -> str:
+    text = words([turn])
+    if not text.strip() or any(part["type"] != "text" for part in turn["content"]):
+        raise RowError(f"the assistant's last turn is {shown(text)}, expected text alone, which sft could learn")
+    return text
 
 
 def _fingerprint(prompts: tuple[Prompt, ...]) -> str:

@@ -55,6 +55,17 @@ def choose(responses: Sequence[Response], algorithm: PreferenceAlgorithm, *, sco
     return choice
 
 
+def without_strangers(choice: Choice) -> tuple[Choice, tuple[int, ...]]:
+    """The same without responses that are in no pair and no tie, and the places of those that stay."""
+    compared = (choice.pairs, choice.ties)
+    kept = tuple(sorted({i for kind in compared for pair in kind for i in pair}))
+    at = {place: number for number, place in enumerate(kept)}
+    pairs, ties = (tuple((at[i], at[j]) for i, j in kind) for kind in compared)
+    desirable = tuple(choice.desirable[i] for i in kept) if choice.desirable else ()
+    responses = tuple(choice.responses[i] for i in kept)
+    return Choice(responses=responses, pairs=pairs, ties=ties, desirable=desirable), kept
+
+
 def _compared(
     responses: Sequence[Response], *, labelled: bool, score_margin: float, ties: list[tuple[int, int]]
 ) -> Choice | str:

@@ -1,18 +1,16 @@
 """The stores of an offline run: opened or imported, checked from end to end before anything is started."""
 
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
-from algorithms.kto import kto_weight_warning
-from algorithms.preference_registry import PreferenceAlgorithm
 from orchestrator.config.schema import TrainConfig
-from orchestrator.datasets.dataset import BadRow, refuse_bad_share, uid_parts
+from orchestrator.datasets.counted import Counted, unknown_keys
 from orchestrator.errors import RefusedInput
 from orchestrator.image_check import ImageCheck
-from orchestrator.offline.choice import choose
+from orchestrator.offline.learnable import Encode, Learnable, look, refuse_unlearnable
 from orchestrator.preference_store.importing import SourceFile, file_sha256, import_file
 from orchestrator.preference_store.manifest import MANIFEST_FILE
 from orchestrator.preference_store.records import SPLITS, Instruction, Split
@@ -23,8 +21,6 @@ from orchestrator.run.manifest import DataCounts
 
 MOST_HELD_OUT = 1024
 """Instructions of an evaluation; more would only slow it down."""
-_FEWEST_LABELLED = 2
-"""With one instruction every response would be taken for a stranger to its own prompt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,18 +31,41 @@ class OfflineData:
     held_out_store: PreferenceStore
     """Where the held-out instructions come from: another store, or the same."""
     held_out_splits: tuple[Split, ...]
-    num_unusable: int
-    """Instructions of the training split that make nothing to learn from."""
+    learnable: Learnable
+    """What of the training split is learned from and what not."""
     warning: str | None
     """What a person should know before the run."""
+
+    def lines(self) -> Iterator[str]:
+        """What is learned from and what not, for people."""
+        yield from self._bad_rows().lines(self._num_read())
+        yield from self.learnable.lines()
+        yield from self.train.manifest.notes.lines()
+        if self.warning is not None:
+            yield self.warning
+
+    def _data_counts(self) -> dict[str, Any]:
+        return {
+            "bad_rows": self._bad_rows().to_json(self._num_read()),
+            **self.learnable.to_json(),
+            "unknown_keys": unknown_keys(self.train.manifest.notes),
+        }
+
+    def _bad_rows(self) -> Counted:
+        return Counted("bad rows", self.train.bad_rows())
+
+    def _num_read(self) -> int:
+        manifest = self.train.manifest
+        return manifest.notes.num_rows + manifest.counts.bad_rows
 
     @property
     def counts(self) -> DataCounts:
         """Rows of the data, as a run's manifest has them."""
         return DataCounts(
             num_train=self.train.num_instructions("train"),
-            num_bad_rows=self.train.manifest.counts.bad_rows + self.num_unusable,
+            num_bad_rows=self.train.manifest.counts.bad_rows + len(self.learnable.unused),
             num_held_out=sum(map(self.held_out_store.num_instructions, self.held_out_splits)),
+            data_counts=self._data_counts(),
         )
 
     @property
@@ -67,15 +86,36 @@ def open_data(config: TrainConfig, folder: RunFolder) -> OfflineData:
     algorithm, data = config.offline, config.data
     assert algorithm is not None and data.path is not None
     train = _store(config, data.path, folder.root / "store")
-    num_unusable, warning = _look_at_all(train, algorithm, config)
+    margin, unfit = config.preference.score_margin, ImageCheck(config)
+    learnable = look(training_rows(train), algorithm, score_margin=margin, unfit=unfit)
+    warning = refuse_unlearnable(learnable, config)
     apart = None if data.eval_path is None else _store(config, data.eval_path, folder.root / "eval_store")
     return OfflineData(
         train=train,
         held_out_store=apart or train,
         held_out_splits=SPLITS if apart else ("held_out",),
-        num_unusable=num_unusable,
+        learnable=learnable,
         warning=warning,
     )
+
+
+def measured(data: OfflineData, config: TrainConfig, encode: Encode) -> OfflineData:
+    """The same, with what is too long known too.
+
+    Args:
+        encode: Makes examples of the training rows.
+    Raises:
+        RefusedInput: see ``refuse_unlearnable``.
+    """
+    assert config.offline is not None
+    rows, margin = training_rows(data.train), config.preference.score_margin
+    learnable = look(rows, config.offline, score_margin=margin, unfit=ImageCheck(config), encode=encode)
+    return replace(data, learnable=learnable, warning=refuse_unlearnable(learnable, config))
+
+
+def training_rows(store: PreferenceStore) -> Iterator[Instruction]:
+    """The rows that are learned from, in file order."""
+    return (row for row in store.rows() if row.split == "train")
 
 
 def held_out_rows(data: OfflineData, *, side_tables: Mapping[str, SideTable]) -> list[Instruction]:
@@ -90,20 +130,10 @@ def held_out_rows(data: OfflineData, *, side_tables: Mapping[str, SideTable]) ->
 
 def _store(config: TrainConfig, path: str, imported: Path) -> PreferenceStore:
     """The store at ``path``, or the one that the file there becomes."""
-    media_root = None if config.data.media_root is None else Path(config.data.media_root)
     held_out_frac = config.data.held_out_frac
     if Path(path).is_dir():
-        store = PreferenceStore(Path(path), media_root=media_root)
-        if held_out_frac not in (0.0, store.manifest.held_out_frac):
-            raise RefusedInput(_split_already(path, store, held_out_frac))
-        return store
-    source = SourceFile(
-        path=Path(path),
-        reader=config.data.format,
-        media_root=media_root or Path(path).parent,
-        max_pixels=config.data.refused_above,
-        video_frames=config.data.video_frames,
-    )
+        return given_store(config, path)
+    source = source_file(config, path)
     if (imported / MANIFEST_FILE).is_file():
         store = PreferenceStore(imported, media_root=source.media_root.resolve())
         if (store.manifest.source_sha256, store.manifest.reader) != (file_sha256(source.path), source.reader):
@@ -114,54 +144,43 @@ def _store(config: TrainConfig, path: str, imported: Path) -> PreferenceStore:
         if held_out_frac != store.manifest.held_out_frac:
             raise RefusedInput(_split_already(str(imported), store, held_out_frac))
         return store
-    import_file(source, out=imported, held_out_frac=held_out_frac, max_bad_frac=config.data.max_bad_frac)
+    import_file(
+        source,
+        out=imported,
+        held_out_frac=held_out_frac,
+        max_bad_frac=config.data.max_bad_frac,
+        option="data.max_bad_frac",
+    )
     return PreferenceStore(imported)
+
+
+def given_store(config: TrainConfig, path: str) -> PreferenceStore:
+    """The store that somebody made before the run.
+
+    Raises:
+        RefusedInput: it cannot be opened, or was split otherwise than ``data.held_out_frac``.
+    """
+    media_root = None if config.data.media_root is None else Path(config.data.media_root)
+    store = PreferenceStore(Path(path), media_root=media_root)
+    if config.data.held_out_frac not in (0.0, store.manifest.held_out_frac):
+        raise RefusedInput(_split_already(path, store, config.data.held_out_frac))
+    return store
+
+
+def source_file(config: TrainConfig, path: str) -> SourceFile:
+    """How a file is read that no store was made of yet."""
+    root, data = config.data.media_root, config.data
+    return SourceFile(
+        path=Path(path),
+        reader=data.format,
+        media_root=Path(path).parent if root is None else Path(root),
+        max_pixels=data.refused_above,
+        video_frames=data.video_frames,
+    )
 
 
 def _split_already(path: str, store: PreferenceStore, held_out_frac: float) -> str:
     return (
         f"data.held_out_frac = {held_out_frac:g}, but the store {path!r} was split at {store.manifest.held_out_frac:g} "
         "when it was made"
-    )
-
-
-def _look_at_all(store: PreferenceStore, algorithm: PreferenceAlgorithm, config: TrainConfig) -> tuple[int, str | None]:
-    """Refuse a training split that cannot serve; return how many instructions cannot, and a warning."""
-    bad_rows: list[BadRow] = []
-    num_good, kinds = 0, Counter[bool]()
-    check = ImageCheck(config)
-    for row in store.rows():
-        if row.split != "train":
-            continue
-        choice = check(row.media) or choose(row.responses, algorithm, score_margin=config.preference.score_margin)
-        if isinstance(choice, str):
-            bad_rows.append(BadRow(uid_parts(row.uid)[1], choice))
-        else:
-            num_good += 1
-            kinds.update(choice.desirable)
-    refuse_bad_share(
-        bad_rows,
-        num_good=num_good,
-        name=str(config.data.path),
-        option="data.max_bad_frac",
-        max_bad_frac=config.data.max_bad_frac,
-    )
-    if algorithm.learns_from != "labels":
-        return len(bad_rows), None
-    if num_good < _FEWEST_LABELLED:
-        raise RefusedInput(
-            f"data.path: --algo {config.algo} needs at least {_FEWEST_LABELLED} usable instructions, found {num_good}: "
-            "its baseline mixes them"
-        )
-    if not (kinds[True] and kinds[False]):
-        raise RefusedInput(
-            f"data.path: --algo {config.algo} needs desirable and undesirable responses, "
-            f"found {kinds[True]} and {kinds[False]}"
-        )
-    settings = config.preference
-    return len(bad_rows), kto_weight_warning(
-        kinds[True],
-        kinds[False],
-        desirable_weight=settings.desirable_weight,
-        undesirable_weight=settings.undesirable_weight,
     )

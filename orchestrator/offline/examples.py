@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from algorithms.preference_registry import PreferenceAlgorithm
-from orchestrator.batching import group_cost
-from orchestrator.offline.choice import Choice, choose
+from orchestrator.offline.choice import Choice, choose, without_strangers
+from orchestrator.offline.lengths import Limits, prompt_too_long, sequence_too_long, too_long
 from orchestrator.offline.pair_betas import FACTOR, REWARD_TABLE, WeighedPairs
 from orchestrator.preference_store.records import Instruction, prompt_of
 from workers.multimodal.critique_format import CritiqueFormat
@@ -18,17 +18,6 @@ from workers.types import Sequence
 
 REFERENCE_TABLE = "reference"
 """Name of the side table with the reference's log-probs."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What an example may take, tokens."""
-
-    max_prompt_tokens: int
-    tokens_per_microbatch: int
-    share_prompts: bool
-    positions: int | None = None
-    """That the model has; None = without end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,12 +80,18 @@ class ExampleEncoder:
             return f"its {error}"
         # Different texts may be the same tokens, which no model could prefer one to the other.
         read = [s.input_ids[:end] for s, end in zip(sequences, critique_starts or [None] * len(sequences), strict=True)]
-        pairs = tuple((c, r) for c, r in choice.pairs if not np.array_equal(read[c], read[r]))
-        if self._algorithm.learns_from == "pairs" and not pairs:
-            return "the two responses of its every pair are the same tokens"
-        too_long = self._too_long(sequences, choice)
-        if too_long is not None:
-            return too_long
+        different = tuple((c, r) for c, r in choice.pairs if not np.array_equal(read[c], read[r]))
+        if self._algorithm.learns_from == "pairs":
+            if not different:
+                return "the two responses of its every pair are the same tokens"
+            choice, kept = without_strangers(replace(choice, pairs=different))
+            sequences = tuple(sequences[i] for i in kept)
+            critique_starts = tuple(critique_starts[i] for i in kept) if critique_starts else ()
+        else:
+            choice = replace(choice, pairs=different)
+        reason = too_long(sequences, self._together(choice), self._limits)
+        if reason is not None:
+            return reason
         ref_logprobs = joined(instruction.side, REFERENCE_TABLE, choice.responses)
         if ref_logprobs is not None and any(
             len(row) != len(s.input_ids) - s.prompt_len for row, s in zip(ref_logprobs, sequences, strict=True)
@@ -105,7 +100,7 @@ class ExampleEncoder:
         example = Example(
             uid=instruction.uid,
             sequences=sequences,
-            pairs=pairs,
+            pairs=choice.pairs,
             ties=choice.ties,
             critique_starts=critique_starts,
             engine_prompt_ids=engine_prompt_ids,
@@ -133,19 +128,18 @@ class ExampleEncoder:
             num_dropped=weighed.num_dropped,
         )
 
-    def all_sequences(self, instruction: Instruction) -> tuple[Sequence, ...]:
-        """One for each response, whatever is learnt from it; nothing where one is too long, or an image unfit."""
+    def scorable_sequences(self, instruction: Instruction) -> tuple[Sequence, ...]:
+        """One for each response that any algorithm could learn from: whose prompt fits, and which fits behind it.
+
+        A response that is too long costs no other its place: who learns from the others need not know of it.
+        """
         try:
             sequences = self.sequences(instruction, tuple(range(len(instruction.responses))))
         except UnfitImageError:
             return ()
-        limits = self._limits
-        fit = all(
-            s.prompt_len <= limits.max_prompt_tokens
-            and len(s.input_ids) <= min(limits.tokens_per_microbatch, limits.positions or len(s.input_ids))
-            for s in sequences
-        )
-        return sequences if fit else ()
+        if not sequences or prompt_too_long(sequences[0], self._limits) is not None:
+            return ()
+        return tuple(s for s in sequences if sequence_too_long(s, self._limits) is None)
 
     def sequences(self, instruction: Instruction, responses: tuple[int, ...]) -> tuple[Sequence, ...]:
         """Prompt and response, closed by one end of turn, for some of the instruction's responses."""
@@ -178,25 +172,11 @@ class ExampleEncoder:
         )
         return sequences, tuple(one.critique_start for one in asked), asked[0].prompt.engine_prompt_ids
 
-    def _too_long(self, sequences: tuple[Sequence, ...], choice: Choice) -> str | None:
-        limits, prompt_len = self._limits, sequences[0].prompt_len
-        if prompt_len > limits.max_prompt_tokens:
-            return f"its prompt has {prompt_len} tokens, data.max_prompt_tokens = {limits.max_prompt_tokens}"
-        lengths = [len(s.input_ids) - prompt_len for s in sequences]
-        if limits.positions is not None and prompt_len + max(lengths) > limits.positions:
-            return (
-                f"its longest response ends at token {prompt_len + max(lengths)}, "
-                f"the model has {limits.positions} positions"
-            )
-        # Without shared prompts every pair is a group of its own, so that the longest two bound all.
-        together = lengths if limits.share_prompts else sorted(lengths)[-2:]
-        cost = group_cost(prompt_len, together, share_prompts=limits.share_prompts)
-        if cost > limits.tokens_per_microbatch:
-            return (
-                f"its {len(together)} responses take {cost} tokens together, "
-                f"policy.tokens_per_microbatch = {limits.tokens_per_microbatch}"
-            )
-        return None
+    def _together(self, choice: Choice) -> list[tuple[int, ...]]:
+        """Which responses are in one micro-batch: see ``GroupMaker`` and ``reward_groups``."""
+        if self._algorithm.learns_from == "pairs" and not self._limits.share_prompts:
+            return [*choice.pairs, *choice.ties]
+        return [tuple(range(len(choice.responses)))]
 
 
 def joined(

@@ -42,7 +42,7 @@ def learn(
     write_config(config, folder)
     for store in data.by_role.values():
         if of_reference:
-            _precompute(config, folder, encoder, data, store, of_reference[store.folder])
+            _precompute(config, folder, encoder, store, of_reference[store.folder])
     joined = {**tables, **({REFERENCE_TABLE: of_reference} if of_reference else {})}
     with worker_pool(config, plan, _engines(config, plan, data, encoder)) as pool:
 
@@ -75,7 +75,6 @@ def _precompute(
     config: TrainConfig,
     folder: RunFolder,
     encoder: PromptEncoder,
-    data: OfflineData,
     store: PreferenceStore,
     table: SideTable,
 ) -> None:
@@ -83,7 +82,7 @@ def _precompute(
     if not table.missing_shards():
         return
     assert config.model.path is not None
-    encode = example_encoder(config, encoder, data, held_out=store is not data.train).all_sequences
+    encode = example_encoder(config, encoder, store.media_root, weighs_pairs=False).scorable_sequences
     spec = model_spec(config, config.model.path)
     with (
         Console(table.num_shards, title=f"reference log-probs in {table.folder}") as console,

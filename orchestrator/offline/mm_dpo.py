@@ -24,7 +24,7 @@ from orchestrator.offline.learn import learn
 from orchestrator.offline.loop import OfflineOutcome
 from orchestrator.offline.made_from import fits, keep
 from orchestrator.offline.pair_betas import REWARD_TABLE
-from orchestrator.offline.session import Metrics
+from orchestrator.offline.session import Metrics, looked_through
 from orchestrator.offline.stage_plans import STAGES
 from orchestrator.preference_store.records import Split
 from orchestrator.preference_store.side_tables import SideTable
@@ -103,7 +103,7 @@ def _critique_model(config: TrainConfig, plan: PlacementPlan, folder: RunFolder,
             _tell(0, f"{stage_folder.root}, made before")
         else:
             _tell(0, stage_folder.root)
-            learn(stage, plan, stage_folder, open_data(stage, stage_folder), {})
+            learn(stage, plan, stage_folder, looked_through(stage, open_data(stage, stage_folder)), {})
         return str(plain_folder(stage_folder.root))
     finally:
         stage_folder.release()

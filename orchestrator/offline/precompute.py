@@ -19,7 +19,7 @@ from workers.types import Sequence as TokenSequence
 
 _LOOK_EVERY_S = 2.0
 Encode = Callable[[Instruction], Sequence[TokenSequence]]
-"""Every response of an instruction; nothing where it is too long to be learnt from."""
+"""The responses of an instruction that could be learned from."""
 
 
 def fill_table(
@@ -93,6 +93,6 @@ class _Job:
         in_order = iter([scored[at] for at in np.argsort(self.order)])
         with table.begin(self.shard) as writer:
             for row, some in zip(self.rows, self.sequences, strict=True):
-                values = [next(in_order)[s.prompt_len :] for s in some]
+                values = {s.sample_index: next(in_order)[s.prompt_len :] for s in some}
                 for index in range(len(row.responses)):
-                    writer.add(row.uid, index, values[index] if values else np.empty(0, np.float32))
+                    writer.add(row.uid, index, values.get(index, np.empty(0, np.float32)))

@@ -15,7 +15,8 @@ from orchestrator.offline.learn import learn
 from orchestrator.offline.loop import OfflineOutcome
 from orchestrator.offline.made_from import fits, keep
 from orchestrator.offline.mm_dpo import critique_stage, refuse_other_stages, run_mm_dpo
-from orchestrator.offline.session import Metrics
+from orchestrator.offline.session import Metrics, looked_through
+from orchestrator.offline.stage_plans import STAGES
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.identity import option_identity, settled
 from orchestrator.run.summary import next_lines
@@ -41,14 +42,22 @@ def train_offline(config: TrainConfig, plan: PlacementPlan, folder: RunFolder) -
     check_critique_models(config, data)
     if judged:
         check_answers(config, data)
+    told = ""
     if config.measures_margins and critic is None:
         # Data without critiques is refused now, not by the stage that needs them.
-        open_data(critique_stage(config, data), folder)
+        stage = critique_stage(config, data)
+        told = _told(STAGES[0], looked_through(stage, open_data(stage, folder)))
     refuse_other_stages(config, folder, data)
+    data = looked_through(config, data)
+    sys.stdout.write(told + _told("data", data))
     with ray_cluster(plan):
         run = run_mm_dpo if config.offline.weighs_pairs else _run
         outcome = run(config, plan, folder, data)
     _print_summary(outcome.before, outcome.after, folder.root)
+
+
+def _told(what: str, data: OfflineData) -> str:
+    return "".join(f"{what}: {line}\n" for line in data.lines())
 
 
 def _forget_other_imports(config: TrainConfig, folder: RunFolder) -> None:

@@ -5,18 +5,20 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from algorithms.preference_registry import PreferenceAlgorithm
 from orchestrator.cluster.launch import policy_engines, start_policy
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.specs import model_spec
 from orchestrator.config.schema import TrainConfig
-from orchestrator.offline.data import OfflineData, held_out_rows
-from orchestrator.offline.examples import ExampleEncoder, Limits
+from orchestrator.offline.data import OfflineData, held_out_rows, measured
+from orchestrator.offline.examples import ExampleEncoder
 from orchestrator.offline.generated import GeneratedCritiques
 from orchestrator.offline.groups import GroupMaker
 from orchestrator.offline.held_out import HeldOut
 from orchestrator.offline.identity import Tables, offline_identity
+from orchestrator.offline.lengths import Limits
 from orchestrator.offline.pair_betas import weigh_pairs
 from orchestrator.offline.reference import Reference
 from orchestrator.offline.stream import ExampleStream, encoded
@@ -95,16 +97,20 @@ class OfflineSession:
 
 
 def example_encoder(
-    config: TrainConfig, encoder: PromptEncoder, data: OfflineData, *, held_out: bool
+    config: TrainConfig, encoder: PromptEncoder, media_root: Path, *, weighs_pairs: bool
 ) -> ExampleEncoder:
-    """How instructions of the training store, or of the held-out one, become examples."""
+    """How instructions whose media are under ``media_root`` become examples.
+
+    Args:
+        weighs_pairs: Give each pair its β, where the algorithm asks for one.
+    """
     assert config.offline is not None and config.model.path is not None
     critiques = CritiqueFormat(encoder, config.critique_rm.request) if config.offline.writes_critiques else None
     weigh = partial(weigh_pairs, settings=config.mm_dpo, beta=config.preference.beta)
     return ExampleEncoder(
         encoder,
         config.offline,
-        media_root=(data.held_out_store if held_out else data.train).media_root,
+        media_root=media_root,
         score_margin=config.preference.score_margin,
         limits=Limits(
             max_prompt_tokens=config.data.max_prompt_tokens,
@@ -113,9 +119,21 @@ def example_encoder(
             positions=max_positions(encoder.config),
         ),
         critiques=critiques,
-        # Held-out pairs are judged whatever they would count in training.
-        weigh=weigh if config.offline.weighs_pairs and not held_out else None,
+        weigh=weigh if config.offline.weighs_pairs and weighs_pairs else None,
     )
+
+
+def looked_through(config: TrainConfig, data: OfflineData) -> OfflineData:
+    """The data with every training row encoded once, so that what is too long is told and refused before the run.
+
+    Raises:
+        RefusedInput: see ``measured``.
+    """
+    assert config.model.path is not None
+    encoder = PromptEncoder(config.model.path, trust_remote_code=config.model.trust_remote_code)
+    # Margins are known only once there is a reward model.
+    weighs = not config.measures_margins
+    return measured(data, config, example_encoder(config, encoder, data.train.media_root, weighs_pairs=weighs))
 
 
 @contextmanager
@@ -140,8 +158,6 @@ def open_offline_session(
     assert algorithm is not None and config.model.path is not None
     identity = offline_identity(config, data, tables)
     with started_run(config, folder, identity=identity, counts=data.counts) as start:
-        if data.warning is not None:
-            start.console.note(data.warning)
         if config.reference_workers:
             pool.start_reference(model_spec(config, config.model.path))
         start_policy(config, pool, start)
@@ -150,7 +166,12 @@ def open_offline_session(
         imitate = config.mm_dpo if algorithm.weighs_pairs and config.mm_dpo.sft_weight else None
         groups = GroupMaker(algorithm, config.preference, share_prompts=share, imitate=imitate)
         generated = scheduled_critiques(config, folder, pool, encoder) if config.generates_critiques else None
-        of_held_out = example_encoder(config, encoder, data, held_out=True)
+        # Held-out pairs are judged whatever they would count in training.
+        of_held_out = example_encoder(config, encoder, data.held_out_store.media_root, weighs_pairs=False)
+        measured_on = held_out_rows(data, side_tables=_joined(tables, data.held_out_store))
+        held_out, left_out = encoded(measured_on, of_held_out)
+        for line in left_out.lines(len(measured_on)):
+            start.console.note(line)
         yield (
             OfflineSession(
                 config=config,
@@ -159,7 +180,7 @@ def open_offline_session(
                 pool=pool,
                 stream=ExampleStream(
                     data.train,
-                    example_encoder(config, encoder, data, held_out=False),
+                    example_encoder(config, encoder, data.train.media_root, weighs_pairs=True),
                     side_tables=_joined(tables, data.train),
                 ),
                 groups=groups,
@@ -167,7 +188,7 @@ def open_offline_session(
                 generated=generated,
                 reference=reference,
                 held_out=HeldOut(
-                    encoded(held_out_rows(data, side_tables=_joined(tables, data.held_out_store)), of_held_out),
+                    held_out,
                     config,
                     pool,
                     groups=groups,

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from orchestrator.batching import PromptCursor
+from orchestrator.datasets.counted import Counted
+from orchestrator.datasets.dataset import BadRow, uid_parts
 from orchestrator.errors import RefusedInput
 from orchestrator.offline.examples import Example
 from orchestrator.preference_store.records import Instruction
@@ -63,20 +65,20 @@ class ExampleStream:
         )
 
 
-def encoded(rows: Iterable[Instruction], encode: Callable[[Instruction], Example | str]) -> list[Example]:
-    """The examples that these instructions make; those that make none are named in the log, and how many they are."""
+def encoded(
+    rows: Iterable[Instruction], encode: Callable[[Instruction], Example | str]
+) -> tuple[list[Example], Counted]:
+    """The examples that these instructions make, and how many make none; these are named in the log."""
     examples: list[Example] = []
-    num_left_out = 0
+    left_out = Counted("held-out rows left out")
     for row in rows:
         made = encode(row)
         if isinstance(made, Example):
             examples.append(made)
         else:
-            num_left_out += 1
+            left_out.add(BadRow(uid_parts(row.uid)[1], made))
             _log.warning("held-out instruction %s is left out: %s", row.uid, made)
-    if num_left_out:
-        _log.warning("%d of %d held-out instructions are left out", num_left_out, num_left_out + len(examples))
-    return examples
+    return examples, left_out
 
 
 def _after(cursor: PromptCursor) -> PromptCursor:

@@ -14,13 +14,12 @@ from orchestrator.config.schema import TrainConfig
 from orchestrator.critiques.judge import CritiqueJudge
 from orchestrator.evaluation.held_out import evaluate
 from orchestrator.evaluation.types import EvalResult, EvalSample
-from orchestrator.preflight import RunData
+from orchestrator.online.data import RunData
 from orchestrator.run.checkpoint import Progress
 from orchestrator.run.console import Console
 from orchestrator.run.folder import RunFolder, write_atomic
 from orchestrator.run.identity import Identity, run_identity
 from orchestrator.run.log import RunLogFormatter
-from orchestrator.run.manifest import DataCounts
 from orchestrator.run.metrics import PhaseClock
 from orchestrator.run.start import started_run
 from orchestrator.run.tracking import Tracker
@@ -149,7 +148,7 @@ def open_session(
     """
     assert config.model.path is not None
     identity = online_identity(config, data)
-    with started_run(config, folder, identity=identity, counts=_counts(data)) as start:
+    with started_run(config, folder, identity=identity, counts=data.counts) as start:
         if config.algo != "sft":
             pool.start_reference(model_spec(config, config.model.path))
         start_policy(config, pool, start)
@@ -176,9 +175,3 @@ def open_session(
             yield session, start.progress
         finally:
             clear_exchange(run_id(folder))
-
-
-def _counts(data: RunData) -> DataCounts:
-    return DataCounts(
-        num_train=len(data.train.prompts), num_bad_rows=len(data.train.bad_rows), num_held_out=len(data.held_out)
-    )

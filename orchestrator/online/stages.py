@@ -6,11 +6,11 @@ from orchestrator.cluster.pool import WorkerPool
 from orchestrator.config.load import cold_start_config
 from orchestrator.config.schema import TrainConfig
 from orchestrator.critiques.service import online_critics
+from orchestrator.online.data import RunData, read_data
 from orchestrator.online.loop import Outcome, run_online
 from orchestrator.online.reward_service import reward_client
 from orchestrator.online.session import online_identity, open_session
 from orchestrator.online.supervised import run_supervised
-from orchestrator.preflight import RunData, read_data
 from orchestrator.run.checkpoint import finished_checkpoint, refuse_another_run
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.identity import option_identity

@@ -16,6 +16,7 @@ from orchestrator.datasets.fields import RowError
 from orchestrator.datasets.json_rows import JsonRow, read_json_groups, read_json_rows
 from orchestrator.datasets.keys import Notes
 from orchestrator.datasets.media_sources import MediaFinder, Source, Turn, probe_all
+from orchestrator.datasets.turns import check_prompt
 from orchestrator.errors import RefusedInput
 from orchestrator.preference_store.manifest import Manifest
 from orchestrator.preference_store.readers.draft import Draft
@@ -98,9 +99,13 @@ def read_records(
             yield from made
 
 
-def import_file(source: SourceFile, *, out: Path, held_out_frac: float, max_bad_frac: float) -> Manifest:
+def import_file(
+    source: SourceFile, *, out: Path, held_out_frac: float, max_bad_frac: float, option: str = "--max-bad-frac"
+) -> Manifest:
     """Write a file's good rows into a store and its bad ones beside them, or refuse and leave no store.
 
+    Args:
+        option: Name that ``max_bad_frac`` has for whoever asks.
     Raises:
         RefusedInput: see ``read_records`` and ``refuse_bad_share``; or ``out`` is not free.
     """
@@ -120,7 +125,7 @@ def import_file(source: SourceFile, *, out: Path, held_out_frac: float, max_bad_
             else:
                 writer.add(record)
         refuse_bad_share(
-            bad_rows, num_good=notes.num_rows, name=str(source.path), option="--max-bad-frac", max_bad_frac=max_bad_frac
+            bad_rows, num_good=notes.num_rows, name=str(source.path), option=option, max_bad_frac=max_bad_frac
         )
         return writer.commit(bad_rows, notes)
 
@@ -147,6 +152,8 @@ def _attempt(source: SourceFile, finder: MediaFinder, row: JsonRow) -> _Row | Ba
     try:
         read = READERS[source.reader](row.value)
         drafts = list(read) if isinstance(read, tuple) else [read]
+        for draft in drafts:
+            check_prompt(draft.turns)
         found = [finder.resolve(draft.turns, frame_order=draft.frame_order) for draft in drafts]
     except RowError as error:
         return BadRow(row.number, str(error))

@@ -3,6 +3,7 @@
 import json
 import platform
 import subprocess
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +24,8 @@ class DataCounts:
     num_train: int
     num_bad_rows: int
     num_held_out: int
+    data_counts: Mapping[str, Any]
+    """Of what is not learned from, by what it is, with the first example of each reason."""
 
 
 def write_config(config: TrainConfig, folder: RunFolder) -> None:

@@ -27,7 +27,7 @@ _SETTINGS = [pytest.param(2, 2, marks=pytest.mark.soak), pytest.param(2, 3, mark
 def prompts(random_model: Path, digits: DigitsPaths) -> list[EncodedPrompt]:
     file = digits.train
     encoder = PromptEncoder(random_model)
-    dataset = read_r1_reward(file, media_root=file.parent, max_pixels=10**6, video_frames=1)
+    dataset = read_r1_reward(file, media_root=file.parent, max_pixels=None, video_frames=1, demonstrations=False)
     return [encoder.encode(prompt) for prompt in dataset.prompts[:4]]
 
 

@@ -9,8 +9,9 @@ from safetensors.torch import load_file
 
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from orchestrator.config.preference_sections import PreferenceSection
-from orchestrator.offline.examples import Example, ExampleEncoder, Limits
+from orchestrator.offline.examples import Example, ExampleEncoder
 from orchestrator.offline.groups import GroupMaker
+from orchestrator.offline.lengths import Limits
 from orchestrator.online.updates import optimizer_step
 from orchestrator.preference_store.store import PreferenceStore
 from orchestrator.tasks.digits import DigitsPaths

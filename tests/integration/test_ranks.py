@@ -34,7 +34,7 @@ class PiecewisePolicy(PolicyWorker):
 def _batches(model: Path, digits: DigitsPaths) -> list[list[TrainSample]]:
     encoder = PromptEncoder(model)
     file = digits.train
-    dataset = read_r1_reward(file, media_root=file.parent, max_pixels=10**6, video_frames=1)
+    dataset = read_r1_reward(file, media_root=file.parent, max_pixels=None, video_frames=1, demonstrations=False)
     sequences = []
     for index in range(_STEPS * _BATCH):
         prompt = dataset.prompts[index // 2]  # two responses share it

@@ -87,7 +87,7 @@ def pool(cluster: None, random_model: Path, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture(scope="module")
 def probe(random_model: Path, digits: DigitsPaths) -> list[EncodedPrompt]:
     file = digits.held_out
-    dataset = read_r1_reward(file, media_root=file.parent, max_pixels=10**6, video_frames=1)
+    dataset = read_r1_reward(file, media_root=file.parent, max_pixels=None, video_frames=1, demonstrations=False)
     encoder = PromptEncoder(random_model)
     return [encoder.encode(p) for p in dataset.prompts[:2]]
 

@@ -10,6 +10,7 @@ from orchestrator.config import TrainConfig, load_config
 from orchestrator.critiques.checks import check_critique_models
 from orchestrator.errors import RefusedInput
 from orchestrator.offline.data import OfflineData
+from orchestrator.offline.learnable import Learnable
 from orchestrator.preference_store.records import Instruction, Response
 from tests.tiny_models import TINY_MODELS
 from tests.unit.preference_store.rows import written
@@ -43,7 +44,9 @@ def _data(folder: Path, *conversations: tuple[dict[str, Any], ...]) -> OfflineDa
         for n, turns in enumerate(conversations)
     ]
     store = written(folder / "store", rows, group_rows=1)
-    return OfflineData(train=store, held_out_store=store, held_out_splits=("held_out",), num_unusable=0, warning=None)
+    return OfflineData(
+        train=store, held_out_store=store, held_out_splits=("held_out",), learnable=Learnable(), warning=None
+    )
 
 
 def _config(algo: str, model: Path, *argv: str) -> TrainConfig:

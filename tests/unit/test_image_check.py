@@ -13,8 +13,8 @@ from orchestrator.errors import RefusedInput
 from orchestrator.image_check import ImageCheck, describe_bound
 from orchestrator.offline.data import open_data
 from orchestrator.offline.session import example_encoder
+from orchestrator.online.data import read_data
 from orchestrator.preference_store.fingerprints import table_fingerprint
-from orchestrator.preflight import read_data
 from orchestrator.run.folder import RunFolder
 from tests.tiny_models import TINY_MODELS
 
@@ -108,7 +108,7 @@ def test_a_thin_or_large_image_is_a_bad_row_offline(
     lenient = _config(model, data, *options, "--data.max_bad_frac", "0.4", algo="dpo")
     (tmp_path / "b").mkdir()
     store = open_data(lenient, RunFolder(tmp_path / "b"))
-    assert store.num_unusable + store.train.manifest.counts.bad_rows == 1
+    assert len(store.learnable.unused) + store.train.manifest.counts.bad_rows == 1
 
 
 def test_an_instruction_with_a_thin_image_makes_no_example(model: Path, tmp_path: Path) -> None:
@@ -116,10 +116,10 @@ def test_an_instruction_with_a_thin_image_makes_no_example(model: Path, tmp_path
     config = _config(model, _pairs(tmp_path, (1200, 4), (56, 56)), "--data.max_bad_frac", "0.5", algo="dpo")
     (tmp_path / "run").mkdir()
     data = open_data(config, RunFolder(tmp_path / "run"))
-    encode = example_encoder(config, prompt_encoder(config), data, held_out=False)
+    encode = example_encoder(config, prompt_encoder(config), data.train.media_root, weighs_pairs=False)
     thin, fine = sorted(data.train.rows(), key=lambda row: row.uid)
     assert encode(thin) == "its image 1 is 1200 x 4: the model's processor takes at most 200 : 1"
-    assert encode.all_sequences(thin) == () and len(encode.all_sequences(fine)) == 2
+    assert encode.scorable_sequences(thin) == () and len(encode.scorable_sequences(fine)) == 2
     assert not isinstance(encode(fine), str)
 
 

@@ -18,9 +18,10 @@ from orchestrator.offline import run as offline_run
 from orchestrator.offline.data import open_data
 from orchestrator.offline.identity import offline_identity
 from orchestrator.online import stages
+from orchestrator.online.data import read_data
 from orchestrator.online.session import online_identity
 from orchestrator.preference_store.fingerprints import table_fingerprint
-from orchestrator.preflight import plan_run, read_data
+from orchestrator.preflight import plan_run
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.identity import Identity, option_identity
 from orchestrator.run.manifest import DataCounts
@@ -33,7 +34,7 @@ from tests.unit.preference_store.rows import plain
 from workers.models.digests import MODEL_PARTS, model_digests
 from workers.models.folder import REWARD_HEAD_FOLDER
 
-_COUNTS = DataCounts(num_train=9, num_bad_rows=0, num_held_out=0)
+_COUNTS = DataCounts(num_train=9, num_bad_rows=0, num_held_out=0, data_counts={})
 
 
 @pytest.fixture(scope="module")

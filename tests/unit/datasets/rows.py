@@ -21,8 +21,9 @@ def image(name: str) -> dict[str, str]:
 
 
 def row(*parts: dict[str, str], answer: Any = ("<answer>2</answer>",), **fields: Any) -> dict[str, Any]:
-    """One user turn of ``parts``, encoded twice as the published files are."""
-    message = json.dumps([{"role": "user", "content": list(parts) or [text("which ?")]}])
+    """One user turn of ``parts``, which ask something, encoded twice as the published files are."""
+    asked = [] if any(part["type"] == "text" for part in parts) else [text("which ?")]
+    message = json.dumps([{"role": "user", "content": [*parts, *asked]}])
     return {"message": message, "question": "which ?", "answer": answer, **fields}
 
 
@@ -37,11 +38,12 @@ def write_jsonl(path: Path, *rows: Any) -> Path:
     return path
 
 
-def read(path: Path, *, media_root: Path | None = None, video_frames: int = 3) -> Dataset:
+def read(path: Path, *, media_root: Path | None = None, video_frames: int = 3, demonstrations: bool = False) -> Dataset:
     return read_rows(
         str(path),
         media_root=None if media_root is None else str(media_root),
         data_format="r1_reward",
         max_pixels=MAX_PIXELS,
         video_frames=video_frames,
+        demonstrations=demonstrations,
     )

@@ -6,6 +6,7 @@ import pytest
 
 from orchestrator.data import main
 from tests.unit.datasets.rows import image, picture, row, text, write_jsonl
+from tests.unit.preference_store.rows import feedback, rated
 
 
 def test_check_lists_every_bad_row_and_sums_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -26,6 +27,7 @@ def test_check_lists_every_bad_row_and_sums_up(tmp_path: Path, capsys: pytest.Ca
         "rows    5: 3 good, 2 bad",
         "images  2 different",
         "labels  1 say 1, 2 say 2",
+        "rows without an image: 1 of 3; the first is row 5: others have one",
     ]
 
 
@@ -86,3 +88,38 @@ def test_show_refuses_a_bad_row_and_a_row_that_is_not_there(tmp_path: Path, caps
         "refused: row 1: field 'answer' is \"3\", expected 1 or 2",
         f"refused: --row 3 is no row of {file!r}, which holds 2",
     ]
+
+
+def test_check_tells_what_is_odd_with_the_first_example(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture(tmp_path / "a.png")
+    rows = [
+        row(image("a.png")),
+        row(image("a.png"), source="x"),
+        row(text("why ?"), response="so"),
+        row(image("a.png")),
+    ]
+    rows += [row(image("a.png"), answer="1"), row(image("a.png"), answer="1", id="7")]
+    assert main(["check", str(write_jsonl(tmp_path / "d.jsonl", *rows))]) == 0
+    assert capsys.readouterr().out.splitlines()[-6:] == [
+        "key 'source' is not read: 1 row has it, row 2",
+        "key 'id' is not read: 1 row has it, row 6",
+        "rows without an image: 1 of 6; the first is row 3: others have one",
+        "rows like an earlier one: 3 of 6; the first is row 2: the same as row 1",
+        "rows with another label than an earlier one: 2 of 6; "
+        "the first is row 5: the question of row 1, whose label is 2",
+        "rows not learned from by imitation (sft): 5 of 6; the first is row 1: it has no response",
+    ]
+
+
+def test_check_tells_who_passes_over_which_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tie = [rated("4", "4", "4"), rated("4", "4", "4", response="that")]
+    rows = [feedback(id=1), feedback(*tie, id=2), feedback(rated("5", "5", "5"), prompt="why ?", id=1)]
+    assert main(["check", str(write_jsonl(tmp_path / "d.jsonl", *rows)), "--format", "vlfeedback"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.endswith(
+        "ids given twice: 1 of 3; the first is row 3: the id of row 1\n"
+        "rows not learned from by pairs (dpo and the like): 2 of 3, for 2 reasons\n"
+        "  1; the first is row 2: all its responses tie\n"
+        "  1; the first is row 3: it has 1 responses, a pair needs 2\n"
+        "rows not learned from by labels (kto): 1 of 3; the first is row 2: all its responses tie\n"
+    )

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from orchestrator.config.preference_sections import PreferenceSection
-from orchestrator.offline.examples import Example, ExampleEncoder, Limits
+from orchestrator.offline.examples import Example, ExampleEncoder
 from orchestrator.offline.groups import GroupMaker
+from orchestrator.offline.lengths import Limits
 from orchestrator.preference_store.store import PreferenceStore
 from tests.unit.datasets.rows import picture
 from tests.unit.preference_store.rows import imported, plain

@@ -11,7 +11,8 @@ from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.critiques.cache import CritiqueCache
 from orchestrator.critiques.judge import CritiqueJudge, CritiqueLimits, Question
-from orchestrator.offline.examples import Example, ExampleEncoder, Limits
+from orchestrator.offline.examples import Example, ExampleEncoder
+from orchestrator.offline.lengths import Limits
 from orchestrator.preference_store.records import Instruction, Response, StoredMedia, prompt_of
 from tests.tiny_models import TINY_MODELS
 from tests.tiny_prompts import MIXED_SIZES, picture_prompts

@@ -57,7 +57,7 @@ def test_a_row_to_learn_nothing_from_is_refused_or_counted(
     assert "has 1 bad rows out of 3, data.max_bad_frac = 0 allows 0" in told
     assert reason in told
     allowed = _config(tmp_path / "store", algo, "--data.max_bad_frac", "0.5")
-    assert open_data(allowed, RunFolder(tmp_path / "run")).num_unusable == 1
+    assert len(open_data(allowed, RunFolder(tmp_path / "run")).learnable.unused) == 1
 
 
 def test_supervised_learning_never_imitates_what_somebody_disliked(tmp_path: Path) -> None:
@@ -69,13 +69,13 @@ def test_supervised_learning_never_imitates_what_somebody_disliked(tmp_path: Pat
     with pytest.raises(RefusedInput, match=r"1 bad rows out of 3, .*; the first is row 1: its only response is dis"):
         open_data(_config(mixed.folder, "sft"), RunFolder(tmp_path / "run"))
     allowed = _config(mixed.folder, "sft", "--data.max_bad_frac", "0.5")
-    assert open_data(allowed, RunFolder(tmp_path / "run")).num_unusable == 1
+    assert len(open_data(allowed, RunFolder(tmp_path / "run")).learnable.unused) == 1
 
 
 def test_supervised_learning_takes_every_answer_of_a_conversation(tmp_path: Path) -> None:
     turns = [(who, f"{what} {k}") for k in range(3) for who, what in (("human", "ask"), ("gpt", "say"))]
     store = imported(tmp_path, "vlquery_json", query(*turns), query(("human", "why ?"), ("gpt", "so")))
-    assert open_data(_config(store.folder, "sft"), _folder(tmp_path)).num_unusable == 0
+    assert not open_data(_config(store.folder, "sft"), _folder(tmp_path)).learnable.unused
     learned = []
     for row in store.rows():
         choice = choose(row.responses, PREFERENCE_ALGORITHMS["sft"], score_margin=0.0)
@@ -97,7 +97,7 @@ def test_kto_learns_from_single_responses_that_were_liked_or_not(tmp_path: Path)
     choices = [choose(row.responses, algorithm, score_margin=0.0) for row in store.rows()]
     assert [c.desirable for c in choices if isinstance(c, Choice)] == [(i % 3 == 0,) for i in range(6)]
     config = _config(store.folder, "kto", "--preference.desirable_weight", "2.0")
-    assert open_data(config, _folder(tmp_path)).num_unusable == 0
+    assert open_data(config, _folder(tmp_path)).learnable.unused == []
 
 
 def test_kto_needs_strangers(tmp_path: Path) -> None:

@@ -19,8 +19,9 @@ from orchestrator.config import load_config
 from orchestrator.config.preference_sections import PreferenceSection
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
-from orchestrator.offline.examples import Example, ExampleEncoder, Limits
+from orchestrator.offline.examples import Example, ExampleEncoder
 from orchestrator.offline.groups import GroupMaker, mismatched_sequences, pair_kind, score_ratios
+from orchestrator.offline.lengths import Limits
 from orchestrator.offline.reference import Reference, by_example, reference_table
 from orchestrator.preference_store.side_tables import SideTable
 from orchestrator.preference_store.store import PreferenceStore
@@ -85,7 +86,7 @@ def _fill(table: SideTable, store: PreferenceStore, encode: ExampleEncoder, work
     for shard in table.missing_shards():
         with table.begin(shard) as writer:
             for row in store.read_group(shard):
-                for sequence in encode.all_sequences(row):
+                for sequence in encode.scorable_sequences(row):
                     (values,) = worker.score([[sequence]])
                     writer.add(row.uid, sequence.sample_index, values[sequence.prompt_len :])
 
@@ -220,9 +221,18 @@ def test_an_example_read_without_its_table_is_not_taken_for_one_without_referenc
 def test_what_is_too_long_is_said_and_never_cut(spec: ModelSpec, store: PreferenceStore) -> None:
     row = next(iter(store.rows()))
     for limits, told in (
-        (Limits(max_prompt_tokens=10, tokens_per_microbatch=512, share_prompts=True), "data.max_prompt_tokens = 10"),
-        (Limits(max_prompt_tokens=99, tokens_per_microbatch=40, share_prompts=True), "its 4 responses take 4"),
-        (Limits(max_prompt_tokens=99, tokens_per_microbatch=40, share_prompts=False), "its 2 responses take 42"),
+        (
+            Limits(max_prompt_tokens=10, tokens_per_microbatch=512, share_prompts=True),
+            "data.max_prompt_tokens = 10",
+        ),
+        (
+            Limits(max_prompt_tokens=99, tokens_per_microbatch=40, share_prompts=True),
+            "4 of its responses take 4",
+        ),
+        (
+            Limits(max_prompt_tokens=99, tokens_per_microbatch=40, share_prompts=False),
+            "2 of its responses take 42",
+        ),
     ):
         encode = ExampleEncoder(
             PromptEncoder(spec.path),

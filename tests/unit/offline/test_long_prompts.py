@@ -4,7 +4,8 @@ import pytest
 
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from orchestrator.batching import PromptCursor
-from orchestrator.offline.examples import ExampleEncoder, Limits
+from orchestrator.offline.examples import ExampleEncoder
+from orchestrator.offline.lengths import Limits
 from orchestrator.offline.stream import ExampleStream
 from orchestrator.preference_store.store import PreferenceStore
 from tests.unit.datasets.rows import picture

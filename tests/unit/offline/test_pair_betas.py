@@ -15,7 +15,8 @@ from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from orchestrator.batching import PromptCursor
 from orchestrator.config.preference_sections import MmDpoSection
 from orchestrator.critiques.cache import checked
-from orchestrator.offline.examples import Example, ExampleEncoder, Limits
+from orchestrator.offline.examples import Example, ExampleEncoder
+from orchestrator.offline.lengths import Limits
 from orchestrator.offline.metrics import margin_metrics
 from orchestrator.offline.pair_betas import WeighedPairs, step_beta, weigh_pairs
 from orchestrator.offline.stream import ExampleStream

@@ -11,6 +11,8 @@ from orchestrator.errors import RefusedInput
 from orchestrator.offline.stage_plans import StagePlan, describe_stages, plan_stages
 from orchestrator.train import main
 from tests.critics import write_critic
+from tests.unit.datasets.rows import picture, write_jsonl
+from tests.unit.preference_store.rows import ranked
 
 _CLUSTER = ClusterResources(nodes=(NodeResources(name="one", cpus=16.0, gpus=4),))
 
@@ -74,8 +76,9 @@ def critic(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _arguments(critic: Path, tmp_path: Path, *flags: str) -> list[str]:
-    data = tmp_path / "rows.jsonl"
-    data.write_text("{}\n")
+    picture(tmp_path / "a.png", size=(56, 56))
+    said = [{"response": word, "reason": f"the image shows {word} ."} for word in ("one", "two")]
+    data = write_jsonl(tmp_path / "rows.jsonl", ranked("1>2", *said, prompt="which digit ?"))
     return [
         *("--algo", "mm_dpo", "--model.path", str(critic), "--data.path", str(data), "--data.format", "mm_rlhf"),
         *("--run.dir", str(tmp_path / "run"), *flags),
@@ -96,6 +99,8 @@ def test_a_dry_run_tells_the_stages_and_starts_nothing(
     ]
     roles = [line.split(": ")[1].split()[0] for line in told if line.startswith(("  bundle ", "    bundle "))]
     assert roles == ["policy", "critic", "reference", "rollout", "critic"]
+    for what in ("data", "critique reward model"):
+        assert f"{what}: learned from: 1 of 1 rows, 2 of their 2 responses, 1 pairs" in told
     assert not (tmp_path / "run").exists()
 
 

@@ -61,10 +61,10 @@ def test_who_is_passed_over_is_named(store: PreferenceStore, caplog: pytest.LogC
 def test_a_held_out_instruction_without_an_example_is_named_and_counted(
     store: PreferenceStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    examples = encoded(store.rows(), _encode)
+    examples, left_out = encoded(store.rows(), _encode)
     assert len(examples) == _ROWS - 1
     assert "held-out instruction t-000005 is left out: it is the fifth" in caplog.text
-    assert "1 of 11 held-out instructions are left out" in caplog.text
+    assert list(left_out.lines(_ROWS)) == ["held-out rows left out: 1 of 11; the first is row 5: it is the fifth"]
 
 
 def test_a_store_without_an_example_is_refused(store: PreferenceStore) -> None:

@@ -51,6 +51,7 @@ def test_import_lists_bad_rows_and_says_what_the_store_holds(
         "images  1",
         "responses  4, 4 with a rank or a score",
         "pairs   2; 0 rows make none",
+        "rows without an image: 1 of 2; the first is row 3: others have one",
     ]
     assert capsys.readouterr().out.splitlines() == [*expected, f"store   {tmp_path / 'store'}"]
     assert main(["check", str(tmp_path / "store")]) == 0
