@@ -21,6 +21,7 @@ from orchestrator.datasets.dataset import Dataset
 from orchestrator.datasets.registry import read_dataset
 from orchestrator.errors import RefusedInput
 from workers.models.adapters import ModelAdapter, adapter_for
+from workers.models.attention import missing_package
 from workers.models.folder import check_model_config, check_model_folder, critique_request, read_model_config
 from workers.types import Prompt
 from workers.weight_sync.manifest import Backend
@@ -59,8 +60,8 @@ def check_model(config: TrainConfig) -> None:
     """
     check_config(config)
     _check_folder(config, check_model_folder)
-    if config.model.attention == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
-        raise RefusedInput("model.attention = 'flash_attention_2', but the package flash_attn is not installed")
+    if package := missing_package(config.model.attention):
+        raise RefusedInput(f"model.attention = {config.model.attention!r}, but the package {package} is not installed")
     if config.rollout.engine == "vllm" and importlib.util.find_spec("vllm") is None:
         raise RefusedInput("rollout.engine = 'vllm', but vllm is not installed; use 'transformers' or 'auto'")
 
@@ -75,7 +76,7 @@ def check_critique_model(config: TrainConfig) -> None:
     if path is None:
         return
     try:
-        check_model_folder(path, trust_remote_code=config.model.trust_remote_code)
+        check_model_folder(path, trust_remote_code=config.model.trust_remote_code, trained=False)
         critique_request(Path(path))
     except ValueError as error:
         raise RefusedInput(f"reward.critique.path: {error}") from error

@@ -145,6 +145,7 @@ def _launch(config: TrainConfig, plan: PlacementPlan, folder: "RunFolder", data:
         max_images=max(len(p.media) for p in prompts),
     )
     stages.write_run_files(config, folder, data)
+    launch.clear_leftovers(folder)
     with launch.ray_cluster(plan), launch.worker_pool(config, plan, spec) as pool:
         stages.run_stages(config, folder, pool, encoder, data)
 

@@ -176,8 +176,9 @@ class TrainConfig(Section):
     def _check_combinations(self) -> Self:
         if set(self.model.freeze) == {"vision", "bridge", "language"}:
             raise ValueError("model.freeze = vision, bridge, language leaves nothing to train")
-        if self.model.attention == "flash_attention_2" and self.model.dtype == "float32":
-            raise ValueError("model.attention = 'flash_attention_2' needs model.dtype = 'bfloat16', not 'float32'")
+        attention = self.model.attention
+        if attention.startswith("flash_attention") and self.model.dtype == "float32":
+            raise ValueError(f"model.attention = {attention!r} needs model.dtype = 'bfloat16', not 'float32'")
         for name, value in (("lora_alpha", self.model.lora_alpha), ("quantize", self.model.quantize)):
             if value is not None and self.model.lora_rank is None:
                 raise ValueError(f"model.{name} = {value!r} needs model.lora_rank, which is not set")

@@ -67,8 +67,8 @@ class ModelSection(Section):
     """Hugging Face model folder; none = the small model of the embedded task."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of weights and activations; auto = bfloat16 on GPU, float32 on CPU."""
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """Attention implementation of the trainer."""
+    attention: Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3", "flash_attention_4"] = "sdpa"
+    """Attention implementation of the trainer; flash_attention_4 (Hopper, Blackwell) comes with the gpu extra."""
     freeze: tuple[Literal["vision", "bridge", "language"], ...] = Field(default=(), strict=False)
     """Parts that stay as they are: vision tower, bridge into the language model, language model."""
     lora_rank: Count | None = None

@@ -136,7 +136,6 @@ def open_session(
     """
     assert config.model.path is not None
     fingerprint = data.train.fingerprint
-    clear_exchange(run_id(folder))
     with started_run(config, folder, fingerprint=fingerprint, num_prompts=len(data.train.prompts)) as start:
         if config.algo != "sft":
             pool.start_reference(model_spec(config, config.model.path))
