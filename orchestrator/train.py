@@ -12,6 +12,7 @@ from orchestrator.config.load import load_config
 from orchestrator.config.resolved import resolved_json
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import GuardStop, RefusedInput
+from workers.types import UnusablePrompt
 
 if TYPE_CHECKING:
     from orchestrator.preflight import RunData
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             dry_run(config)
         else:
             train(config)
-    except RefusedInput as refusal:
+    except (RefusedInput, UnusablePrompt) as refusal:
         sys.stderr.write(f"refused: {refusal}\n")
         return 2
     except (GuardStop, WaitTimeout) as stop:
@@ -130,6 +131,7 @@ def _check_files(config: TrainConfig) -> None:
 def _launch(config: TrainConfig, plan: PlacementPlan, folder: "RunFolder", data: "RunData") -> None:
     from orchestrator.cluster import launch
     from orchestrator.cluster.specs import engine_spec
+    from orchestrator.critiques.checks import check_online_critic
     from orchestrator.online import stages
     from orchestrator.preflight import check_lengths
     from workers.multimodal.prompt_encoder import PromptEncoder
@@ -144,6 +146,7 @@ def _launch(config: TrainConfig, plan: PlacementPlan, folder: "RunFolder", data:
         longest_prompt=check_lengths(config, encoder, prompts),
         max_images=max(len(p.media) for p in prompts),
     )
+    check_online_critic(config, prompts)
     stages.write_run_files(config, folder, data)
     launch.clear_leftovers(folder)
     with launch.ray_cluster(plan), launch.worker_pool(config, plan, spec) as pool:

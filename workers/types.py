@@ -16,6 +16,14 @@ import numpy as np
 FinishReason = Literal["stop", "length", "abort"]
 
 
+class UnusablePrompt(ValueError):
+    """Why a model cannot be asked a prompt, naming the row it is from: in one sentence."""
+
+    def __init__(self, uid: str, reason: str) -> None:
+        super().__init__(f"row {uid}: {reason}")
+        self.reason = reason
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaRef:
     """One image on disk, identified by its content."""

@@ -13,7 +13,7 @@ from orchestrator.offline.pair_betas import FACTOR, REWARD_TABLE, WeighedPairs
 from orchestrator.preference_store.records import Instruction, prompt_of
 from workers.multimodal.critique_format import CritiqueFormat
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.types import Sequence
+from workers.types import Sequence, UnusablePrompt
 
 REFERENCE_TABLE = "reference"
 """Name of the side table with the reference's log-probs."""
@@ -82,7 +82,10 @@ class ExampleEncoder:
         choice = choose(instruction.responses, self._algorithm, score_margin=self._margin)
         if isinstance(choice, str):
             return choice
-        sequences, critique_starts, engine_prompt_ids = self._spelt(instruction, choice.responses)
+        try:
+            sequences, critique_starts, engine_prompt_ids = self._spelt(instruction, choice.responses)
+        except UnusablePrompt as error:
+            return error.reason
         # Different texts may be the same tokens, which no model could prefer one to the other.
         read = [s.input_ids[:end] for s, end in zip(sequences, critique_starts or [None] * len(sequences), strict=True)]
         pairs = tuple((c, r) for c, r in choice.pairs if not np.array_equal(read[c], read[r]))
@@ -129,7 +132,10 @@ class ExampleEncoder:
 
     def all_sequences(self, instruction: Instruction) -> tuple[Sequence, ...]:
         """One for each response, whatever is learnt from it; nothing where one is too long."""
-        sequences = self.sequences(instruction, tuple(range(len(instruction.responses))))
+        try:
+            sequences = self.sequences(instruction, tuple(range(len(instruction.responses))))
+        except UnusablePrompt:
+            return ()
         limits = self._limits
         fit = all(
             s.prompt_len <= limits.max_prompt_tokens and len(s.input_ids) <= limits.tokens_per_microbatch

@@ -13,7 +13,7 @@ from workers.models.adapters import adapter_for
 from workers.multimodal.instructions import num_images, plain_text, texts, with_texts
 from workers.multimodal.placeholders import expand_placeholders, image_expansions
 from workers.multimodal.word_tokenizer import Masks, WordTokenizer
-from workers.types import EncodedPrompt, Prompt
+from workers.types import EncodedPrompt, Prompt, UnusablePrompt
 
 _VISION_TOKEN_FIELDS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
 _TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError)
@@ -63,16 +63,17 @@ class PromptEncoder:
         """Encode one prompt.
 
         Raises:
-            ValueError: naming the row: the chat template does not take its turns, or wrote another number of
-                placeholders than it has images.
+            UnusablePrompt: the chat template does not take its turns, or wrote another number of placeholders than it
+                has images.
         """
         try:
             engine_ids = self._engine_ids(prompt.messages)
         except ValueError as error:
-            raise ValueError(f"row {prompt.uid}: {error}") from error
+            raise UnusablePrompt(prompt.uid, str(error)) from error
         found = engine_ids.count(self.image_token_id)
         if found != len(prompt.media):
-            raise ValueError(f"row {prompt.uid}: {len(prompt.media)} images but {found} image placeholders in its text")
+            reason = f"the chat template gives its {len(prompt.media)} images {found} placeholders"
+            raise UnusablePrompt(prompt.uid, reason)
         expansions = image_expansions(self.processor, self.config, [(m.height, m.width) for m in prompt.media])
         return EncodedPrompt(
             uid=prompt.uid,
@@ -130,9 +131,9 @@ class PromptEncoder:
                 messages, chat_template=template, add_generation_prompt=True, tokenize=False
             )
         except _TEMPLATE_ERRORS as error:
-            raise TemplateRefusal(f"its chat template does not take these turns: {error}") from error
+            raise TemplateRefusal(f"the chat template does not take its turns: {error}") from error
         if _PARTS_AS_CODE in text and not any(_PARTS_AS_CODE in words for words in texts(messages)):
-            raise TemplateRefusal("its chat template knows texts alone: it writes the parts of a turn as code")
+            raise TemplateRefusal("the chat template knows texts alone: it writes the parts of a turn as code")
         return text
 
     def _engine_ids(self, messages: Iterable[dict[str, Any]]) -> list[int]:
