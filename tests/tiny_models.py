@@ -197,7 +197,9 @@ def write_instructblip(folder: Path) -> Path:
     InstructBlipProcessor(
         image_processor=BlipImageProcessor(size={"height": _SIDE, "width": _SIDE}),
         tokenizer=processor.tokenizer,
-        qformer_tokenizer=PreTrainedTokenizerFast(tokenizer_object=letters, pad_token="[PAD]", unk_token="[UNK]"),
+        qformer_tokenizer=PreTrainedTokenizerFast(
+            tokenizer_object=letters, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+        ),
         num_query_tokens=queries,
     ).save_pretrained(folder)
     vision = {"image_size": _SIDE, "patch_size": _PATCH, "initializer_range": 0.02}
