@@ -27,7 +27,7 @@ class _Source:
     """Data file, JSON or JSONL; check and show take the folder of a store as well."""
     media_root: str | None = None
     """Folder that every media path must stay inside; none = the folder of the data file."""
-    max_pixels: int = _DEFAULTS.max_pixels
+    max_pixels: int | None = _DEFAULTS.max_pixels
     """Largest image accepted, pixels."""
     video_frames: int = _DEFAULTS.video_frames
     """Frames read from each video."""
@@ -39,7 +39,7 @@ class _Source:
             RefusedInput: a limit is below 1.
         """
         for name, value in (("--max-pixels", self.max_pixels), ("--video-frames", self.video_frames)):
-            if value < 1:
+            if value is not None and value < 1:
                 raise RefusedInput(f"{name} = {value}: must be at least 1")
         file = Path(self.path)
         return SourceFile(

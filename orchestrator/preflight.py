@@ -18,8 +18,8 @@ from orchestrator.cluster.resources import (
 )
 from orchestrator.config.schema import TrainConfig
 from orchestrator.datasets.dataset import Dataset
-from orchestrator.datasets.registry import read_dataset
 from orchestrator.errors import RefusedInput
+from orchestrator.image_check import read_usable
 from workers.models.adapters import ModelAdapter, adapter_for
 from workers.models.attention import missing_package
 from workers.models.folder import check_model_config, check_model_folder, critique_request, read_model_config
@@ -120,13 +120,13 @@ def read_data(config: TrainConfig) -> RunData:
         RefusedInput: from the reader, or rows without what the algorithm learns from.
     """
     assert config.data.path is not None
-    train = _read(config, config.data.path)
+    train = read_usable(config, config.data.path)
     field = "target" if config.algo == "sft" else "label"
     for prompt in train.prompts:
         if (prompt.target if config.algo == "sft" else prompt.label) is None:
             name = {"target": "response", "label": "answer"}[field]
             raise RefusedInput(f"data.path: row {prompt.uid} has no {name!r}, which --algo {config.algo} learns from")
-    held_out = _read(config, config.data.eval_path).prompts if config.data.eval_path is not None else ()
+    held_out = read_usable(config, config.data.eval_path).prompts if config.data.eval_path is not None else ()
     return RunData(train=train, held_out=held_out)
 
 
@@ -280,14 +280,3 @@ def _check_quantize(plan: PlacementPlan) -> None:
         check_quantize(has_gpu=all(worker.num_gpus for worker in plan.workers_of("policy")))
     except ValueError as error:
         raise RefusedInput(str(error)) from error
-
-
-def _read(config: TrainConfig, path: str) -> Dataset:
-    return read_dataset(
-        path,
-        media_root=config.data.media_root,
-        data_format=config.data.format,
-        max_pixels=config.data.max_pixels,
-        video_frames=config.data.video_frames,
-        max_bad_frac=config.data.max_bad_frac,
-    )

@@ -24,6 +24,7 @@ from orchestrator.evaluation.benchmarks.reward_bench import (
     RewardBenchRow,
     score_reward_bench,
 )
+from orchestrator.image_check import ImageCheck
 from orchestrator.preference_store.importing import SourceFile, read_records
 from orchestrator.preference_store.pairs import preference_pairs
 from orchestrator.preference_store.records import Instruction, prompt_of
@@ -155,14 +156,17 @@ def _read(command: RewardBench, root: Path) -> list[Instruction]:
         path=Path(command.file),
         reader="mm_rlhf_pairs",
         media_root=root,
-        max_pixels=_config(command).data.max_pixels,
+        max_pixels=None,
         video_frames=command.video_frames,
     )
     instructions: list[Instruction] = []
+    check = ImageCheck(_config(command))
     for record in read_records(source):
         # One missing instruction makes the figures those of another benchmark.
         if isinstance(record, BadRow):
             raise RefusedInput(f"{command.file!r}, row {record.row}: {record.reason}")
+        if (problem := check(record.media)) is not None:
+            raise RefusedInput(f"{command.file!r}, row {record.uid.rpartition('-')[2].lstrip('0')}: {problem}")
         if added := record.meta.get("num_pairs_added"):
             raise RefusedInput(f"{command.file!r}, id {record.meta['id']!r} lacks {added} pairs of its responses")
         instructions.append(record)

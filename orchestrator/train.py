@@ -42,6 +42,7 @@ def dry_run(config: TrainConfig) -> None:
     On a described cluster the model may be described too: a folder with nothing but its ``config.json``.
     """
     from orchestrator.cluster.memory_plan import describe_memory, model_shape, plan_memory
+    from orchestrator.image_check import describe_bound
     from orchestrator.offline.stage_plans import describe_stages, plan_stages
     from orchestrator.preflight import check_config, check_critique_model, check_model, plan_run
 
@@ -57,7 +58,7 @@ def dry_run(config: TrainConfig) -> None:
         critic = None if judge is None else model_shape(judge, ())
         roles = plan_memory(config, plan, shape, critic=critic, gpu_memory_gib=gpu_memory_gib)
         colocated = config.placement.layout == "colocated"
-        lines += describe_memory(roles, colocated=colocated, gpu_memory_gib=gpu_memory_gib)
+        lines += [*describe_memory(roles, colocated=colocated, gpu_memory_gib=gpu_memory_gib), *describe_bound(config)]
     sys.stdout.write(resolved_json(config))
     sys.stdout.write("\n".join(lines) + "\n")
 
@@ -79,6 +80,7 @@ def describe_batches(config: TrainConfig) -> list[str]:
 
 def train(config: TrainConfig) -> None:
     """Prepare, check, launch and train; print the summary."""
+    from orchestrator.image_check import describe_bound
     from orchestrator.offline.stage_plans import plan_stages
     from orchestrator.preflight import check_critique_model, check_model, check_trackers, plan_run, read_data
     from orchestrator.run.folder import RunFolder
@@ -91,6 +93,7 @@ def train(config: TrainConfig) -> None:
     cluster, plan = plan_run(config)
     # What needs workers of its own later is refused now.
     plan_stages(config, cluster)
+    sys.stdout.writelines(f"{line}\n" for line in describe_bound(config))
     folder = RunFolder(Path(config.run.dir))
     _check_files(config)
     # Read before anything is made or imported that a refusal does not need.
@@ -130,14 +133,12 @@ def _check_files(config: TrainConfig) -> None:
 
 def _launch(config: TrainConfig, plan: PlacementPlan, folder: "RunFolder", data: "RunData") -> None:
     from orchestrator.cluster import launch
-    from orchestrator.cluster.specs import engine_spec
+    from orchestrator.cluster.specs import engine_spec, prompt_encoder
     from orchestrator.critiques.checks import check_online_critic
     from orchestrator.online import stages
     from orchestrator.preflight import check_lengths
-    from workers.multimodal.prompt_encoder import PromptEncoder
 
-    assert config.model.path is not None
-    encoder = PromptEncoder(config.model.path, trust_remote_code=config.model.trust_remote_code)
+    encoder = prompt_encoder(config)
     prompts = [*data.train.prompts, *data.held_out]
     spec = engine_spec(
         config,

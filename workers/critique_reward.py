@@ -52,12 +52,7 @@ class CritiqueRewardWorker(WorkerBase):
         )
         module = CritiqueRewardModule(model, head, lockstep=False)
         self._module = module.to(self._device).requires_grad_(False)
-        self._collate = Collator(
-            spec.model.path,
-            dtype=spec.model.torch_dtype,
-            share_prompts=spec.model.share_prompts,
-            trust_remote_code=spec.model.trust_remote_code,
-        )
+        self._collate = Collator.of(spec.model)
         self._engine = build_engine(name, spec.engine_kind, spec.engine)
 
     def write(self, requests: Seq[GenerationRequest]) -> list[Completion]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from algorithms.logprobs import TokenScores
 from workers.actor_base import WorkerBase
 from workers.backends.schedule import OptimizerSpec
-from workers.models.export import export_folder
+from workers.models.export import copy_processor, export_folder
 from workers.models.loading import ModelSpec, freeze_modules, load_model, train_without_dropout
 from workers.models.lora import (
     LoraSpec,
@@ -90,13 +90,7 @@ class PolicyWorker(WorkerBase):
             model.gradient_checkpointing_enable({"use_reentrant": False})
             train_without_dropout(model)
         lockstep = self._world_size > 1
-        self._collate = Collator(
-            self._spec.model.path,
-            dtype=self._spec.model.torch_dtype,
-            share_prompts=self._spec.model.share_prompts,
-            always_an_image=lockstep,
-            trust_remote_code=self._spec.model.trust_remote_code,
-        )
+        self._collate = Collator.of(self._spec.model, always_an_image=lockstep)
         self._engine = DeepSpeedEngine(
             self._module(model, lockstep=lockstep),
             self._spec.optimizer,
@@ -198,16 +192,17 @@ class PolicyWorker(WorkerBase):
 
         ``policy/`` is a plain model folder, or the adapter alone, in peft's format, where only that is trained.
         """
-        target = Path(folder) / "policy"
+        target, max_pixels = Path(folder) / "policy", self._spec.model.max_pixels
         if self._spec.lora is not None:
             model = self._engine.module.model
             adapter = adapter_tensors(model, self._engine.gathered)
             if self._rank == 0:
                 save_adapter(model, adapter, target, source=self._spec.source)
+                copy_processor(self._spec.source, target, max_pixels=max_pixels)
         else:
             tensors = {name: tensor.cpu().clone() for name, tensor, _ in self._named() if self._rank == 0}
             if self._rank == 0:
-                export_folder(tensors, source=self._spec.source, target=target)
+                export_folder(tensors, source=self._spec.source, target=target, max_pixels=max_pixels)
         if self._has_reward_head:
             self._save_reward_head(target)
         state = Path(folder) / "state"

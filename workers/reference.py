@@ -21,12 +21,7 @@ class ReferenceWorker(WorkerBase):
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model, _ = load_model(spec)
         self._module = PolicyModule(model.to(self._device), lockstep=False).requires_grad_(False)
-        self._collate = Collator(
-            spec.path,
-            dtype=spec.torch_dtype,
-            share_prompts=spec.share_prompts,
-            trust_remote_code=spec.trust_remote_code,
-        )
+        self._collate = Collator.of(spec)
 
     def score(self, microbatches: Seq[Seq[Sequence]]) -> list[np.ndarray]:
         """Reference log-probs: one float32 ``[T]`` array per sequence, in the order given."""

@@ -23,7 +23,15 @@ def model_spec(config: TrainConfig, path: str) -> ModelSpec:
         attention=config.model.attention,
         trust_remote_code=config.model.trust_remote_code,
         share_prompts=shares_prompts(config, path),
+        max_pixels=config.data.resized_above,
     )
+
+
+def prompt_encoder(config: TrainConfig, path: str | None = None) -> PromptEncoder:
+    """Prompts as every role sees them, for the run's own model or the one in the folder ``path``."""
+    model = path or config.model.path
+    assert model is not None
+    return PromptEncoder(model, max_pixels=config.data.resized_above, trust_remote_code=config.model.trust_remote_code)
 
 
 def lora_spec(config: TrainConfig, saved: str | None) -> LoraSpec | None:

@@ -135,6 +135,8 @@ class TrainConfig(Section):
         for name, value in own:
             if data.path is None and value:
                 raise ValueError(f"data.path is not set, but data.{name} = {value!r} belongs to it")
+        if data.oversize == "refuse" and data.max_pixels is None:
+            raise ValueError("data.max_pixels is not set, but data.oversize = 'refuse' needs it")
         if reward.judge == "openai" and reward.url is None:
             for name, value in (("judge_url", reward.judge_url), ("judge_model", reward.judge_model)):
                 if value is None:

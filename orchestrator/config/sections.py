@@ -97,14 +97,27 @@ class DataSection(Section):
     task's own."""
     held_out_frac: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of prompts held out when a file of preferences becomes a store."""
-    max_pixels: Count = 1_003_520
-    """Largest image accepted, pixels."""
+    max_pixels: Count | None = None
+    """Bound on an image's pixels, for every role and the exported model; none = that of the model's own processor."""
+    oversize: Literal["resize", "refuse"] = "resize"
+    """What happens to an image above data.max_pixels: resize = the processor resizes it, where it resizes by a number
+    of pixels; refuse = its row is a bad one."""
     max_prompt_tokens: Count = 20_480
     """Longest prompt accepted, tokens with image placeholders expanded; a prompt is never truncated."""
     max_bad_frac: Share = 0.0
     """Share of bad rows that is skipped with a count instead of refused."""
     video_frames: Count = 8
     """Frames read from each video."""
+
+    @property
+    def resized_above(self) -> int | None:
+        """Pixels above which processors resize; None is their own bound."""
+        return self.max_pixels if self.oversize == "resize" else None
+
+    @property
+    def refused_above(self) -> int | None:
+        """Pixels above which a row is refused; None refuses none."""
+        return self.max_pixels if self.oversize == "refuse" else None
 
 
 class RolloutSection(Section):

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-Status = Literal["ok", "cut", "too_long", "not_finite"]
-"""``cut``: the critique met the limit of tokens. ``too_long``: prompt and response leave no room for one."""
+Status = Literal["ok", "cut", "too_long", "unfit", "not_finite"]
+"""``cut``: the critique met the limit of tokens. ``too_long``: prompt and response leave no room for one. ``unfit``:
+the model's processor cannot take an image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,8 +17,9 @@ from typing import Protocol
 from orchestrator.critiques.cache import CritiqueCache, CritiqueReward, checked, content_key
 from orchestrator.online.scoring import Reward
 from workers.multimodal.critique_format import CritiqueFormat, CritiqueQuestion
+from workers.multimodal.fitting import UnfitImageError
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.types import Completion, GenerationRequest, Prompt
+from workers.types import Completion, GenerationRequest, Prompt, UnusablePrompt
 from workers.types import Sequence as TokenSequence
 
 _QUESTIONS_AT_ONCE = 512
@@ -91,7 +92,7 @@ class CritiqueJudge:
         if unknown:
             fresh = dict(zip(unknown, self._ask(list(unknown.values())), strict=True))
             # What was too long here may fit elsewhere, and is found out for nothing.
-            self._cache.put({key: answer for key, answer in fresh.items() if answer.status != "too_long"})
+            self._cache.put({key: a for key, a in fresh.items() if a.status not in ("too_long", "unfit")})
             # Read back: where another process was first, its answers are everybody's.
             known |= fresh | self._cache.get(unknown)
         answers = [known[key] for key in keys]
@@ -103,10 +104,15 @@ class CritiqueJudge:
         return content_key(self._fingerprint, question.prompt.messages, media, question.response)
 
     def _ask(self, questions: Sequence[Question]) -> list[CritiqueReward]:
-        asked = [self._format.ask(q.prompt, q.response) for q in questions]
         answers: dict[int, CritiqueReward] = {}
+        asked: dict[int, CritiqueQuestion] = {}
+        for index, question in enumerate(questions):
+            try:
+                asked[index] = self._format.ask(question.prompt, question.response)
+            except (UnfitImageError, UnusablePrompt):
+                answers[index] = CritiqueReward(reward=None, critique="", num_tokens=0, status="unfit")
         requests = []
-        for index, one in enumerate(asked):
+        for index, one in asked.items():
             if one.critique_start + self._limits.max_new_tokens > self._limits.max_model_len:
                 answers[index] = CritiqueReward(reward=None, critique="", num_tokens=0, status="too_long")
             else:

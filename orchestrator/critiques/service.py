@@ -11,7 +11,7 @@ from transformers import AutoConfig
 
 from orchestrator.cluster.launch import worker_pool
 from orchestrator.cluster.pool import WorkerPool
-from orchestrator.cluster.specs import model_spec
+from orchestrator.cluster.specs import model_spec, prompt_encoder
 from orchestrator.config.schema import TrainConfig
 from orchestrator.critiques.cache import CritiqueCache
 from orchestrator.critiques.judge import CritiqueJudge, CritiqueLimits
@@ -23,7 +23,6 @@ from orchestrator.preflight import engine_kind, single_role_plan
 from orchestrator.run.folder import RunFolder
 from workers.critique_reward import CritiqueRewardSpec
 from workers.models.folder import critique_request
-from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.rollout.spec import EngineSpec
 from workers.types import Prompt
 
@@ -107,7 +106,7 @@ def open_judge(
 ) -> Iterator[CritiqueJudge]:
     """A judge over a pool whose plan has critique reward workers; see ``critique_judge``."""
     settings = config.reward.critique
-    encoder = PromptEncoder(model, trust_remote_code=config.model.trust_remote_code)
+    encoder = prompt_encoder(config, model)
     limits, request = critique_limits(config, model), known_request(model)
     pool.start_critics(
         CritiqueRewardSpec(

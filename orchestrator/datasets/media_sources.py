@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.datasets.fields import RowError
-from workers.multimodal.media import FrameOrder, MediaError, probe_image, resolve_media, sample_frames
+from workers.multimodal.media import FrameOrder, MediaError, probe_image, resolve_media, sample_frames, shown_name
 from workers.types import MediaRef
 
 Turn = dict[str, Any]
@@ -54,26 +54,28 @@ class MediaFinder:
         return [{"type": "image"} for _ in found]
 
     def _image(self, name: str) -> list[Source]:
-        shown = f"image {name!r}"
+        shown = f"image {shown_name(name)}"
         try:
             return [Source(shown, resolve_media(name, root=self._root))]
         except MediaError as error:
             raise RowError(f"{shown} {error.problem}") from error
 
     def _video(self, name: str, order: FrameOrder) -> list[Source]:
-        shown = f"video {name!r}"
+        shown = f"video {shown_name(name)}"
         try:
             folder = resolve_media(name, root=self._root)
             frames = sample_frames(folder, num_frames=self._video_frames, order=order)
         except MediaError as error:
             raise RowError(f"{shown} {error.problem}") from error
         try:  # once more for each frame, which may be a link out of the root
-            return [Source(f"{shown} frame {f.name!r}", resolve_media(str(f), root=self._root)) for f in frames]
+            return [
+                Source(f"{shown} frame {shown_name(f.name)}", resolve_media(str(f), root=self._root)) for f in frames
+            ]
         except MediaError as error:
-            raise RowError(f"{shown} frame {Path(error.args[0]).name!r} {error.problem}") from error
+            raise RowError(f"{shown} frame {shown_name(Path(error.args[0]).name)} {error.problem}") from error
 
 
-def probe_all(paths: Iterable[Path], *, max_pixels: int) -> dict[Path, MediaRef | MediaError]:
+def probe_all(paths: Iterable[Path], *, max_pixels: int | None) -> dict[Path, MediaRef | MediaError]:
     """Probe every different file once; what is wrong with one is its value."""
 
     def probe(path: Path) -> MediaRef | MediaError:

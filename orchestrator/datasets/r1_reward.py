@@ -47,7 +47,7 @@ class _Draft:
     sources: tuple[Source, ...]
 
 
-def read_r1_reward(path: Path, *, media_root: Path, max_pixels: int, video_frames: int) -> Dataset:
+def read_r1_reward(path: Path, *, media_root: Path, max_pixels: int | None, video_frames: int) -> Dataset:
     """Read and check a whole file; every bad row is listed with its number and reason.
 
     Raises:

@@ -10,7 +10,9 @@ from orchestrator.errors import RefusedInput
 READERS: dict[str, Callable[..., Dataset]] = {"r1_reward": read_r1_reward}
 
 
-def read_rows(path: str, *, media_root: str | None, data_format: str, max_pixels: int, video_frames: int) -> Dataset:
+def read_rows(
+    path: str, *, media_root: str | None, data_format: str, max_pixels: int | None, video_frames: int
+) -> Dataset:
     """Read a dataset with all its bad rows; media are found beside the file unless told otherwise.
 
     Raises:
@@ -24,7 +26,13 @@ def read_rows(path: str, *, media_root: str | None, data_format: str, max_pixels
 
 
 def read_dataset(
-    path: str, *, media_root: str | None, data_format: str, max_pixels: int, video_frames: int, max_bad_frac: float
+    path: str,
+    *,
+    media_root: str | None,
+    data_format: str,
+    max_pixels: int | None,
+    video_frames: int,
+    max_bad_frac: float,
 ) -> Dataset:
     """Read a dataset and apply ``data.max_bad_frac``.
 

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 from orchestrator.batching import sample_seed
 from orchestrator.cluster.launch import worker_pool
-from orchestrator.cluster.specs import model_spec
+from orchestrator.cluster.specs import model_spec, prompt_encoder
 from orchestrator.config.schema import TrainConfig
 from orchestrator.critiques.cache import CritiqueReward
 from orchestrator.critiques.judge import Question
 from orchestrator.critiques.service import critique_judge, reward_fingerprint
 from orchestrator.export import plain_folder
+from orchestrator.image_check import ImageCheck
 from orchestrator.offline.data import OfflineData, held_out_rows
 from orchestrator.offline.made_from import MadeFrom, fingerprint_of, settings_of
 from orchestrator.online.rollouts import build_requests, generate
@@ -18,7 +19,6 @@ from orchestrator.preference_store.fingerprints import table_fingerprint
 from orchestrator.preference_store.records import prompt_of
 from orchestrator.preflight import single_role_plan
 from orchestrator.run.folder import RunFolder, write_atomic
-from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.rollout.spec import EngineSpec
 from workers.types import Prompt
 
@@ -46,7 +46,9 @@ def evaluate_answers(config: TrainConfig, folder: RunFolder, data: OfflineData, 
         model: Folder of the critique reward model.
     """
     store, rows = data.held_out_store, []
-    prompts = [prompt_of(row, media_root=store.media_root) for row in held_out_rows(data, side_tables={})]
+    check = ImageCheck(config)
+    usable = [row for row in held_out_rows(data, side_tables={}) if check(row.media) is None]
+    prompts = [prompt_of(row, media_root=store.media_root) for row in usable]
     if prompts:
         assert config.model.path is not None
         policies = (config.model.path, str(plain_folder(folder.root)))
@@ -95,7 +97,7 @@ def told_answers(folder: RunFolder) -> str:
 
 def sampled(config: TrainConfig, policy: str, prompts: list[Prompt]) -> list[str]:
     """One answer a prompt from the policy in the folder ``policy``."""
-    encoder = PromptEncoder(policy, trust_remote_code=config.model.trust_remote_code)
+    encoder = prompt_encoder(config, policy)
     encoded = [encoder.encode(p) for p in prompts]
     rollout = config.rollout
     requests = build_requests(

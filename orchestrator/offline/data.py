@@ -11,6 +11,7 @@ from algorithms.preference_registry import PreferenceAlgorithm
 from orchestrator.config.schema import TrainConfig
 from orchestrator.datasets.dataset import BadRow, refuse_bad_share
 from orchestrator.errors import RefusedInput
+from orchestrator.image_check import ImageCheck
 from orchestrator.offline.choice import choose
 from orchestrator.preference_store.importing import SourceFile, file_sha256, import_file
 from orchestrator.preference_store.manifest import MANIFEST_FILE
@@ -90,7 +91,7 @@ def _store(config: TrainConfig, path: str, imported: Path) -> PreferenceStore:
         path=Path(path),
         reader=config.data.format,
         media_root=media_root or Path(path).parent,
-        max_pixels=config.data.max_pixels,
+        max_pixels=config.data.refused_above,
         video_frames=config.data.video_frames,
     )
     if (imported / MANIFEST_FILE).is_file():
@@ -115,10 +116,11 @@ def _look_at_all(store: PreferenceStore, algorithm: PreferenceAlgorithm, config:
     """Refuse a training split that cannot serve; return how many instructions cannot, and a warning."""
     bad_rows: list[BadRow] = []
     num_good, kinds = 0, Counter[bool]()
+    check = ImageCheck(config)
     for row in store.rows():
         if row.split != "train":
             continue
-        choice = choose(row.responses, algorithm, score_margin=config.preference.score_margin)
+        choice = check(row.media) or choose(row.responses, algorithm, score_margin=config.preference.score_margin)
         if isinstance(choice, str):
             bad_rows.append(BadRow(int(row.uid.rpartition("-")[2]), choice))
         else:

@@ -12,6 +12,7 @@ from orchestrator.offline.choice import Choice, choose
 from orchestrator.offline.pair_betas import FACTOR, REWARD_TABLE, WeighedPairs
 from orchestrator.preference_store.records import Instruction, prompt_of
 from workers.multimodal.critique_format import CritiqueFormat
+from workers.multimodal.fitting import UnfitImageError
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import Sequence, UnusablePrompt
 
@@ -86,6 +87,8 @@ class ExampleEncoder:
             sequences, critique_starts, engine_prompt_ids = self._spelt(instruction, choice.responses)
         except UnusablePrompt as error:
             return error.reason
+        except UnfitImageError as error:
+            return f"its {error}"
         # Different texts may be the same tokens, which no model could prefer one to the other.
         read = [s.input_ids[:end] for s, end in zip(sequences, critique_starts or [None] * len(sequences), strict=True)]
         pairs = tuple((c, r) for c, r in choice.pairs if not np.array_equal(read[c], read[r]))
@@ -131,10 +134,10 @@ class ExampleEncoder:
         )
 
     def all_sequences(self, instruction: Instruction) -> tuple[Sequence, ...]:
-        """One for each response, whatever is learnt from it; nothing where one is too long."""
+        """One for each response, whatever is learnt from it; nothing where one is too long, or an image unfit."""
         try:
             sequences = self.sequences(instruction, tuple(range(len(instruction.responses))))
-        except UnusablePrompt:
+        except (UnfitImageError, UnusablePrompt):
             return ()
         limits = self._limits
         fit = all(

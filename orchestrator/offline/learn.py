@@ -6,7 +6,7 @@ from pathlib import Path
 
 from orchestrator.cluster.launch import worker_pool
 from orchestrator.cluster.placement import PlacementPlan
-from orchestrator.cluster.specs import engine_spec, model_spec
+from orchestrator.cluster.specs import engine_spec, model_spec, prompt_encoder
 from orchestrator.config.schema import TrainConfig
 from orchestrator.offline.data import OfflineData
 from orchestrator.offline.examples import REFERENCE_TABLE
@@ -36,7 +36,7 @@ def learn(
         RefusedInput: see ``reference_table``.
     """
     assert config.model.path is not None
-    encoder = PromptEncoder(config.model.path, trust_remote_code=config.model.trust_remote_code)
+    encoder = prompt_encoder(config)
     of_reference = _reference_tables(config, folder, data)
     write_manifest(
         config,

@@ -8,6 +8,7 @@ from pathlib import Path
 from orchestrator.preference_store.side_tables import Fingerprint
 from orchestrator.preference_store.store import PreferenceStore
 from workers.models.loading import ModelSpec
+from workers.multimodal.pictures import PREPARATION
 
 _PREPROCESSING_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 _TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json", "tokenizer.json")
@@ -26,10 +27,15 @@ def table_fingerprint(store: PreferenceStore | None, model: ModelSpec, *, asked:
         store=store.manifest.fingerprint if store is not None else "",
         model=digest(sorted(folder.rglob("*.safetensors"))),
         chat_template=digest([folder / name for name in _TEMPLATE_FILES]),
-        preprocessing=digest([folder / name for name in _PREPROCESSING_FILES]),
+        preprocessing=_preprocessing(folder, model),
         dtype=str(model.torch_dtype).removeprefix("torch."),
         asked=asked,
     )
+
+
+def _preprocessing(folder: Path, model: ModelSpec) -> str:
+    files = digest([folder / name for name in _PREPROCESSING_FILES])
+    return hashlib.sha256(f"{files} {model.max_pixels} {PREPARATION}".encode()).hexdigest()
 
 
 def digest(files: Sequence[Path]) -> str:

@@ -37,7 +37,7 @@ class SourceFile:
     path: Path
     reader: FormatName
     media_root: Path
-    max_pixels: int
+    max_pixels: int | None
     video_frames: int
 
 
@@ -106,7 +106,7 @@ def import_file(source: SourceFile, *, out: Path, held_out_frac: float, max_bad_
 class _Probed:
     """What probing said of the files seen last."""
 
-    def __init__(self, max_pixels: int) -> None:
+    def __init__(self, max_pixels: int | None) -> None:
         self._max_pixels = max_pixels
         self._known: OrderedDict[Path, tuple[MediaRef, int] | MediaError] = OrderedDict()
 

@@ -1,17 +1,15 @@
-"""Images of a rollout, embedded in the page. Every file is decoded and written anew, so only pictures get in."""
+"""Images of a rollout as the model saw them: decoded and written anew into the page, so only pictures get in."""
 
 import base64
 import hashlib
 import io
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
 from orchestrator.reporting.markup import Html, element, join
+from workers.multimodal.pictures import PictureError, decode
 
 _SIDE = 224
 """Longest edge on the page, pixels; a smaller image keeps its size."""
-_MOST_PIXELS = 1 << 26
 _MOST_BYTES = 1 << 28
 _MOST_SHOWN = 4
 
@@ -39,17 +37,14 @@ def _picture(path: Path, digest: str) -> Html:
         return _missing(path, "has changed since the run")
     try:
         png = _as_png(content)
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
-        return _missing(path, f"cannot be decoded: {error}")
+    except PictureError as error:
+        return _missing(path, str(error))
     source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
     return element("img", {"src": source, "alt": path.name, "title": path.name})
 
 
 def _as_png(content: bytes) -> bytes:
-    with Image.open(io.BytesIO(content)) as image:
-        if image.width * image.height > _MOST_PIXELS:
-            raise ValueError(f"{image.width} x {image.height} pixels, limit {_MOST_PIXELS}")
-        small = image.convert("RGB")
+    small = decode(content)
     small.thumbnail((_SIDE, _SIDE))
     buffer = io.BytesIO()
     small.save(buffer, format="PNG")

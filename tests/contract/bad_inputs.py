@@ -149,10 +149,28 @@ def _adapter(case: Case) -> None:
     case.flags["--model.path"] = str(case.folder / "policy")
 
 
+def _thin_image(case: Case) -> None:
+    Image.new("RGB", (1200, 4)).save(case.folder / "thin.png")
+    case.show("thin.png")
+
+
+def _tiff(case: Case) -> None:
+    Image.new("RGB", (56, 56)).save(case.folder / "scan.tiff")
+    case.show("scan.tiff")
+
+
 SPOILED: dict[str, tuple[Callable[[Case], None], tuple[str, ...]]] = {
     "missing image": (lambda c: c.show("gone.png"), ("row 1", "gone.png")),
     "unreadable image": (lambda c: c.show("broken.png"), ("row 1", "broken.png")),
-    "image too large": (_set("--data.max_pixels", "3000"), ("row 1", "56 x 56", "3136", "max_pixels = 3000")),
+    "image too large": (
+        lambda c: c.flags.update({"--data.max_pixels": "3000", "--data.oversize": "refuse"}),
+        ("row 1", "56 x 56", "3136", "max_pixels = 3000"),
+    ),
+    "image too thin for the model": (_thin_image, ("row 1", "'thin.png'", "1200 x 4", "at most 200 : 1")),
+    "TIFF": (_tiff, ("row 1", "'scan.tiff'", "is TIFF; read are PNG, JPEG, WEBP, BMP, GIF")),
+    "image as text": (lambda c: c.show("data:image/png;base64," + "AAAA" * 40_000), ("row 1", "is a data: URI")),
+    "image at an address": (lambda c: c.show("https://example.org/a.png"), ("row 1", "is an address")),
+    "refusing nothing": (_set("--data.oversize", "refuse"), ("data.max_pixels is not set", "data.oversize")),
     "outside the media root": (lambda c: c.show("../outside.png"), ("row 1", "../outside.png")),
     "answer 3": (lambda c: c.row.update(answer=["<answer>3</answer>"]), ("row 1", "answer", "3", "1 or 2")),
     "empty file": (_text(""), ("rows.jsonl",)),

@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from orchestrator.cluster.worker_environment import worker_environment
-from tests.integration.vllm_sampler import NUM_IMAGES
+from tests.integration.vllm_sampler import sampled_prompts
 from tests.tiny_models import TINY_MODELS
-from tests.tiny_prompts import MIXED_SIZES, picture_prompts
 from workers.models.adapters import ADAPTERS
 from workers.models.export import export_folder
 from workers.models.loading import ModelSpec, load_model
@@ -25,8 +24,13 @@ pytestmark = [pytest.mark.integration, pytest.mark.soak]
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("model_type", [name for name in TINY_MODELS if ADAPTERS[name].vllm])
-def test_vllm_scores_what_the_trainer_exported_as_the_trainer_does(model_type: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("model_type", "max_pixels"),
+    [*((name, None) for name in TINY_MODELS if ADAPTERS[name].vllm), ("qwen2_5_vl", 1568)],
+)
+def test_vllm_scores_what_the_trainer_exported_as_the_trainer_does(
+    model_type: str, max_pixels: int | None, tmp_path: Path
+) -> None:
     source = TINY_MODELS[model_type](tmp_path / "model")
     model, adapter = load_model(ModelSpec(path=str(source), dtype="float32"))
     tensors = {adapter.checkpoint_name(name): p.detach().clone() for name, p in model.named_parameters()}
@@ -34,9 +38,9 @@ def test_vllm_scores_what_the_trainer_exported_as_the_trainer_does(model_type: s
     export_folder(tensors, source=source, target=exported)
     pictures = tmp_path / "pictures"
     pictures.mkdir()
-    rows = _sampled(exported, pictures, tmp_path / "sampled.json")
+    rows = _sampled(exported, pictures, tmp_path / "sampled.json", max_pixels)
 
-    media = {p.uid: p.media for p in picture_prompts(pictures, NUM_IMAGES, sizes=MIXED_SIZES)}
+    media = {p.uid: p.media for p in sampled_prompts(pictures)}
     sequences = [
         Sequence(
             uid=row["uid"],
@@ -47,17 +51,18 @@ def test_vllm_scores_what_the_trainer_exported_as_the_trainer_does(model_type: s
         )
         for row in rows
     ]
-    batch = Collator(source, dtype=torch.float32, share_prompts=False)(sequences)
+    batch = Collator(source, dtype=torch.float32, share_prompts=False, max_pixels=max_pixels)(sequences)
     with torch.no_grad():
-        scored, _ = PolicyModule(model, lockstep=False)(batch)
+        scored = PolicyModule(model, lockstep=False)(batch).logprobs
     for row, wanted in zip(rows, batch.split(scored), strict=True):
         found = torch.tensor(row["logprobs"])
         torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0, msg=lambda text, row=row: f"{row['uid']}: {text}")
 
 
-def _sampled(model: Path, pictures: Path, result: Path) -> list[dict]:
+def _sampled(model: Path, pictures: Path, result: Path, max_pixels: int | None) -> list[dict]:
+    bound = [] if max_pixels is None else [str(max_pixels)]
     run = subprocess.run(
-        [sys.executable, "-m", "tests.integration.vllm_sampler", str(model), str(pictures), str(result)],
+        [sys.executable, "-m", "tests.integration.vllm_sampler", str(model), str(pictures), str(result), *bound],
         env={**os.environ, **worker_environment(1, gpu=False)},
         capture_output=True,
         text=True,

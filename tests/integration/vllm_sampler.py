@@ -1,11 +1,12 @@
 """Samples from a model folder through a vLLM engine of ours, in a process of its own so that its memory ends with it.
 
-``python -m tests.integration.vllm_sampler MODEL_FOLDER PICTURES RESULT.json`` writes, for each sampled sequence, the
-ids of the prompt as the model sees them, the sampled ids and their log-probs.
+``python -m tests.integration.vllm_sampler MODEL_FOLDER PICTURES RESULT.json [MAX_PIXELS]`` writes, for each sampled
+sequence, the ids of the prompt as the model sees them, the sampled ids and their log-probs.
 """
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from tests.tiny_prompts import MIXED_SIZES, picture_prompts
@@ -13,16 +14,24 @@ from workers.models.loading import ModelSpec
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.rollout.spec import EngineSpec
 from workers.rollout.vllm_rollout import VllmEngine
-from workers.types import GenerationRequest
+from workers.types import GenerationRequest, Prompt
 
-NUM_IMAGES = {"one": 1, "two": 2, "none": 0}
+NUM_IMAGES = {"one": 1, "two": 2, "none": 0, "three": 3}
 _SAMPLES, _NEW_TOKENS = 2, 8
 
 
-def main(model: str, pictures: str, result: str) -> None:
+def sampled_prompts(pictures: Path) -> list[Prompt]:
+    """Prompts with so many images; the one that stands alone also stands beside others, which some models tile less."""
+    prompts = picture_prompts(pictures, NUM_IMAGES, sizes=MIXED_SIZES)
+    alone = next(p.media for p in prompts if p.uid == "one")
+    return [replace(p, media=(*alone, *p.media[1:])) if p.media else p for p in prompts]
+
+
+def main(model: str, pictures: str, result: str, max_pixels: str | None = None) -> None:
     """Draw two samples of every prompt."""
-    encoder = PromptEncoder(model)
-    encoded = [encoder.encode(p) for p in picture_prompts(Path(pictures), NUM_IMAGES, sizes=MIXED_SIZES)]
+    bound = None if max_pixels is None else int(max_pixels)
+    encoder = PromptEncoder(model, max_pixels=bound)
+    encoded = [encoder.encode(p) for p in sampled_prompts(Path(pictures))]
     requests = [
         GenerationRequest(
             uid=prompt.uid,
@@ -40,7 +49,7 @@ def main(model: str, pictures: str, result: str) -> None:
     engine = VllmEngine(
         "engine-0",
         EngineSpec(
-            model=ModelSpec(path=model, dtype="float32"),
+            model=ModelSpec(path=model, dtype="float32", max_pixels=bound),
             tensor_parallel_size=1,
             max_model_len=max(len(p.prompt_ids) for p in encoded) + _NEW_TOKENS,
             max_num_seqs=len(requests),

@@ -13,7 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from orchestrator.online.rollout_store import RolloutRow, write_rollouts
 from orchestrator.report import main, write_report
@@ -130,6 +130,21 @@ def test_the_image_a_rollout_saw_is_embedded_no_larger_than_it_is_shown(tmp_path
     assert embedded.getpixel((100, 50)) == (10, 200, 30)
 
 
+def test_an_image_is_shown_as_the_model_saw_it(tmp_path: Path) -> None:
+    """Upright, and black on white where it is black on nothing."""
+    image, exif = tmp_path / "turned.png", Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    drawing = Image.new("RGBA", (20, 10), (0, 0, 0, 0))
+    drawing.putpixel((0, 0), (0, 0, 0, 255))
+    drawing.save(image, exif=exif)
+    root = _run(tmp_path / "run", [])
+    write_rollouts(RunFolder(root).rollout_file(1), [_rollout(image)])
+    (source,) = _page(root).sources()
+    embedded = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
+    assert embedded.size == (10, 20)
+    assert (embedded.getpixel((9, 0)), embedded.getpixel((0, 0))) == ((0, 0, 0), (255, 255, 255))
+
+
 def test_an_image_that_cannot_be_shown_is_a_sentence(tmp_path: Path) -> None:
     names = ("gone", "changed", "text")
     rows = []
@@ -146,7 +161,7 @@ def test_an_image_that_cannot_be_shown_is_a_sentence(tmp_path: Path) -> None:
     assert page.sources() == []
     assert "gone.png cannot be read: No such file or directory" in text
     assert "changed.png has changed since the run" in text
-    assert "text.png cannot be decoded" in text
+    assert "text.png is text, not an image" in text
 
 
 def test_the_report_of_a_running_run_leaves_out_the_row_that_is_being_written(tmp_path: Path) -> None:

@@ -31,6 +31,10 @@ class ModelAdapter:
     """``(pattern, replacement)`` applied in order to get the released checkpoints' names, which vLLM expects too."""
     framed_images: bool = False
     """True where the processor puts a start and an end token around the placeholders of an image."""
+    bounds_pixels: bool = False
+    """True where the processor resizes by a number of pixels, and not to tiles of a fixed size."""
+    tiles_alone: bool = False
+    """True where the processor cuts an image into tiles only if it is the only one of its prompt."""
     qformer: bool = False
     """True where a Q-Former reads the image together with the prompt's text, in tokens of its own vocabulary."""
     text_models: tuple[str, ...] = ()
@@ -78,6 +82,7 @@ QWEN2_5_VL = ModelAdapter(
     needs_token_types=True,
     shares_prompts=True,
     checkpoint_names=_QWEN_NAMES,
+    bounds_pixels=True,
 )
 QWEN2_VL = replace(QWEN2_5_VL, model_type="qwen2_vl")
 # Its releases have the names that transformers uses.
@@ -97,7 +102,7 @@ LLAVA = ModelAdapter(
     checkpoint_names=_LLAVA_NAMES,
 )
 LLAVA_NEXT = replace(LLAVA, model_type="llava_next", bridge=r"model\.(multi_modal_projector\.|image_newline$)")
-LLAVA_ONEVISION = replace(LLAVA_NEXT, model_type="llava_onevision")
+LLAVA_ONEVISION = replace(LLAVA_NEXT, model_type="llava_onevision", tiles_alone=True)
 INTERNVL = replace(
     LLAVA,
     model_type="internvl",

@@ -13,7 +13,7 @@ REWARD_HEAD_FOLDER = "reward_head"
 """Beside a model's weights, not among them, so that transformers and vLLM load the folder as the plain model it is."""
 REWARD_HEAD_CONFIG = f"{REWARD_HEAD_FOLDER}/config.json"
 
-_PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
@@ -28,7 +28,7 @@ def check_model_folder(path: str | Path, *, trust_remote_code: bool = False, tra
         ValueError: what is missing, damaged or unsupported, in one sentence.
     """
     config, root = check_model_config(path, trust_remote_code=trust_remote_code), Path(path)
-    for kind, names in (("processor", _PROCESSOR_FILES), ("tokenizer", _TOKENIZER_FILES)):
+    for kind, names in (("processor", PROCESSOR_FILES), ("tokenizer", _TOKENIZER_FILES)):
         found = [root / name for name in names if (root / name).is_file()]
         if not found:
             raise ValueError(f"{str(path)!r} has no {kind} (none of {', '.join(names)})")

@@ -26,6 +26,8 @@ class ModelSpec:
     trust_remote_code: bool = False
     share_prompts: bool = False
     """Sequences of one prompt share a row of the trainer's forwards."""
+    max_pixels: int | None = None
+    """Images of more are resized, by processors that resize by a number of pixels; None is their own bound."""
 
     @property
     def torch_dtype(self) -> torch.dtype:

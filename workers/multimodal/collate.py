@@ -1,6 +1,7 @@
 """Sequences and their images to the tensors of one forward: a row each, or packed so that responses share prompts.
 
-The image processor runs once per unique image of a step: its outputs are kept by content hash, bounded in bytes.
+The image processor runs once per unique image of a step: its outputs are kept by content hash, and by how it was
+processed where that depends on what stands beside it; bounded in bytes.
 """
 
 from collections.abc import Sequence as Seq
@@ -12,19 +13,23 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoConfig, AutoProcessor
+from transformers import AutoConfig
 
 from workers.models.adapters import ModelAdapter, adapter_for
+from workers.models.loading import ModelSpec
 from workers.multimodal.instructions import qformer_inputs
 from workers.multimodal.media import load_image
 from workers.multimodal.packing import Segments, pack
 from workers.multimodal.placeholders import image_expansions
+from workers.multimodal.processor import load_processor
 from workers.multimodal.step_cache import StepCache
 from workers.types import MediaRef, Sequence
 
 _FEATURE_CACHE_BYTES = 1 << 30
 _TILED_NDIM = 5
 """``[images, tiles, channels, height, width]``."""
+_PER_PROMPT = "batch_num_images"
+"""The input that says how many images each prompt has."""
 _BLANK_IMAGE = Image.new("RGB", (56, 56))
 _BLANK_REF = MediaRef(sha256="blank", path="", width=_BLANK_IMAGE.width, height=_BLANK_IMAGE.height)
 
@@ -72,14 +77,16 @@ class Collator:
         dtype: torch.dtype,
         share_prompts: bool,
         always_an_image: bool = False,
+        max_pixels: int | None = None,
         trust_remote_code: bool = False,
     ) -> None:
         """
         Args:
             share_prompts: Pack, with the prompt of several sequences once.
             always_an_image: Give a batch without one a blank image, in a prompt that nobody responds to.
+            max_pixels: see ``load_processor``.
         """
-        processor = AutoProcessor.from_pretrained(model_path, trust_remote_code=trust_remote_code)
+        processor = load_processor(model_path, max_pixels=max_pixels, trust_remote_code=trust_remote_code)
         config = AutoConfig.from_pretrained(model_path, trust_remote_code=trust_remote_code)
         self._processor, self._config = processor, config
         # What the processor asks for beyond its image processor's own configuration, such as cutting into patches.
@@ -88,13 +95,25 @@ class Collator:
         self._adapter: ModelAdapter = adapter_for(config.model_type)
         self._dtype, self._share_prompts = dtype, share_prompts
         self._cache = StepCache[dict[str, Tensor]](_FEATURE_CACHE_BYTES, num_bytes=_num_bytes)
-        self._blank = self._process(_BLANK_IMAGE)
+        self._blank = self._process(_BLANK_IMAGE, tiled=True)
         (blank_tokens,) = image_expansions(processor, config, [_BLANK_IMAGE.size])
         ids = np.append(blank_tokens, 0)
         self._unanswered = (
             Sequence(uid="blank", sample_index=0, input_ids=ids, prompt_len=len(ids), media=(_BLANK_REF,))
             if always_an_image
             else None
+        )
+
+    @classmethod
+    def of(cls, spec: ModelSpec, *, share_prompts: bool | None = None, always_an_image: bool = False) -> Self:
+        """The one for a role's model; with ``share_prompts`` other than the model's own where it is given."""
+        return cls(
+            spec.path,
+            dtype=spec.torch_dtype,
+            share_prompts=spec.share_prompts if share_prompts is None else share_prompts,
+            always_an_image=always_an_image,
+            max_pixels=spec.max_pixels,
+            trust_remote_code=spec.trust_remote_code,
         )
 
     def __call__(self, sequences: Seq[Sequence]) -> Batch:
@@ -151,10 +170,13 @@ class Collator:
             )
 
     def _mm_inputs(self, sequences: Seq[Sequence], input_ids: Tensor) -> dict[str, Tensor]:
-        features = [self._features(ref) for s in sequences for ref in s.media]
+        tiled = [not self._adapter.tiles_alone or len(s.media) == 1 for s in sequences]
+        features = [self._features(ref, tiled=t) for s, t in zip(sequences, tiled, strict=True) for ref in s.media]
         if not features:
             return {}
         merged = {key: _joined([f[key] for f in features]) for key in features[0]}
+        if self._adapter.tiles_alone:
+            merged[_PER_PROMPT] = torch.tensor([len(s.media) for s in sequences if s.media])
         if self._adapter.needs_token_types:
             merged["mm_token_type_ids"] = (input_ids == self._image_token_id).int()
         if self._adapter.qformer:
@@ -166,16 +188,21 @@ class Collator:
         """Drop the images that no batch has used since the last call."""
         self._cache.forget_untouched()
 
-    def _features(self, ref: MediaRef) -> dict[str, Tensor]:
+    def _features(self, ref: MediaRef, *, tiled: bool) -> dict[str, Tensor]:
         if ref is _BLANK_REF:
             return self._blank
-        return self._cache.get(ref.sha256, lambda: self._process(load_image(ref)))
+        key = ref.sha256 if tiled else f"{ref.sha256} beside others"
+        return self._cache.get(key, lambda: self._process(load_image(ref), tiled=tiled))
 
-    def _process(self, image: Image.Image) -> dict[str, Tensor]:
+    def _process(self, image: Image.Image, *, tiled: bool) -> dict[str, Tensor]:
         processor = self._processor.image_processor
-        out = processor(images=[image], return_tensors="pt", **self._image_options)
+        # Nested as a prompt of several images: what is beside this one is cut off again.
+        images = [image] if tiled else [[image, _BLANK_IMAGE]]
+        out = processor(images=images, return_tensors="pt", **self._image_options)
         # It also tells its processor how many patches there are, which no forward takes.
-        taken = {key: value for key, value in out.items() if key in processor.model_input_names}
+        taken = {key: out[key] for key in out if key in processor.model_input_names and key != _PER_PROMPT}
+        if not tiled:
+            taken = {key: value[:1] for key, value in taken.items()}
         return {key: value.to(self._dtype) if value.is_floating_point() else value for key, value in taken.items()}
 
 

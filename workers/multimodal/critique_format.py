@@ -51,13 +51,15 @@ class CritiqueFormat:
         """The ids of a question.
 
         Raises:
+            UnusablePrompt: the model cannot be asked the prompt.
             ValueError: the chat template cannot go on behind a response.
         """
+        encoded = self._encoder.encode(prompt)
         asked = (
             *self._encoder.encode_text(response),
             *self._encoder.ids_behind(self.behind_response(prompt.messages)),
         )
-        return CritiqueQuestion(prompt=self._encoder.encode(prompt), asked=asked)
+        return CritiqueQuestion(prompt=encoded, asked=asked)
 
     def answered(self, question: CritiqueQuestion, sample_index: int, critique: tuple[int, ...]) -> Sequence:
         """A question with its critique, closed by the end of turn, where the reward is read."""

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 from jinja2 import TemplateError
-from transformers import AutoConfig, AutoProcessor
+from transformers import AutoConfig
 
 from workers.models.adapters import adapter_for
+from workers.multimodal.fitting import Fitting
 from workers.multimodal.instructions import num_images, plain_text, texts, with_texts
-from workers.multimodal.placeholders import expand_placeholders, image_expansions
+from workers.multimodal.placeholders import expand_placeholders
+from workers.multimodal.processor import load_processor
 from workers.multimodal.word_tokenizer import Masks, WordTokenizer
 from workers.types import EncodedPrompt, Prompt, UnusablePrompt
 
@@ -37,13 +39,20 @@ class Rendered:
 class PromptEncoder:
     """Turns prompts into ids with the model's own chat template, tokenizer and placeholder arithmetic."""
 
-    def __init__(self, model_path: str | Path, *, trust_remote_code: bool = False) -> None:
-        self.processor = AutoProcessor.from_pretrained(model_path, trust_remote_code=trust_remote_code)
+    def __init__(
+        self, model_path: str | Path, *, max_pixels: int | None = None, trust_remote_code: bool = False
+    ) -> None:
+        """
+        Args:
+            max_pixels: see ``load_processor``.
+        """
+        self.processor = load_processor(model_path, max_pixels=max_pixels, trust_remote_code=trust_remote_code)
         self.config = AutoConfig.from_pretrained(model_path, trust_remote_code=trust_remote_code)
         self.tokenizer = self.processor.tokenizer
         self.image_token_id: int = self.config.image_token_id
         self._adapter = adapter_for(self.config.model_type)
         self._words = WordTokenizer(self.tokenizer, self.vision_token_ids)
+        self._fitting = Fitting(self.processor, self.config)
 
     @property
     def vision_token_ids(self) -> tuple[int, ...]:
@@ -65,6 +74,7 @@ class PromptEncoder:
         Raises:
             UnusablePrompt: the chat template does not take its turns, or wrote another number of placeholders than it
                 has images.
+            UnfitImageError: the processor cannot take an image of that size.
         """
         try:
             engine_ids = self._engine_ids(prompt.messages)
@@ -74,7 +84,7 @@ class PromptEncoder:
         if found != len(prompt.media):
             reason = f"the chat template gives its {len(prompt.media)} images {found} placeholders"
             raise UnusablePrompt(prompt.uid, reason)
-        expansions = image_expansions(self.processor, self.config, [(m.height, m.width) for m in prompt.media])
+        expansions = self._fitting.expansions([(m.height, m.width) for m in prompt.media])
         return EncodedPrompt(
             uid=prompt.uid,
             engine_prompt_ids=tuple(engine_ids),

@@ -35,12 +35,7 @@ class TransformersEngine:
         self._model, adapter = load_model(spec.model)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model.to(self._device)
-        self._collate = Collator(
-            spec.model.path,
-            dtype=spec.model.torch_dtype,
-            share_prompts=False,
-            trust_remote_code=spec.model.trust_remote_code,
-        )
+        self._collate = Collator.of(spec.model, share_prompts=False)
         self._cycle = SleepCycle("asleep" if spec.shares_device else "awake")
         self._parameters = {adapter.checkpoint_name(n): p for n, p in self._model.named_parameters()}
 

@@ -10,8 +10,12 @@ from PIL import Image
 from vllm import LLM, SamplingParams
 from vllm.config import WeightTransferConfig
 
+from workers.models.adapters import adapter_for
+from workers.models.folder import read_model_config
 from workers.multimodal.media import load_image, pixel_bytes
+from workers.multimodal.processor import engine_options
 from workers.multimodal.step_cache import StepCache
+from workers.rollout import vllm_onevision
 from workers.rollout.sleep import SleepCycle
 from workers.rollout.spec import EngineSpec
 from workers.types import Completion, GenerationRequest, MediaRef
@@ -30,6 +34,8 @@ class VllmEngine:
 
     def __init__(self, name: str, spec: EngineSpec) -> None:
         vllm_engine.register()
+        if adapter_for(str(read_model_config(spec.model.path)["model_type"])).tiles_alone:
+            vllm_onevision.register()
         self.name = name
         self._spec = spec
         self._policy_version = -1
@@ -48,6 +54,9 @@ class VllmEngine:
             max_model_len=spec.max_model_len,
             max_num_seqs=spec.max_num_seqs,
             gpu_memory_utilization=spec.gpu_memory_utilization,
+            mm_processor_kwargs=engine_options(
+                spec.model.path, max_pixels=spec.model.max_pixels, trust_remote_code=spec.model.trust_remote_code
+            ),
             limit_mm_per_prompt={"image": spec.max_images_per_prompt},
             enforce_eager=True,
             enable_sleep_mode=self._can_sleep,

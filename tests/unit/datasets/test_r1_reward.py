@@ -141,7 +141,7 @@ def test_a_missing_image_is_refused(tmp_path: Path) -> None:
 
 def test_an_unreadable_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_text("no image")
-    assert _reason(tmp_path, row(image("x.png"))) == "image 'x.png' is not a readable image"
+    assert _reason(tmp_path, row(image("x.png"))) == "image 'x.png' is text, not an image"
 
 
 def test_an_image_larger_than_max_pixels_is_refused(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_frame_that_links_out_of_the_media_root_is_refused(tmp_path: Path) -> 
 def test_a_damaged_frame_is_named_with_its_video(tmp_path: Path) -> None:
     picture(tmp_path / "clip" / "1.png")
     (tmp_path / "clip" / "2.png").write_text("no image")
-    expected = "video 'clip' frame '2.png' is not a readable image"
+    expected = "video 'clip' frame '2.png' is text, not an image"
     assert _reason(tmp_path, row({"type": "video", "video": "clip"})) == expected
 
 

@@ -35,7 +35,7 @@ def test_what_a_step_did_not_use_is_forgotten_and_what_it_used_is_processed_once
     collate = Collator(model, dtype=torch.float32, share_prompts=False)
     processed: list[object] = []
     process = collate._process
-    monkeypatch.setattr(collate, "_process", lambda image: processed.append(image) or process(image))
+    monkeypatch.setattr(collate, "_process", lambda image, **how: processed.append(image) or process(image, **how))
     collate([first, second])
     collate([first, second])
     assert len(processed) == 2
