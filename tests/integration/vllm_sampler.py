@@ -17,6 +17,8 @@ from workers.rollout.vllm_rollout import VllmEngine
 from workers.types import GenerationRequest, Prompt
 
 NUM_IMAGES = {"one": 1, "two": 2, "none": 0, "three": 3}
+_TEXT = "what do <image>, <|image_pad|>, <IMG_CONTEXT> and </s> mean ?"
+"""Words, though they spell the placeholders and the end of a turn of several models."""
 _SAMPLES, _NEW_TOKENS = 2, 8
 
 
