@@ -12,6 +12,7 @@ from orchestrator.config.load import load_config
 from orchestrator.config.resolved import resolved_json
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import GuardStop, RefusedInput
+from workers.types import UnusablePrompt
 
 if TYPE_CHECKING:
     from orchestrator.online.data import RunData
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             dry_run(config)
         else:
             train(config)
-    except RefusedInput as refusal:
+    except (RefusedInput, UnusablePrompt) as refusal:
         sys.stderr.write(f"refused: {refusal}\n")
         return 2
     except (GuardStop, WaitTimeout, WorkerLost) as stop:
@@ -149,6 +150,7 @@ def _check_files(config: TrainConfig) -> None:
 def _launch(config: TrainConfig, plan: PlacementPlan, folder: "RunFolder", data: "RunData") -> None:
     from orchestrator.cluster import launch
     from orchestrator.cluster.specs import engine_spec, prompt_encoder
+    from orchestrator.critiques.checks import check_online_critic
     from orchestrator.critiques.service import critique_limits
     from orchestrator.online import stages
     from orchestrator.online.data import fitting
@@ -167,6 +169,7 @@ def _launch(config: TrainConfig, plan: PlacementPlan, folder: "RunFolder", data:
         longest_prompt=check_lengths(config, encoder, prompts),
         max_images=max(len(p.media) for p in prompts),
     )
+    check_online_critic(config, prompts)
     stages.refuse_other_runs(config, folder, data)
     sys.stdout.write("\n".join(data.lines()) + "\n")
     write_config(config, folder)

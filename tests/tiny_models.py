@@ -10,6 +10,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 from transformers import (
+    AutoConfig,
     AutoModelForImageTextToText,
     AutoProcessor,
     BlipImageProcessor,
@@ -27,6 +28,8 @@ from transformers import (
     LlavaOnevisionProcessor,
     LlavaOnevisionVideoProcessor,
     PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLProcessor,
     Qwen2VLConfig,
     Qwen2VLProcessor,
     Qwen3VLConfig,
@@ -35,35 +38,63 @@ from transformers import (
 )
 
 from orchestrator.tasks.digits_model import build_digits_model
+from tests.released_tokenizers import (
+    INTERNVL_TEMPLATE,
+    LLAVA_NEXT_TEMPLATE,
+    LLAVA_ONEVISION_TEMPLATE,
+    QWEN3_TEMPLATE,
+    QWEN_TEMPLATE,
+    llama_tokenizer,
+    qwen_tokenizer_like,
+    released_qwen_tokenizer,
+)
 from tests.user_files import write_llava
 
 _SIDE, _PATCH = 56, 14
 _QFORMER_WORDS = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "which", "?", "one", "two")
 
 
+def write_qwen2_5_vl(folder: Path, tokenizer: Any = None) -> Path:
+    """The digits model with a tokenizer and a template like the released ones."""
+    base, processor, text, media = _qwen(folder, tokenizer or qwen_tokenizer_like())
+    Qwen2_5_VLProcessor(
+        image_processor=processor.image_processor,
+        tokenizer=processor.tokenizer,
+        video_processor=processor.video_processor,
+        chat_template=QWEN_TEMPLATE,
+    ).save_pretrained(folder)
+    vision = base.vision_config.to_dict()
+    return _write(folder, Qwen2_5_VLConfig(text_config=text, vision_config=vision, **media))
+
+
+def write_released_qwen2_5_vl(folder: Path) -> Path:
+    """The same with the vocabulary of the releases."""
+    return write_qwen2_5_vl(folder, released_qwen_tokenizer())
+
+
 def write_qwen2_vl(folder: Path) -> Path:
     """Like Qwen2.5-VL, with the older vision tower."""
-    base, processor, text = _qwen(folder)
+    _, processor, text, media = _qwen(folder, qwen_tokenizer_like())
     Qwen2VLProcessor(
         image_processor=processor.image_processor,
         tokenizer=processor.tokenizer,
         video_processor=processor.video_processor,
-        chat_template=processor.chat_template,
+        chat_template=QWEN_TEMPLATE,
     ).save_pretrained(folder)
     vision = {"depth": 2, "embed_dim": 64, "hidden_size": text["hidden_size"], "num_heads": 4, "mlp_ratio": 2}
-    return _write(folder, Qwen2VLConfig(text_config=text, vision_config=vision, **_media_ids(base)))
+    return _write(folder, Qwen2VLConfig(text_config=text, vision_config=vision, **media))
 
 
 def write_qwen3_vl(folder: Path) -> Path:
     """Features of several vision layers enter several layers of the language model."""
-    base, processor, text = _qwen(folder)
+    _, processor, text, media = _qwen(folder, qwen_tokenizer_like())
     image_processor = processor.image_processor
     image_processor.patch_size = 16
     Qwen3VLProcessor(
         image_processor=image_processor,
         tokenizer=processor.tokenizer,
         video_processor=Qwen3VLVideoProcessor(),
-        chat_template=processor.chat_template,
+        chat_template=QWEN3_TEMPLATE,
     ).save_pretrained(folder)
     vision = {
         "depth": 3,
@@ -76,7 +107,7 @@ def write_qwen3_vl(folder: Path) -> Path:
     }
     rope = text["rope_parameters"] | {"mrope_interleaved": True}
     text |= {"rope_parameters": rope, "head_dim": text["hidden_size"] // text["num_attention_heads"]}
-    return _write(folder, Qwen3VLConfig(text_config=text, vision_config=vision, **_media_ids(base)))
+    return _write(folder, Qwen3VLConfig(text_config=text, vision_config=vision, **media))
 
 
 def write_llava_next(folder: Path) -> Path:
@@ -87,7 +118,11 @@ def write_llava_next(folder: Path) -> Path:
         image_processor=LlavaNextImageProcessor(
             size={"shortest_edge": _SIDE}, crop_size={"height": _SIDE, "width": _SIDE}, image_grid_pinpoints=grid
         ),
-        **_llava_parts(processor),
+        **{
+            **_llava_parts(processor),
+            "tokenizer": llama_tokenizer("<image>", legacy=True),
+            "chat_template": LLAVA_NEXT_TEMPLATE,
+        },
     ).save_pretrained(folder)
     config = LlavaNextConfig(image_grid_pinpoints=grid, **_llava_config(base))
     return _write(folder, config)
@@ -97,9 +132,11 @@ def write_llava_onevision(folder: Path) -> Path:
     """LLaVA-OneVision: SigLIP, Qwen2, tiles without a class token."""
     base, processor = _llava(folder)
     # vLLM starts with a video, which nobody sends.
-    processor.tokenizer.add_tokens(["<video>"], special_tokens=True)
+    tokenizer = qwen_tokenizer_like("<image>", "<video>")
     grid = [[_SIDE, 2 * _SIDE], [2 * _SIDE, _SIDE], [2 * _SIDE, 2 * _SIDE]]
-    parts = _llava_parts(processor) | {
+    parts: dict[str, Any] = _llava_parts(processor) | {
+        "tokenizer": tokenizer,
+        "chat_template": LLAVA_ONEVISION_TEMPLATE,
         "num_image_tokens": (_SIDE // _PATCH) ** 2,
         "vision_feature_select_strategy": "full",
     }
@@ -112,41 +149,34 @@ def write_llava_onevision(folder: Path) -> Path:
     settings = _llava_config(base)
     settings["vision_config"] = settings["vision_config"] | {"model_type": "siglip_vision_model"}
     settings |= {"vision_feature_layer": -1, "vision_feature_select_strategy": "full"}
-    vocabulary = processor.tokenizer.get_vocab()
-    settings["text_config"] = settings["text_config"] | {"model_type": "qwen2", "vocab_size": len(vocabulary)}
-    settings["video_token_index"] = vocabulary["<video>"]
+    settings["text_config"] = settings["text_config"] | {"model_type": "qwen2"} | _ids(tokenizer)
+    settings["image_token_index"] = tokenizer.convert_tokens_to_ids("<image>")
+    settings["video_token_index"] = tokenizer.convert_tokens_to_ids("<video>")
     return _write(folder, LlavaOnevisionConfig(image_grid_pinpoints=grid, **settings))
 
 
 def write_internvl(folder: Path) -> Path:
     """InternVL3: an image is cut into patches of 28 pixels and becomes 4 tokens each, between a start and an end."""
-    base, processor = _llava(folder)
+    base, _ = _llava(folder)
     names = {
         "context_image_token": "<IMG_CONTEXT>",
         "start_image_token": "<img>",
         "end_image_token": "</img>",
         "video_token": "<video>",
     }
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=processor.tokenizer.backend_tokenizer,
-        unk_token="<unk>",
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        extra_special_tokens=names,
-    )
+    tokenizer = qwen_tokenizer_like(named=names)
     InternVLProcessor(
         image_processor=GotOcr2ImageProcessor(size={"height": _SIDE // 2, "width": _SIDE // 2}, max_patches=4),
         tokenizer=tokenizer,
         video_processor=InternVLVideoProcessor(),
         image_seq_length=4,
-        chat_template=processor.chat_template.replace("<image>", "<IMG_CONTEXT>"),
+        chat_template=INTERNVL_TEMPLATE,
     ).save_pretrained(folder)
     vision = {"image_size": [_SIDE // 2] * 2, "patch_size": [_PATCH // 2] * 2} | _tower(64)
     text = base.text_config.to_dict() | {
         "model_type": "qwen2",
-        "vocab_size": len(tokenizer),
         "tie_word_embeddings": True,
+        **_ids(tokenizer),
     }
     image_token_id = tokenizer.get_vocab()["<IMG_CONTEXT>"]
     return _write(
@@ -158,8 +188,6 @@ def write_internvl(folder: Path) -> Path:
 def write_instructblip(folder: Path) -> Path:
     """InstructBLIP with a Llama: a Q-Former reads image and prompt, the latter in a vocabulary of its own."""
     base, processor = _llava(folder)
-    begins = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", base.text_config.bos_token_id)])
-    processor.tokenizer.backend_tokenizer.post_processor = begins
     letters = Tokenizer(WordLevel({word: i for i, word in enumerate(_QFORMER_WORDS)}, unk_token="[UNK]"))
     letters.pre_tokenizer = WhitespaceSplit()  # type: ignore[assignment]
     letters.post_processor = TemplateProcessing(  # type: ignore[assignment]
@@ -169,7 +197,9 @@ def write_instructblip(folder: Path) -> Path:
     InstructBlipProcessor(
         image_processor=BlipImageProcessor(size={"height": _SIDE, "width": _SIDE}),
         tokenizer=processor.tokenizer,
-        qformer_tokenizer=PreTrainedTokenizerFast(tokenizer_object=letters, pad_token="[PAD]", unk_token="[UNK]"),
+        qformer_tokenizer=PreTrainedTokenizerFast(
+            tokenizer_object=letters, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+        ),
         num_query_tokens=queries,
     ).save_pretrained(folder)
     vision = {"image_size": _SIDE, "patch_size": _PATCH, "initializer_range": 0.02}
@@ -187,7 +217,7 @@ def write_instructblip(folder: Path) -> Path:
 
 
 TINY_MODELS: dict[str, Callable[[Path], Path]] = {
-    "qwen2_5_vl": lambda folder: build_digits_model(folder, seed=0),
+    "qwen2_5_vl": write_qwen2_5_vl,
     "qwen2_vl": write_qwen2_vl,
     "qwen3_vl": write_qwen3_vl,
     "llava": write_llava,
@@ -199,22 +229,37 @@ TINY_MODELS: dict[str, Callable[[Path], Path]] = {
 """By ``model_type``."""
 
 
-def _qwen(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
-    """Configuration, processor and language model of the digits model, whose words the others share."""
+def _qwen(folder: Path, tokenizer: Any) -> tuple[Any, Any, dict[str, Any], dict[str, Any]]:
+    """Configuration, processor and language model of the digits model, made for this tokenizer; its media tokens."""
     source = build_digits_model(folder.with_name(f"{folder.name}-base"), seed=0)
     processor: Any = AutoProcessor.from_pretrained(source)
-    config: Any = AutoModelForImageTextToText.from_pretrained(source).config
-    text = config.text_config.to_dict()
+    processor.tokenizer = tokenizer
+    config: Any = AutoConfig.from_pretrained(source)
     names = (
-        "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-        "num_key_value_heads", "max_position_embeddings", "rope_parameters", "eos_token_id", "pad_token_id",
+        "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+        "max_position_embeddings", "rope_parameters",
     )  # fmt: skip
-    return config, processor, {name: text[name] for name in names}
+    text = {name: getattr(config.text_config, name) for name in names} | _ids(tokenizer) | {"tie_word_embeddings": True}
+    tokens = ("image_pad", "video_pad", "vision_start", "vision_end")
+    kinds = ("image", "video", "vision_start", "vision_end")
+    return (
+        config,
+        processor,
+        text,
+        {
+            f"{kind}_token_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>")
+            for kind, token in zip(kinds, tokens, strict=True)
+        },
+    )
 
 
-def _media_ids(base: Any) -> dict[str, Any]:
-    names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-    return {name: getattr(base, name) for name in names}
+def _ids(tokenizer: Any) -> dict[str, Any]:
+    return {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
 
 
 def _llava(folder: Path) -> tuple[Any, Any]:

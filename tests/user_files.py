@@ -7,27 +7,19 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_images
-from tokenizers import Tokenizer
-from tokenizers.decoders import ByteLevel as ByteLevelDecoder
-from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import ByteLevel
-from tokenizers.trainers import BpeTrainer
 from transformers import (
     CLIPImageProcessor,
     CLIPVisionConfig,
     LlamaConfig,
+    LlamaTokenizer,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
-    PreTrainedTokenizerFast,
 )
 
+from tests.released_tokenizers import LLAVA_TEMPLATE, llama_tokenizer
+
 _SIDE, _PATCH = 56, 14
-_TEMPLATE = (
-    "{% for m in messages %}{{ m.role | upper }}: {% for c in m.content %}"
-    "{% if c.type == 'image' %}<image>\n{% else %}{{ c.text }}{% endif %}{% endfor %} {% endfor %}"
-    "{% if add_generation_prompt %}ASSISTANT: {% endif %}"
-)
 # Releases of LLaVA-1.5 carry these names; transformers itself now writes others, which no engine loads.
 _RELEASED = (
     ("model.vision_tower.", "vision_tower.vision_model."),
@@ -40,14 +32,14 @@ _RELEASED = (
 def write_llava(folder: Path) -> Path:
     """A LLaVA-1.5 of 64 channels with random weights, laid out as its releases are."""
     folder.mkdir()
-    tokenizer = _tokenizer()
+    tokenizer = llama_tokenizer("<image>")
     LlavaProcessor(
         image_processor=CLIPImageProcessor(size={"shortest_edge": _SIDE}, crop_size={"height": _SIDE, "width": _SIDE}),
         tokenizer=tokenizer,
         patch_size=_PATCH,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
-        chat_template=_TEMPLATE,
+        chat_template=LLAVA_TEMPLATE,
     ).save_pretrained(folder)
     config = _config(tokenizer)
     with torch.random.fork_rng():
@@ -91,26 +83,7 @@ def _row(media: list[dict[str, str]], subject: int) -> dict[str, object]:
     }
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
-    inner = Tokenizer(BPE())
-    inner.pre_tokenizer = ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-    inner.decoder = ByteLevelDecoder()  # type: ignore[assignment]
-    special = ["<unk>", "<s>", "</s>", "<pad>", "<image>"]
-    trainer = BpeTrainer(special_tokens=special, initial_alphabet=ByteLevel.alphabet(), show_progress=False)
-    inner.train_from_iterator([], trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=inner,
-        unk_token="<unk>",
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        additional_special_tokens=["<image>"],
-        clean_up_tokenization_spaces=False,
-        model_max_length=512,
-    )
-
-
-def _config(tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
+def _config(tokenizer: LlamaTokenizer) -> LlavaConfig:
     ids = tokenizer.get_vocab()
     return LlavaConfig(
         vision_config=CLIPVisionConfig(

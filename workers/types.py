@@ -16,6 +16,17 @@ import numpy as np
 FinishReason = Literal["stop", "length", "abort"]
 
 
+class UnusablePrompt(ValueError):
+    """Why a model cannot be asked a prompt, naming the row it is from: in one sentence."""
+
+    def __init__(self, uid: str, reason: str) -> None:
+        super().__init__(uid, reason)  # both, so that it survives the way between processes
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"row {self.args[0]}: {self.reason}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaRef:
     """One image on disk, identified by its content."""

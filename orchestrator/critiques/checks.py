@@ -10,6 +10,7 @@ from orchestrator.offline.data import OfflineData
 from workers.models.folder import check_model_folder
 from workers.multimodal.critique_format import CritiqueFormat
 from workers.multimodal.prompt_encoder import PromptEncoder
+from workers.types import Prompt
 
 
 def check_critique_models(config: TrainConfig, data: OfflineData) -> None:
@@ -28,6 +29,18 @@ def check_critique_models(config: TrainConfig, data: OfflineData) -> None:
     elif config.offline.writes_critiques or config.measures_margins:
         assert own is not None
         _check(config, "model.path", own, config.critique_rm.request, conversations.values())
+
+
+def check_online_critic(config: TrainConfig, prompts: Iterable[Prompt]) -> None:
+    """Refuse a critique reward model that could not be asked about these prompts.
+
+    Raises:
+        RefusedInput: its chat template does not take their turns, or cannot go on behind a response.
+    """
+    path = config.reward.critique.path
+    if path is not None and config.reward.critique.weight:
+        conversations = {tuple(turn["role"] for turn in p.messages): p.messages for p in prompts}
+        _check(config, "reward.critique.path", path, known_request(path), conversations.values())
 
 
 def _rows(data: OfflineData) -> Iterable[Any]:

@@ -19,7 +19,7 @@ from orchestrator.online.rewards import Reward
 from workers.multimodal.critique_format import CritiqueFormat, CritiqueQuestion
 from workers.multimodal.fitting import UnfitImageError
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.types import Completion, GenerationRequest, Prompt
+from workers.types import Completion, GenerationRequest, Prompt, UnusablePrompt
 from workers.types import Sequence as TokenSequence
 
 _QUESTIONS_AT_ONCE = 512
@@ -109,7 +109,7 @@ class CritiqueJudge:
         for index, question in enumerate(questions):
             try:
                 asked[index] = self._format.ask(question.prompt, question.response)
-            except UnfitImageError:
+            except (UnfitImageError, UnusablePrompt):
                 answers[index] = CritiqueReward(reward=None, critique="", num_tokens=0, status="unfit")
         requests = []
         for index, one in asked.items():

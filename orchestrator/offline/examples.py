@@ -14,7 +14,7 @@ from orchestrator.preference_store.records import Instruction, prompt_of
 from workers.multimodal.critique_format import CritiqueFormat
 from workers.multimodal.fitting import UnfitImageError
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.types import Sequence
+from workers.types import Sequence, UnusablePrompt
 
 REFERENCE_TABLE = "reference"
 """Name of the side table with the reference's log-probs."""
@@ -76,6 +76,8 @@ class ExampleEncoder:
             return choice
         try:
             sequences, critique_starts, engine_prompt_ids = self._spelt(instruction, choice.responses)
+        except UnusablePrompt as error:
+            return error.reason
         except UnfitImageError as error:
             return f"its {error}"
         # Different texts may be the same tokens, which no model could prefer one to the other.
@@ -135,7 +137,7 @@ class ExampleEncoder:
         """
         try:
             sequences = self.sequences(instruction, tuple(range(len(instruction.responses))))
-        except UnfitImageError:
+        except (UnfitImageError, UnusablePrompt):
             return ()
         if not sequences or prompt_too_long(sequences[0], self._limits) is not None:
             return ()

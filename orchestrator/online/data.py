@@ -10,7 +10,7 @@ from orchestrator.datasets.dataset import Dataset
 from orchestrator.datasets.usable import look_through, without_unusable
 from orchestrator.image_check import read_usable
 from orchestrator.run.manifest import DataCounts
-from workers.types import Prompt
+from workers.types import Prompt, UnusablePrompt
 
 if TYPE_CHECKING:  # it imports transformers, and most refusals can be had without
     from workers.multimodal.prompt_encoder import PromptEncoder
@@ -82,7 +82,10 @@ def fitting(config: TrainConfig, encoder: "PromptEncoder", data: RunData) -> Run
     assert config.data.path is not None
 
     def reason(prompt: Prompt) -> str | None:
-        length, bound = len(encoder.encode(prompt).prompt_ids), config.data.max_prompt_tokens
+        try:
+            length, bound = len(encoder.encode(prompt).prompt_ids), config.data.max_prompt_tokens
+        except UnusablePrompt as error:
+            return error.reason
         if length > bound:
             return f"its prompt has {length} tokens, data.max_prompt_tokens = {bound}"
         if config.algo == "sft" and prompt.target is not None:

@@ -19,6 +19,8 @@ from workers.types import GenerationRequest, Prompt
 NUM_IMAGES = {"one": 1, "two": 2, "none": 0, "three": 3}
 TEMPERATURES = (1.0, 0.7, 1.3)
 """Of the samples of each prompt."""
+_TEXT = "what do <image>, <|image_pad|>, <IMG_CONTEXT> and </s> mean ?"
+"""Words, though they spell the placeholders and the end of a turn of several models."""
 _NEW_TOKENS = 8
 
 

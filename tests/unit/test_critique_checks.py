@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from orchestrator.config import TrainConfig, load_config
-from orchestrator.critiques.checks import check_critique_models
+from orchestrator.critiques.checks import check_critique_models, check_online_critic
 from orchestrator.errors import RefusedInput
 from orchestrator.offline.data import OfflineData
 from orchestrator.offline.learnable import Learnable
@@ -15,6 +15,7 @@ from orchestrator.preference_store.records import Instruction, Response
 from tests.tiny_models import TINY_MODELS
 from tests.unit.preference_store.rows import written
 from workers.models.reward_head import RewardHead, save_reward_head
+from workers.types import Prompt
 
 _CANNOT = "its chat template cannot go on behind a response with the request for a critique"
 _SYSTEM_ONCE = (
@@ -22,6 +23,7 @@ _SYSTEM_ONCE = (
     "{% if m.role == 'assistant' and messages[0].role == 'system' %}{{ raise_exception('no answers') }}{% endif %}"
     "{{ m.role }} : {{ m.content[0].text }} {% endfor %}{% if add_generation_prompt %}assistant : {% endif %}"
 )
+_ROLES = (("user",), ("system", "user"))
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +106,17 @@ def test_an_adapter_alone_is_no_model_for_the_workers(folders: dict[str, Path], 
     config = _config("mm_dpo", folders["llava"], "--reward.critique.path", str(adapter))
     told = _refusal(config, _data(tmp_path, _turns("user")))
     assert told.endswith("has no config.json; an adapter becomes a model by python -m orchestrator.export")
+
+
+def test_a_critic_that_cannot_be_asked_about_the_prompts_of_an_online_run_is_refused(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    critic = TINY_MODELS["llava"](tmp_path / "critic")
+    (critic / "chat_template.jinja").write_text(_SYSTEM_ONCE)
+    save_reward_head("linear", {"weight": torch.zeros(1, 64)}, critic, request="why ?")
+    flags = ["--model.path", str(folders["llava"]), "--data.path", "d", "--reward.critique.path", str(critic)]
+    config = load_config(["--algo", "stable_reinforce", *flags, "--reward.critique.weight", "0.5"])[0]
+    prompts = [Prompt(uid=f"a-{n}", messages=_turns(*roles), media=()) for n, roles in enumerate(_ROLES)]
+    check_online_critic(config, prompts[:1])
+    with pytest.raises(RefusedInput, match=rf"^reward.critique.path '{critic}': {_CANNOT}: no answers$"):
+        check_online_critic(config, prompts)

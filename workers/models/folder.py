@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from workers.models.adapters import ADAPTERS
+from workers.models.templates import check_chat_template
 from workers.models.weights import check_weights, refuse_pointer
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -33,6 +34,9 @@ def check_model_folder(path: str | Path, *, trust_remote_code: bool = False, tra
             raise ValueError(f"{str(path)!r} has no {kind} (none of {', '.join(names)})")
         for file in found:
             refuse_pointer(file)
+    adapter = ADAPTERS[str(config["model_type"])]
+    if not adapter.qformer and adapter.chat_template is None:
+        check_chat_template(root)
     check_weights(root, config, trained=trained)
     return config
 

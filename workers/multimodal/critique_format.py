@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jinja2 import TemplateError
 
-from workers.multimodal.prompt_encoder import PromptEncoder
+from workers.multimodal.prompt_encoder import PromptEncoder, Rendered, TemplateRefusal
 from workers.types import EncodedPrompt, Prompt, Sequence
 
 _RESPONSE = "@@response@@"
@@ -52,14 +51,15 @@ class CritiqueFormat:
         """The ids of a question.
 
         Raises:
+            UnusablePrompt: the model cannot be asked the prompt.
             ValueError: the chat template cannot go on behind a response.
         """
-        tokenizer = self._encoder.tokenizer
+        encoded = self._encoder.encode(prompt)
         asked = (
             *self._encoder.encode_text(response),
-            *tokenizer(self.behind_response(prompt.messages), add_special_tokens=False)["input_ids"],
+            *self._encoder.ids_behind(self.behind_response(prompt.messages)),
         )
-        return CritiqueQuestion(prompt=self._encoder.encode(prompt), asked=asked)
+        return CritiqueQuestion(prompt=encoded, asked=asked)
 
     def answered(self, question: CritiqueQuestion, sample_index: int, critique: tuple[int, ...]) -> Sequence:
         """A question with its critique, closed by the end of turn, where the reward is read."""
@@ -72,7 +72,7 @@ class CritiqueFormat:
             media=question.prompt.media,
         )
 
-    def behind_response(self, messages: Seq[dict[str, Any]]) -> str:
+    def behind_response(self, messages: Seq[dict[str, Any]]) -> Rendered:
         """What stands between a response to these turns and its critique.
 
         Raises:
@@ -83,11 +83,13 @@ class CritiqueFormat:
             {"role": "assistant", "content": [{"type": "text", "text": _RESPONSE}]},
             {"role": "user", "content": [{"type": "text", "text": self.request}]},
         ]
+        asked = self._encoder.rendered(messages)
         try:
-            # The last one: a prompt may hold the same characters.
-            before, found, behind = self._encoder.render(turns).rpartition(_RESPONSE)
-        except TemplateError as error:
-            raise ValueError(f"{_REFUSAL}: {error}") from error
-        if not found or before.rstrip() != self._encoder.render(list(messages)).rstrip():
+            whole = self._encoder.rendered(turns)
+        except TemplateRefusal as error:
+            raise ValueError(f"{_REFUSAL}: {error.__cause__ or error}") from error
+        # The last one: a prompt may hold the same characters.
+        before, found, behind = whole.text.rpartition(_RESPONSE)
+        if not found or whole.masks.lifted(before).rstrip() != asked.masks.lifted(asked.text).rstrip():
             raise ValueError(_REFUSAL)
-        return behind
+        return Rendered(behind, whole.masks)

@@ -1,20 +1,39 @@
 """Text and image sizes to token ids, in both spellings, without touching a pixel."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import TemplateError
 from transformers import AutoConfig
 
 from workers.models.adapters import adapter_for
 from workers.multimodal.fitting import Fitting
-from workers.multimodal.instructions import num_images, plain_text
+from workers.multimodal.instructions import num_images, plain_text, texts, with_texts
 from workers.multimodal.placeholders import expand_placeholders
 from workers.multimodal.processor import load_processor
-from workers.types import EncodedPrompt, Prompt
+from workers.multimodal.word_tokenizer import Masks, WordTokenizer
+from workers.types import EncodedPrompt, Prompt, UnusablePrompt
 
 _VISION_TOKEN_FIELDS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+_TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError)
+"""What the expressions of a template may raise, besides what it raises on purpose."""
+_PARTS_AS_CODE = "{'type': "
+
+
+class TemplateRefusal(ValueError):
+    """Why a chat template does not take some turns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """Turns as text, up to where the model is to go on."""
+
+    text: str
+    """What its words spell is masked."""
+    masks: Masks
 
 
 class PromptEncoder:
@@ -32,6 +51,7 @@ class PromptEncoder:
         self.tokenizer = self.processor.tokenizer
         self.image_token_id: int = self.config.image_token_id
         self._adapter = adapter_for(self.config.model_type)
+        self._words = WordTokenizer(self.tokenizer, self.vision_token_ids)
         self._fitting = Fitting(self.processor, self.config)
 
     @property
@@ -52,15 +72,18 @@ class PromptEncoder:
         """Encode one prompt.
 
         Raises:
+            UnusablePrompt: the chat template does not take its turns, or wrote another number of placeholders than it
+                has images.
             UnfitImageError: the processor cannot take an image of that size.
-            ValueError: the template produced another number of placeholders than the prompt has images.
         """
-        engine_ids = self._engine_ids(prompt)
+        try:
+            engine_ids = self._engine_ids(prompt.messages)
+        except ValueError as error:
+            raise UnusablePrompt(prompt.uid, str(error)) from error
         found = engine_ids.count(self.image_token_id)
         if found != len(prompt.media):
-            raise ValueError(
-                f"prompt {prompt.uid}: {len(prompt.media)} images but {found} image placeholders in its text"
-            )
+            reason = f"the chat template gives its {len(prompt.media)} images {found} placeholders"
+            raise UnusablePrompt(prompt.uid, reason)
         expansions = self._fitting.expansions([(m.height, m.width) for m in prompt.media])
         return EncodedPrompt(
             uid=prompt.uid,
@@ -74,33 +97,70 @@ class PromptEncoder:
         return (*self.encode_text(target), *self.eos_token_ids)
 
     def encode_text(self, text: str) -> tuple[int, ...]:
-        """Encode what somebody wrote: characters that spell a special token stay characters.
+        """Encode what somebody wrote: characters that spell a control token stay characters.
 
         Otherwise a response could end its own turn, or hold a placeholder that no image belongs to.
         """
-        return tuple(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+        return tuple(self._words.words(text))
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Decode a completion without its special tokens."""
         return self.tokenizer.decode(np.asarray(ids), skip_special_tokens=True)
 
-    def _engine_ids(self, prompt: Prompt) -> list[int]:
-        messages = list(prompt.messages)
-        if self._adapter.qformer:
-            # What their processor, which takes no template, makes of one: images before the token that begins a text.
-            text_ids = self.tokenizer(plain_text(messages))["input_ids"]
-            return [self.image_token_id] * num_images(messages) + text_ids
-        return self.tokenizer(self.render(messages), add_special_tokens=False)["input_ids"]
+    def rendered(self, messages: Iterable[dict[str, Any]]) -> Rendered:
+        """The turns as text, in which what their words spell is masked.
+
+        Raises:
+            ValueError: the model knows no turns, or its chat template does not take these.
+        """
+        turns = list(messages)
+        masks = self._words.masks(texts(turns))
+        masked = with_texts(turns, lambda text: self._words.masked(text, masks)) if masks.openings else turns
+        return Rendered(self.render(masked), masks)
+
+    def ids(self, rendered: Rendered) -> list[int]:
+        """What the model's processor makes of turns, one placeholder an image."""
+        # As transformers decides it: what the tokenizer adds to a text is added unless the template has written it.
+        bos = self.tokenizer.bos_token
+        begun = bos is not None and rendered.text.startswith(bos)
+        return self._words.ids(rendered.text, rendered.masks, add_special_tokens=not begun)
+
+    def ids_behind(self, rendered: Rendered) -> list[int]:
+        """The same for the end of some turns: nothing is added to it."""
+        return self._words.ids(rendered.text, rendered.masks)
 
     def render(self, messages: list[dict[str, Any]]) -> str:
         """The turns as text, up to where the model is to go on.
 
         Raises:
-            ValueError: the model knows no turns.
+            ValueError: the model knows no turns, or its chat template does not take these.
         """
+        template = self._chat_template()
+        try:
+            text = self.processor.apply_chat_template(
+                messages, chat_template=template, add_generation_prompt=True, tokenize=False
+            )
+        except _TEMPLATE_ERRORS as error:
+            raise TemplateRefusal(f"the chat template does not take its turns: {error}") from error
+        if _PARTS_AS_CODE in text and not any(_PARTS_AS_CODE in words for words in texts(messages)):
+            raise TemplateRefusal("the chat template knows texts alone: it writes the parts of a turn as code")
+        return text
+
+    def _engine_ids(self, messages: Iterable[dict[str, Any]]) -> list[int]:
+        if self._adapter.qformer:
+            # What their processor, which takes no template, makes of one: images before the token that begins a text.
+            text_ids = self._words.words(plain_text(messages), add_special_tokens=True)
+            return [self.image_token_id] * num_images(messages) + text_ids
+        return self.ids(self.rendered(messages))
+
+    def _chat_template(self) -> str:
+        """The processor's before the tokenizer's, and of several that have names, the default one."""
         if self._adapter.qformer:
             raise ValueError(f"{self._adapter.model_type} has no chat template: it answers one question and no more")
-        template = self._adapter.chat_template if self.processor.chat_template is None else None
-        return self.processor.apply_chat_template(
-            messages, chat_template=template, add_generation_prompt=True, tokenize=False
-        )
+        known = (self.processor.chat_template, self.tokenizer.chat_template, self._adapter.chat_template)
+        template = next((t for t in known if t is not None), None)
+        if isinstance(template, dict):
+            template = template.get("default")
+        if template is None:
+            raise ValueError("the model has no chat template")
+        return template

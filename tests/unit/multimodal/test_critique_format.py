@@ -14,6 +14,7 @@ from orchestrator.critiques.judge import CritiqueJudge, CritiqueLimits, Question
 from orchestrator.offline.examples import Example, ExampleEncoder
 from orchestrator.offline.lengths import Limits
 from orchestrator.preference_store.records import Instruction, Response, StoredMedia, prompt_of
+from orchestrator.tasks.digits_model import build_digits_model
 from tests.tiny_models import TINY_MODELS
 from tests.tiny_prompts import MIXED_SIZES, picture_prompts
 from workers.models.adapters import ADAPTERS
@@ -196,7 +197,7 @@ def test_a_model_without_turns_is_refused(tmp_path: Path) -> None:
 
 
 def test_responses_of_the_same_tokens_make_no_pair_whatever_their_critiques(tmp_path: Path) -> None:
-    encoder = PromptEncoder(TINY_MODELS["qwen2_5_vl"](tmp_path / "model"))
+    encoder = PromptEncoder(build_digits_model(tmp_path / "model", seed=0))
     said = (("one qqq", "the image"), ("one www", "response one"), ("two", "so"))  # words that it does not know
     ranked = tuple(Response(text=t, critique=c, rank=rank) for rank, (t, c) in enumerate(said, start=1))
     turns = (_turn("user", "which ?"),)

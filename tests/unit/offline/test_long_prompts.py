@@ -15,7 +15,7 @@ from workers.multimodal.prompt_encoder import PromptEncoder
 
 _TOKENS_AN_IMAGE = 16
 _LIMIT = 100
-_LONG = "so many words that they do not fit beside the images " * 3
+_LONG = "so many words that they do not fit beside the images " * 6
 
 
 @pytest.fixture(scope="module")

