@@ -72,7 +72,8 @@ class UpdateStats:
     imitation_loss: float = 0.0
     """This rank's share of the cross-entropy that is part of the loss of preferences."""
     nonfinite: tuple[str, ...] = ()
-    """Samples whose loss was not finite, or the whole micro-batch whose gradient was not; then no rank has stepped."""
+    """Samples whose loss was not finite, or the whole micro-batch whose gradient was not, or all where only their sum
+    was not; then no rank has stepped."""
 
 
 def token_objective(

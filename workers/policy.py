@@ -153,7 +153,11 @@ class PolicyWorker(WorkerBase):
         if self._any_rank(bool(stats.nonfinite)):
             self._engine.discard()
             return stats
-        stats.grad_norm = self._engine.step()
+        norm = self._engine.step()
+        if norm is None:
+            stats.nonfinite = tuple(s.uid for samples in microbatches for s in samples)
+            return stats
+        stats.grad_norm = norm
         return stats
 
     def open_sender(self, *, backend: Backend, run_id: str, address: str, port: int, group_size: int) -> None:
