@@ -51,6 +51,7 @@ class UpdateStats:
     preclip_hits: int = 0
     clip_hits: int = 0
     grad_norm: float = 0.0
+    """Before clipping; NaN where no step was taken."""
     lr: float = 0.0
     gap_sum: float = 0.0
     """Absolute difference to the engines' log-probs, nats, where the update's own forward gave the old ones."""

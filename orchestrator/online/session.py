@@ -47,8 +47,8 @@ class Session:
     log: RunLogFormatter
     critics: CritiqueJudge | None = None
     """Who adds to the rewards what a critique reward model thinks; None where nobody does."""
-    policy_moved: bool = False
-    """An optimizer step was taken since the current step began."""
+    reached: Progress | None = None
+    """Where the optimizer steps that were taken since the current step began have led; None before the first."""
 
     @property
     def deadline_s(self) -> float:

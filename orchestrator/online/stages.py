@@ -27,7 +27,10 @@ _EMBEDDED_MODEL = "raylign_digits.json"
 def run_stages(config: TrainConfig, folder: RunFolder, pool: WorkerPool, encoder: PromptEncoder, data: RunData) -> None:
     """Run every stage on one pool and print the summary of the last."""
     if config.algo == "sft":
-        with_restarts(lambda again: _supervised(again, folder, pool, encoder, data), config, folder)
+        outcome = with_restarts(
+            lambda again: _supervised(again, folder, pool, encoder, data, is_stage=False), config, folder
+        )
+        summarise(outcome, folder)
         return
     if needs_cold_start(config):
         config = _cold_start(config, pool, encoder)
@@ -80,7 +83,7 @@ def _cold_start(config: TrainConfig, pool: WorkerPool, encoder: PromptEncoder) -
         mark = stage_folder.root / "done.json"
         if not mark.is_file():
             outcome = with_restarts(
-                lambda again: _supervised(again, stage_folder, pool, encoder, data), stage, stage_folder
+                lambda again: _supervised(again, stage_folder, pool, encoder, data, is_stage=True), stage, stage_folder
             )
             write_atomic(mark, json.dumps({"step": outcome.progress.step}) + "\n")
         found = find_checkpoint(stage_folder, stage, fingerprint=data.train.fingerprint)
@@ -92,7 +95,7 @@ def _cold_start(config: TrainConfig, pool: WorkerPool, encoder: PromptEncoder) -
 
 
 def _supervised(
-    config: TrainConfig, folder: RunFolder, pool: WorkerPool, encoder: PromptEncoder, data: RunData
+    config: TrainConfig, folder: RunFolder, pool: WorkerPool, encoder: PromptEncoder, data: RunData, *, is_stage: bool
 ) -> Outcome:
     with open_session(config, folder, pool, encoder, data) as (session, start):
-        return run_supervised(session, start)
+        return run_supervised(session, start, is_stage=is_stage)
