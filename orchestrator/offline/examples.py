@@ -173,8 +173,9 @@ class ExampleEncoder:
         if prompt_len > limits.max_prompt_tokens:
             return f"its prompt has {prompt_len} tokens, data.max_prompt_tokens = {limits.max_prompt_tokens}"
         lengths = [len(s.input_ids) - prompt_len for s in sequences]
-        # Without shared prompts every pair is a group of its own, so that the longest two bound all.
-        together = lengths if limits.share_prompts else sorted(lengths)[-2:]
+        # Without shared prompts every pair, or labelled response, is a group of its own: the longest bound all.
+        at_once = 1 if self._algorithm.learns_from == "labels" else 2
+        together = lengths if limits.share_prompts else sorted(lengths)[-at_once:]
         cost = group_cost(prompt_len, together, share_prompts=limits.share_prompts)
         if cost > limits.tokens_per_microbatch:
             return (

@@ -18,7 +18,7 @@ from orchestrator.offline.held_out import pair_margins
 from orchestrator.offline.metrics import batch_digest48, coupled_metrics, margin_metrics, step_metrics
 from orchestrator.offline.pair_betas import step_beta
 from orchestrator.offline.reference import by_example
-from orchestrator.offline.reward_groups import reward_groups
+from orchestrator.offline.reward_groups import reward_groups, with_room
 from orchestrator.offline.session import Metrics, OfflineSession
 from orchestrator.online.experience import supervised_samples
 from orchestrator.online.updates import Update, optimizer_step
@@ -115,7 +115,12 @@ def _labelled(
 ) -> tuple[list[PreferenceGroup], Metrics]:
     """KTO: the baseline is what policy and reference think of responses to other instructions."""
     with session.phase("reference", clock):
-        mixed = mismatched_sequences(examples)
+        mixed = mismatched_sequences(examples, longest=session.longest_row)
+        if not mixed:
+            told = (
+                f"KTO's baseline: no response fits behind another instruction's prompt in {session.longest_row} tokens"
+            )
+            raise GuardStop(told)
         own = [s for e in examples for s in e.sequences]
         # Asked together: strangers and siblings share prompts and images.
         answers = session.reference.of_sequences([*mixed, *own])
@@ -129,7 +134,10 @@ def _labelled(
             at = mixed[int(np.flatnonzero(~np.isfinite(ratios))[0])]
             raise GuardStop(f"the log-probs of prompt {at.uid}, for KTO's baseline, are not finite")
         baseline = kto_baseline(float(sum(ratios)), len(ratios))
-    return session.groups.labels(examples, refs, baseline=baseline), {"preference/baseline": baseline}
+    return session.groups.labels(examples, refs, baseline=baseline), {
+        "preference/baseline": baseline,
+        "preference/num_mismatched": float(len(mixed)),
+    }
 
 
 def _coupled(
@@ -150,7 +158,12 @@ def _critiqued(
     metrics: Metrics = {}
     if session.generated is not None and session.generated.is_due(progress.step):
         with session.phase("rollout", clock):
-            generated = session.generated.write(examples, progress.policy_version)
+            generated = with_room(
+                examples,
+                session.generated.write(examples, progress.policy_version),
+                share_prompts=session.share_prompts,
+                token_budget=session.config.policy.tokens_per_microbatch,
+            )
         flat = [sequence for row in generated for sequence in row]
         metrics = {"critique/generated_frac": sum(s is not None for s in flat) / len(flat)}
     groups = reward_groups(

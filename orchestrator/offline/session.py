@@ -49,6 +49,8 @@ class OfflineSession:
     stream: ExampleStream
     groups: GroupMaker
     share_prompts: bool
+    longest_row: int
+    """Most tokens of a prompt with all that follows it."""
     generated: GeneratedCritiques | None
     """Writes critiques for the steps that learn from the model's own; None where no step does."""
     reference: Reference
@@ -164,6 +166,7 @@ def open_offline_session(
                 ),
                 groups=groups,
                 share_prompts=share,
+                longest_row=longest_row(config, encoder),
                 generated=generated,
                 reference=reference,
                 held_out=HeldOut(
