@@ -83,7 +83,7 @@ class PolicyWorker(WorkerBase):
         os.environ.update(RANK=str(self._rank), WORLD_SIZE=str(self._world_size), LOCAL_RANK="0")
         init_process_group(self._rank, self._world_size, master_address, master_port)
         lora = self._spec.lora
-        model, self._adapter = load_model(self._spec.model, quantize=lora.quantize if lora else None)
+        model, self._adapter = load_model(self._spec.model)
         if lora is None:
             trainable = freeze_modules(model, self._adapter, self._spec.freeze)
         else:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from orchestrator.cluster.launch import worker_pool
 from orchestrator.cluster.placement import PlacementPlan
-from orchestrator.cluster.specs import engine_spec, model_spec
+from orchestrator.cluster.specs import base_spec, engine_spec
 from orchestrator.config.schema import TrainConfig
 from orchestrator.offline.data import OfflineData
 from orchestrator.offline.examples import REFERENCE_TABLE
@@ -73,7 +73,7 @@ def _reference_tables(config: TrainConfig, folder: RunFolder, data: OfflineData)
     assert config.offline is not None and config.model.path is not None
     if not config.offline.needs_reference or config.reference.mode != "precomputed":
         return {}
-    spec = model_spec(config, config.model.path)
+    spec = base_spec(config, config.model.path)
     root = Path(config.reference.path) if config.reference.path else folder.root / "reference"
     return {store.folder: reference_table(root / role, store, spec) for role, store in data.by_role.items()}
 
@@ -91,7 +91,7 @@ def _precompute(
         return
     assert config.model.path is not None
     encode = example_encoder(config, encoder, data, held_out=store is not data.train).all_sequences
-    spec = model_spec(config, config.model.path)
+    spec = base_spec(config, config.model.path)
     with (
         Console(table.num_shards, title=f"reference log-probs in {table.folder}") as console,
         worker_pool(config, single_role_plan(config, "reference", config.reference.num_ranks), None) as pool,

@@ -10,7 +10,7 @@ from pathlib import Path
 from algorithms.preference_registry import PreferenceAlgorithm
 from orchestrator.cluster.launch import policy_engines, start_policy
 from orchestrator.cluster.pool import WorkerPool
-from orchestrator.cluster.specs import model_spec
+from orchestrator.cluster.specs import base_spec
 from orchestrator.config.schema import TrainConfig
 from orchestrator.offline.data import OfflineData, held_out_rows
 from orchestrator.offline.examples import ExampleEncoder, Limits
@@ -145,7 +145,7 @@ def open_offline_session(
         if data.warning is not None:
             start.console.note(data.warning)
         if config.reference_workers:
-            pool.start_reference(model_spec(config, config.model.path))
+            pool.start_reference(base_spec(config, config.model.path))
         start_policy(config, pool, start)
         reference = Reference(config, pool)
         share = shares_prompts(config, config.model.path)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from orchestrator.cluster.engines import Engines
 from orchestrator.cluster.launch import policy_engines, run_id, start_policy
 from orchestrator.cluster.pool import WorkerPool
-from orchestrator.cluster.specs import model_spec
+from orchestrator.cluster.specs import base_spec
 from orchestrator.cluster.sync import SyncResult
 from orchestrator.config.schema import TrainConfig
 from orchestrator.critiques.judge import CritiqueJudge
@@ -139,7 +139,7 @@ def open_session(
     clear_exchange(run_id(folder))
     with started_run(config, folder, fingerprint=fingerprint, num_prompts=len(data.train.prompts)) as start:
         if config.algo != "sft":
-            pool.start_reference(model_spec(config, config.model.path))
+            pool.start_reference(base_spec(config, config.model.path))
         start_policy(config, pool, start)
         session = Session(
             config=config,

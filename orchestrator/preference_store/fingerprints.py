@@ -27,7 +27,8 @@ def table_fingerprint(store: PreferenceStore | None, model: ModelSpec, *, asked:
         model=digest(sorted(folder.rglob("*.safetensors"))),
         chat_template=digest([folder / name for name in _TEMPLATE_FILES]),
         preprocessing=digest([folder / name for name in _PREPROCESSING_FILES]),
-        dtype=str(model.torch_dtype).removeprefix("torch."),
+        dtype=str(model.torch_dtype).removeprefix("torch.")
+        + (f", weights in {model.quantize}" if model.quantize else ""),
         asked=asked,
     )
 

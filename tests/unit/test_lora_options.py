@@ -1,17 +1,20 @@
 """What ``model.lora_rank`` means from the command line to the policy, its checkpoints and its memory."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from orchestrator.cluster.memory_plan import model_shape
-from orchestrator.cluster.specs import policy_spec
+from orchestrator.cluster.specs import base_spec, policy_spec
 from orchestrator.config import TrainConfig, cold_start_config, load_config
 from orchestrator.errors import RefusedInput
+from orchestrator.preference_store.fingerprints import table_fingerprint
 from orchestrator.run.checkpoint import find_checkpoint
 from orchestrator.run.folder import RunFolder
 from orchestrator.tasks.digits_model import build_digits_model
+from workers.reference import ReferenceWorker
 
 _LORA = ("--model.lora_rank", "8")
 
@@ -35,6 +38,18 @@ def test_alpha_follows_the_rank_unless_it_is_given(model: Path) -> None:
         assert lora is not None
         assert (lora.rank, lora.alpha, lora.scale, lora.seed) == (8, alpha, scale, 5)
     assert policy_spec(_own(model), None).lora is None
+
+
+def test_a_policy_in_four_bits_is_compared_with_a_reference_in_four_bits(model: Path) -> None:
+    config = _own(model, *_LORA, "--model.quantize", "nf4")
+    policy, reference = policy_spec(config, None).model, base_spec(config, str(model))
+    assert policy == reference and reference.quantize == "nf4"
+    assert base_spec(_own(model, *_LORA), str(model)).quantize is None
+    # Its log-probs are others than those of the whole weights.
+    made = [table_fingerprint(None, spec).dtype for spec in (reference, replace(reference, quantize=None))]
+    assert made[0] != made[1]
+    with pytest.raises(ValueError, match="needs a GPU for every policy rank and every reference worker"):
+        ReferenceWorker(spec=reference, num_threads=1)
 
 
 def test_an_adapter_is_continued_on_the_base_and_weights_on_themselves(model: Path, tmp_path: Path) -> None:
