@@ -75,11 +75,10 @@ def make_experience(rollouts: Sequence[Rollout], *, algo: str, settings: Advanta
     """Compute advantages over the whole rollout.
 
     Args:
+        rollouts: At least one with a reward.
         algo: Name in ``algorithms.registry``.
     """
     scored = tuple(r for r in rollouts if r.reward is not None)
-    if not scored:
-        return _nothing()
     mask = _stack([r.sequence.action_mask for r in scored]).bool()
     kl, mismatch = torch.zeros(mask.shape), None
     olds = [r.old_logprobs for r in scored if r.old_logprobs is not None]
@@ -166,13 +165,6 @@ def supervised_samples(sequences: Sequence[TokenSequence], *, aggregation: Aggre
             )
         )
     return samples
-
-
-def _nothing() -> Experience:
-    """Of rollouts without a single reward."""
-    none, unknown = torch.zeros(0, 0), float("nan")
-    filtered = FilterResult(advantages=none, filtered_pos_frac=unknown, filtered_neg_frac=unknown)
-    return Experience(rollouts=(), advantages=none, mask=none.bool(), kl_mean=unknown, mismatch=None, filtered=filtered)
 
 
 def _group_relative(scored: Sequence[Rollout], scores: Tensor, mask: Tensor, algo: str) -> Tensor:

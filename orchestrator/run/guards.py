@@ -21,21 +21,19 @@ _LADDER: tuple[Remedy, ...] = ("none", "warn", "correct", "resync")
 
 
 def check_coverage(rewards: Sequence[Reward], *, minimum: float) -> None:
-    """Stop when a smaller share of the rollouts than wanted could be scored to learn from.
+    """Stop when too few rollouts could be scored to learn from, or none.
 
     Raises:
         GuardStop: with the coverage, the bound and one service's reason.
     """
     failed = [r for r in rewards if r.value is None]
     coverage = 1.0 - len(failed) / len(rewards)
-    if coverage < minimum:
+    if coverage < minimum or len(failed) == len(rewards):
+        told = f"is below reward.min_coverage = {minimum:g}" if coverage < minimum else "leaves nothing to learn from"
         raise GuardStop(
-            f"reward coverage {coverage:.3f} is below reward.min_coverage = {minimum:g}: "
+            f"reward coverage {coverage:.3f} {told}: "
             f"{len(failed)} of {len(rewards)} rollouts were not scored, first reason: {failed[0].detail}"
         )
-    if len(failed) == len(rewards):
-        told = f"none of {len(rewards)} rollouts was scored, first reason: {failed[0].detail}"
-        _log.warning("%s; no optimizer step is taken", told)
 
 
 def check_finite(stats: Sequence[UpdateStats], *, action: Literal["stop", "skip"]) -> bool:

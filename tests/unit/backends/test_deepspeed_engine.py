@@ -1,29 +1,19 @@
 """The engine by itself, one rank in this process: what it applies, and that a step which it skips leaves nothing."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from workers.backends.deepspeed_engine import DeepSpeedEngine, init_process_group
+from workers.backends.deepspeed_engine import DeepSpeedEngine
 from workers.backends.schedule import OptimizerSpec, Schedule
 
 # DeepSpeed calls what torch 2.13 has renamed.
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("one_rank")]
 _SCHEDULE = Schedule(peak_lr=1e-2, kind="linear", total_steps=10, warmup_frac=0.2, min_lr_frac=0.1)
 _STAGES = [(0, False), (1, False), (1, True), (2, False), (2, True), (3, False), (3, True)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def process_group() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
-            patch.setenv(name, value)
-        init_process_group(0, 1, "127.0.0.1", 0)
-        yield
-        torch.distributed.destroy_process_group()
 
 
 def _model() -> nn.Module:

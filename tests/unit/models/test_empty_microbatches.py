@@ -1,8 +1,7 @@
 """A rank that has no micro-batch left takes part with an empty one: nothing counts, and no parameter is left out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from orchestrator.online.experience import supervised_samples
 from tests.tiny_models import TINY_MODELS
 from tests.tiny_prompts import picture_prompts, respond
 from workers.models.loading import ModelSpec, load_model
-from workers.models.policy_module import CritiqueRewardModule, PolicyModule, RewardModule
+from workers.models.policy_module import CritiqueRewardModule, CritiqueScores, PolicyModule, RewardModule
 from workers.models.reward_head import RewardHead
 from workers.models.scores import nothing, token_scores
 from workers.multimodal.collate import Collator
@@ -24,16 +23,9 @@ from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.objectives import LossSpec, UpdateStats, token_objective
 from workers.types import TrainSample
 
+# Importing DeepSpeed warns of what torch 2.13 has renamed.
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("one_rank")]
 _BUDGET = 100
-
-
-@pytest.fixture(scope="module", autouse=True)
-def process_group() -> Iterator[None]:
-    """Of one rank, which modules in lockstep ask."""
-    store = torch.distributed.HashStore()
-    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1, timeout=timedelta(seconds=60))
-    yield
-    torch.distributed.destroy_process_group()
 
 
 @dataclass(frozen=True)
@@ -76,7 +68,7 @@ def _reached(rank: Rank, folder: Path, root: Path) -> set[str]:
     sequence = respond(PromptEncoder(folder), prompt, np.array([8, 9, 10]))
     scores: Any = rank.module(rank.collate([sequence]))
     parts = [scores] if isinstance(scores, Tensor) else [token_scores(scores).logprobs]
-    parts += [scores.rewards] if hasattr(scores, "rewards") else []
+    parts += [scores.rewards] if isinstance(scores, CritiqueScores) else []
     torch.cat(parts).sum().backward()
     return {name for name, p in rank.module.named_parameters() if p.grad is not None}
 
