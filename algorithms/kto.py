@@ -1,36 +1,18 @@
 """KTO: responses labelled desirable or undesirable, without pairs, against a baseline of the whole global batch.
 
-The loop of one step: ``mismatched`` tells which completion each prompt is scored with besides its own; every rank sums
-the log-ratios of its mismatched pairs, in float64 and detached; sum and count are added over *all* ranks;
+The loop of one step: every prompt is scored with another one's completion besides its own, and its images stay with it;
+the log-ratios of these mismatched pairs are summed, in float64 and detached; sum and count are added over *all* ranks;
 ``kto_baseline`` turns them into z₀; ``kto_loss`` is averaged over the rows of the global batch.
 """
 
 import math
-from collections.abc import Sequence
-from typing import TypeVar
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-Row = TypeVar("Row")
-
 _WEIGHT_RATIO = (1.0, 4.0 / 3.0)
 """Bounds of (w_D n_D) / (w_U n_U) recommended by the paper."""
 _ROUNDING = 1e-9
-
-
-def mismatched(indices: Sequence[Row]) -> list[Row]:
-    """Shift a batch cyclically by one: entry i is the row whose completion is scored after the prompt of row i.
-
-    The prompt's images stay with the prompt.
-
-    Raises:
-        ValueError: fewer than two rows, where the pair would be the matched one.
-    Source: Ethayarajh et al. 2024, https://arxiv.org/abs/2402.01306
-    """
-    if len(indices) < 2:
-        raise ValueError(f"a batch of {len(indices)} row(s) has no mismatched pairs: KTO needs at least 2")
-    return [indices[-1], *indices[:-1]]
 
 
 def kto_baseline(log_ratio_sum: float, count: int) -> float:

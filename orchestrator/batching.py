@@ -1,7 +1,8 @@
 """Who works on what: micro-batches of a step, the order of prompts, the seed of a sample. Pure and deterministic.
 
 A micro-batch is padded to its longest sequence, so its cost is longest length x number of sequences. Every rank gets
-the same number of micro-batches and none is empty: under ZeRO-3 each forward is a collective of all ranks.
+the same number of micro-batches: under ZeRO-3 each forward is a collective of all ranks. Where there are not enough for
+all, the last of some ranks are empty: they take part with nothing that counts.
 """
 
 import hashlib
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Self
 
-from orchestrator.errors import RefusedInput
+from orchestrator.errors import GuardStop
 
 _SEED_BITS = 63
 _TOKENS_OF_KEYS = 8
@@ -27,26 +28,15 @@ def plan_microbatches(lengths: Sequence[int], *, num_ranks: int, token_budget: i
         lengths: Tokens of each sample.
         token_budget: Largest cost of one micro-batch, tokens with padding.
     Returns:
-        For each rank its micro-batches, longest first, each a list of indices into ``lengths``.
+        For each rank its micro-batches, longest first, each a list of indices into ``lengths``; as many on every rank,
+        empty ones at the end. One rank has no empty ones.
     Raises:
-        RefusedInput: a sample above the budget, fewer samples than ranks, or samples too long to be shared equally.
-            The last cannot happen when the number of samples is a multiple of ``num_ranks``.
+        GuardStop: a sample above the budget, which is to be found out before there are workers.
     """
-    for index, length in enumerate(lengths):
-        if length > token_budget:
-            raise RefusedInput(
-                f"sample {index} has {length} tokens, more than policy.tokens_per_microbatch = {token_budget}"
-            )
-    if len(lengths) < num_ranks:
-        raise RefusedInput(f"{len(lengths)} samples cannot be shared by {num_ranks} ranks: each needs at least one")
+    _check_budget(lengths, token_budget)
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     fewest = len(_fill(order, lengths, token_budget))
-    num_batches = -(-fewest // num_ranks) * num_ranks
-    if num_batches > len(lengths):
-        raise RefusedInput(
-            f"{len(lengths)} samples make at least {fewest} micro-batches of policy.tokens_per_microbatch = "
-            f"{token_budget} tokens, which {num_ranks} ranks cannot share equally"
-        )
+    num_batches = min(len(lengths), -(-fewest // num_ranks) * num_ranks)
     return _deal(_split(order, lengths, num_batches, token_budget), lengths, num_ranks)
 
 
@@ -69,15 +59,11 @@ def plan_samples(
     Args:
         share_prompts: False plans every sample by itself.
     Returns:
-        For each rank its micro-batches, each a list of indices into ``samples``.
+        As ``plan_microbatches``, indices into ``samples``.
     Raises:
-        RefusedInput: as ``plan_microbatches``.
+        GuardStop: as ``plan_microbatches``.
     """
-    for index, sample in enumerate(samples):
-        if sample.length > token_budget:
-            raise RefusedInput(
-                f"sample {index} has {sample.length} tokens, more than policy.tokens_per_microbatch = {token_budget}"
-            )
+    _check_budget([s.length for s in samples], token_budget)
     rows = _rows(samples, token_budget) if share_prompts else [[i] for i in range(len(samples))]
     while len(rows) % num_ranks and (longest := max((r for r in rows if len(r) > 1), key=len, default=None)):
         at, half = rows.index(longest), len(longest) // 2
@@ -108,14 +94,13 @@ def shuffled_order(num_prompts: int, *, seed: int, epoch: int) -> list[int]:
     return sorted(range(num_prompts), key=lambda index: _digest("order", seed, epoch, index))
 
 
-def split_whole(prompts: Sequence[str], num_parts: int, *, at_least: int, seed: int, epoch: int) -> list[list[int]]:
+def split_whole(prompts: Sequence[str], num_parts: int, *, seed: int, epoch: int) -> list[list[int]]:
     """Deal samples out to the optimizer steps of one rollout, in random order, the samples of a prompt together.
 
-    Siblings part where prompts cannot be dealt out evenly, or rewards that are missing would leave a step too small.
+    Siblings part where prompts cannot be dealt out evenly.
 
     Args:
         prompts: The prompt of each sample.
-        at_least: Samples that every step needs, one a rank.
     Returns:
         At most ``num_parts`` lists of indices into ``prompts``, none empty.
     """
@@ -123,9 +108,7 @@ def split_whole(prompts: Sequence[str], num_parts: int, *, at_least: int, seed: 
     for index, prompt in enumerate(prompts):
         by_prompt.setdefault(prompt, []).append(index)
     if len(by_prompt) % num_parts == 0:
-        parts = _dealt(list(by_prompt.values()), num_parts, seed=seed, epoch=epoch)
-        if min(map(len, parts)) >= at_least:
-            return parts
+        return _dealt(list(by_prompt.values()), num_parts, seed=seed, epoch=epoch) if by_prompt else []
     return _dealt([[i] for i in range(len(prompts))], min(num_parts, len(prompts)), seed=seed, epoch=epoch)
 
 
@@ -197,6 +180,14 @@ class PromptCursor:
         )
 
 
+def _check_budget(lengths: Sequence[int], token_budget: int) -> None:
+    for index, length in enumerate(lengths):
+        if length > token_budget:
+            raise GuardStop(
+                f"sample {index} has {length} tokens, more than policy.tokens_per_microbatch = {token_budget}"
+            )
+
+
 def _rows(samples: Sequence[SampleSize], token_budget: int) -> list[list[int]]:
     """Samples by prompt, no row above the budget."""
     rows: list[list[int]] = []
@@ -229,6 +220,8 @@ def _fill(order: Sequence[int], lengths: Sequence[int], capacity: int) -> list[l
 
 def _split(order: list[int], lengths: Sequence[int], num_batches: int, token_budget: int) -> list[list[int]]:
     """Exactly ``num_batches`` micro-batches whose largest cost is as small as can be."""
+    if not order:
+        return []
     low, high = lengths[order[0]], token_budget
     while low < high:
         middle = (low + high) // 2
@@ -245,20 +238,22 @@ def _split(order: list[int], lengths: Sequence[int], num_batches: int, token_bud
 
 
 def _deal(batches: list[list[int]], lengths: Sequence[int], num_ranks: int) -> list[list[list[int]]]:
-    """Round by round, similar costs side by side, the costliest to the rank with the least so far."""
+    """Round by round, similar costs side by side, the costliest to the rank with the least so far; empty ones last."""
     plan: list[list[list[int]]] = [[] for _ in range(num_ranks)]
     load = [0] * num_ranks
     by_cost = sorted(batches, key=lambda b: (-_cost(b, lengths), b[0]))
     for start in range(0, len(by_cost), num_ranks):
         lightest_first = sorted(range(num_ranks), key=lambda rank: (load[rank], rank))
-        for rank, batch in zip(lightest_first, by_cost[start : start + num_ranks], strict=True):
+        here = by_cost[start : start + num_ranks]
+        here += [[] for _ in range(num_ranks - len(here))]
+        for rank, batch in zip(lightest_first, here, strict=True):
             plan[rank].append(batch)
             load[rank] += _cost(batch, lengths)
     return plan
 
 
 def _cost(batch: Sequence[int], lengths: Sequence[int]) -> int:
-    return max(lengths[i] for i in batch) * len(batch)
+    return max((lengths[i] for i in batch), default=0) * len(batch)
 
 
 def _digest(*parts: int | str) -> int:

@@ -53,6 +53,7 @@ class UpdateStats:
     preclip_hits: int = 0
     clip_hits: int = 0
     grad_norm: float = 0.0
+    """Before clipping; NaN where no step was taken."""
     lr: float = 0.0
     gap_sum: float = 0.0
     """Absolute difference to the engines' log-probs, nats, where the update's own forward gave the old ones."""
@@ -74,7 +75,8 @@ class UpdateStats:
     imitation_loss: float = 0.0
     """This rank's share of the cross-entropy that is part of the loss of preferences."""
     nonfinite: tuple[str, ...] = ()
-    """Samples whose loss was not finite, or the whole micro-batch whose gradient was not; then no rank has stepped."""
+    """Samples whose loss was not finite, or the whole micro-batch whose gradient was not, or all where only their sum
+    was not; then no rank has stepped."""
 
 
 def token_objective(

@@ -1,5 +1,6 @@
 """The policy: one rank of the sharded model that scores, learns, publishes its weights and saves itself."""
 
+import math
 import os
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
@@ -13,7 +14,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from algorithms.logprobs import TokenScores
 from workers.actor_base import WorkerBase
 from workers.backends.schedule import OptimizerSpec
 from workers.models.export import copy_processor, export_folder
@@ -26,8 +26,9 @@ from workers.models.lora import (
     save_adapter,
     without_adapters,
 )
-from workers.models.policy_module import CritiqueRewardModule, CritiqueScores, PolicyModule, RewardModule
+from workers.models.policy_module import CritiqueRewardModule, PolicyModule, RewardModule
 from workers.models.reward_head import load_reward_head, save_reward_head
+from workers.models.scores import nothing, reward_scores, token_scores
 from workers.multimodal.collate import Batch, Collator, as_slots
 from workers.objectives import LossSpec, UpdateStats, token_objective
 from workers.preference_objective import preference_objective
@@ -37,6 +38,7 @@ from workers.weight_sync.senders import SharedMemorySender, WeightSender
 
 _HEAD = "score."
 Microbatch = Seq[TrainSample] | Seq[PreferenceGroup]
+"""Empty where the other ranks have one more than this rank, which has to be in their collectives."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +83,7 @@ class PolicyWorker(WorkerBase):
         os.environ.update(RANK=str(self._rank), WORLD_SIZE=str(self._world_size), LOCAL_RANK="0")
         init_process_group(self._rank, self._world_size, master_address, master_port)
         lora = self._spec.lora
-        model, self._adapter = load_model(self._spec.model, quantize=lora.quantize if lora else None)
+        model, self._adapter = load_model(self._spec.model)
         if lora is None:
             trainable = freeze_modules(model, self._adapter, self._spec.freeze)
         else:
@@ -118,7 +120,7 @@ class PolicyWorker(WorkerBase):
         with torch.no_grad(), nullcontext() if adapters else without_adapters(self._engine.module):
             for sequences in microbatches:
                 batch = self._collate(sequences)
-                scored += as_slots(sequences, batch.split(_token_scores(self._forward(batch, sampling)).logprobs))
+                scored += as_slots(sequences, batch.split(token_scores(self._forward(batch, sampling)).logprobs))
         return scored
 
     def rewards(self, microbatches: Seq[Seq[Sequence]]) -> list[float]:
@@ -126,7 +128,7 @@ class PolicyWorker(WorkerBase):
         rewards: list[float] = []
         with torch.no_grad():
             for sequences in microbatches:
-                rewards += _rewards(self._forward(self._collate(sequences))).tolist()
+                rewards += reward_scores(self._forward(self._collate(sequences))).tolist()
         return rewards
 
     def greedy_hits(self, microbatches: Seq[Seq[Sequence]]) -> list[int]:
@@ -135,12 +137,12 @@ class PolicyWorker(WorkerBase):
         with torch.no_grad():
             for sequences in microbatches:
                 batch = self._collate(sequences)
-                hits += [int(piece.sum()) for piece in batch.split(_token_scores(self._forward(batch)).greedy)]
+                hits += [int(piece.sum()) for piece in batch.split(token_scores(self._forward(batch)).greedy)]
         return hits
 
     def update(self, microbatches: Seq[Microbatch]) -> UpdateStats:
         """One optimizer step over this rank's micro-batches; none when any rank met something that is not finite."""
-        stats = UpdateStats(lr=self._engine.lr)
+        stats = UpdateStats(lr=self._engine.lr, grad_norm=math.nan)
         for index, samples in enumerate(microbatches):
             before = len(stats.nonfinite)
             loss = self._loss(samples, stats)
@@ -150,7 +152,11 @@ class PolicyWorker(WorkerBase):
         if self._any_rank(bool(stats.nonfinite)):
             self._engine.discard()
             return stats
-        stats.grad_norm = self._engine.step()
+        norm = self._engine.step()
+        if norm is None:
+            stats.nonfinite = tuple(s.uid for samples in microbatches for s in samples)
+            return stats
+        stats.grad_norm = norm
         return stats
 
     def open_sender(self, *, backend: Backend, run_id: str, address: str, port: int, group_size: int) -> None:
@@ -263,10 +269,12 @@ class PolicyWorker(WorkerBase):
         tokens = [s for s in samples if isinstance(s, TrainSample)]
         batch = self._collate([*(s for g in groups for s in g.sequences), *(s.sequence for s in tokens)])
         scores = self._forward(batch, self._spec.loss.sampling)
-        rewards = _rewards(scores).split(1) if self._has_reward_head else ()
+        if not samples:
+            return nothing(scores)
+        rewards = reward_scores(scores).split(1) if self._has_reward_head else ()
         if isinstance(scores, Tensor):
             return preference_objective(groups, self._spec.loss, stats, rewards=rewards)
-        of_tokens = _token_scores(scores)
+        of_tokens = token_scores(scores)
         pieces = batch.split(of_tokens.logprobs)
         if not groups:
             return token_objective(tokens, pieces, of_tokens, self._spec.loss, stats)
@@ -281,12 +289,3 @@ class PolicyWorker(WorkerBase):
         value = torch.tensor([float(flag)], device=self._device)
         torch.distributed.all_reduce(value, op=torch.distributed.ReduceOp.MAX)
         return bool(value.item())
-
-
-def _token_scores(scores: TokenScores | CritiqueScores) -> TokenScores:
-    return scores.tokens if isinstance(scores, CritiqueScores) else scores
-
-
-def _rewards(scores: Tensor | CritiqueScores) -> Tensor:
-    """float32 ``[S]``."""
-    return scores.rewards if isinstance(scores, CritiqueScores) else scores

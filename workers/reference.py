@@ -20,7 +20,9 @@ class ReferenceWorker(WorkerBase):
         super().__init__(num_threads=num_threads, name=name, board=board)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model, _ = load_model(spec)
-        self._module = PolicyModule(model.to(self._device), lockstep=False).requires_grad_(False)
+        # Four-bit weights are where they belong from the start.
+        model = model if spec.quantize else model.to(self._device)
+        self._module = PolicyModule(model, lockstep=False).requires_grad_(False)
         self._collate = Collator.of(spec)
 
     def score(self, microbatches: Seq[Seq[Sequence]], *, sampling: SamplingDistribution = PLAIN) -> list[np.ndarray]:

@@ -130,7 +130,8 @@ def _policy(config: TrainConfig, shape: ModelShape, width: int) -> RoleMemory:
     policy, ranks = config.policy, config.policy.num_ranks
     stage = policy.zero_stage
     weights = shape.num_params * width / (ranks if stage == 3 else 1)
-    gradients = shape.num_trainable * width / (ranks if stage >= 2 else 1)
+    # Added up in float32 where they are sharded.
+    gradients = shape.num_trainable * (_BYTES["float32"] / ranks if stage >= 2 else width)
     optimizer = shape.num_trainable * _ADAM_BYTES / (ranks if stage >= 1 else 1)
     tokens = policy.tokens_per_microbatch
     layer = tokens * shape.hidden * _LAYER_BYTES * width / 2

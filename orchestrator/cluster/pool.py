@@ -252,21 +252,18 @@ class WorkerPool:
         options: dict[str, Any] | None = None,
     ) -> list[Any]:
         """What the workers' ``method`` says of every sequence, in the order given."""
-        # Every rank must take part in a sharded forward, so the batch is filled up to a multiple of the ranks.
-        order = list(range(len(sequences)))
-        order += [i % len(sequences) for i in range(-len(sequences) % len(actors))]
-        plan = self.microbatches([sequences[i] for i in order], num_ranks=len(actors))
+        plan = self.microbatches(sequences, num_ranks=len(actors))
+        if role != "policy":  # Only its ranks wait for each other.
+            plan = [[batch for batch in batches if batch] for batches in plan]
         refs = [
-            getattr(actor, method).remote(
-                [[sequences[order[i]] for i in batch] for batch in batches], **(options or {})
-            )
+            getattr(actor, method).remote([[sequences[i] for i in batch] for batch in batches], **(options or {}))
             for actor, batches in zip(actors, plan, strict=True)
         ]
         scored: list[Any] = [None] * len(sequences)
         results = self._results(role, refs, name=f"{role}: {method}", deadline_s=deadline_s)
         for batches, rows in zip(plan, results, strict=True):
-            for position, row in zip((i for batch in batches for i in batch), rows, strict=True):
-                scored[order[position]] = row
+            for index, row in zip((i for batch in batches for i in batch), rows, strict=True):
+                scored[index] = row
         return scored
 
     def _start_engine(self, index: int) -> Any:

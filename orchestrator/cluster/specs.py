@@ -1,5 +1,7 @@
 """What the workers of a run are told when they start. Pure."""
 
+from dataclasses import replace
+
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from orchestrator.cluster.placement import PlacementPlan
 from orchestrator.cluster.probe import PROBE_LENGTH
@@ -36,6 +38,11 @@ def prompt_encoder(config: TrainConfig, path: str | None = None) -> PromptEncode
     return PromptEncoder(model, max_pixels=config.data.resized_above, trust_remote_code=config.model.trust_remote_code)
 
 
+def base_spec(config: TrainConfig, path: str) -> ModelSpec:
+    """The same of the policy and of the reference that it is compared with: both in four bits, or neither."""
+    return replace(model_spec(config, path), quantize=config.model.quantize)
+
+
 def lora_spec(config: TrainConfig, saved: str | None) -> LoraSpec | None:
     """The adapters of the policy, continued from the folder ``saved``; None where the weights are trained."""
     rank, alpha = config.model.lora_rank, config.model.lora_alpha
@@ -46,7 +53,6 @@ def lora_spec(config: TrainConfig, saved: str | None) -> LoraSpec | None:
         # With a fixed ratio the learning rate need not follow the rank.
         alpha=2 * rank if alpha is None else alpha,
         seed=config.run.seed,
-        quantize=config.model.quantize,
         saved=saved,
     )
 
@@ -68,7 +74,7 @@ def policy_spec(config: TrainConfig, saved: str | None, sampling: SamplingDistri
     lora = lora_spec(config, saved)
     return PolicySpec(
         # An adapter's checkpoint has no weights of its own: its base is loaded again.
-        model=model_spec(config, saved if saved is not None and lora is None else config.model.path),
+        model=base_spec(config, saved if saved is not None and lora is None else config.model.path),
         source=config.model.path,
         optimizer=OptimizerSpec(
             zero_stage=config.policy.zero_stage,

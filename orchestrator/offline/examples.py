@@ -178,6 +178,8 @@ class ExampleEncoder:
         """Which responses are in one micro-batch: see ``GroupMaker`` and ``reward_groups``."""
         if self._algorithm.learns_from == "pairs" and not self._limits.share_prompts:
             return [*choice.pairs, *choice.ties]
+        if self._algorithm.learns_from == "labels" and not self._limits.share_prompts:
+            return [(i,) for i in range(len(choice.responses))]
         return [tuple(range(len(choice.responses)))]
 
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from algorithms.kto import mismatched
 from algorithms.preference_losses import DPO_REDUCTION, DpoKind, kto_pair_loss
 from algorithms.preference_registry import PreferenceAlgorithm
 from algorithms.token_diff import DDPO_MODES, DdpoMode, token_diff
@@ -49,14 +48,14 @@ class GroupMaker:
         groups = []
         for number, example in enumerate(examples):
             refs = ref_logprobs[number] if ref_logprobs else []
-            for part in self._parts(example):
+            for part in self._parts(len(example.pairs)):
                 groups.append(self._pair_group(example, part, refs, num_pairs, shares[number]))
         return groups
 
     def labels(
         self, examples: Sequence[Example], ref_logprobs: Sequence[Sequence[np.ndarray]], *, baseline: float
     ) -> list[PreferenceGroup]:
-        """Groups of labelled responses (KTO).
+        """Groups of labelled responses (KTO); without shared prompts each response is a group of its own.
 
         Args:
             baseline: z₀ of the step, nats.
@@ -64,20 +63,21 @@ class GroupMaker:
         total, settings = sum(len(e.sequences) for e in examples), self._settings
         groups = []
         for example, refs in zip(examples, ref_logprobs, strict=True):
-            desirable = np.array(example.desirable)
-            of_kind = np.where(desirable, settings.desirable_weight, settings.undesirable_weight)
-            weights = tuple(_ones(s) for s in example.sequences)
-            groups.append(
-                PreferenceGroup(
-                    sequences=example.sequences,
-                    score_of=np.arange(len(example.sequences)),
-                    score_weights=weights,
-                    ref_scores=_scores(example.sequences, weights, refs),
-                    terms=LabelTerms(
-                        desirable=desirable, weights=of_kind / total, beta=settings.beta, baseline=baseline
-                    ),
+            for part in self._parts(len(example.sequences)):
+                sequences = tuple(example.sequences[i] for i in part)
+                desirable = np.array([example.desirable[i] for i in part])
+                of_kind = np.where(desirable, settings.desirable_weight, settings.undesirable_weight)
+                weights = tuple(_ones(s) for s in sequences)
+                terms = LabelTerms(desirable=desirable, weights=of_kind / total, beta=settings.beta, baseline=baseline)
+                groups.append(
+                    PreferenceGroup(
+                        sequences=sequences,
+                        score_of=np.arange(len(sequences)),
+                        score_weights=weights,
+                        ref_scores=_scores(sequences, weights, [refs[i] for i in part]),
+                        terms=terms,
+                    )
                 )
-            )
         return groups
 
     def coupled(self, groups: Sequence[PreferenceGroup], ratios: Sequence[np.ndarray]) -> list[PreferenceGroup]:
@@ -108,9 +108,8 @@ class GroupMaker:
             for g, t in zip(groups, terms, strict=True)
         ]
 
-    def _parts(self, example: Example) -> Iterator[range]:
-        """Which of its pairs are learned from together."""
-        count = len(example.pairs)
+    def _parts(self, count: int) -> Iterator[range]:
+        """Which of an example's pairs, or labelled responses, are learned from together."""
         if self._share:
             yield range(count)
         else:
@@ -168,27 +167,33 @@ def pair_kind(algorithm: PreferenceAlgorithm, settings: PreferenceSection) -> Dp
     return algorithm.pair_kind
 
 
-def mismatched_sequences(examples: Sequence[Example]) -> list[TokenSequence]:
+def mismatched_sequences(examples: Sequence[Example], *, longest: int) -> list[TokenSequence]:
     """For every labelled response one of another instruction's behind the same prompt and images: KTO's baseline.
 
-    The other instruction is the one before it in the step, so that siblings are never taken for strangers.
+    The other instruction is the one before it in the step, so that siblings are never taken for strangers; where what
+    that makes is too long, the nearest one before it that fits. A response that none fits takes no part. One always
+    does: behind the step's shortest prompt any response takes less than behind its own.
+
+    Args:
+        longest: Most tokens of a sequence; none of the examples' has more.
     """
-    others = mismatched(examples)
     mixed = []
-    for example, other in zip(examples, others, strict=True):
+    for number, example in enumerate(examples):
+        # From the one before it on, backwards and around.
+        others = [examples[number - distance] for distance in range(1, len(examples))]
         for index, sequence in enumerate(example.sequences):
-            stranger = other.sequences[index % len(other.sequences)]
-            ids = np.concatenate([sequence.input_ids[: sequence.prompt_len], stranger.input_ids[stranger.prompt_len :]])
-            mixed.append(
-                TokenSequence(
-                    uid=sequence.uid,
-                    sample_index=sequence.sample_index,
-                    input_ids=ids,
-                    prompt_len=sequence.prompt_len,
-                    media=sequence.media,
-                )
-            )
+            candidates = (other.sequences[index % len(other.sequences)] for other in others)
+            made = (_behind(sequence, stranger) for stranger in candidates)
+            fitting = next((m for m in made if len(m.input_ids) <= longest), None)
+            if fitting is not None:
+                mixed.append(fitting)
     return mixed
+
+
+def _behind(sequence: TokenSequence, stranger: TokenSequence) -> TokenSequence:
+    """The response of ``stranger`` behind the prompt of ``sequence``."""
+    ids = np.concatenate([sequence.input_ids[: sequence.prompt_len], stranger.input_ids[stranger.prompt_len :]])
+    return replace(sequence, input_ids=ids)
 
 
 def with_beta(groups: Sequence[PreferenceGroup], beta: float) -> list[PreferenceGroup]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from orchestrator.cluster.launch import worker_pool
 from orchestrator.cluster.placement import PlacementPlan
-from orchestrator.cluster.specs import engine_spec, model_spec, prompt_encoder
+from orchestrator.cluster.specs import base_spec, engine_spec, prompt_encoder
 from orchestrator.config.schema import TrainConfig
 from orchestrator.offline.data import OfflineData
 from orchestrator.offline.examples import REFERENCE_TABLE
@@ -83,7 +83,7 @@ def _precompute(
         return
     assert config.model.path is not None
     encode = example_encoder(config, encoder, store.media_root, weighs_pairs=False).scorable_sequences
-    spec = model_spec(config, config.model.path)
+    spec = base_spec(config, config.model.path)
     with (
         Console(table.num_shards, title=f"reference log-probs in {table.folder}") as console,
         worker_pool(config, single_role_plan(config, "reference", config.reference.num_ranks), None) as pool,

@@ -18,13 +18,13 @@ from orchestrator.offline.held_out import pair_margins
 from orchestrator.offline.metrics import batch_digest48, coupled_metrics, margin_metrics, step_metrics
 from orchestrator.offline.pair_betas import step_beta
 from orchestrator.offline.reference import by_example
-from orchestrator.offline.reward_groups import reward_groups
+from orchestrator.offline.reward_groups import reward_groups, with_room
 from orchestrator.offline.session import Metrics, OfflineSession
 from orchestrator.online.experience import supervised_samples
-from orchestrator.online.updates import optimizer_step
+from orchestrator.online.updates import Update, optimizer_step
 from orchestrator.run.checkpoint import Progress, save_checkpoint
 from orchestrator.run.metrics import PhaseClock
-from workers.objectives import UpdateStats
+from orchestrator.run.stopping import leaving_checkpoint
 from workers.types import PreferenceGroup
 from workers.types import Sequence as TokenSequence
 
@@ -41,27 +41,30 @@ class OfflineOutcome:
 def run_offline(session: OfflineSession, start: Progress) -> OfflineOutcome:
     """Train from ``start`` to ``run.steps``."""
     config, progress = session.config, start
-    before = after = session.first_evaluation()
-    if progress.step == 0:
-        session.report(0, before)
-    while progress.step < config.run.steps:
-        clock = PhaseClock()
-        try:
-            progress, metrics = train_step(session, progress, clock)
-        except GuardStop:
-            # The step has not happened: what can be continued from is the state before it.
-            if session.folder.checkpoint(progress.step) not in session.folder.complete_checkpoints():
-                _checkpoint(session, progress, after)
-            raise
-        times = clock.metrics()
-        last = progress.step == config.run.steps
-        if last or progress.step % config.run.eval_every == 0:
-            after = session.evaluate(progress.step)
-            metrics |= after
-        pairs_per_s = metrics["preference/num_pairs"] / times["time/step_s"]
-        session.report(progress.step, metrics | times | {"throughput/pairs_per_s": pairs_per_s})
-        if last or progress.step % config.run.checkpoint_every == 0:
+    before: Metrics = {}
+    after: Metrics = {}
+
+    def save() -> None:
+        # The step under way has not happened: what can be continued from is the state before it.
+        if session.folder.checkpoint(progress.step) not in session.folder.complete_checkpoints():
             _checkpoint(session, progress, after)
+
+    with leaving_checkpoint(save):
+        before = after = session.first_evaluation()
+        if progress.step == 0:
+            session.report(0, before)
+        while progress.step < config.run.steps:
+            clock = PhaseClock()
+            progress, metrics = train_step(session, progress, clock)
+            times = clock.metrics()
+            last = progress.step == config.run.steps
+            if last or progress.step % config.run.eval_every == 0:
+                after = session.evaluate(progress.step)
+                metrics |= after
+            pairs_per_s = metrics["preference/num_pairs"] / times["time/step_s"]
+            session.report(progress.step, metrics | times | {"throughput/pairs_per_s": pairs_per_s})
+            if last or progress.step % config.run.checkpoint_every == 0:
+                _checkpoint(session, progress, after)
     return OfflineOutcome(before=before, after=after)
 
 
@@ -72,35 +75,34 @@ def train_step(session: OfflineSession, progress: Progress, clock: PhaseClock) -
     extra: Metrics = {}
     match session.algorithm.loss:
         case "sft":
-            stats = _supervised(session, examples, clock)
+            update = _supervised(session, examples, clock)
         case "kto":
             groups, extra = _labelled(session, examples, clock)
-            stats = _learn(session, groups, clock)
+            update = _learn(session, groups, clock)
         case "kto_pair":
             groups, extra = _coupled(session, examples, clock)
-            stats = _learn(session, groups, clock)
+            update = _learn(session, groups, clock)
         case "critique_rm":
             groups, extra = _critiqued(session, examples, progress, clock)
-            stats = _learn(session, groups, clock)
+            update = _learn(session, groups, clock)
         case "dpo" if session.algorithm.weighs_pairs and session.config.mm_dpo.beta_mode == "batch_implicit":
             groups, extra = _with_implicit_beta(session, examples, progress.step, clock)
-            stats = _learn(session, groups, clock)
+            update = _learn(session, groups, clock)
         case _:
-            stats = _learn(session, _paired(session, examples, clock), clock)
-    taken = stats is not None
+            update = _learn(session, _paired(session, examples, clock), clock)
     done = Progress(
         step=progress.step + 1,
-        num_updates=progress.num_updates + taken,
-        policy_version=progress.policy_version + taken,
+        num_updates=progress.num_updates + update.taken,
+        policy_version=progress.policy_version + update.taken,
         cursor=cursor,
     )
     counted = {
         "data/epoch": float(cursor.epoch),
         "data/batch_digest48": batch_digest48(examples),
         "data/passed_over": float(len(passed_over)),
-        "guard/skipped_updates": float(not taken),
+        "guard/skipped_updates": float(not update.taken),
     }
-    return done, step_metrics(stats or []) | margin_metrics(examples) | extra | counted | session.memory()
+    return done, step_metrics(update.ranks) | margin_metrics(examples) | extra | counted | session.memory()
 
 
 def _paired(session: OfflineSession, examples: Sequence[Example], clock: PhaseClock) -> list[PreferenceGroup]:
@@ -113,7 +115,12 @@ def _labelled(
 ) -> tuple[list[PreferenceGroup], Metrics]:
     """KTO: the baseline is what policy and reference think of responses to other instructions."""
     with session.phase("reference", clock):
-        mixed = mismatched_sequences(examples)
+        mixed = mismatched_sequences(examples, longest=session.longest_row)
+        if not mixed:
+            told = (
+                f"KTO's baseline: no response fits behind another instruction's prompt in {session.longest_row} tokens"
+            )
+            raise GuardStop(told)
         own = [s for e in examples for s in e.sequences]
         # Asked together: strangers and siblings share prompts and images.
         answers = session.reference.of_sequences([*mixed, *own])
@@ -127,7 +134,10 @@ def _labelled(
             at = mixed[int(np.flatnonzero(~np.isfinite(ratios))[0])]
             raise GuardStop(f"the log-probs of prompt {at.uid}, for KTO's baseline, are not finite")
         baseline = kto_baseline(float(sum(ratios)), len(ratios))
-    return session.groups.labels(examples, refs, baseline=baseline), {"preference/baseline": baseline}
+    return session.groups.labels(examples, refs, baseline=baseline), {
+        "preference/baseline": baseline,
+        "preference/num_mismatched": float(len(mixed)),
+    }
 
 
 def _coupled(
@@ -148,7 +158,12 @@ def _critiqued(
     metrics: Metrics = {}
     if session.generated is not None and session.generated.is_due(progress.step):
         with session.phase("rollout", clock):
-            generated = session.generated.write(examples, progress.policy_version)
+            generated = with_room(
+                examples,
+                session.generated.write(examples, progress.policy_version),
+                share_prompts=session.share_prompts,
+                token_budget=session.config.policy.tokens_per_microbatch,
+            )
         flat = [sequence for row in generated for sequence in row]
         metrics = {"critique/generated_frac": sum(s is not None for s in flat) / len(flat)}
     groups = reward_groups(
@@ -187,21 +202,19 @@ def _policy_logprobs(session: OfflineSession, sequences: Sequence[TokenSequence]
     return [row[s.prompt_len :] for s, row in zip(sequences, scored, strict=True)]
 
 
-def _learn(session: OfflineSession, groups: Sequence[PreferenceGroup], clock: PhaseClock) -> list[UpdateStats] | None:
+def _learn(session: OfflineSession, groups: Sequence[PreferenceGroup], clock: PhaseClock) -> Update:
     plan = session.pool.group_microbatches(groups, num_ranks=session.config.policy.num_ranks)
     return _step(session, groups, plan, clock)
 
 
-def _supervised(session: OfflineSession, examples: Sequence[Example], clock: PhaseClock) -> list[UpdateStats] | None:
+def _supervised(session: OfflineSession, examples: Sequence[Example], clock: PhaseClock) -> Update:
     sequences = [s for e in examples for s in e.sequences]
     samples = supervised_samples(sequences, aggregation=session.config.algorithm.aggregation)
     plan = session.pool.microbatches(sequences, num_ranks=session.config.policy.num_ranks)
     return _step(session, samples, plan, clock)
 
 
-def _step(
-    session: OfflineSession, samples: Sequence[Any], plan: list[list[list[int]]], clock: PhaseClock
-) -> list[UpdateStats] | None:
+def _step(session: OfflineSession, samples: Sequence[Any], plan: list[list[list[int]]], clock: PhaseClock) -> Update:
     with session.phase("train", clock):
         return optimizer_step(
             session.pool,

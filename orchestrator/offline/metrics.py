@@ -12,15 +12,14 @@ from workers.types import PreferenceGroup
 
 
 def step_metrics(ranks: Sequence[UpdateStats]) -> dict[str, float]:
-    """Figures of one optimizer step over all ranks; what a loss does not have is left out."""
+    """Figures of one optimizer step, taken or not, over all ranks; what a loss does not have is left out."""
     tokens, pairs = sum(r.num_tokens for r in ranks), sum(r.num_pairs for r in ranks)
-    metrics = {"preference/num_pairs": float(pairs)}
-    if ranks:
-        metrics |= {
-            "policy/loss": sum(r.loss for r in ranks),
-            "policy/grad_norm": ranks[0].grad_norm,
-            "policy/lr": ranks[0].lr,
-        }
+    metrics = {
+        "preference/num_pairs": float(pairs),
+        "policy/loss": sum(r.loss for r in ranks),
+        "policy/grad_norm": ranks[0].grad_norm,
+        "policy/lr": ranks[0].lr,
+    }
     if tokens:
         metrics["policy/entropy"] = sum(r.entropy_sum for r in ranks) / tokens
         metrics["policy/token_accuracy"] = sum(r.greedy_hits for r in ranks) / tokens

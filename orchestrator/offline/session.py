@@ -10,7 +10,7 @@ from pathlib import Path
 from algorithms.preference_registry import PreferenceAlgorithm
 from orchestrator.cluster.launch import policy_engines, start_policy
 from orchestrator.cluster.pool import WorkerPool
-from orchestrator.cluster.specs import model_spec
+from orchestrator.cluster.specs import base_spec
 from orchestrator.config.schema import TrainConfig
 from orchestrator.offline.data import OfflineData, held_out_rows, measured
 from orchestrator.offline.examples import ExampleEncoder
@@ -51,6 +51,8 @@ class OfflineSession:
     stream: ExampleStream
     groups: GroupMaker
     share_prompts: bool
+    longest_row: int
+    """Most tokens of a prompt with all that follows it."""
     generated: GeneratedCritiques | None
     """Writes critiques for the steps that learn from the model's own; None where no step does."""
     reference: Reference
@@ -159,7 +161,7 @@ def open_offline_session(
     identity = offline_identity(config, data, tables)
     with started_run(config, folder, identity=identity, counts=data.counts) as start:
         if config.reference_workers:
-            pool.start_reference(model_spec(config, config.model.path))
+            pool.start_reference(base_spec(config, config.model.path))
         start_policy(config, pool, start)
         reference = Reference(config, pool)
         share = shares_prompts(config, config.model.path)
@@ -185,6 +187,7 @@ def open_offline_session(
                 ),
                 groups=groups,
                 share_prompts=share,
+                longest_row=longest_row(config, encoder),
                 generated=generated,
                 reference=reference,
                 held_out=HeldOut(

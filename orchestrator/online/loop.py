@@ -12,7 +12,6 @@ import numpy as np
 
 from orchestrator.batching import PromptPick, sample_seed, split_whole
 from orchestrator.critiques.judge import Question, with_critiques
-from orchestrator.errors import GuardStop
 from orchestrator.evaluation.types import EvalResult
 from orchestrator.online.experience import Experience, Rollout, make_experience, training_samples
 from orchestrator.online.rewards import Reward, RewardItem
@@ -21,11 +20,11 @@ from orchestrator.online.rollouts import build_requests, completion_sequence
 from orchestrator.online.scoring import RewardClient
 from orchestrator.online.session import Session, eval_metrics
 from orchestrator.online.step_metrics import StepRecord, online_metrics, rollout_rows
-from orchestrator.online.updates import optimizer_step
+from orchestrator.online.updates import Update, optimizer_step
 from orchestrator.run.checkpoint import Progress, save_checkpoint
 from orchestrator.run.guards import check_coverage, check_unknown, corrected, mismatch_in, mismatch_remedy
 from orchestrator.run.metrics import PhaseClock
-from workers.objectives import UpdateStats
+from orchestrator.run.stopping import leaving_checkpoint
 from workers.types import Completion, GenerationRequest, Prompt
 
 
@@ -41,29 +40,23 @@ class Outcome:
 def run_online(session: Session, client: RewardClient, start: Progress) -> Outcome:
     """Train from ``start`` to ``run.steps``; engines already hold the policy of ``start``."""
     config, progress = session.config, start
-    before = after = session.first_evaluation()
-    if progress.step == 0:
-        session.report(0, eval_metrics(before))
-    while progress.step < config.run.steps:
-        clock = PhaseClock()
-        try:
+    before = after = None
+    with leaving_checkpoint(lambda: keep(session, progress, after)):
+        before = after = session.first_evaluation()
+        if progress.step == 0:
+            session.report(0, eval_metrics(before))
+        while progress.step < config.run.steps:
+            clock = PhaseClock()
             progress, record = train_step(session, client, progress, clock)
-        except GuardStop:
-            # The step has not happened: what can be continued from is the state before it.
-            there = session.folder.checkpoint(progress.step) in session.folder.complete_checkpoints()
-            if not session.policy_moved and not there:
+            times = clock.metrics()
+            last = progress.step == config.run.steps
+            metrics = online_metrics(record, times, session.pool.health.rss_gib())
+            if last or progress.step % config.run.eval_every == 0:
+                after = session.evaluate(progress.step)
+                metrics |= eval_metrics(after)
+            session.report(progress.step, metrics)
+            if last or progress.step % config.run.checkpoint_every == 0:
                 checkpoint(session, progress, after)
-            raise
-        times = clock.metrics()
-        last = progress.step == config.run.steps
-        if last or progress.step % config.run.eval_every == 0:
-            after = session.evaluate(progress.step)
-        metrics = online_metrics(record, times, session.pool.health.rss_gib())
-        if last or progress.step % config.run.eval_every == 0:
-            metrics |= eval_metrics(after)
-        session.report(progress.step, metrics)
-        if last or progress.step % config.run.checkpoint_every == 0:
-            checkpoint(session, progress, after)
     return Outcome(progress=progress, before=before, after=after)
 
 
@@ -72,7 +65,6 @@ def train_step(
 ) -> tuple[Progress, StepRecord]:
     """One rollout, its updates and a verified sync."""
     config = session.config
-    session.policy_moved = False
     picks, cursor = progress.cursor.take(config.rollout.prompts_per_step)
     prompts = {p.uid: p for p in (named_prompt(session.train, pick) for pick in picks)}
     with session.phase("rollout", clock):
@@ -105,25 +97,25 @@ def train_step(
         mismatch, remedy, strikes = experience.mismatch, "none", progress.mismatch_strikes
         if mismatch is not None:
             remedy, strikes = mismatch_remedy(mismatch, strikes, bound=config.guard.max_mismatch)
-        updates, num_skipped = _update(session, experience, progress, correct=remedy in ("correct", "resync"))
-        if mismatch is None and (mismatch := mismatch_in(updates)) is not None:
+        ahead = replace(progress, step=progress.step + 1, cursor=cursor)
+        updates = _update(session, experience, ahead, correct=remedy in ("correct", "resync"))
+        taken = [u.ranks for u in updates if u.taken]
+        if mismatch is None and (mismatch := mismatch_in(taken)) is not None:
             _, strikes = mismatch_remedy(mismatch, strikes, bound=config.guard.max_mismatch)
-    version = progress.policy_version + len(updates)
+    done = replace(_after(ahead, len(taken)), mismatch_strikes=strikes)
     with session.phase("sync", clock):
         if remedy == "resync":
             session.engines.require_full_sync()
-        sync = session.verified_sync(version, [uid for uid in prompts if "~" not in uid])
+        sync = session.verified_sync(done.policy_version, [uid for uid in prompts if "~" not in uid])
     record = StepRecord(
         prompts=tuple(prompts.values()), requests=tuple(requests), completions=tuple(completions),
-        rewards=tuple(rewards), experience=experience, mismatch=mismatch, updates=tuple(updates), sync=sync,
-        num_skipped_updates=num_skipped, mismatch_strikes=strikes, num_engine_restarts=session.engines.num_restarts,
+        rewards=tuple(rewards), experience=experience, mismatch=mismatch, updates=tuple(taken), sync=sync,
+        skipped=tuple(u.ranks for u in updates if not u.taken),
+        num_skipped_updates=config.updates_per_step - len(taken), mismatch_strikes=strikes,
+        num_engine_restarts=session.engines.num_restarts,
     )  # fmt: skip
-    step = progress.step + 1
-    write_rollouts(session.folder.rollout_file(step), rollout_rows(record, texts))
-    done = Progress(
-        step=step, num_updates=progress.num_updates + len(updates), policy_version=version, cursor=cursor,
-        mismatch_strikes=strikes,
-    )  # fmt: skip
+    write_rollouts(session.folder.rollout_file(done.step), rollout_rows(record, texts))
+    session.reached = None
     return done, record
 
 
@@ -139,6 +131,17 @@ def checkpoint(session: Session, progress: Progress, evaluation: EvalResult | No
         extra={"evaluation": eval_metrics(evaluation)},
         deadline_s=session.deadline_s,
     )
+
+
+def keep(session: Session, progress: Progress, evaluation: EvalResult | None) -> None:
+    """Save what a run that is stopped can go on from.
+
+    That is the state before the step under way, or behind those of its optimizer steps that were taken: they cannot be
+    undone, so the step counts.
+    """
+    reached = session.reached or progress
+    if session.folder.checkpoint(reached.step) not in session.folder.complete_checkpoints():
+        checkpoint(session, reached, evaluation)
 
 
 def named_prompt(prompts: Sequence[Prompt], pick: PromptPick) -> Prompt:
@@ -198,24 +201,16 @@ def _rollouts(
     ]
 
 
-def _update(
-    session: Session, experience: Experience, progress: Progress, *, correct: bool
-) -> tuple[list[list[UpdateStats]], int]:
+def _update(session: Session, experience: Experience, ahead: Progress, *, correct: bool) -> list[Update]:
     """All optimizer steps of one rollout.
 
-    Returns:
-        Statistics of every rank for each step that was taken, and how many were not.
+    Args:
+        ahead: Where the run stands after this step, had it none.
     """
     config = session.config
     prompts = [r.sequence.uid for r in experience.rollouts]
-    parts = split_whole(
-        prompts,
-        config.updates_per_step,
-        at_least=config.policy.num_ranks,
-        seed=config.run.seed,
-        epoch=progress.policy_version,
-    )
-    updates = []
+    parts = split_whole(prompts, config.updates_per_step, seed=config.run.seed, epoch=ahead.policy_version)
+    updates: list[Update] = []
     for part in parts:
         samples = training_samples(
             experience,
@@ -225,14 +220,22 @@ def _update(
         )
         if correct and config.algorithm.tis_cap is None:
             samples = corrected(samples)
-        stats = optimizer_step(
+        update = optimizer_step(
             session.pool,
             samples,
             session.pool.microbatches([s.sequence for s in samples], num_ranks=config.policy.num_ranks),
             nonfinite=config.guard.nonfinite,
             deadline_s=session.deadline_s,
         )
-        if stats is not None:
-            session.policy_moved = True
-            updates.append(stats)
-    return updates, len(parts) - len(updates)
+        updates.append(update)
+        if update.taken:
+            session.reached = _after(ahead, sum(u.taken for u in updates))
+    return updates
+
+
+def _after(ahead: Progress, num_updates: int) -> Progress:
+    return replace(
+        ahead,
+        num_updates=ahead.num_updates + num_updates,
+        policy_version=ahead.policy_version + num_updates,
+    )

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from orchestrator.cluster.engines import Engines
 from orchestrator.cluster.launch import policy_engines, run_id, start_policy
 from orchestrator.cluster.pool import WorkerPool
-from orchestrator.cluster.specs import model_spec, sampled_from
+from orchestrator.cluster.specs import base_spec, sampled_from
 from orchestrator.cluster.sync import SyncResult
 from orchestrator.config.schema import TrainConfig
 from orchestrator.critiques.judge import CritiqueJudge
@@ -47,8 +47,8 @@ class Session:
     log: RunLogFormatter
     critics: CritiqueJudge | None = None
     """Who adds to the rewards what a critique reward model thinks; None where nobody does."""
-    policy_moved: bool = False
-    """An optimizer step was taken since the current step began."""
+    reached: Progress | None = None
+    """Where the optimizer steps that were taken since the current step began have led; None before the first."""
 
     @property
     def deadline_s(self) -> float:
@@ -150,7 +150,7 @@ def open_session(
     identity = online_identity(config, data)
     with started_run(config, folder, identity=identity, counts=data.counts) as start:
         if config.algo != "sft":
-            pool.start_reference(model_spec(config, config.model.path))
+            pool.start_reference(base_spec(config, config.model.path))
         start_policy(config, pool, start)
         session = Session(
             config=config,

@@ -26,7 +26,10 @@ _EMBEDDED_MODEL = "raylign_digits.json"
 def run_stages(config: TrainConfig, folder: RunFolder, pool: WorkerPool, encoder: PromptEncoder, data: RunData) -> None:
     """Run every stage on one pool and print the summary of the last."""
     if config.algo == "sft":
-        with_restarts(lambda again: _supervised(again, folder, pool, encoder, data), config, folder)
+        outcome = with_restarts(
+            lambda again: _supervised(again, folder, pool, encoder, data, is_stage=False), config, folder
+        )
+        summarise(outcome, folder)
         return
     if needs_cold_start(config):
         config = _cold_start(config, pool, encoder)
@@ -77,7 +80,7 @@ def _cold_start(config: TrainConfig, pool: WorkerPool, encoder: PromptEncoder) -
     try:
         if finished_checkpoint(folder, stage, online_identity(stage, data), stage=True) is None:
             write_config(stage, folder)
-            with_restarts(lambda again: _supervised(again, folder, pool, encoder, data), stage, folder)
+            with_restarts(lambda again: _supervised(again, folder, pool, encoder, data, is_stage=True), stage, folder)
     finally:
         folder.release()
     path = str(folder.checkpoint(stage.run.steps) / "policy")
@@ -97,7 +100,7 @@ def _folder_of(stage: TrainConfig) -> RunFolder:
 
 
 def _supervised(
-    config: TrainConfig, folder: RunFolder, pool: WorkerPool, encoder: PromptEncoder, data: RunData
+    config: TrainConfig, folder: RunFolder, pool: WorkerPool, encoder: PromptEncoder, data: RunData, *, is_stage: bool
 ) -> Outcome:
     with open_session(config, folder, pool, encoder, data) as (session, start):
-        return run_supervised(session, start)
+        return run_supervised(session, start, is_stage=is_stage)

@@ -16,6 +16,9 @@ from workers.objectives import UpdateStats
 from workers.types import Completion, GenerationRequest, Prompt
 
 _DIGEST_HEX = 12
+_UPDATE_METRICS = tuple(
+    f"policy/{figure}" for figure in ("loss", "grad_norm", "entropy", "preclip_frac", "clip_frac", "lr")
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,9 +34,12 @@ class StepRecord:
     mismatch: Mismatch | None
     """None where no update was taken that could measure it."""
     updates: tuple[Sequence[UpdateStats], ...]
-    """For each optimizer step the statistics of every rank."""
+    """For each optimizer step that was taken the statistics of every rank."""
     sync: SyncResult
+    skipped: tuple[Sequence[UpdateStats], ...] = ()
+    """Likewise for those that were tried and not taken."""
     num_skipped_updates: int = 0
+    """Those, and those for which there were no samples with a reward."""
     mismatch_strikes: int = 0
     num_engine_restarts: int = 0
     """Since the run or its last restart began."""
@@ -53,7 +59,7 @@ def online_metrics(record: StepRecord, times: Mapping[str, float], rss_gib: Mapp
         **reward_metrics(record.rewards),
         "adv/filtered_pos_frac": experience.filtered.filtered_pos_frac,
         "adv/filtered_neg_frac": experience.filtered.filtered_neg_frac,
-        **update_metrics(record.updates),
+        **update_metrics(record.updates or record.skipped),
         "kl/ref": experience.kl_mean,
         "mismatch/logprob_abs_mean": mismatch.abs_mean,
         "mismatch/logprob_abs_max": mismatch.abs_max,
@@ -93,7 +99,7 @@ def reward_metrics(rewards: Sequence[Reward]) -> dict[str, float]:
 
 
 def update_metrics(updates: Sequence[Sequence[UpdateStats]]) -> dict[str, float]:
-    """Means over optimizer steps; within one, rank sums over rank token counts."""
+    """Means over optimizer steps, NaN without any; within one, rank sums over rank token counts."""
     rows: list[dict[str, float]] = []
     for ranks in updates:
         tokens = max(1, sum(r.num_tokens for r in ranks))
@@ -107,8 +113,7 @@ def update_metrics(updates: Sequence[Sequence[UpdateStats]]) -> dict[str, float]
                 "policy/lr": ranks[0].lr,
             }
         )
-    names = rows[0] if rows else ()
-    return {name: float(np.mean([row[name] for row in rows])) for name in names}
+    return {name: _mean([row[name] for row in rows]) for name in _UPDATE_METRICS}
 
 
 def rollout_rows(record: StepRecord, texts: Mapping[tuple[str, int], str]) -> list[RolloutRow]:

@@ -1,55 +1,76 @@
 """Supervised fine-tuning over the same workers: the cold start of reinforcement learning."""
 
-import time
+from dataclasses import replace
 
 import numpy as np
 
-from orchestrator.evaluation.types import EvalResult
 from orchestrator.online.experience import supervised_samples
-from orchestrator.online.loop import Outcome, checkpoint, named_prompt
+from orchestrator.online.loop import Outcome, checkpoint, keep, named_prompt
 from orchestrator.online.session import Session, eval_metrics
 from orchestrator.online.step_metrics import update_metrics
-from orchestrator.online.updates import optimizer_step
+from orchestrator.online.updates import Update, optimizer_step
 from orchestrator.run.checkpoint import Progress
+from orchestrator.run.metrics import MEMORY_PREFIX, PhaseClock
+from orchestrator.run.stopping import leaving_checkpoint
 from workers.types import Prompt, Sequence
 
 
-def run_supervised(session: Session, start: Progress) -> Outcome:
-    """Train on demonstrations from ``start`` to ``run.steps``."""
+def run_supervised(session: Session, start: Progress, *, is_stage: bool) -> Outcome:
+    """Train on demonstrations from ``start`` to ``run.steps``.
+
+    Args:
+        is_stage: Another run follows and evaluates what comes of this one: here the quick evaluations do.
+    """
     config, progress = session.config, start
-    evaluation: EvalResult | None = None
-    session.engines.sleep()
-    while progress.step < config.run.steps:
-        started = time.monotonic()
-        session.console.phase("train")
+    before = after = None
+    with leaving_checkpoint(lambda: keep(session, progress, after)):
+        if not is_stage:
+            before = after = session.first_evaluation()
+            if progress.step == 0:
+                session.report(0, eval_metrics(before))
+        session.engines.sleep()
+        while progress.step < config.run.steps:
+            clock = PhaseClock()
+            progress, update = _train_step(session, progress, clock)
+            metrics = {
+                **update_metrics([update.ranks]),
+                "guard/skipped_updates": float(not update.taken),
+                **clock.metrics(),
+                **{f"{MEMORY_PREFIX}{role}": gib for role, gib in session.pool.health.rss_gib().items()},
+            }
+            last = progress.step == config.run.steps
+            if last or progress.step % config.run.eval_every == 0:
+                session.verified_sync(progress.policy_version)
+                after = session.evaluate(progress.step, quick=is_stage or not last)
+                session.engines.sleep()
+                metrics |= eval_metrics(after)
+            session.report(progress.step, metrics)
+            if last or progress.step % config.run.checkpoint_every == 0:
+                checkpoint(session, progress, after)
+    return Outcome(progress=progress, before=before, after=after)
+
+
+def _train_step(session: Session, progress: Progress, clock: PhaseClock) -> tuple[Progress, Update]:
+    """One optimizer step on the next demonstrations."""
+    config = session.config
+    with session.phase("train", clock):
         picks, cursor = progress.cursor.take(config.policy.train_batch_size)
         sequences = [_demonstration(session, named_prompt(session.train, pick)) for pick in picks]
-        samples = supervised_samples(sequences, aggregation=config.algorithm.aggregation)
-        stats = optimizer_step(
+        update = optimizer_step(
             session.pool,
-            samples,
+            supervised_samples(sequences, aggregation=config.algorithm.aggregation),
             session.pool.microbatches(sequences, num_ranks=config.policy.num_ranks),
             nonfinite=config.guard.nonfinite,
             deadline_s=session.deadline_s,
         )
-        taken = [stats] if stats is not None else []
-        progress = Progress(
-            step=progress.step + 1,
-            num_updates=progress.num_updates + len(taken),
-            policy_version=progress.policy_version + len(taken),
-            cursor=cursor,
-        )
-        metrics = update_metrics(taken) | {"time/train_s": time.monotonic() - started}
-        if progress.step % config.run.eval_every == 0:
-            session.verified_sync(progress.policy_version)
-            evaluation = session.evaluate(progress.step, quick=True)
-            session.engines.sleep()
-            metrics |= eval_metrics(evaluation)
-        last = progress.step == config.run.steps
-        session.report(progress.step, metrics)
-        if last or progress.step % config.run.checkpoint_every == 0:
-            checkpoint(session, progress, evaluation)
-    return Outcome(progress=progress, before=None, after=evaluation)
+    done = replace(
+        progress,
+        step=progress.step + 1,
+        num_updates=progress.num_updates + update.taken,
+        policy_version=progress.policy_version + update.taken,
+        cursor=cursor,
+    )
+    return done, update
 
 
 def _demonstration(session: Session, prompt: Prompt) -> Sequence:

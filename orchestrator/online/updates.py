@@ -1,11 +1,22 @@
 """One optimizer step of the policy, whatever it learns from."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.run.guards import check_finite
 from workers.objectives import UpdateStats
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One optimizer step that was tried."""
+
+    ranks: list[UpdateStats]
+    """What each rank met."""
+    taken: bool
+    """False where something was not finite: then no rank has stepped."""
 
 
 def optimizer_step(
@@ -15,8 +26,8 @@ def optimizer_step(
     *,
     nonfinite: Literal["stop", "skip"],
     deadline_s: float,
-) -> list[UpdateStats] | None:
-    """Share one batch among the ranks and step; None where the step was skipped for what is not finite.
+) -> Update:
+    """Share one batch among the ranks and step.
 
     Args:
         plan: For each rank its micro-batches, as indices of ``samples``.
@@ -25,4 +36,4 @@ def optimizer_step(
     """
     per_rank = [[[samples[i] for i in batch] for batch in batches] for batches in plan]
     stats = pool.policy_update(per_rank, deadline_s=deadline_s)
-    return stats if check_finite(stats, action=nonfinite) else None
+    return Update(stats, check_finite(stats, action=nonfinite))

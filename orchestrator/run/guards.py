@@ -22,7 +22,7 @@ _LADDER: tuple[Remedy, ...] = ("none", "warn", "correct", "resync")
 
 
 def check_coverage(rewards: Sequence[Reward], *, minimum: float) -> None:
-    """Stop when too few rollouts could be scored to learn from.
+    """Stop when too few rollouts could be scored to learn from, or none.
 
     Raises:
         GuardStop: with the coverage, the bound and one service's reason.
@@ -30,8 +30,9 @@ def check_coverage(rewards: Sequence[Reward], *, minimum: float) -> None:
     failed = [r for r in rewards if r.value is None]
     coverage = 1.0 - len(failed) / len(rewards)
     if coverage < minimum or len(failed) == len(rewards):
+        told = f"is below reward.min_coverage = {minimum:g}" if coverage < minimum else "leaves nothing to learn from"
         raise GuardStop(
-            f"reward coverage {coverage:.3f} is below reward.min_coverage = {minimum:g}: "
+            f"reward coverage {coverage:.3f} {told}: "
             f"{len(failed)} of {len(rewards)} rollouts were not scored, first reason: {failed[0].detail}"
         )
 

@@ -31,6 +31,18 @@ def test_the_r1_recipe_fits_its_cluster(size: str, capsys: pytest.CaptureFixture
     assert {verdict for _, verdict in turns} == {"fits"}
 
 
+def test_the_r1_recipe_is_as_long_as_the_papers_epochs_over_the_released_pairs() -> None:
+    arguments = ["--model.path", "model", "--data.path", "data"]
+    config, _ = load_config(["--config", str(_R1 / "recipe.toml"), *arguments])
+    assert config.rollout.prompts_per_step == config.samples_per_step == 256
+    assert config.run.steps == 17_261 * 5 // 256
+    cold_start, _ = load_config(["--config", str(_R1 / "sft.toml"), *arguments])
+    assert abs(cold_start.run.steps - 200_000 / cold_start.policy.train_batch_size) < 2
+    readme = (_R1 / "README.md").read_text()
+    assert f"= {config.run.steps} rollouts" in readme
+    assert f"step_{cold_start.run.steps:06d}" in readme
+
+
 def test_a_run_without_rollouts_plans_none(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [
         *("--dry-run", "--algo", "dpo", "--placement.cluster", str(_R1 / "cluster_one.toml")),

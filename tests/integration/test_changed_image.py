@@ -22,8 +22,9 @@ def test_an_image_that_has_changed_since_the_import_is_named(random_model: Path,
     flags = ["--model.path", str(random_model), "--data.path", str(store.folder), "--run.dir", str(tmp_path / "run")]
     done = run_cli("--algo", "dpo", "--run.steps", "2", "--policy.train_batch_size", "4", *flags)
 
-    assert done.returncode == 2, done.stderr[-2000:]
-    refused = [line for line in done.stderr.splitlines() if line.startswith("refused: ")]
-    assert len(refused) == 1
-    assert "2.png' has changed since the data was read" in refused[0]
+    assert done.returncode == 3, done.stderr[-2000:]
+    stopped = [line for line in done.stderr.splitlines() if line.startswith("stopped: ")]
+    assert len(stopped) == 1
+    assert "2.png' has changed since the data was read" in stopped[0]
+    assert (tmp_path / "run" / "checkpoints" / "step_000000" / "manifest.json").is_file()
     assert "Traceback" not in done.stderr

@@ -5,7 +5,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from algorithms.kto import apo_zero_unpaired_loss, kto_baseline, kto_loss, kto_weight_warning, mismatched
+from algorithms.kto import apo_zero_unpaired_loss, kto_baseline, kto_loss, kto_weight_warning
 from tests.property.batches import log_ratios, row_splits
 
 BETAS = st.floats(0.01, 4.0)
@@ -80,13 +80,6 @@ def test_the_number_of_ranks_cannot_change_the_baseline(ratios: tuple[Tensor, Te
     shards = [values[rows] for rows in data.draw(row_splits(len(values)))]
     total, count = sum(shard.sum().item() for shard in shards), sum(map(len, shards))
     assert kto_baseline(total, count) == max(0.0, values.sum().item() / len(values))
-
-
-@given(rows=st.lists(st.integers(), min_size=2, max_size=9, unique=True))
-def test_mismatched_pairs_use_every_completion_once_and_never_the_own_one(rows: list[int]) -> None:
-    others = mismatched(rows)
-    assert sorted(others) == sorted(rows)
-    assert all(own != other for own, other in zip(rows, others, strict=True))
 
 
 @given(counts=st.tuples(st.integers(1, 999), st.integers(1, 999)), weight=st.floats(0.1, 8.0))

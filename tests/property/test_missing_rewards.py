@@ -86,7 +86,7 @@ def test_failed_samples_leave_the_others_as_they_are_or_the_run_stops(
     assert [r.sequence.uid for r in experience.rollouts] == [rollouts[i].sequence.uid for i in scored]
     np.testing.assert_array_equal(experience.advantages.numpy(), alone.advantages.numpy())
     assert np.isfinite(experience.advantages.numpy()).all() and np.isfinite(experience.kl_mean)
-    parts = split_whole([r.sequence.uid for r in experience.rollouts], num_updates, at_least=1, seed=seed, epoch=0)
+    parts = split_whole([r.sequence.uid for r in experience.rollouts], num_updates, seed=seed, epoch=0)
     assert sorted(i for part in parts for i in part) == list(range(len(scored)))
     for part in parts:
         samples = training_samples(experience, part, aggregation="seq-mean-token-mean", max_tokens=8)

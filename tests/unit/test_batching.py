@@ -5,7 +5,7 @@ import json
 import pytest
 
 from orchestrator.batching import PromptCursor, PromptPick, plan_microbatches, sample_seed, shuffled_order
-from orchestrator.errors import RefusedInput
+from orchestrator.errors import GuardStop
 
 
 def test_equal_samples_are_shared_equally() -> None:
@@ -28,23 +28,21 @@ def test_the_costliest_micro_batch_goes_to_the_rank_with_the_least_so_far() -> N
 
 
 def test_a_sample_above_the_budget_is_named() -> None:
-    with pytest.raises(RefusedInput) as caught:
+    with pytest.raises(GuardStop) as caught:
         plan_microbatches([5, 12], num_ranks=1, token_budget=10)
     assert str(caught.value) == "sample 1 has 12 tokens, more than policy.tokens_per_microbatch = 10"
 
 
-def test_fewer_samples_than_ranks_are_refused() -> None:
-    with pytest.raises(RefusedInput, match="1 samples cannot be shared by 2 ranks"):
-        plan_microbatches([5], num_ranks=2, token_budget=10)
+def test_a_rank_without_samples_gets_an_empty_micro_batch() -> None:
+    assert plan_microbatches([5], num_ranks=3, token_budget=10) == [[[0]], [[]], [[]]]
+    assert plan_microbatches([], num_ranks=2, token_budget=10) == [[], []]
 
 
-def test_samples_that_cannot_be_shared_equally_are_refused_with_the_numbers() -> None:
-    with pytest.raises(RefusedInput) as caught:
-        plan_microbatches([10, 10, 10], num_ranks=2, token_budget=10)
-    assert str(caught.value) == (
-        "3 samples make at least 3 micro-batches of policy.tokens_per_microbatch = 10 tokens, "
-        "which 2 ranks cannot share equally"
-    )
+def test_what_cannot_be_shared_equally_leaves_the_last_of_some_ranks_empty() -> None:
+    # 13 of 10 tokens each make 13 micro-batches, 7 on the one rank and 6 on the other.
+    plan = plan_microbatches([10] * 13, num_ranks=2, token_budget=10)
+    assert [len(batches) for batches in plan] == [7, 7]
+    assert [batch for batches in plan for batch in batches if not batch] == [[]]
 
 
 def test_a_batch_that_spans_epochs_numbers_a_prompts_second_place() -> None:

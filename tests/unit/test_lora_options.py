@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cluster.memory_plan import model_shape
-from orchestrator.cluster.specs import policy_spec
+from orchestrator.cluster.specs import base_spec, policy_spec
 from orchestrator.config import TrainConfig, cold_start_config, load_config
+from orchestrator.preference_store.fingerprints import table_fingerprint
 from orchestrator.tasks.digits_model import build_digits_model
+from workers.reference import ReferenceWorker
 
 _LORA = ("--model.lora_rank", "8")
 
@@ -31,6 +33,21 @@ def test_alpha_follows_the_rank_unless_it_is_given(model: Path) -> None:
         assert lora is not None
         assert (lora.rank, lora.alpha, lora.scale, lora.seed) == (8, alpha, scale, 5)
     assert policy_spec(_own(model), None).lora is None
+
+
+def test_a_policy_in_four_bits_is_compared_with_a_reference_in_four_bits(model: Path) -> None:
+    config = _own(model, *_LORA, "--model.quantize", "nf4")
+    policy, reference = policy_spec(config, None).model, base_spec(config, str(model))
+    assert policy == reference and reference.quantize == "nf4"
+    assert base_spec(_own(model, *_LORA), str(model)).quantize is None
+    # Its log-probs are others than those of the whole weights.
+    made = [
+        table_fingerprint(_own(model, *_LORA, "--model.dtype", "bfloat16", *quantize), None, str(model))
+        for quantize in ((), ("--model.quantize", "nf4"))
+    ]
+    assert made[0] != made[1]
+    with pytest.raises(ValueError, match="needs a GPU for every policy rank and every reference worker"):
+        ReferenceWorker(spec=reference, num_threads=1)
 
 
 def test_an_adapter_is_continued_on_the_base_and_weights_on_themselves(model: Path, tmp_path: Path) -> None:

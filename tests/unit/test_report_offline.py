@@ -322,4 +322,5 @@ def test_every_documented_offline_metric_has_its_place_in_some_report(tmp_path: 
     for algo in PREFERENCE_ALGORITHMS:
         record = _run(tmp_path, algo)
         render(replace(record, rows=tuple(Watched(row) for row in record.rows)))
-    assert names - read == {"data/epoch", "data/batch_digest48", "preference/num_pairs", "policy/lr"}
+    counts = {"preference/num_pairs", "preference/num_mismatched"}
+    assert names - read == {"data/epoch", "data/batch_digest48", "policy/lr", *counts}

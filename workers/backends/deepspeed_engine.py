@@ -4,6 +4,7 @@ The objective is given by the caller as per-token weights over the global batch,
 micro-batches and ranks. DeepSpeed averages over ranks; the loss is multiplied by the world size to undo that.
 """
 
+import math
 import socket
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -12,6 +13,7 @@ from typing import Any
 import deepspeed
 import torch
 from deepspeed.ops.op_builder import ShareMemCommBuilder  # type: ignore[attr-defined]
+from deepspeed.runtime.zero.stage_1_and_2 import INITIAL_MICRO_STEP_ID
 from torch import Tensor, nn
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
@@ -55,6 +57,8 @@ class DeepSpeedEngine:
         self.engine: Any = deepspeed.initialize(
             model=module, optimizer=optimizer, config=_engine_config(spec, bf16=bf16), dist_init_required=False
         )[0]
+        # Unsharded bfloat16 training begins with a step on gradients of zero, which would count in Adam's corrections.
+        self._adam.state.clear()
 
     def forward(self, *args: Any) -> Any:
         """Run the wrapped module through the engine, so that sharded parameters are gathered."""
@@ -81,21 +85,33 @@ class DeepSpeedEngine:
         if self._spec.zero_stage in (1, 2):
             for group in optimizer.averaged_gradients:
                 optimizer.averaged_gradients[group] = optimizer.all_grad_tensors[group] = None
+            # Else the next step takes its first micro-batch for a later one, and adds what offloading kept of these.
+            optimizer.micro_step_id = INITIAL_MICRO_STEP_ID
             if optimizer.cpu_offload:
                 optimizer.reset_cpu_buffers()
 
-    def step(self) -> float:
-        """Apply the accumulated gradient and return its norm before clipping (0-based steps drive the schedule)."""
+    def step(self) -> float | None:
+        """Apply the accumulated gradient and return its norm before clipping (0-based steps drive the schedule).
+
+        Returns:
+            None where the norm is not finite, although every micro-batch's gradient was: then nothing was applied.
+        """
         lr = self._spec.schedule.lr(self.num_steps)
         for group in self.engine.optimizer.param_groups:
             group["lr"] = lr
-        # Unsharded float32 training leaves clipping to torch, and DeepSpeed then reports no norm.
+        # Unsharded float32 training leaves clipping to torch: DeepSpeed then neither reports a norm nor looks at it.
         grads = [p.grad for p in self.engine.module.parameters() if p.grad is not None]
         plain_norm = torch.nn.utils.get_total_norm(grads) if grads else torch.tensor(0.0)
+        if not plain_norm.isfinite():
+            self.discard()
+            return None
         self.engine.step()
-        self.num_steps += 1
         norm = self.engine.get_global_grad_norm()
-        return float(plain_norm if norm is None else norm)
+        norm = float(plain_norm if norm is None else norm)
+        if not math.isfinite(norm):
+            return None
+        self.num_steps += 1
+        return norm
 
     def _look_at(self, gradient: Tensor) -> None:
         finite = torch.isfinite(gradient).all()
@@ -178,5 +194,8 @@ def _engine_config(spec: OptimizerSpec, *, bf16: bool) -> dict[str, Any]:
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": bf16},
+        # In bfloat16 a sum stops growing where the next micro-batch is a 256th of it. DeepSpeed adds up in float32 from
+        # stage 2 on, and with offloading.
+        "data_types": {"grad_accum_dtype": "fp32" if spec.zero_stage >= 2 or spec.offload_optimizer else None},
         "steps_per_print": 1 << 60,
     }

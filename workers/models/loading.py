@@ -26,6 +26,10 @@ class ModelSpec:
     trust_remote_code: bool = False
     share_prompts: bool = False
     """Sequences of one prompt share a row of the trainer's forwards."""
+    quantize: Literal["nf4"] | None = None
+    """``nf4`` stores the linear layers, except the head, in four bits a number (Dettmers et al. 2023,
+    https://arxiv.org/abs/2305.14314), which bitsandbytes does on a GPU; None stores them in ``dtype``. Its refusals are
+    tested, the rest not."""
     max_pixels: int | None = None
     """Images of more are resized, by processors that resize by a number of pixels; None is their own bound."""
 
@@ -37,21 +41,18 @@ class ModelSpec:
         return DTYPES[self.dtype]
 
 
-def load_model(spec: ModelSpec, *, quantize: Literal["nf4"] | None = None) -> tuple[Any, ModelAdapter]:
+def load_model(spec: ModelSpec) -> tuple[Any, ModelAdapter]:
     """Load the model of ``spec`` in evaluation mode (no dropout: old and new log-probs must be comparable).
 
-    Args:
-        quantize: ``nf4`` stores the linear layers, except the head, in four bits a number (Dettmers et al. 2023,
-            https://arxiv.org/abs/2305.14314), which bitsandbytes does on a GPU. Its refusals are tested, the rest not.
     Raises:
         ValueError: the weights cannot be quantised here, or the folder lacks some that the model has.
     """
     options: dict[str, Any] = {}
-    if quantize is not None:
+    if spec.quantize is not None:
         check_quantize(has_gpu=torch.cuda.is_available())
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
-            bnb_4bit_quant_type=quantize,
+            bnb_4bit_quant_type=spec.quantize,
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=spec.torch_dtype,
         )
@@ -80,7 +81,7 @@ def check_quantize(*, has_gpu: bool) -> None:
         ValueError: what is missing, in one sentence.
     """
     if not has_gpu:
-        raise ValueError("model.quantize = 'nf4' needs a GPU for every policy rank")
+        raise ValueError("model.quantize = 'nf4' needs a GPU for every policy rank and every reference worker")
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ValueError("model.quantize = 'nf4', but the package bitsandbytes is not installed")
 

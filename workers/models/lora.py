@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -41,8 +41,6 @@ class LoraSpec:
     """The adapter's product counts alpha / rank times."""
     seed: int
     """Of A at the start."""
-    quantize: Literal["nf4"] | None = None
-    """How the frozen base is stored; None = in the model's dtype."""
     saved: str | None = None
     """Folder of a saved adapter to continue from; None = start from the base."""
 

@@ -83,7 +83,8 @@ class Collator:
         """
         Args:
             share_prompts: Pack, with the prompt of several sequences once.
-            always_an_image: Give a batch without one a blank image, in a prompt that nobody responds to.
+            always_an_image: Give a batch without one a blank image, in a prompt that nobody responds to; then there
+                may be a batch of no sequences.
             max_pixels: see ``load_processor``.
         """
         processor = load_processor(model_path, max_pixels=max_pixels, trust_remote_code=trust_remote_code)
@@ -220,7 +221,7 @@ def _actions(sequences: Seq[Sequence], ends: Seq[int]) -> dict[str, Any]:
     asked = [i for i, s in enumerate(sequences) if s.media != (_BLANK_REF,)]
     return {
         "targets": torch.from_numpy(np.concatenate([s.input_ids[s.prompt_len :] for s in sequences])),
-        "ends": torch.tensor([ends[i] for i in asked]),
+        "ends": torch.tensor([ends[i] for i in asked], dtype=torch.long),
         "counts": tuple(len(sequences[i].input_ids) - sequences[i].prompt_len for i in asked),
     }
 

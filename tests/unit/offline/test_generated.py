@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
+from orchestrator.batching import group_cost
 from orchestrator.config.preference_sections import CritiqueRmSection
 from orchestrator.offline.examples import Example
 from orchestrator.offline.generated import GeneratedCritiques
-from orchestrator.offline.reward_groups import reward_groups
-from workers.types import Completion, EncodedPrompt, GenerationRequest, RewardTerms, Sequence
+from orchestrator.offline.reward_groups import reward_groups, with_room
+from workers.types import Completion, EncodedPrompt, GenerationRequest, PreferenceGroup, RewardTerms, Sequence
 
 _PROMPT, _ASKED = (1, 2, 3), (7, 8)
 
@@ -103,6 +104,25 @@ def test_apart_every_comparison_reads_the_same_and_every_critique_counts_once() 
     assert total == pytest.approx(1.0)
     for group in groups:
         assert {int(group.sequences[i].input_ids[-2]) for i in group.score_of} <= {50, 51, 52}
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_a_critique_that_a_micro_batch_has_no_room_for_is_not_read(share: bool) -> None:
+    examples = [_example()]
+    generated = _critics(_Engines()).write(examples, policy_version=0)
+    own = [_cost(g, share=share) for g in reward_groups(examples, CritiqueRmSection(), share_prompts=share)]
+    left = []
+    for budget in range(max(own), 500):
+        fitting = with_room(examples, generated, share_prompts=share, token_budget=budget)
+        groups = reward_groups(examples, CritiqueRmSection(), share_prompts=share, generated=fitting)
+        assert max(_cost(g, share=share) for g in groups) <= budget
+        left.append(sum(s is not None for s in fitting[0]))
+    assert (left[0], left[-1]) == (0, 3) and left == sorted(left)
+
+
+def _cost(group: PreferenceGroup, *, share: bool) -> int:
+    lengths = [len(s.input_ids) - s.prompt_len for s in group.sequences]
+    return group_cost(group.sequences[0].prompt_len, lengths, share_prompts=share)
 
 
 def test_what_leaves_no_room_is_not_asked() -> None:

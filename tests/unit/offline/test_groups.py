@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from algorithms.preference_losses import kto_pair_loss
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
+from orchestrator.batching import SampleSize, group_cost, plan_microbatches, plan_samples
 from orchestrator.config.preference_sections import PreferenceSection
 from orchestrator.offline.examples import Example
 from orchestrator.offline.groups import GroupMaker, mismatched_sequences, score_ratios
@@ -13,6 +16,7 @@ from tests.unit.offline.examples import PROMPT, example, logprobs
 from workers.objectives import LossSpec, UpdateStats
 from workers.preference_objective import preference_objective
 from workers.types import LabelTerms, PairTerms, PreferenceGroup
+from workers.types import Sequence as TokenSequence
 
 _BETA = 0.3
 
@@ -146,12 +150,82 @@ def test_labels_weigh_by_kind_over_the_whole_step() -> None:
 
 def test_the_baseline_never_meets_siblings() -> None:
     examples = [example("a", [[5, 6], [7]], desirable=(True, False)), example("b", [[4, 4, 4]], desirable=(False,))]
-    mixed = mismatched_sequences(examples)
+    mixed = mismatched_sequences(examples, longest=1000)
     assert [(s.uid, s.input_ids[PROMPT:].tolist()) for s in mixed] == [
         ("a", [4, 4, 4]),
         ("a", [4, 4, 4]),
         ("b", [5, 6]),
     ]
+
+
+_STEPS = st.lists(
+    st.tuples(st.integers(1, 60), st.lists(st.integers(1, 60), min_size=1, max_size=4)), min_size=2, max_size=6
+)
+
+
+@given(_STEPS, st.booleans(), st.integers(0, 40), st.integers(1, 5))
+def test_whatever_kto_needs_of_a_step_fits_the_budget_that_its_responses_fit(
+    drawn: list[tuple[int, list[int]]], share: bool, spare: int, ranks: int
+) -> None:
+    examples = []
+    for number, (prompt, lengths) in enumerate(drawn):
+        sequences = tuple(
+            TokenSequence(uid=str(number), sample_index=k, input_ids=np.arange(prompt + n), prompt_len=prompt, media=())
+            for k, n in enumerate(lengths)
+        )
+        labels = tuple(k % 2 == 0 for k in range(len(lengths)))
+        examples.append(Example(uid=str(number), sequences=sequences, pairs=(), desirable=labels, ref_logprobs=None))
+    # What an example is let through by: all its responses in one row, or each in its own.
+    costs = [group_cost(p, n if share else [max(n)], share_prompts=share) for p, n in drawn]
+    budget = max(costs) + spare
+    refs = [[np.zeros(len(s.input_ids) - s.prompt_len, np.float32) for s in e.sequences] for e in examples]
+    groups = _maker("kto", share=share).labels(examples, refs, baseline=0.0)
+    assert sum(float(g.terms.weights.sum()) for g in groups if isinstance(g.terms, LabelTerms)) == pytest.approx(1.0)
+    of_groups = [
+        group_cost(
+            g.sequences[0].prompt_len,
+            [len(s.input_ids) - s.prompt_len for s in g.sequences],
+            share_prompts=share,
+        )
+        for g in groups
+    ]
+    plan_microbatches(of_groups, num_ranks=ranks, token_budget=budget)
+    mixed = mismatched_sequences(examples, longest=budget)
+    plan_samples(
+        [SampleSize(s.uid, s.prompt_len, len(s.input_ids)) for s in mixed],
+        share_prompts=share,
+        num_ranks=ranks,
+        token_budget=budget,
+    )
+    shortest = min(drawn, key=lambda of: of[0])
+    assert {s.uid for s in mixed} >= {str(drawn.index(shortest))}
+
+
+def test_a_stranger_too_long_for_a_prompt_is_passed_for_the_next_that_fits() -> None:
+    examples = [
+        example("a", [[5]], desirable=(True,)),
+        example("b", [[6] * 2], desirable=(False,)),
+        example("c", [[7] * 9], desirable=(False,)),
+    ]
+    mixed = mismatched_sequences(examples, longest=PROMPT + 8)
+    assert [(s.uid, s.input_ids[PROMPT:].tolist()) for s in mixed] == [("a", [6, 6]), ("b", [5]), ("c", [6, 6])]
+    assert [s.uid for s in mismatched_sequences(examples, longest=PROMPT + 1)] == ["b", "c"]
+
+
+def test_labels_apart_learn_what_they_learn_together() -> None:
+    examples = [
+        example("a", [[5, 6], [7], [8, 8, 8]], desirable=(True, False, True)),
+        example("b", [[4], [3, 3]], desirable=(False, True)),
+    ]
+    refs, policy = logprobs(examples, seed=0), logprobs(examples, seed=1)
+    together = _maker("kto").labels(examples, refs, baseline=0.5)
+    apart = _maker("kto", share=False).labels(examples, refs, baseline=0.5)
+    assert (len(together), len(apart)) == (2, 5)
+    loss, gradients = _loss(together, policy)
+    loss_apart, gradients_apart = _loss(apart, policy)
+    assert loss == pytest.approx(loss_apart, rel=1e-12)
+    for one, other in zip(gradients, gradients_apart, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
 def test_scalar_rewards_are_compared_as_they_are() -> None:

@@ -97,7 +97,7 @@ def _groups(maker: GroupMaker, algo: str, examples: list[Example], worker: Refer
         refs = [list(e.ref_logprobs or ()) for e in examples]
     if algo != "kto":
         return maker.pairs(examples, refs)
-    mixed = mismatched_sequences(examples)
+    mixed = mismatched_sequences(examples, longest=1000)
     twice = [_responses(worker, mixed), _responses(worker, mixed)]
     gap = sum(float(p.sum(dtype=np.float64) - r.sum(dtype=np.float64)) for p, r in zip(*twice, strict=True))
     return maker.labels(examples, refs, baseline=kto_baseline(gap, len(mixed)))
