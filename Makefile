@@ -22,11 +22,11 @@ check: install
 	$(BIN)/lint-imports
 	$(BIN)/pyright
 
-install: $(VENV)/.ready
+install: $(VENV)/.ready-$(EXTRA)
 
 # uv, and not pip alone: pip on a machine with a CPU-only torch wheel mixes it with torchvision's ordinary build,
 # which cannot be imported. uv itself comes from pip, into a small environment of its own.
-$(VENV)/.ready: pyproject.toml constraints.txt overrides.txt
+$(VENV)/.ready-$(EXTRA): pyproject.toml constraints.txt overrides.txt
 	$(PYTHON) -m venv .venv-uv
 	.venv-uv/bin/pip install --quiet uv
 	.venv-uv/bin/uv venv --quiet --clear --python $(PYTHON) $(VENV)
@@ -34,9 +34,14 @@ $(VENV)/.ready: pyproject.toml constraints.txt overrides.txt
 		--compile-bytecode --constraints constraints.txt --editable '.[$(EXTRA),dev]'
 	touch $@
 
+# Both extras are installed under one file: what this environment holds, and what the GPU build needs beside it.
 lock:
-	( echo "# Every version the test suite ran with. Written by: make lock"; \
-	  .venv-uv/bin/uv pip freeze --python $(BIN)/python --exclude-editable ) > constraints.txt
+	.venv-uv/bin/uv pip freeze --python $(BIN)/python --exclude-editable > $(VENV)/cpu.txt
+	.venv-uv/bin/uv pip compile --quiet --no-annotate --no-header --python $(BIN)/python --override overrides.txt \
+		--constraints $(VENV)/cpu.txt --extra gpu --extra dev pyproject.toml > $(VENV)/gpu.txt
+	( echo "# Written by make lock: every version the test suite ran with,"; cat $(VENV)/cpu.txt; \
+	  echo "# and what the GPU build has besides, resolved with them and not run here."; \
+	  grep -vxFf $(VENV)/cpu.txt $(VENV)/gpu.txt ) > constraints.txt
 
 clean:
 	rm -rf $(VENV) .venv-uv runs

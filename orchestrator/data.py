@@ -9,7 +9,8 @@ from typing import Literal
 import tyro
 
 from orchestrator.config.sections import DataSection
-from orchestrator.datasets.dataset import BadRow, refuse_no_rows, row_uid
+from orchestrator.datasets.dataset import BadRow, refuse_no_rows, row_uid, uid_parts
+from orchestrator.datasets.keys import Notes
 from orchestrator.errors import RefusedInput
 from orchestrator.preference_store.exporting import export_swift
 from orchestrator.preference_store.importing import SourceFile, import_file, read_records
@@ -130,13 +131,13 @@ def check(command: Check) -> int:
         RefusedInput: the file or store cannot be read at all, or holds no row.
     """
     store = command.store()
-    tally = Tally(tell_images_apart=store is None)
-    for record in _records(store or command.source(command.format)):
+    tally, notes = Tally(tell_images_apart=store is None), Notes() if store is None else store.manifest.notes
+    for record in _records(store or command.source(command.format), notes):
         tally.add(record)
         if isinstance(record, BadRow):
             sys.stdout.write(f"row {record.row}: {record.reason}\n")
     refuse_no_rows(tally.num_good + tally.num_bad, name=command.path)
-    _write(tally.lines())
+    _write([*tally.lines(), *notes.lines()])
     return 2 if tally.num_bad and store is None else 0
 
 
@@ -150,7 +151,7 @@ def show(command: Show) -> int:
     if store is not None:
         uid = row_uid(Path(store.manifest.source_name), command.row)
         found, bad_rows, root = store.find(uid), store.bad_rows(), store.media_root
-        total = store.manifest.counts.instructions + len(bad_rows)
+        total = store.manifest.notes.num_rows + len(bad_rows)
     else:
         source = command.source(command.format)
         found, bad_rows, total = _find(source, command.row)
@@ -159,9 +160,9 @@ def show(command: Show) -> int:
     for bad in bad_rows:
         if bad.row == command.row:
             raise RefusedInput(f"row {bad.row}: {bad.reason}")
-    if found is None:
+    if not found:
         raise RefusedInput(f"--row {command.row} is no row of {command.path!r}, which holds {total}")
-    _write(instruction_lines(found, media_root=root))
+    _write(line for instruction in found for line in instruction_lines(instruction, media_root=root))
     return 0
 
 
@@ -178,12 +179,12 @@ def import_(command: Import) -> int:
         raise RefusedInput(f"--max-bad-frac = {command.max_bad_frac:g}: must be from 0 to 1")
     source, out = command.source(command.format), Path(command.out)
     import_file(source, out=out, held_out_frac=command.held_out_frac, max_bad_frac=command.max_bad_frac)
-    tally = Tally(tell_images_apart=False)
-    for record in _records(PreferenceStore(out)):
+    tally, store = Tally(tell_images_apart=False), PreferenceStore(out)
+    for record in _records(store, store.manifest.notes):
         tally.add(record)
         if isinstance(record, BadRow):
             sys.stdout.write(f"row {record.row}: {record.reason}\n")
-    _write([*tally.lines(), f"store   {command.out}"])
+    _write([*tally.lines(), *store.manifest.notes.lines(), f"store   {command.out}"])
     return 0
 
 
@@ -195,30 +196,29 @@ def export(command: Export) -> int:
     """
     root = None if command.media_root is None else Path(command.media_root)
     store = PreferenceStore(Path(command.store), media_root=root)
-    num_pairs, num_instructions = export_swift(store, Path(command.out), split=command.split)
-    total = store.num_instructions(command.split)
-    _write([f"pairs   {num_pairs} of {num_instructions} instructions; {total - num_instructions} make none"])
+    _write(export_swift(store, Path(command.out), split=command.split).lines())
     return 0
 
 
-def _records(source: PreferenceStore | SourceFile) -> Iterator[Instruction | BadRow]:
+def _records(source: PreferenceStore | SourceFile, notes: Notes) -> Iterator[Instruction | BadRow]:
     if isinstance(source, SourceFile):
-        yield from read_records(source)
+        yield from read_records(source, notes=notes)
     else:
         yield from source.bad_rows()
         yield from source.rows()
 
 
-def _find(source: SourceFile, row: int) -> tuple[Instruction | None, list[BadRow], int]:
-    """The row if it is good, every bad one, and how many there are in all."""
-    uid, found, bad_rows, total = row_uid(source.path, row), None, [], 0
-    for record in read_records(source):
-        total += 1
+def _find(source: SourceFile, row: int) -> tuple[list[Instruction], list[BadRow], int]:
+    """What the row became if it is good, every bad one, and how many rows there are in all."""
+    uid, notes = row_uid(source.path, row), Notes()
+    found: list[Instruction] = []
+    bad_rows: list[BadRow] = []
+    for record in read_records(source, notes=notes):
         if isinstance(record, BadRow):
             bad_rows.append(record)
-        elif record.uid == uid:
-            found = record
-    return found, bad_rows, total
+        elif uid_parts(record.uid)[0] == uid:
+            found.append(record)
+    return found, bad_rows, notes.num_rows + len(bad_rows)
 
 
 def _write(lines: Iterable[str]) -> None:

@@ -20,7 +20,9 @@ from orchestrator.config.schema import TrainConfig
 from orchestrator.datasets.dataset import Dataset
 from orchestrator.errors import RefusedInput
 from orchestrator.image_check import read_usable
+from orchestrator.lengths import check_demonstrations, check_positions
 from workers.models.adapters import ModelAdapter, adapter_for
+from workers.models.attention import missing_package
 from workers.models.folder import check_model_config, check_model_folder, critique_request, read_model_config
 from workers.types import Prompt
 from workers.weight_sync.manifest import Backend
@@ -35,6 +37,7 @@ class RunData:
 
     train: Dataset
     held_out: tuple[Prompt, ...]
+    held_out_fingerprint: str | None
 
 
 def check_config(config: TrainConfig) -> None:
@@ -59,8 +62,8 @@ def check_model(config: TrainConfig) -> None:
     """
     check_config(config)
     _check_folder(config, check_model_folder)
-    if config.model.attention == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
-        raise RefusedInput("model.attention = 'flash_attention_2', but the package flash_attn is not installed")
+    if package := missing_package(config.model.attention):
+        raise RefusedInput(f"model.attention = {config.model.attention!r}, but the package {package} is not installed")
     if config.rollout.engine == "vllm" and importlib.util.find_spec("vllm") is None:
         raise RefusedInput("rollout.engine = 'vllm', but vllm is not installed; use 'transformers' or 'auto'")
 
@@ -75,7 +78,7 @@ def check_critique_model(config: TrainConfig) -> None:
     if path is None:
         return
     try:
-        check_model_folder(path, trust_remote_code=config.model.trust_remote_code)
+        check_model_folder(path, trust_remote_code=config.model.trust_remote_code, trained=False)
         critique_request(Path(path))
     except ValueError as error:
         raise RefusedInput(f"reward.critique.path: {error}") from error
@@ -125,8 +128,10 @@ def read_data(config: TrainConfig) -> RunData:
         if (prompt.target if config.algo == "sft" else prompt.label) is None:
             name = {"target": "response", "label": "answer"}[field]
             raise RefusedInput(f"data.path: row {prompt.uid} has no {name!r}, which --algo {config.algo} learns from")
-    held_out = read_usable(config, config.data.eval_path).prompts if config.data.eval_path is not None else ()
-    return RunData(train=train, held_out=held_out)
+    if config.data.eval_path is None:
+        return RunData(train=train, held_out=(), held_out_fingerprint=None)
+    held_out = read_usable(config, config.data.eval_path)
+    return RunData(train=train, held_out=held_out.prompts, held_out_fingerprint=held_out.fingerprint)
 
 
 def check_lengths(config: TrainConfig, encoder: "PromptEncoder", prompts: Sequence[Prompt]) -> int:
@@ -144,6 +149,9 @@ def check_lengths(config: TrainConfig, encoder: "PromptEncoder", prompts: Sequen
             f"{too_long} of {len(lengths)} prompts are longer than data.max_prompt_tokens = {bound}; "
             f"the longest is row {worst} with {longest} tokens"
         )
+    check_positions(config, encoder, longest)
+    if config.algo == "sft":
+        check_demonstrations(config, encoder, prompts)
     whole = longest + config.rollout.max_new_tokens
     if whole > config.policy.tokens_per_microbatch:
         raise RefusedInput(

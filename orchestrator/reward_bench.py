@@ -12,12 +12,13 @@ from pathlib import Path
 
 import tyro
 
+from orchestrator.cluster.waits import WaitTimeout
 from orchestrator.config.load import load_config
 from orchestrator.config.schema import TrainConfig
 from orchestrator.critiques.cache import CritiqueReward
 from orchestrator.critiques.judge import Question
-from orchestrator.datasets.dataset import BadRow
-from orchestrator.errors import RefusedInput
+from orchestrator.datasets.dataset import BadRow, uid_parts
+from orchestrator.errors import GuardStop, RefusedInput
 from orchestrator.evaluation.benchmarks.reward_bench import (
     RewardBenchFigures,
     RewardBenchResult,
@@ -52,13 +53,16 @@ class RewardBench:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code: 0 done, 2 refused."""
+    """Run the command line; return the exit code: 0 done, 2 refused, 3 stopped."""
     command = tyro.cli(RewardBench, prog="python -m orchestrator.reward_bench", args=argv)
     try:
         sys.stdout.write(told(run(command)))
     except RefusedInput as refusal:
         sys.stderr.write(f"refused: {refusal}\n")
         return 2
+    except (GuardStop, WaitTimeout) as stop:
+        sys.stderr.write(f"stopped: {stop}\n")
+        return 3
     return 0
 
 
@@ -70,9 +74,11 @@ def run(command: RewardBench) -> RewardBenchResult:
     """
     # Deferred: refusals of the command line need neither torch nor Ray.
     from orchestrator.cluster.launch import ray_cluster
+    from orchestrator.cluster.number_format import settled_dtype
     from orchestrator.critiques.service import critique_judge, known_request, reward_fingerprint
     from orchestrator.preflight import check_model, single_role_plan
     from orchestrator.run.noise import quiet_libraries
+    from orchestrator.run.recovery import with_restarts
 
     known_request(command.model)
     config, root = _config(command), Path(command.media_root or Path(command.file).parent)
@@ -82,16 +88,20 @@ def run(command: RewardBench) -> RewardBenchResult:
         Question(prompt_of(row, media_root=root), response.text) for row in instructions for response in row.responses
     ]
     quiet_libraries()
+    plan = single_role_plan(config, "critic", 1)
+    config = settled_dtype(config, plan)
     fingerprint = reward_fingerprint(config, None, command.model)
     images = max(len(i.media) for i in instructions)
     folder = RunFolder(Path(command.out))
     folder.create()
     try:
-        with (
-            ray_cluster(single_role_plan(config, "critic", 1)),
-            critique_judge(config, folder, command.model, fingerprint, max_images=images) as judge,
-        ):
-            answers = judge.judge(questions)
+
+        def ask(again: TrainConfig) -> list[CritiqueReward]:
+            with critique_judge(again, folder, command.model, fingerprint, max_images=images) as judge:
+                return judge.judge(questions)
+
+        with ray_cluster(plan):
+            answers = with_restarts(ask, config, folder)
         rows = bench_rows(instructions, answers)
         try:
             result = score_reward_bench(rows, seed=command.seed)
@@ -169,6 +179,10 @@ def _read(command: RewardBench, root: Path) -> list[Instruction]:
             raise RefusedInput(f"{command.file!r}, row {record.uid.rpartition('-')[2].lstrip('0')}: {problem}")
         if added := record.meta.get("num_pairs_added"):
             raise RefusedInput(f"{command.file!r}, id {record.meta['id']!r} lacks {added} pairs of its responses")
+        if not record.media:
+            raise RefusedInput(
+                f"{command.file!r}, row {uid_parts(record.uid)[1]}: it has no image, which tells the category"
+            )
         instructions.append(record)
     if not instructions:
         raise RefusedInput(f"{command.file!r} has no rows")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.cluster.placement import PlacementPlan, describe_plan
-from orchestrator.cluster.waits import WaitTimeout
+from orchestrator.cluster.waits import WaitTimeout, WorkerLost
 from orchestrator.config.load import load_config
 from orchestrator.config.resolved import resolved_json
 from orchestrator.config.schema import TrainConfig
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RefusedInput as refusal:
         sys.stderr.write(f"refused: {refusal}\n")
         return 2
-    except (GuardStop, WaitTimeout) as stop:
+    except (GuardStop, WaitTimeout, WorkerLost) as stop:
         sys.stderr.write(f"stopped: {stop}\n")
         return 3
     return 0
@@ -41,6 +41,7 @@ def dry_run(config: TrainConfig) -> None:
     On a described cluster the model may be described too: a folder with nothing but its ``config.json``.
     """
     from orchestrator.cluster.memory_plan import describe_memory, model_shape, plan_memory
+    from orchestrator.cluster.number_format import settled_dtype
     from orchestrator.image_check import describe_bound
     from orchestrator.offline.stage_plans import describe_stages, plan_stages
     from orchestrator.preflight import check_config, check_critique_model, check_model, plan_run
@@ -49,6 +50,7 @@ def dry_run(config: TrainConfig) -> None:
     if config.model.path is not None:
         (check_model if config.placement.cluster is None else check_config)(config)
     cluster, plan = plan_run(config)
+    config = settled_dtype(config, plan)
     lines = [*describe_batches(config), *describe_plan(plan), *describe_stages(plan_stages(config, cluster))]
     if config.model.path is not None:
         gpu_memory_gib = min((n.gpu_memory_gib for n in cluster.nodes if n.gpu_memory_gib is not None), default=None)
@@ -79,10 +81,13 @@ def describe_batches(config: TrainConfig) -> list[str]:
 
 def train(config: TrainConfig) -> None:
     """Prepare, check, launch and train; print the summary."""
+    from orchestrator.cluster.number_format import settled_dtype
     from orchestrator.image_check import describe_bound
     from orchestrator.offline.stage_plans import plan_stages
     from orchestrator.preflight import check_critique_model, check_model, check_trackers, plan_run, read_data
+    from orchestrator.run.checkpoint import refuse_another_run
     from orchestrator.run.folder import RunFolder
+    from orchestrator.run.identity import option_identity
     from orchestrator.run.noise import quiet_libraries
 
     check_trackers(config)
@@ -90,6 +95,7 @@ def train(config: TrainConfig) -> None:
         check_model(config)
     check_critique_model(config)
     cluster, plan = plan_run(config)
+    config = settled_dtype(config, plan)
     # What needs workers of its own later is refused now.
     plan_stages(config, cluster)
     sys.stdout.writelines(f"{line}\n" for line in describe_bound(config))
@@ -100,6 +106,8 @@ def train(config: TrainConfig) -> None:
     quiet_libraries()
     folder.create()
     try:
+        # What the options alone tell, before the embedded task's files or an import are made for another run.
+        refuse_another_run(folder, config, option_identity(config), whole=False)
         if config.embedded_task:
             # Deferred: it imports what only the embedded task needs.
             from orchestrator.tasks.embedded import embedded
@@ -133,11 +141,15 @@ def _check_files(config: TrainConfig) -> None:
 def _launch(config: TrainConfig, plan: PlacementPlan, folder: "RunFolder", data: "RunData") -> None:
     from orchestrator.cluster import launch
     from orchestrator.cluster.specs import engine_spec, prompt_encoder
+    from orchestrator.critiques.service import critique_limits
     from orchestrator.online import stages
     from orchestrator.preflight import check_lengths
+    from orchestrator.run.manifest import write_config
 
     encoder = prompt_encoder(config)
     prompts = [*data.train.prompts, *data.held_out]
+    if config.reward.critique.path is not None:
+        critique_limits(config, config.reward.critique.path)
     spec = engine_spec(
         config,
         plan,
@@ -145,7 +157,9 @@ def _launch(config: TrainConfig, plan: PlacementPlan, folder: "RunFolder", data:
         longest_prompt=check_lengths(config, encoder, prompts),
         max_images=max(len(p.media) for p in prompts),
     )
-    stages.write_run_files(config, folder, data)
+    stages.refuse_other_runs(config, folder, data)
+    write_config(config, folder)
+    launch.clear_leftovers(folder)
     with launch.ray_cluster(plan), launch.worker_pool(config, plan, spec) as pool:
         stages.run_stages(config, folder, pool, encoder, data)
 

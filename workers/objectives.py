@@ -16,7 +16,7 @@ from algorithms.off_policy import logprob_mismatch, truncated_is_weights
 from algorithms.policy_losses import ppo_clip_loss_map, sft_loss_map
 from algorithms.preference_losses import DpoKind
 from workers.models.reward_head import HeadKind
-from workers.types import TrainSample
+from workers.types import PLAIN, SamplingDistribution, TrainSample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +25,8 @@ class LossSpec:
 
     kind: Literal["policy_gradient", "sft", "preference", "bradley_terry", "critique_rm"]
     """``bradley_terry`` trains a scalar head in place of the language model's, ``critique_rm`` both heads."""
+    sampling: SamplingDistribution = PLAIN
+    """What the trained tokens were drawn from; the loss is of its log-probs."""
     clip_low: float = 0.2
     clip_high: float = 0.2
     preclip_min: float | None = None

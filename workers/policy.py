@@ -31,7 +31,7 @@ from workers.models.reward_head import load_reward_head, save_reward_head
 from workers.multimodal.collate import Batch, Collator, as_slots
 from workers.objectives import LossSpec, UpdateStats, token_objective
 from workers.preference_objective import preference_objective
-from workers.types import PreferenceGroup, Sequence, TrainSample
+from workers.types import PLAIN, PreferenceGroup, SamplingDistribution, Sequence, TrainSample
 from workers.weight_sync.manifest import Backend, WeightManifest
 from workers.weight_sync.senders import SharedMemorySender, WeightSender
 
@@ -99,10 +99,13 @@ class PolicyWorker(WorkerBase):
         )
         return trainable
 
-    def score(self, microbatches: Seq[Seq[Sequence]], *, adapters: bool = True) -> list[np.ndarray]:
+    def score(
+        self, microbatches: Seq[Seq[Sequence]], *, sampling: SamplingDistribution = PLAIN, adapters: bool = True
+    ) -> list[np.ndarray]:
         """Log-probs under the current weights: one float32 ``[T]`` array per sequence, in the order given.
 
         Args:
+            sampling: The distribution whose log-probs are asked for.
             adapters: False asks the base alone, the reference of a policy that learns through adapters.
         Raises:
             ValueError: the base alone is asked for, and the policy has no adapters.
@@ -115,7 +118,7 @@ class PolicyWorker(WorkerBase):
         with torch.no_grad(), nullcontext() if adapters else without_adapters(self._engine.module):
             for sequences in microbatches:
                 batch = self._collate(sequences)
-                scored += as_slots(sequences, batch.split(_token_scores(self._forward(batch)).logprobs))
+                scored += as_slots(sequences, batch.split(_token_scores(self._forward(batch, sampling)).logprobs))
         return scored
 
     def rewards(self, microbatches: Seq[Seq[Sequence]]) -> list[float]:
@@ -252,14 +255,14 @@ class PolicyWorker(WorkerBase):
     def _has_reward_head(self) -> bool:
         return self._spec.loss.kind in ("bradley_terry", "critique_rm")
 
-    def _forward(self, batch: Batch) -> Any:
-        return self._engine.forward(batch.to(self._device))
+    def _forward(self, batch: Batch, sampling: SamplingDistribution = PLAIN) -> Any:
+        return self._engine.forward(batch.to(self._device), sampling)
 
     def _loss(self, samples: Microbatch, stats: UpdateStats) -> Tensor:
         groups = [s for s in samples if isinstance(s, PreferenceGroup)]
         tokens = [s for s in samples if isinstance(s, TrainSample)]
         batch = self._collate([*(s for g in groups for s in g.sequences), *(s.sequence for s in tokens)])
-        scores = self._forward(batch)
+        scores = self._forward(batch, self._spec.loss.sampling)
         rewards = _rewards(scores).split(1) if self._has_reward_head else ()
         if isinstance(scores, Tensor):
             return preference_objective(groups, self._spec.loss, stats, rewards=rewards)

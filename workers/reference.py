@@ -10,7 +10,7 @@ from workers.actor_base import WorkerBase
 from workers.models.loading import ModelSpec, load_model
 from workers.models.policy_module import PolicyModule
 from workers.multimodal.collate import Collator, as_slots
-from workers.types import Sequence
+from workers.types import PLAIN, SamplingDistribution, Sequence
 
 
 class ReferenceWorker(WorkerBase):
@@ -23,12 +23,16 @@ class ReferenceWorker(WorkerBase):
         self._module = PolicyModule(model.to(self._device), lockstep=False).requires_grad_(False)
         self._collate = Collator.of(spec)
 
-    def score(self, microbatches: Seq[Seq[Sequence]]) -> list[np.ndarray]:
-        """Reference log-probs: one float32 ``[T]`` array per sequence, in the order given."""
+    def score(self, microbatches: Seq[Seq[Sequence]], *, sampling: SamplingDistribution = PLAIN) -> list[np.ndarray]:
+        """Reference log-probs: one float32 ``[T]`` array per sequence, in the order given.
+
+        Args:
+            sampling: The distribution whose log-probs are asked for.
+        """
         scored: list[np.ndarray] = []
         with torch.no_grad():
             for sequences in microbatches:
                 batch = self._collate(sequences)
-                scores = self._module(batch.to(self._device))
+                scores = self._module(batch.to(self._device), sampling)
                 scored += as_slots(sequences, batch.split(scores.logprobs))
         return scored

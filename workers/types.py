@@ -54,6 +54,22 @@ class EncodedPrompt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingDistribution:
+    """What a token is drawn from, and whose log-probs it has: softmax(logits / temperature) over all ids but some.
+
+    One record for the engine's, the policy's and the reference's log-probs of a run that learns from what it samples.
+    """
+
+    temperature: float = 1.0
+    banned_ids: tuple[int, ...] = ()
+    """Vision tokens: they stand for media in prompts and must never be sampled."""
+
+
+PLAIN = SamplingDistribution()
+"""The model's own distribution."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
     """One sample to draw. ``(uid, sample_index)`` names it for its whole life."""
 
@@ -67,6 +83,7 @@ class GenerationRequest:
     temperature: float
     """0 is greedy."""
     top_p: float = 1.0
+    """Below 1 for samples that nobody learns from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +95,8 @@ class Completion:
     completion_ids: np.ndarray
     """int32 ``[L]``; includes the end-of-turn token when ``finish_reason`` is ``stop``."""
     rollout_logprobs: np.ndarray
-    """float32 ``[L]``, nats, from the raw (unbiased, temperature 1) distribution."""
+    """float32 ``[L]``, nats, of the distribution that was sampled from: tempered (greedy ones at temperature 1), and
+    without the banned ids."""
     finish_reason: FinishReason
     policy_version: int
     """Optimizer steps behind the weights that sampled it."""

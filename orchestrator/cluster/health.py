@@ -6,7 +6,7 @@ interpreter lock held is not dead: it has fallen silent, and only its missing he
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import psutil
@@ -14,11 +14,12 @@ import ray
 import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.cluster.waits import Wait
+from orchestrator.cluster.waits import Wait, get
 from workers.heartbeat import Beat
 
 _log = logging.getLogger(__name__)
 _READ_S = 20.0
+_DEATH_NOTICE_S = 5.0
 
 
 class HealthBoard:
@@ -95,3 +96,16 @@ class Health:
         except ray.exceptions.GetTimeoutError:
             _log.warning("the health board has not answered within %.0f s; nobody is taken for lost", _READ_S)
             return {}
+
+
+def ended(actors: Sequence[Any]) -> list[int]:
+    """Indices of those whose process has ended; one that is busy, even forever, is not among them."""
+    refs = {actor.ping.remote(): index for index, actor in enumerate(actors)}
+    ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=_DEATH_NOTICE_S)
+    dead = []
+    for ref in ready:
+        try:
+            get(ref, name="death notice", deadline_s=_DEATH_NOTICE_S)
+        except ray.exceptions.RayActorError:
+            dead.append(refs[ref])
+    return dead

@@ -13,16 +13,19 @@ from orchestrator.cluster.engines import Engines
 from orchestrator.cluster.placement import PlacementPlan
 from orchestrator.cluster.pool import PoolSpec, WorkerPool
 from orchestrator.cluster.reaper import reaped_processes
-from orchestrator.cluster.specs import model_spec, policy_spec
+from orchestrator.cluster.specs import model_spec, policy_spec, sampled_from
 from orchestrator.cluster.sync import WeightSync
-from orchestrator.cluster.waits import watched_by
+from orchestrator.cluster.waits import start_of, watched_by
 from orchestrator.cluster.worker_environment import worker_environment
 from orchestrator.config.schema import TrainConfig
+from orchestrator.errors import RefusedInput
 from orchestrator.preflight import engine_kind, ray_is_running, shares_prompts
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.start import RunStart
 from workers.rollout.spec import EngineSpec
-from workers.types import EncodedPrompt
+from workers.types import PLAIN, EncodedPrompt
+from workers.weight_sync.manifest import SyncError
+from workers.weight_sync.shared_memory import clear_exchange
 
 _TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}
 _OBJECT_STORE_BYTES = 1 << 30
@@ -32,11 +35,8 @@ _OBJECT_STORE_BYTES = 1 << 30
 def ray_cluster(plan: PlacementPlan) -> Iterator[None]:
     """Connect to the running cluster, or start one on this machine that ends with this process."""
     gpu = any(worker.num_gpus for worker in plan.workers)
-    shared = {
-        "log_to_driver": False,
-        "logging_level": logging.WARNING,
-        "runtime_env": {"env_vars": worker_environment(1, gpu=gpu)},
-    }
+    variables = worker_environment(1, gpu=gpu)
+    shared = {"log_to_driver": False, "logging_level": logging.WARNING, "runtime_env": {"env_vars": variables}}
     if ray_is_running():
         # A job's environment may name a variable of ours; both count, and ours wins.
         os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
@@ -46,6 +46,7 @@ def ray_cluster(plan: PlacementPlan) -> Iterator[None]:
         finally:
             ray.shutdown()
         return
+    variables["GLOO_SOCKET_IFNAME"] = "lo"  # the ranks' own connections, as Ray's: see orchestrator/cluster/__init__.py
     with reaped_processes():
         store = None if gpu else _OBJECT_STORE_BYTES
         # Said aloud, because without an address Ray joins any cluster that somebody has started on this machine.
@@ -91,10 +92,24 @@ def policy_engines(
     sync = WeightSync(
         pool,
         run_id=run_id(folder),
-        tolerance=config.sync.tolerance or _TOLERANCE[dtype],
+        # What rounding does to logits, a temperature below 1 makes larger.
+        tolerance=config.sync.tolerance or _TOLERANCE[dtype] / min(1.0, config.rollout.temperature),
         deadline_s=config.rollout.timeout_s,
+        sampling=sampled_from(config, pool.engine_spec.banned_token_ids),
     )
     return Engines(pool, sync, probe=probe, deadline_s=config.rollout.timeout_s)
+
+
+def clear_leftovers(folder: RunFolder) -> None:
+    """Remove the weights that an earlier, killed driver of this run left in shared memory.
+
+    Raises:
+        RefusedInput: what bears their folder's name is not this user's.
+    """
+    try:
+        clear_exchange(run_id(folder))
+    except SyncError as error:
+        raise RefusedInput(str(error)) from error
 
 
 def run_id(folder: RunFolder) -> str:
@@ -103,10 +118,16 @@ def run_id(folder: RunFolder) -> str:
 
 
 def start_policy(config: TrainConfig, pool: WorkerPool, start: RunStart) -> None:
-    """Start the policy on the weights and optimizer state that the run continues from."""
+    """Start the policy on the weights and optimizer state that the run continues from.
+
+    Raises:
+        WorkerCannotStart: a rank said why.
+    """
     found = start.checkpoint
-    pool.start_policy(policy_spec(config, str(found / "policy") if found else None))
-    if found:
-        pool.policy_call(
-            "load_state", str(found), num_steps=start.progress.num_updates, deadline_s=config.rollout.timeout_s
-        )
+    sampling = sampled_from(config, pool.engine_spec.banned_token_ids) if config.online else PLAIN
+    with start_of([f"policy-{place.index}" for place in pool.plan.workers_of("policy")]):
+        pool.start_policy(policy_spec(config, str(found / "policy") if found else None, sampling))
+        if found:
+            pool.policy_call(
+                "load_state", str(found), num_steps=start.progress.num_updates, deadline_s=config.rollout.timeout_s
+            )

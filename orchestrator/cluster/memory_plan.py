@@ -7,6 +7,7 @@ cannot know (the allocator's fragments, NCCL's buffers, the CUDA context) is the
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.cluster.number_format import settled_dtype
 from orchestrator.cluster.placement import PlacementPlan
 from orchestrator.cluster.resources import GIB
 from orchestrator.config.schema import TrainConfig
@@ -83,8 +84,7 @@ def plan_memory(
     Args:
         critic: The critique reward model, where the plan has workers for it.
     """
-    on_gpu = any(worker.num_gpus for worker in plan.workers)
-    width = _BYTES["bfloat16" if config.model.dtype == "bfloat16" or on_gpu else "float32"]
+    width = _BYTES[settled_dtype(config, plan).model.dtype]
     roles = [_policy(config, shape, width)]
     if plan.workers_of("reference"):
         weights = {"weights": float(shape.num_params * width), "logits": _logits(config, shape)}

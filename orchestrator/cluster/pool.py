@@ -12,9 +12,9 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.batching import SampleSize, group_cost, plan_microbatches, plan_samples
-from orchestrator.cluster.health import Health
+from orchestrator.cluster.health import Health, ended
 from orchestrator.cluster.placement import PlacementPlan, WorkerPlacement
-from orchestrator.cluster.waits import WorkerLost, get
+from orchestrator.cluster.waits import WorkerCannotStart, WorkerLost, get
 from orchestrator.cluster.worker_environment import worker_environment
 from orchestrator.online.rollouts import engine_name, split_prompts
 from workers.critique_reward import CritiqueRewardSpec, CritiqueRewardWorker
@@ -23,11 +23,10 @@ from workers.policy import PolicySpec, PolicyWorker
 from workers.reference import ReferenceWorker
 from workers.rollout.spec import EngineSpec
 from workers.rollout.worker import RolloutWorker
-from workers.types import Completion, GenerationRequest, PreferenceGroup
+from workers.types import PLAIN, Completion, GenerationRequest, PreferenceGroup, SamplingDistribution
 from workers.types import Sequence as TokenSequence
 
 _log = logging.getLogger(__name__)
-_DEATH_NOTICE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +51,12 @@ class WorkerPool:
         self.plan, self._spec = plan, spec
         self._groups: dict[str, PlacementGroup] = {}
         self.engines: list[Any] = []
+        self.replaced: set[int] = set()
+        """Engines that are not the first of their index."""
         self.policy: list[Any] = []
         self.reference: list[Any] = []
         self.critics: list[Any] = []
-        self._reference_spec: ModelSpec | None = None
-        self._critic_spec: CritiqueRewardSpec | None = None
+        self._start_again: dict[str, Callable[[], None]] = {}
         self.health = Health(silent_after_s=spec.silent_after_s, start_within_s=spec.start_deadline_s)
         for group in plan.groups:
             handle = placement_group(bundles=[dict(b.resources) for b in group.bundles], strategy=group.strategy)
@@ -97,7 +97,7 @@ class WorkerPool:
         """Start the reference workers, where the plan has any, on the model the run started from."""
         for actor in self.reference:
             ray.kill(actor)
-        self._reference_spec = spec
+        self._start_again["reference"] = lambda: self.start_reference(spec)
         actor_class = ray.remote(ReferenceWorker)
         self.reference = [
             self._place(actor_class, place).remote(spec=spec, **self._common(f"reference-{place.index}"))
@@ -108,7 +108,7 @@ class WorkerPool:
         """Start the critique reward workers that the plan has."""
         for actor in self.critics:
             ray.kill(actor)
-        self._critic_spec = spec
+        self._start_again["critic"] = lambda: self.start_critics(spec)
         actor_class = ray.remote(CritiqueRewardWorker)
         self.critics = [
             self._place(actor_class, place).remote(spec=spec, **self._common(f"critic-{place.index}"))
@@ -119,6 +119,7 @@ class WorkerPool:
         """Kill a rollout engine and start a fresh one in its place; it holds no weights until the next full sync."""
         ray.kill(self.engines[index])
         self.engines[index] = self._start_engine(index)
+        self.replaced.add(index)
 
     def policy_call(self, method: str, *args: Any, deadline_s: float, **kwargs: Any) -> list[Any]:
         """Call a method on every policy rank together and wait; results in rank order."""
@@ -152,14 +153,19 @@ class WorkerPool:
         return self._results("policy", refs, name="policy: update", deadline_s=deadline_s)
 
     def policy_score(
-        self, sequences: Sequence[TokenSequence], *, deadline_s: float, adapters: bool = True
+        self,
+        sequences: Sequence[TokenSequence],
+        *,
+        deadline_s: float,
+        sampling: SamplingDistribution = PLAIN,
+        adapters: bool = True,
     ) -> list[np.ndarray]:
         """Log-probs under the current policy, in the order given; without its adapters, under the base it started from.
 
         Raises:
             ValueError: without adapters, of a policy that has none.
         """
-        options = {} if adapters else {"adapters": False}
+        options = {"sampling": sampling, "adapters": adapters}
         return self._each("policy", self.policy, "score", sequences, deadline_s, options)
 
     def policy_greedy_hits(self, sequences: Sequence[TokenSequence], *, deadline_s: float) -> list[int]:
@@ -170,9 +176,12 @@ class WorkerPool:
         """The reward of each sequence under the current policy, which has a scalar head, in the order given."""
         return self._each("policy", self.policy, "rewards", sequences, deadline_s)
 
-    def reference_score(self, sequences: Sequence[TokenSequence], *, deadline_s: float) -> list[np.ndarray]:
+    def reference_score(
+        self, sequences: Sequence[TokenSequence], *, deadline_s: float, sampling: SamplingDistribution = PLAIN
+    ) -> list[np.ndarray]:
         """Log-probs under the reference, in the order given; a reference that is lost is started again, once."""
-        return self._twice(lambda: self._each("reference", self.reference, "score", sequences, deadline_s))
+        asked = {"sampling": sampling}
+        return self._twice(lambda: self._each("reference", self.reference, "score", sequences, deadline_s, asked))
 
     def write_critiques(self, requests: Sequence[GenerationRequest], *, deadline_s: float) -> list[Completion]:
         """A critique for each request, in the order given; lost critique reward workers are started again, once."""
@@ -207,15 +216,16 @@ class WorkerPool:
         """What frozen workers say; where one is lost, all of its role are started again and asked once more."""
         try:
             return ask()
+        except WorkerCannotStart:
+            raise
         except WorkerLost as lost:
             _log.warning("%s is started again: %s", lost.role, lost)
-            if lost.role == "critic":
-                assert self._critic_spec is not None
-                self.start_critics(self._critic_spec)
-            else:
-                assert self._reference_spec is not None
-                self.start_reference(self._reference_spec)
+            self._start_again[lost.role]()
+        try:
             return ask()
+        except WorkerCannotStart as lost:
+            # It did before; what its predecessor left behind may be in its way.
+            raise WorkerLost(lost.workers, lost.reason, told=lost.told) from lost
 
     def _results(self, role: str, refs: Sequence[Any], *, name: str, deadline_s: float) -> list[Any]:
         """Wait for one result of each worker of a role.
@@ -227,7 +237,7 @@ class WorkerPool:
         try:
             return get(refs, name=name, deadline_s=deadline_s, workers=workers)
         except ray.exceptions.RayTaskError as error:
-            dead = _dead({"policy": self.policy, "reference": self.reference, "critic": self.critics}[role])
+            dead = ended({"policy": self.policy, "reference": self.reference, "critic": self.critics}[role])
             if not dead:
                 raise
             raise WorkerLost([f"{role}-{index}" for index in dead], f"{name}: its process has ended") from error
@@ -239,7 +249,7 @@ class WorkerPool:
         method: str,
         sequences: Sequence[TokenSequence],
         deadline_s: float,
-        options: dict[str, bool] | None = None,
+        options: dict[str, Any] | None = None,
     ) -> list[Any]:
         """What the workers' ``method`` says of every sequence, in the order given."""
         # Every rank must take part in a sharded forward, so the batch is filled up to a multiple of the ranks.
@@ -285,16 +295,3 @@ class WorkerPool:
             ),
             runtime_env={"env_vars": environment},
         )
-
-
-def _dead(actors: Sequence[Any]) -> list[int]:
-    """Indices of those whose process has ended; one that is busy, even forever, is not among them."""
-    refs = {actor.ping.remote(): index for index, actor in enumerate(actors)}
-    ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=_DEATH_NOTICE_S)
-    dead = []
-    for ref in ready:
-        try:
-            get(ref, name="death notice", deadline_s=_DEATH_NOTICE_S)
-        except ray.exceptions.RayActorError:
-            dead.append(refs[ref])
-    return dead

@@ -2,17 +2,19 @@
 
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from orchestrator.cluster.placement import PlacementPlan
-from orchestrator.cluster.sync import PROBE_LENGTH
+from orchestrator.cluster.probe import PROBE_LENGTH
 from orchestrator.config.schema import TrainConfig
 from orchestrator.offline.groups import pair_kind
 from orchestrator.preflight import shares_prompts, sync_backend
 from workers.backends.schedule import OptimizerSpec, Schedule
 from workers.models.loading import ModelSpec
 from workers.models.lora import LoraSpec
+from workers.models.positions import max_positions
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.objectives import LossSpec
 from workers.policy import PolicySpec
 from workers.rollout.spec import EngineSpec
+from workers.types import PLAIN, SamplingDistribution
 
 
 def model_spec(config: TrainConfig, path: str) -> ModelSpec:
@@ -49,8 +51,17 @@ def lora_spec(config: TrainConfig, saved: str | None) -> LoraSpec | None:
     )
 
 
-def policy_spec(config: TrainConfig, saved: str | None) -> PolicySpec:
-    """What a policy rank needs to start from ``model.path``, or where the checkpoint's ``policy/`` at ``saved`` was."""
+def sampled_from(config: TrainConfig, banned_ids: tuple[int, ...]) -> SamplingDistribution:
+    """What the engines of a run draw from, greedy requests apart."""
+    return SamplingDistribution(temperature=config.rollout.temperature, banned_ids=banned_ids)
+
+
+def policy_spec(config: TrainConfig, saved: str | None, sampling: SamplingDistribution = PLAIN) -> PolicySpec:
+    """What a policy rank needs to start from ``model.path``, or where the checkpoint's ``policy/`` at ``saved`` was.
+
+    Args:
+        sampling: What a run that learns from its own samples draws them from.
+    """
     optimizer = config.optimizer
     per_step = 1 if config.algo in PREFERENCE_ALGORITHMS else config.updates_per_step
     assert config.model.path is not None
@@ -73,15 +84,15 @@ def policy_spec(config: TrainConfig, saved: str | None) -> PolicySpec:
                 min_lr_frac=optimizer.min_lr_frac,
             ),
         ),
-        loss=loss_spec(config),
+        loss=loss_spec(config, sampling),
         freeze=config.model.freeze,
         gradient_checkpointing=config.model.gradient_checkpointing,
         lora=lora,
     )
 
 
-def loss_spec(config: TrainConfig) -> LossSpec:
-    """What the policy minimises."""
+def loss_spec(config: TrainConfig, sampling: SamplingDistribution = PLAIN) -> LossSpec:
+    """What the policy minimises; ``sampling`` is read by those that learn from their own samples."""
     algorithm, preferences = config.algorithm, config.offline
     if config.algo == "sft":
         return LossSpec(kind="sft")
@@ -95,6 +106,7 @@ def loss_spec(config: TrainConfig) -> LossSpec:
         )
     return LossSpec(
         kind="policy_gradient",
+        sampling=sampling,
         clip_low=algorithm.clip_low,
         clip_high=algorithm.clip_high,
         preclip_min=algorithm.preclip_min,
@@ -108,10 +120,14 @@ def engine_spec(
 ) -> EngineSpec:
     """How every rollout engine is built."""
     assert config.model.path is not None
+    needed, positions = (
+        longest_prompt + max(config.rollout.max_new_tokens, PROBE_LENGTH) + 1,
+        max_positions(encoder.config),
+    )
     return EngineSpec(
         model=model_spec(config, config.model.path),
         tensor_parallel_size=config.rollout.tensor_parallel_size,
-        max_model_len=longest_prompt + max(config.rollout.max_new_tokens, PROBE_LENGTH) + 1,
+        max_model_len=needed if positions is None else min(needed, positions),
         max_num_seqs=config.rollout.max_num_seqs,
         max_images_per_prompt=max(1, max_images),
         gpu_memory_utilization=config.rollout.gpu_memory_utilization,

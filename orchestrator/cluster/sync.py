@@ -8,26 +8,26 @@ an engine that fails any of these is re-synced once with all weights, then repla
 then the run ends
 """
 
+import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import ray.exceptions
 
+from orchestrator.cluster.last_words import last_words
 from orchestrator.cluster.pool import WorkerPool
-from orchestrator.cluster.waits import WorkerLost, get
+from orchestrator.cluster.probe import PROBE_TOKENS, off_course
+from orchestrator.cluster.waits import WorkerCannotStart, WorkerLost, get
 from orchestrator.errors import GuardStop
 from orchestrator.online.rollouts import build_requests, completion_sequence, engine_name, generate
-from workers.types import EncodedPrompt
+from workers.types import EncodedPrompt, SamplingDistribution
 from workers.weight_sync.manifest import SyncError, WeightManifest, joined
 
+_log = logging.getLogger(__name__)
 _PAUSE_S = 5.0
-_PROBE_TOKENS = 3
-_PROBE_TAIL = 8
-PROBE_LENGTH = _PROBE_TAIL + _PROBE_TOKENS
-"""Tokens by which a probe is longer than its prompt."""
 Faults = dict[int, Exception]
 """What is wrong with each engine that is not well."""
 
@@ -50,8 +50,21 @@ class SyncResult:
 class WeightSync:
     """Carries the policy to every engine and proves that it arrived."""
 
-    def __init__(self, pool: WorkerPool, *, run_id: str, tolerance: float, deadline_s: float) -> None:
+    def __init__(
+        self,
+        pool: WorkerPool,
+        *,
+        run_id: str,
+        tolerance: float,
+        deadline_s: float,
+        sampling: SamplingDistribution | None = None,
+    ) -> None:
+        """
+        Args:
+            sampling: What the run samples from, probes too; None = at temperature 1.
+        """
         self._pool, self._run_id = pool, run_id
+        self._sampling = sampling or SamplingDistribution(banned_ids=pool.engine_spec.banned_token_ids)
         self._backend = pool.engine_spec.sync_backend
         self._tolerance, self._deadline_s = tolerance, deadline_s
         self._needs_full = True
@@ -63,18 +76,25 @@ class WeightSync:
 
         Raises:
             GuardStop: an engine could not be brought to the right weights; the sentence names it and why.
+            WorkerCannotStart: an engine never started.
         """
         started, self._transfer_s = time.monotonic(), 0.0
         if not self._open:
             self._connect()
         manifest = self._publish(policy_version, full=self._needs_full)
         faults, gap = self._attempt(manifest, range(len(self._pool.engines)), probe)
+        for index, fault in faults.items():
+            # One that came after another may have met what that one left behind.
+            if isinstance(fault, WorkerCannotStart) and index not in self._pool.replaced:
+                raise fault
         history = _told(faults)
         for repair in (self._resync, self._replace, self._replace_again, self._replace_again):
             if faults:
                 faults, gap = repair(policy_version, faults, probe)
                 history += _told(faults)
         if faults:
+            for fault in faults.values():
+                _log.error("weight sync %d: %s", policy_version, getattr(fault, "told", "") or fault)
             raise GuardStop(f"weight sync {policy_version}: could not be verified: {_told(faults)[0]}")
         self._needs_full = False
         return SyncResult(
@@ -95,7 +115,12 @@ class WeightSync:
         """Open the policy's side of the transport; for NCCL every engine worker joins one group with rank 0."""
         pool, width = self._pool, self._pool.engine_spec.tensor_parallel_size
         size = 1 + width * len(pool.engines)
-        address, port = get(pool.policy[0].rendezvous.remote(), name="sync: rendezvous", deadline_s=self._deadline_s)
+        address, port = get(
+            pool.policy[0].rendezvous.remote(),
+            name="sync: rendezvous",
+            deadline_s=self._deadline_s,
+            workers=["policy-0"],
+        )
         joining = []
         if self._backend == "nccl":
             joining = [
@@ -111,7 +136,8 @@ class WeightSync:
             group_size=size,
             deadline_s=self._deadline_s,
         )
-        get(joining, name="sync: engines join", deadline_s=self._deadline_s)
+        names = [engine_name(i) for i in range(len(joining))]
+        get(joining, name="sync: engines join", deadline_s=self._deadline_s, workers=names)
         self._open = True
 
     def _publish(self, policy_version: int, *, full: bool) -> WeightManifest:
@@ -200,18 +226,18 @@ class WeightSync:
     def _probe_gap(self, index: int, policy_version: int, probe: Sequence[EncodedPrompt]) -> float:
         engine = self._pool.engines[index]
         requests = build_requests(
-            [_off_course(p, self._pool.engine_spec.banned_token_ids, policy_version) for p in probe],
+            [off_course(p, self._sampling.banned_ids, policy_version) for p in probe],
             samples_per_prompt=1,
             seed_of=lambda uid, index: 0,
-            max_new_tokens=_PROBE_TOKENS,
-            temperature=0.0,
+            max_new_tokens=PROBE_TOKENS,
+            temperature=self._sampling.temperature,
             top_p=1.0,
         )
         completions = generate({index: engine}, requests, deadline_s=self._deadline_s)
         if any(c.policy_version != policy_version for c in completions):
             return float("inf")
         sequences = [completion_sequence(r, c) for r, c in zip(requests, completions, strict=True)]
-        scored = self._pool.policy_score(sequences, deadline_s=self._deadline_s)
+        scored = self._pool.policy_score(sequences, deadline_s=self._deadline_s, sampling=self._sampling)
         # What the probe itself cached must not make this step differ from the same step after a resume.
         self._get(engine.reset_caches.remote(), index, "caches")
         gaps = [
@@ -219,16 +245,6 @@ class WeightSync:
             for trainer, s, c in zip(scored, sequences, completions, strict=True)
         ]
         return float(np.max(gaps))
-
-
-def _off_course(prompt: EncodedPrompt, media_ids: Sequence[int], policy_version: int) -> EncodedPrompt:
-    """The prompt followed by words of its own in an order that nobody has learnt to go on from.
-
-    Where a model is certain of what it says, any weights that say the same have the same log-probs.
-    """
-    words = [i for i in prompt.engine_prompt_ids if i not in media_ids]
-    tail = tuple(np.random.Generator(np.random.Philox(policy_version)).choice(words, _PROBE_TAIL).tolist())
-    return replace(prompt, engine_prompt_ids=prompt.engine_prompt_ids + tail, prompt_ids=prompt.prompt_ids + tail)
 
 
 def disagreeing(checksums: dict[int, dict[str, str]]) -> dict[int, str]:
@@ -246,4 +262,4 @@ def disagreeing(checksums: dict[int, dict[str, str]]) -> dict[int, str]:
 
 
 def _told(faults: Faults) -> list[str]:
-    return [f"engine {index}: {str(error).strip().splitlines()[-1]}" for index, error in sorted(faults.items())]
+    return [f"engine {index}: {last_words(str(error))}" for index, error in sorted(faults.items())]

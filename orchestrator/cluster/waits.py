@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from orchestrator.cluster.last_words import last_words
 from orchestrator.errors import RefusedInput
 
 _SLICE_S = 2.0
@@ -18,14 +19,22 @@ class WaitTimeout(RuntimeError):
 class WorkerLost(RuntimeError):
     """A worker died, fell silent, or did not finish by its deadline; whoever owns its role may replace it."""
 
-    def __init__(self, workers: Sequence[str], reason: str) -> None:
+    def __init__(self, workers: Sequence[str], reason: str, *, told: str = "") -> None:
+        """
+        Args:
+            told: The whole of what is known, for the log; the reason is a sentence of it.
+        """
         super().__init__(f"{', '.join(workers)}: {reason}")
-        self.workers, self.reason = tuple(workers), reason
+        self.workers, self.reason, self.told = tuple(workers), reason, told
 
     @property
     def role(self) -> str:
         """The role of the workers, who are always of one."""
         return self.workers[0].rsplit("-", 1)[0]
+
+
+class WorkerCannotStart(WorkerLost):
+    """What a worker's own start ended in. Started again on the same settings, it would end there again."""
 
 
 class Watch(Protocol):
@@ -115,6 +124,7 @@ def get(refs: Any, *, name: str, deadline_s: float, workers: Sequence[str] = ())
     Args:
         workers: Those of one role who compute the result; if one is lost, the error says which.
     Raises:
+        WorkerCannotStart: one of ``workers`` raised an error while it was made.
         WorkerLost: one of ``workers`` died or fell silent, or the deadline passed.
         WaitTimeout: the deadline passed, and no worker was named.
         RefusedInput: an image has changed since the data was read, or is gone.
@@ -131,14 +141,32 @@ def get(refs: Any, *, name: str, deadline_s: float, workers: Sequence[str] = ())
                 return ray.get(refs, timeout=min(_SLICE_S, deadline_s))
             except ray.exceptions.GetTimeoutError:
                 _check(wait, workers)
-            except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError) as error:
-                if not workers:
-                    raise
-                raise WorkerLost(workers, f"{name}: {_first_line(error)}") from error
             except ray.exceptions.RayTaskError as error:
                 if not isinstance(error.cause, MediaError):
                     raise
                 raise RefusedInput(f"{name}: {error.cause}") from error
+            except ray.exceptions.RayError as error:
+                if not workers:
+                    raise
+                reason = last_words(str(error))
+                if isinstance(error, ray.exceptions.RayActorError) and error.actor_init_failed:
+                    raise WorkerCannotStart(workers, reason, told=str(error)) from error
+                raise WorkerLost(workers, f"{name}: {reason}", told=str(error)) from error
+
+
+@contextmanager
+def start_of(workers: Sequence[str]) -> Iterator[None]:
+    """Whatever ``workers`` raise during the block keeps them from starting.
+
+    Raises:
+        WorkerCannotStart: in their own words.
+    """
+    import ray.exceptions  # deferred: as above
+
+    try:
+        yield
+    except ray.exceptions.RayTaskError as error:
+        raise WorkerCannotStart(workers, last_words(str(error)), told=str(error)) from error
 
 
 def _check(wait: Wait, workers: Sequence[str]) -> None:
@@ -152,7 +180,3 @@ def _check(wait: Wait, workers: Sequence[str]) -> None:
         if not workers:
             raise
         raise WorkerLost(workers, str(error)) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

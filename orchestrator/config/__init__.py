@@ -1,14 +1,13 @@
 """Configuration: what can be set, where each value comes from, and the refusal of everything else."""
 
 from orchestrator.config.load import CliOptions, cold_start_config, load_config
-from orchestrator.config.resolved import fingerprint, option_names, resolved_json
+from orchestrator.config.resolved import option_names, resolved_json
 from orchestrator.config.schema import TrainConfig
 
 __all__ = [
     "CliOptions",
     "TrainConfig",
     "cold_start_config",
-    "fingerprint",
     "load_config",
     "option_names",
     "resolved_json",

@@ -86,7 +86,7 @@ def demonstrations_config(config: TrainConfig, *, data: Path, held_out_frac: flo
 def critique_rm_config(config: TrainConfig) -> TrainConfig:
     """The training of the critique reward model that comes before ``mm_dpo``, in ``critique_rm`` inside the run folder.
 
-    It begins from the same model and keeps the run's data, workers and batches.
+    It begins from the same model and keeps the run's data, workers and batches. Of MM-DPO's own settings it reads two.
 
     Raises:
         RefusedInput: the run's settings do not fit it.
@@ -98,7 +98,8 @@ def critique_rm_config(config: TrainConfig) -> TrainConfig:
         "run.steps": settings.critique_rm_steps or config.run.steps,
         "optimizer.lr": settings.critique_rm_lr or config.optimizer.lr,
     }
-    return _validated(flatten(config.model_dump(), source="the run's configuration") | layer, sources={})
+    shared = flatten(config.model_dump(exclude={"mm_dpo"}), source="the run's configuration")
+    return _validated(shared | layer, sources={})
 
 
 def _validated(layer: Layer, sources: dict[str, str]) -> TrainConfig:

@@ -1,6 +1,7 @@
 """The option list: dotted names and types, read off the schema."""
 
 import difflib
+from functools import cache
 from typing import Any
 
 from orchestrator.config.schema import TrainConfig
@@ -10,6 +11,11 @@ from orchestrator.errors import RefusedInput
 
 def options() -> dict[str, Any]:
     """Type annotation of every option by dotted name, in the schema's order."""
+    return dict(_read_off())
+
+
+@cache
+def _read_off() -> dict[str, Any]:
     return _options_of(TrainConfig, prefix="")
 
 

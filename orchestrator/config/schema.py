@@ -86,6 +86,11 @@ class TrainConfig(Section):
         return PREFERENCE_ALGORITHMS.get(self.algo)
 
     @property
+    def online(self) -> bool:
+        """True where the run learns from what it samples."""
+        return self.offline is None and self.algo != "sft"
+
+    @property
     def generates_critiques(self) -> bool:
         """True where a critique reward model learns from critiques of its own, which engines write."""
         return self.algo == "critique_rm" and self.critique_rm.scheduled_sampling > 0
@@ -166,9 +171,21 @@ class TrainConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _check_sampling(self) -> Self:
+        top_p = self.rollout.top_p
+        if top_p < 1 and self.online:
+            raise ValueError(
+                f"rollout.top_p = {top_p:g} must be 1 for algo = {self.algo!r}, which learns from what it samples: "
+                "the log-probs that it trains are those of every token, not of the likeliest alone"
+            )
+        if top_p < 1 and self.algo != "mm_dpo":
+            raise ValueError(f"rollout.top_p = {top_p:g} has no meaning for algo = {self.algo!r}")
+        return self
+
+    @model_validator(mode="after")
     def _check_critiques(self) -> Self:
-        critique, online = self.reward.critique, self.offline is None and self.algo != "sft"
-        if critique.weight and not online:
+        critique = self.reward.critique
+        if critique.weight and not self.online:
             raise ValueError(f"reward.critique.weight = {critique.weight} has no meaning for algo = {self.algo!r}")
         if critique.weight and critique.path is None:
             raise ValueError("reward.critique.path is not set, but reward.critique.weight above 0 needs it")
@@ -178,8 +195,9 @@ class TrainConfig(Section):
     def _check_combinations(self) -> Self:
         if set(self.model.freeze) == {"vision", "bridge", "language"}:
             raise ValueError("model.freeze = vision, bridge, language leaves nothing to train")
-        if self.model.attention == "flash_attention_2" and self.model.dtype == "float32":
-            raise ValueError("model.attention = 'flash_attention_2' needs model.dtype = 'bfloat16', not 'float32'")
+        attention = self.model.attention
+        if attention.startswith("flash_attention") and self.model.dtype == "float32":
+            raise ValueError(f"model.attention = {attention!r} needs model.dtype = 'bfloat16', not 'float32'")
         for name, value in (("lora_alpha", self.model.lora_alpha), ("quantize", self.model.quantize)):
             if value is not None and self.model.lora_rank is None:
                 raise ValueError(f"model.{name} = {value!r} needs model.lora_rank, which is not set")

@@ -67,8 +67,8 @@ class ModelSection(Section):
     """Hugging Face model folder; none = the small model of the embedded task."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of weights and activations; auto = bfloat16 on GPU, float32 on CPU."""
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """Attention implementation of the trainer."""
+    attention: Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3", "flash_attention_4"] = "sdpa"
+    """Attention implementation of the trainer; flash_attention_4 (Hopper, Blackwell) comes with the gpu extra."""
     freeze: tuple[Literal["vision", "bridge", "language"], ...] = Field(default=(), strict=False)
     """Parts that stay as they are: vision tower, bridge into the language model, language model."""
     lora_rank: Count | None = None
@@ -135,10 +135,11 @@ class RolloutSection(Section):
     """Completions sampled for each prompt."""
     max_new_tokens: Count = 1024
     """Longest completion, tokens."""
-    temperature: float = Field(default=1.0, gt=0.0)
-    """Sampling temperature."""
+    temperature: float = Field(default=1.0, ge=0.01)
+    """Sampling temperature, of what is trained too: log-probs are those of the distribution that was sampled from."""
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
-    """Nucleus sampling: share of probability that is kept."""
+    """Nucleus sampling, for the answers that mm_dpo compares: share of probability that is kept; 1 where samples are
+    learned from."""
     gpu_memory_utilization: float = Field(default=0.6, gt=0.0, le=1.0)
     """Share of a GPU's memory an engine may take."""
     max_num_seqs: Count = 256

@@ -40,7 +40,7 @@ def _check(
 ) -> None:
     trusted = config.model.trust_remote_code
     try:
-        check_model_folder(path, trust_remote_code=trusted)
+        check_model_folder(path, trust_remote_code=trusted, trained=False)
         spelling = CritiqueFormat(PromptEncoder(path, trust_remote_code=trusted), request)
         for messages in conversations:
             spelling.behind_response(messages)

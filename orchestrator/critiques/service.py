@@ -23,6 +23,7 @@ from orchestrator.preflight import engine_kind, single_role_plan
 from orchestrator.run.folder import RunFolder
 from workers.critique_reward import CritiqueRewardSpec
 from workers.models.folder import critique_request
+from workers.models.positions import max_positions
 from workers.rollout.spec import EngineSpec
 from workers.types import Prompt
 
@@ -46,8 +47,8 @@ def critique_limits(config: TrainConfig, model: str) -> CritiqueLimits:
         RefusedInput: a critique may be as long as the whole context, so that every question would be too long.
     """
     described = AutoConfig.from_pretrained(model, trust_remote_code=config.model.trust_remote_code)
-    positions, budget = described.get_text_config().max_position_embeddings, config.policy.tokens_per_microbatch
-    longest = config.reward.critique.max_new_tokens
+    budget, longest = config.policy.tokens_per_microbatch, config.reward.critique.max_new_tokens
+    positions = max_positions(described) or budget
     if longest >= min(positions, budget):
         raise RefusedInput(
             f"reward.critique.max_new_tokens = {longest} leaves no room for a question: it must be below the "
@@ -59,7 +60,7 @@ def critique_limits(config: TrainConfig, model: str) -> CritiqueLimits:
 def reward_fingerprint(config: TrainConfig, store: PreferenceStore | None, model: str) -> Fingerprint:
     """What the rewards of a store's responses, or of any, depend on, and which of them there are."""
     asked = {"request": known_request(model), **asdict(critique_limits(config, model))}
-    return table_fingerprint(store, model_spec(config, model), asked=json.dumps(asked))
+    return table_fingerprint(config, store, model, asked=json.dumps(asked | {"engine": engine_kind(config, model)}))
 
 
 @contextmanager
@@ -126,15 +127,14 @@ def open_judge(
         )
     )
     # Not the length at which a question is too long: it changes which answers there are, and none of them.
-    content = [fingerprint.model, fingerprint.chat_template, fingerprint.preprocessing, fingerprint.dtype]
-    content += [request, str(limits.max_new_tokens)]
+    content = [fingerprint.model, fingerprint.settings, request, limits.max_new_tokens, engine_kind(config, model)]
     with CritiqueCache(Path(settings.cache_path or folder.root / "critiques.sqlite")) as cache:
         yield CritiqueJudge(
             pool,
             encoder,
             cache,
             request=request,
-            fingerprint=hashlib.sha256(json.dumps(content).encode()).hexdigest(),
+            fingerprint=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
             limits=limits,
             deadline_s=config.rollout.timeout_s,
         )

@@ -1,9 +1,11 @@
 """What every reader returns, and the rule about bad rows."""
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from orchestrator.datasets.keys import Notes
 from orchestrator.errors import RefusedInput
 from workers.types import Prompt
 
@@ -26,11 +28,26 @@ class Dataset:
     bad_rows: tuple[BadRow, ...]
     fingerprint: str
     """SHA-256 over rows and media digests: a resumed run must see the same data."""
+    notes: Notes = field(default_factory=Notes)
+    """What people should be told of the file once."""
 
 
-def row_uid(path: Path, number: int) -> str:
-    """The uid of a row: the file's name and the row's number."""
-    return f"{path.stem}-{number:06d}"
+_UID = re.compile(r"(.*-(\d+))(?:\.(\d+))?", re.S)
+
+
+def row_uid(path: Path, number: int, *, answer: int | None = None) -> str:
+    """The uid of a row: the file's name and the row's number.
+
+    Args:
+        answer: 1-based number of the answer that is learned, of a conversation with several.
+    """
+    return f"{path.stem}-{number:06d}" + ("" if answer is None else f".{answer}")
+
+
+def uid_parts(uid: str) -> tuple[str, int, int]:
+    """Uid of the row, its number, and the number of its answer; 1 where it has but one."""
+    found = _UID.fullmatch(uid)
+    return (uid, 0, 1) if found is None else (found[1], int(found[2]), int(found[3] or 1))
 
 
 def refuse_empty(dataset: Dataset, *, name: str) -> None:

@@ -10,6 +10,7 @@ Rows are checked first, then every image they name is probed, once each.
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from orchestrator.datasets.dataset import BadRow, Dataset, row_uid
 from orchestrator.datasets.fields import RowError, shown, unicode_text
 from orchestrator.datasets.json_rows import JSON_ERRORS, JsonRow, json_problem, read_json_rows
+from orchestrator.datasets.keys import Notes, check_keys, unread_inside
 from orchestrator.datasets.media_sources import MediaFinder, Source, Turn, probe_all
 from workers.multimodal.media import MediaError
 from workers.types import MediaRef, Prompt
@@ -35,6 +37,8 @@ class R1Row:
     label: str
     target: str | None
     question: str
+    unread: tuple[str, ...]
+    """Keys that nobody reads; see ``orchestrator.datasets.keys``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +67,7 @@ def read_r1_reward(path: Path, *, media_root: Path, max_pixels: int | None, vide
         prompts=prompts,
         bad_rows=tuple(result for result in results if isinstance(result, BadRow)),
         fingerprint=_fingerprint(prompts),
+        notes=_notes(drafts, results),
     )
 
 
@@ -75,15 +80,26 @@ def parse_r1_row(row: Any) -> R1Row:
     if not isinstance(row, dict):
         raise RowError(f"the row is {shown(row)}, expected an object")
     turns = tuple(_turn(turn) for turn in _chat(row))
-    if row.get("image") is not None and all(part["type"] == "text" for turn in turns for part in turn["content"]):
-        turns = _with_images(turns, row["image"])
+    media = [part[part["type"]] for turn in turns for part in turn["content"] if part["type"] != "text"]
+    keys = check_keys(row, ("message", "question", "answer", "response"), images=("image",), media=media)
+    names = row.get(keys.images[0])
+    if names is not None and not media:
+        turns = _with_images(turns, names)
     question = row.get("question")
     return R1Row(
         turns=turns,
         label=_label(row),
         target=_target(row),
         question=question if isinstance(question, str) else "",
+        unread=(*keys.unread, *_unread(row)),
     )
+
+
+def _unread(row: dict[str, Any]) -> Iterator[str]:
+    for turn in _chat(row):
+        yield from unread_inside(turn, ("role", "content"), where="message")
+        for part in turn["content"] if isinstance(turn["content"], list) else ():
+            yield from unread_inside(part, ("type", part["type"]), where="message")
 
 
 def _turn(turn: Any) -> Turn:
@@ -145,6 +161,14 @@ def _finish(draft: _Draft, path: Path, probed: dict[Path, MediaRef | MediaError]
         target=draft.parsed.target,
         meta={"question": draft.parsed.question},
     )
+
+
+def _notes(drafts: list[_Draft | BadRow], results: list[Prompt | BadRow]) -> Notes:
+    notes = Notes()
+    for draft, result in zip(drafts, results, strict=True):
+        if isinstance(draft, _Draft) and isinstance(result, Prompt):
+            notes.add({draft.row: draft.parsed.unread}, has_images=bool(result.media))
+    return notes
 
 
 def _chat(row: dict[str, Any]) -> list[Any]:

@@ -12,13 +12,14 @@ from orchestrator.critiques.judge import Question
 from orchestrator.critiques.service import critique_judge, reward_fingerprint
 from orchestrator.export import plain_folder
 from orchestrator.image_check import ImageCheck
+from orchestrator.lengths import check_positions
 from orchestrator.offline.data import OfflineData, held_out_rows
-from orchestrator.offline.made_from import MadeFrom, fingerprint_of, settings_of
 from orchestrator.online.rollouts import build_requests, generate
 from orchestrator.preference_store.fingerprints import table_fingerprint
 from orchestrator.preference_store.records import prompt_of
 from orchestrator.preflight import single_role_plan
 from orchestrator.run.folder import RunFolder, write_atomic
+from orchestrator.run.identity import Identity, option_identity, settled
 from workers.rollout.spec import EngineSpec
 from workers.types import Prompt
 
@@ -36,6 +37,18 @@ class AnswerRewards:
     count: int
 
 
+def check_answers(config: TrainConfig, data: OfflineData) -> None:
+    """Refuse held-out prompts that leave no room for an answer, before anything is trained.
+
+    Raises:
+        RefusedInput: with the sum and the bound.
+    """
+    prompts = _asked(config, data)
+    if prompts:
+        encoder = prompt_encoder(config)
+        check_positions(config, encoder, max(len(encoder.encode(p).prompt_ids) for p in prompts), probed=False)
+
+
 def evaluate_answers(config: TrainConfig, folder: RunFolder, data: OfflineData, model: str) -> None:
     """Sample one answer a held-out prompt from the starting and from the trained policy, and judge them.
 
@@ -46,9 +59,7 @@ def evaluate_answers(config: TrainConfig, folder: RunFolder, data: OfflineData, 
         model: Folder of the critique reward model.
     """
     store, rows = data.held_out_store, []
-    check = ImageCheck(config)
-    usable = [row for row in held_out_rows(data, side_tables={}) if check(row.media) is None]
-    prompts = [prompt_of(row, media_root=store.media_root) for row in usable]
+    prompts = _asked(config, data)
     if prompts:
         assert config.model.path is not None
         policies = (config.model.path, str(plain_folder(folder.root)))
@@ -66,7 +77,14 @@ def evaluate_answers(config: TrainConfig, folder: RunFolder, data: OfflineData, 
     write_atomic(folder.evaluations / ANSWERS_FILE, "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def answers_made_from(config: TrainConfig, folder: RunFolder, data: OfflineData, model: str) -> MadeFrom:
+def _asked(config: TrainConfig, data: OfflineData) -> list[Prompt]:
+    """The held-out prompts whose images the models can take."""
+    check, root = ImageCheck(config), data.held_out_store.media_root
+    usable = (row for row in held_out_rows(data, side_tables={}) if check(row.media) is None)
+    return [prompt_of(row, media_root=root) for row in usable]
+
+
+def answers_made_from(config: TrainConfig, folder: RunFolder, data: OfflineData, model: str) -> Identity:
     """All that the answers and their rewards depend on.
 
     Args:
@@ -75,10 +93,11 @@ def answers_made_from(config: TrainConfig, folder: RunFolder, data: OfflineData,
     assert config.model.path is not None
     store = data.held_out_store
     policies = {"start": config.model.path, "policy": str(plain_folder(folder.root))}
-    made_from = settings_of(config, "run.seed", "rollout.max_new_tokens", "rollout.temperature", "rollout.top_p")
-    for name, path in policies.items():
-        made_from |= fingerprint_of(name, table_fingerprint(store, model_spec(config, path)))
-    return made_from | fingerprint_of("rewards", reward_fingerprint(config, store, model))
+    parts = [(name, table_fingerprint(config, store, path)) for name, path in policies.items()]
+    parts.append(("rewards", reward_fingerprint(config, store, model)))
+    told = {f"{name}.{part}": value for name, fingerprint in parts for part, value in fingerprint.parts().items()}
+    options = settled(option_identity(config))
+    return told | {name: value for name, value in options.items() if name.startswith(("rollout.", "run.seed"))}
 
 
 def told_answers(folder: RunFolder) -> str:

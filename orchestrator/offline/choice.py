@@ -28,14 +28,15 @@ def choose(responses: Sequence[Response], algorithm: PreferenceAlgorithm, *, sco
     """What ``algorithm`` learns from these responses; a reason where that is nothing.
 
     A response is desirable that wins more pairs than it loses, undesirable that loses more, and neither takes part in
-    ``labels`` otherwise. A response that stands alone is desirable where its score is above 0.
+    ``labels`` otherwise. A response that stands alone is desirable where its score is above 0. What is imitated is the
+    best, see ``_best``, and never a response that somebody disliked.
 
     Args:
         score_margin: see ``preference_pairs``.
     """
     if algorithm.learns_from == "best":
-        chosen = _best(responses)
-        choice = Choice(responses=(chosen,), pairs=(), desirable=()) if responses else "it has no response"
+        best = _best(responses)
+        choice = best if isinstance(best, str) else Choice(responses=(best,), pairs=(), desirable=())
     elif algorithm.learns_from == "labels" and len(responses) == 1 and responses[0].score is not None:
         choice = Choice(responses=(0,), pairs=(), desirable=(responses[0].score > 0,))
     else:
@@ -74,12 +75,32 @@ def _compared(
     )
 
 
-def _best(responses: Sequence[Response]) -> int:
-    """The best by rank, else by score; the first among equals."""
+def _best(responses: Sequence[Response]) -> int | str:
+    """The best by comparison, else by rank, else by score, the first among equals; or why none is to be imitated.
 
-    def place(index: int) -> tuple[float, float, int]:
-        response = responses[index]
-        rank = float("inf") if response.rank is None else response.rank
-        return (rank, -(response.score if response.score is not None else -float("inf")), index)
+    A response alone that nobody judged is a demonstration. A judged one is disliked if its score is not above 0, as for
+    ``labels``: a score's sign is its verdict, so that a rating of 1 of 5 is not disliked by itself. A rank below the
+    first says that there was a better one. Of several that nobody judged, or that all tie by rank or comparison, no one
+    is the best: an annotator may have found them all bad.
+    """
+    if not responses:
+        return "it has no response"
+    if len(responses) > 1 and not any(response.is_valued for response in responses):
+        return f"nobody judged which of its {len(responses)} responses is the best"
+    best = min(range(len(responses)), key=lambda index: (*_place(responses, index), index))
+    one, told = responses[best], "only" if len(responses) == 1 else "best"
+    if one.score is not None and one.score <= 0:
+        return f"its {told} response is disliked (score {one.score:g})"
+    if one.rank is not None and one.rank > 1:
+        return f"its {told} response is disliked (rank {one.rank}, and the better one is not there)"
+    num_ordered = sum(response.rank is not None or response.preferred_to is not None for response in responses)
+    return (unpaired_reason(responses, score_margin=0.0) if num_ordered > 1 else None) or best
 
-    return min(range(len(responses)), key=place, default=0)
+
+def _place(responses: Sequence[Response], index: int) -> tuple[float, float, float]:
+    """Smaller is better: by comparison those come first to which none is preferred and that are preferred to some."""
+    own = responses[index]
+    beaten = sum(index in (other.preferred_to or ()) for other in responses)
+    compared = (beaten > 0, not own.preferred_to) if own.preferred_to is not None else (True, True)
+    rank = float("inf") if own.rank is None else own.rank
+    return (2 * compared[0] + compared[1], rank, -(own.score if own.score is not None else -float("inf")))

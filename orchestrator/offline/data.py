@@ -9,7 +9,7 @@ from pathlib import Path
 from algorithms.kto import kto_weight_warning
 from algorithms.preference_registry import PreferenceAlgorithm
 from orchestrator.config.schema import TrainConfig
-from orchestrator.datasets.dataset import BadRow, refuse_bad_share
+from orchestrator.datasets.dataset import BadRow, refuse_bad_share, uid_parts
 from orchestrator.errors import RefusedInput
 from orchestrator.image_check import ImageCheck
 from orchestrator.offline.choice import choose
@@ -19,6 +19,7 @@ from orchestrator.preference_store.records import SPLITS, Instruction, Split
 from orchestrator.preference_store.side_tables import SideTable
 from orchestrator.preference_store.store import PreferenceStore
 from orchestrator.run.folder import RunFolder
+from orchestrator.run.manifest import DataCounts
 
 MOST_HELD_OUT = 1024
 """Instructions of an evaluation; more would only slow it down."""
@@ -38,6 +39,15 @@ class OfflineData:
     """Instructions of the training split that make nothing to learn from."""
     warning: str | None
     """What a person should know before the run."""
+
+    @property
+    def counts(self) -> DataCounts:
+        """Rows of the data, as a run's manifest has them."""
+        return DataCounts(
+            num_train=self.train.num_instructions("train"),
+            num_bad_rows=self.train.manifest.counts.bad_rows + self.num_unusable,
+            num_held_out=sum(map(self.held_out_store.num_instructions, self.held_out_splits)),
+        )
 
     @property
     def by_role(self) -> dict[str, PreferenceStore]:
@@ -95,9 +105,12 @@ def _store(config: TrainConfig, path: str, imported: Path) -> PreferenceStore:
         video_frames=config.data.video_frames,
     )
     if (imported / MANIFEST_FILE).is_file():
-        store = PreferenceStore(imported)
+        store = PreferenceStore(imported, media_root=source.media_root)
         if (store.manifest.source_sha256, store.manifest.reader) != (file_sha256(source.path), source.reader):
-            raise RefusedInput(f"{str(imported)!r} was imported from another file than {path!r}; use another run.dir")
+            raise RefusedInput(
+                f"{str(imported)!r} was imported from another file than {path!r}; "
+                "use another run.dir or run.resume = 'never'"
+            )
         if held_out_frac != store.manifest.held_out_frac:
             raise RefusedInput(_split_already(str(imported), store, held_out_frac))
         return store
@@ -122,7 +135,7 @@ def _look_at_all(store: PreferenceStore, algorithm: PreferenceAlgorithm, config:
             continue
         choice = check(row.media) or choose(row.responses, algorithm, score_margin=config.preference.score_margin)
         if isinstance(choice, str):
-            bad_rows.append(BadRow(int(row.uid.rpartition("-")[2]), choice))
+            bad_rows.append(BadRow(uid_parts(row.uid)[1], choice))
         else:
             num_good += 1
             kinds.update(choice.desirable)

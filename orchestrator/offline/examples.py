@@ -27,6 +27,8 @@ class Limits:
     max_prompt_tokens: int
     tokens_per_microbatch: int
     share_prompts: bool
+    positions: int | None = None
+    """That the model has; None = without end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +141,8 @@ class ExampleEncoder:
             return ()
         limits = self._limits
         fit = all(
-            s.prompt_len <= limits.max_prompt_tokens and len(s.input_ids) <= limits.tokens_per_microbatch
+            s.prompt_len <= limits.max_prompt_tokens
+            and len(s.input_ids) <= min(limits.tokens_per_microbatch, limits.positions or len(s.input_ids))
             for s in sequences
         )
         return sequences if fit else ()
@@ -180,6 +183,11 @@ class ExampleEncoder:
         if prompt_len > limits.max_prompt_tokens:
             return f"its prompt has {prompt_len} tokens, data.max_prompt_tokens = {limits.max_prompt_tokens}"
         lengths = [len(s.input_ids) - prompt_len for s in sequences]
+        if limits.positions is not None and prompt_len + max(lengths) > limits.positions:
+            return (
+                f"its longest response ends at token {prompt_len + max(lengths)}, "
+                f"the model has {limits.positions} positions"
+            )
         # Without shared prompts every pair is a group of its own, so that the longest two bound all.
         together = lengths if limits.share_prompts else sorted(lengths)[-2:]
         cost = group_cost(prompt_len, together, share_prompts=limits.share_prompts)

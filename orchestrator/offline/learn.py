@@ -10,16 +10,17 @@ from orchestrator.cluster.specs import engine_spec, model_spec, prompt_encoder
 from orchestrator.config.schema import TrainConfig
 from orchestrator.offline.data import OfflineData
 from orchestrator.offline.examples import REFERENCE_TABLE
+from orchestrator.offline.identity import Tables
 from orchestrator.offline.loop import OfflineOutcome, run_offline
 from orchestrator.offline.precompute import fill_table
 from orchestrator.offline.reference import reference_table
-from orchestrator.offline.session import Tables, example_encoder, longest_row, open_offline_session
+from orchestrator.offline.session import example_encoder, longest_row, open_offline_session
 from orchestrator.preference_store.side_tables import SideTable
 from orchestrator.preference_store.store import PreferenceStore
 from orchestrator.preflight import single_role_plan
 from orchestrator.run.console import Console
 from orchestrator.run.folder import RunFolder
-from orchestrator.run.manifest import write_manifest
+from orchestrator.run.manifest import write_config
 from orchestrator.run.recovery import with_restarts
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.rollout.spec import EngineSpec
@@ -38,14 +39,7 @@ def learn(
     assert config.model.path is not None
     encoder = prompt_encoder(config)
     of_reference = _reference_tables(config, folder, data)
-    write_manifest(
-        config,
-        folder,
-        data_fingerprint=data.train.manifest.fingerprint,
-        num_train=data.train.num_instructions("train"),
-        num_bad_rows=data.train.manifest.counts.bad_rows + data.num_unusable,
-        num_held_out=sum(map(data.held_out_store.num_instructions, data.held_out_splits)),
-    )
+    write_config(config, folder)
     for store in data.by_role.values():
         if of_reference:
             _precompute(config, folder, encoder, data, store, of_reference[store.folder])
@@ -73,9 +67,8 @@ def _reference_tables(config: TrainConfig, folder: RunFolder, data: OfflineData)
     assert config.offline is not None and config.model.path is not None
     if not config.offline.needs_reference or config.reference.mode != "precomputed":
         return {}
-    spec = model_spec(config, config.model.path)
     root = Path(config.reference.path) if config.reference.path else folder.root / "reference"
-    return {store.folder: reference_table(root / role, store, spec) for role, store in data.by_role.items()}
+    return {store.folder: reference_table(root / role, store, config) for role, store in data.by_role.items()}
 
 
 def _precompute(

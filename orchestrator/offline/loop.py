@@ -218,8 +218,8 @@ def _checkpoint(session: OfflineSession, progress: Progress, evaluation: Metrics
         session.folder,
         session.pool,
         progress,
-        config=session.config,
-        fingerprint=session.fingerprint,
+        identity=session.identity,
+        keep=session.config.run.keep_checkpoints,
         extra={"evaluation": evaluation},
         deadline_s=session.deadline_s,
     )

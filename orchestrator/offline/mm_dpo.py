@@ -11,7 +11,6 @@ from collections import Counter
 from pathlib import Path
 
 from orchestrator.cluster.placement import PlacementPlan
-from orchestrator.cluster.specs import model_spec
 from orchestrator.config.load import critique_rm_config
 from orchestrator.config.schema import TrainConfig
 from orchestrator.critiques.margins import agreement, fill_rewards, reward_statuses, reward_table
@@ -20,32 +19,21 @@ from orchestrator.errors import RefusedInput
 from orchestrator.export import plain_folder
 from orchestrator.offline.answers import answers_made_from, evaluate_answers, told_answers
 from orchestrator.offline.data import OfflineData, open_data
+from orchestrator.offline.identity import offline_identity
 from orchestrator.offline.learn import learn
 from orchestrator.offline.loop import OfflineOutcome
-from orchestrator.offline.made_from import MadeFrom, begin, fingerprint_of, fits, keep, settings_of
+from orchestrator.offline.made_from import fits, keep
 from orchestrator.offline.pair_betas import REWARD_TABLE
 from orchestrator.offline.session import Metrics
 from orchestrator.offline.stage_plans import STAGES
-from orchestrator.preference_store.fingerprints import table_fingerprint
 from orchestrator.preference_store.records import Split
 from orchestrator.preference_store.side_tables import SideTable
 from orchestrator.preference_store.store import PreferenceStore
+from orchestrator.run.checkpoint import finished_checkpoint, refuse_another_run
 from orchestrator.run.folder import RunFolder, write_atomic
 from orchestrator.run.recovery import with_restarts
 
-_MADE_FROM, _ANSWERS_MADE_FROM = "made_from.json", "answers_made_from.json"
-_LEARNING = (
-    "run.seed",
-    "model.freeze",
-    "model.lora_rank",
-    "model.lora_alpha",
-    "model.quantize",
-    "data.max_prompt_tokens",
-    "optimizer",
-    "policy.train_batch_size",
-    "preference.score_margin",
-)
-"""What every training depends on, beside its data and the weights it starts from."""
+_ANSWERS_MADE_FROM = "answers_made_from.json"
 
 
 def run_mm_dpo(config: TrainConfig, plan: PlacementPlan, folder: RunFolder, data: OfflineData) -> OfflineOutcome:
@@ -77,6 +65,19 @@ def critique_stage(config: TrainConfig, data: OfflineData) -> TrainConfig:
     return stage.model_copy(update={"data": stage.data.model_copy(update=paths)})
 
 
+def refuse_other_stages(config: TrainConfig, folder: RunFolder, data: OfflineData) -> None:
+    """Refuse a run folder in which a stage was made otherwise, as far as that is known before any is made.
+
+    Raises:
+        RefusedInput: naming what differs.
+    """
+    if config.measures_margins and config.reward.critique.path is None:
+        stage = critique_stage(config, data)
+        stage_folder = RunFolder(Path(stage.run.dir))
+        refuse_another_run(stage_folder, stage, offline_identity(stage, data, {}), stage=True)
+    refuse_another_run(folder, config, offline_identity(config, data, {}), whole=False)
+
+
 def most_images(stores: list[PreferenceStore]) -> int:
     """Most images of an instruction."""
     return max((len(row.media) for store in stores for row in store.rows()), default=0)
@@ -98,9 +99,7 @@ def _critique_model(config: TrainConfig, plan: PlacementPlan, folder: RunFolder,
     stage_folder = RunFolder(Path(stage.run.dir))
     stage_folder.create()
     try:
-        made_from = _trained_from(stage, data, "run.steps", "critique_rm")
-        begin(stage_folder.root / _MADE_FROM, made_from, afresh=_starts_afresh(stage, stage_folder))
-        if _is_finished(stage, stage_folder):
+        if finished_checkpoint(stage_folder, stage, offline_identity(stage, data, {}), stage=True):
             _tell(0, f"{stage_folder.root}, made before")
         else:
             _tell(0, stage_folder.root)
@@ -155,13 +154,7 @@ def _policy(
     tables: dict[str, dict[Path, SideTable]],
 ) -> OfflineOutcome:
     """Learn, unless that has been done; run.steps may grow, as in any run that is resumed."""
-    made_from = _trained_from(config, data, "preference", "mm_dpo")
-    # Of the critique reward model, which these made, the rewards tell all that matters.
-    made_from = {name: value for name, value in made_from.items() if not name.startswith("mm_dpo.critique_rm_")}
-    for by_store in tables.values():
-        made_from |= fingerprint_of("rewards", by_store[data.train.folder].fingerprint)
-    begin(folder.root / _MADE_FROM, made_from, afresh=_starts_afresh(config, folder))
-    if not _is_finished(config, folder):
+    if not finished_checkpoint(folder, config, offline_identity(config, data, tables), stage=False):
         _tell(2, folder.root)
         return learn(config, plan, folder, data, tables)
     _tell(2, f"{folder.root}, made before")
@@ -179,20 +172,6 @@ def _answers(config: TrainConfig, folder: RunFolder, data: OfflineData, model: s
         with_restarts(lambda again: evaluate_answers(again, folder, data, model), config, folder)
         keep(mark, made_from)
     sys.stdout.write(told_answers(folder) + "\n")
-
-
-def _trained_from(config: TrainConfig, data: OfflineData, *settings: str) -> MadeFrom:
-    assert config.model.path is not None
-    start = table_fingerprint(data.train, model_spec(config, config.model.path))
-    return {**fingerprint_of("start", start), **settings_of(config, *_LEARNING, *settings)}
-
-
-def _starts_afresh(config: TrainConfig, folder: RunFolder) -> bool:
-    return config.run.resume == "never" or not folder.complete_checkpoints()
-
-
-def _is_finished(config: TrainConfig, folder: RunFolder) -> bool:
-    return config.run.resume != "never" and folder.checkpoint(config.run.steps) in folder.complete_checkpoints()
 
 
 def _evaluation(folder: RunFolder, step: int) -> Metrics:

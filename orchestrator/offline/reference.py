@@ -11,7 +11,6 @@ from orchestrator.offline.examples import Example
 from orchestrator.preference_store.fingerprints import table_fingerprint
 from orchestrator.preference_store.side_tables import SideTable
 from orchestrator.preference_store.store import PreferenceStore
-from workers.models.loading import ModelSpec
 from workers.types import Sequence as TokenSequence
 
 
@@ -52,12 +51,12 @@ def by_example(examples: Sequence[Example], rows: Sequence[np.ndarray]) -> list[
     return [[next(remaining) for _ in e.sequences] for e in examples]
 
 
-def reference_table(folder: Path, store: PreferenceStore, model: ModelSpec) -> SideTable:
+def reference_table(folder: Path, store: PreferenceStore, config: TrainConfig) -> SideTable:
     """The table of the reference's log-probs of a store's responses, begun where there is none.
 
-    Args:
-        model: How the reference is loaded.
     Raises:
-        RefusedInput: the folder has a table of another model, template, preprocessing, dtype or store.
+        RefusedInput: the folder has a table of another model, or of other settings or another store.
     """
-    return SideTable(folder, fingerprint=table_fingerprint(store, model), num_shards=len(store.groups))
+    assert config.model.path is not None
+    fingerprint = table_fingerprint(config, store, config.model.path)
+    return SideTable(folder, fingerprint=fingerprint, num_shards=len(store.groups))

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from algorithms.preference_registry import PreferenceAlgorithm
 from orchestrator.cluster.launch import policy_engines, start_policy
@@ -17,6 +16,7 @@ from orchestrator.offline.examples import ExampleEncoder, Limits
 from orchestrator.offline.generated import GeneratedCritiques
 from orchestrator.offline.groups import GroupMaker
 from orchestrator.offline.held_out import HeldOut
+from orchestrator.offline.identity import Tables, offline_identity
 from orchestrator.offline.pair_betas import weigh_pairs
 from orchestrator.offline.reference import Reference
 from orchestrator.offline.stream import ExampleStream, encoded
@@ -26,16 +26,16 @@ from orchestrator.preflight import shares_prompts
 from orchestrator.run.checkpoint import Progress
 from orchestrator.run.console import Console
 from orchestrator.run.folder import RunFolder, write_atomic
+from orchestrator.run.identity import Identity
 from orchestrator.run.log import RunLogFormatter
 from orchestrator.run.metrics import MEMORY_PREFIX, PhaseClock
 from orchestrator.run.start import started_run
 from orchestrator.run.tracking import Tracker
+from workers.models.positions import max_positions
 from workers.multimodal.critique_format import CritiqueFormat
 from workers.multimodal.prompt_encoder import PromptEncoder
 
 Metrics = dict[str, float]
-Tables = Mapping[str, Mapping[Path, SideTable]]
-"""Side tables by name, and by the folder of their store."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,8 +53,7 @@ class OfflineSession:
     """Writes critiques for the steps that learn from the model's own; None where no step does."""
     reference: Reference
     held_out: HeldOut
-    fingerprint: str
-    """Of the training data."""
+    identity: Identity
     tracker: Tracker
     console: Console
     log: RunLogFormatter
@@ -111,6 +110,7 @@ def example_encoder(
             max_prompt_tokens=config.data.max_prompt_tokens,
             tokens_per_microbatch=config.policy.tokens_per_microbatch,
             share_prompts=shares_prompts(config, config.model.path),
+            positions=max_positions(encoder.config),
         ),
         critiques=critiques,
         # Held-out pairs are judged whatever they would count in training.
@@ -138,8 +138,8 @@ def open_offline_session(
     """
     algorithm = config.offline
     assert algorithm is not None and config.model.path is not None
-    fingerprint, rows = data.train.manifest.fingerprint, data.train.num_instructions("train")
-    with started_run(config, folder, fingerprint=fingerprint, num_prompts=rows) as start:
+    identity = offline_identity(config, data, tables)
+    with started_run(config, folder, identity=identity, counts=data.counts) as start:
         if data.warning is not None:
             start.console.note(data.warning)
         if config.reference_workers:
@@ -173,7 +173,7 @@ def open_offline_session(
                     groups=groups,
                     reference=reference,
                 ),
-                fingerprint=fingerprint,
+                identity=identity,
                 tracker=start.tracker,
                 console=start.console,
                 log=start.log,
@@ -198,7 +198,8 @@ def scheduled_critiques(
 
 def longest_row(config: TrainConfig, encoder: PromptEncoder) -> int:
     """Most tokens of a prompt with all that follows it."""
-    return min(encoder.config.get_text_config().max_position_embeddings, config.policy.tokens_per_microbatch)
+    positions, budget = max_positions(encoder.config), config.policy.tokens_per_microbatch
+    return budget if positions is None else min(positions, budget)
 
 
 def _joined(tables: Tables, store: PreferenceStore) -> dict[str, SideTable]:

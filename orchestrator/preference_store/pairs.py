@@ -1,4 +1,4 @@
-"""Pairs as a view over ranks or scores: computed where they are used, never stored.
+"""Pairs as a view over ranks, scores or single comparisons: the one place where they are told.
 
 A preference is strict: responses that tie, or one of which has no rank or score, make no pair. Scores are often means
 such as 13/3, so that a gap is compared with a tolerance of a few units in the last place of the largest score:
@@ -24,17 +24,19 @@ class Pair:
     """Index among the responses."""
     rejected: int
     gap: float
-    """Difference of the scores or of the ranks; positive."""
+    """Difference of the scores or of the ranks, 1 where the two were compared by themselves; positive."""
 
 
 def preference_pairs(responses: Sequence[Response], *, score_margin: float) -> list[Pair]:
-    """Pairs by rank where the responses have ranks, else by score; two equal texts are no pair.
+    """Pairs as compared one by one, else by rank, else by score; two equal texts are no pair.
 
     Args:
-        score_margin: see ``pairs_by_score``; ranks are ordinal, so it does not apply to them.
+        score_margin: see ``pairs_by_score``; ranks and comparisons are ordinal, so it does not apply to them.
     """
     ranks = [response.rank for response in responses]
-    if any(rank is not None for rank in ranks):
+    if any(response.preferred_to is not None for response in responses):
+        pairs = pairs_by_comparison([response.preferred_to for response in responses])
+    elif any(rank is not None for rank in ranks):
         pairs = pairs_by_rank(ranks)
     else:
         pairs = pairs_by_score([response.score for response in responses], score_margin=score_margin)
@@ -72,8 +74,21 @@ def pairs_by_rank(ranks: Sequence[int | None]) -> list[Pair]:
     return _ordered([None if rank is None else -rank for rank in ranks])
 
 
+def pairs_by_comparison(preferred_to: Sequence[Sequence[int] | None]) -> list[Pair]:
+    """Every pair that was told, in the order of the responses; two of which neither is preferred are no pair.
+
+    Args:
+        preferred_to: see ``Response.preferred_to``.
+    """
+    better = {(i, j) for i, worse in enumerate(preferred_to) for j in worse or ()}
+    return [Pair(*pair, 1.0) for pair in sorted(better, key=lambda pair: sorted(pair))]
+
+
 def tied_pairs(responses: Sequence[Response]) -> list[tuple[int, int]]:
     """Pairs of responses that somebody found equally good, in their order; two equal texts are no pair."""
+    if any(response.tied_with is not None for response in responses):
+        told = [(i, j) for i, response in enumerate(responses) for j in response.tied_with or () if i < j]
+        return [(i, j) for i, j in told if responses[i].text != responses[j].text]
     by_rank = any(response.rank is not None for response in responses)
     values = [response.rank if by_rank else response.score for response in responses]
     tolerance = _RELATIVE_TOLERANCE * max((abs(value) for value in values if value is not None), default=0.0)
@@ -98,7 +113,7 @@ def unpaired_reason(responses: Sequence[Response], *, score_margin: float) -> st
         return None
     if len(responses) < 2:
         return f"it has {len(responses)} responses, a pair needs 2"
-    valued = [r for r in responses if r.rank is not None or r.score is not None]
+    valued = [r for r in responses if r.is_valued]
     if len(valued) < 2:
         return f"{len(valued)} of its {len(responses)} responses have a rank or a score, a pair needs 2"
     if len({r.text for r in valued}) < 2:

@@ -1,6 +1,7 @@
-"""Ranks out of what people said about an order: ``1>2=3>4``, or pairs of which one was preferred."""
+"""An order out of what people said about one: ``1>2=3>4``, or pairs of which one was preferred."""
 
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 
@@ -8,13 +9,30 @@ from orchestrator.datasets.fields import shown
 
 
 class PreferenceCycle(ValueError):
-    """Preferences that lead back to where they began, so that no ranks agree with them."""
+    """Preferences that lead back to where they began, so that no order agrees with them."""
 
     def __init__(self, steps: tuple[tuple[int, int], ...]) -> None:
         super().__init__(steps)
         self.steps = steps
         """Preferred and other response of each step; where a step does not begin with the end of the one before, these
         two tie."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What is known of an order of responses, by index of each."""
+
+    preferred_to: tuple[tuple[int, ...], ...]
+    """The responses that are worse, ascending: by somebody's word, or because it follows (a > b, b > c: a > c)."""
+    tied_with: tuple[tuple[int, ...], ...]
+    """The others that are as good, ascending, likewise."""
+    ranks: tuple[int, ...] | None
+    """1 being best, where the order is total: any two compare or tie. None where that is not known of two of them."""
+
+    @property
+    def num_pairs(self) -> int:
+        """Strict preferences."""
+        return sum(map(len, self.preferred_to))
 
 
 def parse_ranking(ranking: str, *, num_responses: int) -> tuple[int, ...]:
@@ -35,39 +53,52 @@ def parse_ranking(ranking: str, *, num_responses: int) -> tuple[int, ...]:
     return tuple(ranks[number] for number in numbers)
 
 
-def ranks_from_pairs(
+def order_from_pairs(
     num_responses: int, *, preferred: Collection[tuple[int, int]], ties: Iterable[tuple[int, int]]
-) -> tuple[int, ...]:
-    """Rank of each response, 1 being best and none left out, that agrees with every pair and every tie.
+) -> Order:
+    """The order that every pair and every tie tells, and what follows from them; never more than that.
 
-    A response stands one below the lowest of those preferred to it, at the top if there is none. Pairs that are all the
-    strict preferences of some ranking give that ranking, so that the view over the ranks has these pairs and no other.
-    From any other pairs the view keeps all and has more: those that follow (a > b, b > c, therefore a > c), and those
-    between responses that nobody compared and that come to stand on different levels.
+    Two responses that nobody compared, not even through others, stay apart: neither is better and they do not tie.
 
     Args:
         preferred: Indices of the preferred and of the other response.
 
     Raises:
-        PreferenceCycle: no ranks agree with them.
+        PreferenceCycle: no order agrees with them.
     """
-    tied = _tied(num_responses, ties)
-    above: dict[int, set[int]] = {leader: set() for leader in tied}
+    leaders = _leaders(num_responses, ties)
+    members: dict[int, list[int]] = {leader: [] for leader in leaders}
+    for response, leader in enumerate(leaders):
+        members[leader].append(response)
+    below = _below(leaders, preferred)
+    best_first = sorted(below, key=lambda leader: -len(below[leader]))
+    total = all(len(below[leader]) == len(best_first) - rank for rank, leader in enumerate(best_first, start=1))
+    ranks = {leader: rank for rank, leader in enumerate(best_first, start=1)}
+    return Order(
+        preferred_to=tuple(tuple(sorted(r for worse in below[leader] for r in members[worse])) for leader in leaders),
+        tied_with=tuple(tuple(r for r in members[leader] if r != own) for own, leader in enumerate(leaders)),
+        ranks=tuple(ranks[leader] for leader in leaders) if total else None,
+    )
+
+
+def _below(leaders: list[int], preferred: Collection[tuple[int, int]]) -> dict[int, set[int]]:
+    """For the leader of each tie, the leaders of all that are worse."""
+    worse: dict[int, set[int]] = {leader: set() for leader in leaders}
     steps: dict[tuple[int, int], tuple[int, int]] = {}
     for winner, loser in preferred:
-        above[tied[loser]].add(tied[winner])
-        steps.setdefault((tied[winner], tied[loser]), (winner, loser))
+        worse[leaders[winner]].add(leaders[loser])
+        steps.setdefault((leaders[winner], leaders[loser]), (winner, loser))
     try:
-        order = tuple(TopologicalSorter(above).static_order())
+        worst_first = tuple(TopologicalSorter(worse).static_order())
     except CycleError as error:
-        raise PreferenceCycle(tuple(steps[pair] for pair in pairwise(error.args[1]))) from error
-    ranks: dict[int, int] = {}
-    for leader in order:
-        ranks[leader] = 1 + max((ranks[better] for better in above[leader]), default=0)
-    return tuple(ranks[leader] for leader in tied)
+        raise PreferenceCycle(tuple(steps[pair] for pair in pairwise(reversed(error.args[1])))) from error
+    below: dict[int, set[int]] = {}
+    for leader in worst_first:
+        below[leader] = worse[leader].union(*(below[loser] for loser in worse[leader]))
+    return below
 
 
-def _tied(num_responses: int, ties: Iterable[tuple[int, int]]) -> list[int]:
+def _leaders(num_responses: int, ties: Iterable[tuple[int, int]]) -> list[int]:
     """One response that stands for all that tie with each."""
     leaders = list(range(num_responses))
 

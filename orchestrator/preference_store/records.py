@@ -39,8 +39,22 @@ class Response:
     """Characters ``[start, end)`` of ``text`` that a person corrected, in order; None where that is not known."""
     provenance: str | None = None
     """Who wrote it, e.g. the name of a model."""
+    preferred_to: tuple[int, ...] | None = None
+    """Indices of the responses that are worse, where some two of the instruction's were not compared, so that none of
+    them has a rank; None where ranks or scores tell."""
+    tied_with: tuple[int, ...] | None = None
+    """Indices of the others that are as good, likewise."""
+
+    @property
+    def is_valued(self) -> bool:
+        """Whether anything says how good it is."""
+        return self.rank is not None or self.score is not None or self.preferred_to is not None
 
     def __post_init__(self) -> None:
+        if (self.preferred_to is None) != (self.tied_with is None):
+            raise ValueError("preferred_to and tied_with are both given or neither")
+        if self.preferred_to is not None and self.rank is not None:
+            raise ValueError(f"rank = {self.rank}: a response that others are compared with one by one has none")
         if self.rank is not None and self.rank < 1:
             raise ValueError(f"rank = {self.rank}: must be at least 1")
         if self.score is not None and not math.isfinite(self.score):
@@ -72,6 +86,9 @@ class Instruction:
         images = sum(part["type"] == "image" for turn in self.messages for part in turn["content"])
         if images != len(self.media):
             raise ValueError(f"instruction {self.uid!r} has {images} image parts for {len(self.media)} media")
+        named = [i for r in self.responses for i in (*(r.preferred_to or ()), *(r.tied_with or ()))]
+        if any(not 0 <= index < len(self.responses) for index in named):
+            raise ValueError(f"instruction {self.uid!r} compares responses that it does not have")
 
 
 def prompt_of(instruction: Instruction, *, media_root: Path) -> Prompt:

@@ -12,7 +12,8 @@ bit by bit. Several processes may write different shards at once; the first to o
 import json
 import os
 import socket
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fcntl import LOCK_EX, flock
 from itertools import pairwise
 from pathlib import Path
@@ -29,6 +30,7 @@ from orchestrator.run.folder import flush, write_atomic
 _SCHEMA = pa.schema([("uid", pa.string()), ("response_index", pa.int32()), ("values", pa.list_(pa.float32()))])
 _TABLE_FILE = "table.json"
 _SHARDS_FILE = "shards.jsonl"
+_NOTHING = object()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,14 +39,19 @@ class Fingerprint:
 
     store: str
     """``Manifest.fingerprint``: which responses."""
-    model: str
-    """Digest of the weights."""
-    chat_template: str
-    preprocessing: str
-    """Digest of the processor's settings."""
-    dtype: str
+    model: Mapping[str, str]
+    """Digest of each part of the model's folder."""
+    settings: Mapping[str, Any]
+    """Options that shape the numbers, e.g. the number format that workers compute in."""
+    limits: Mapping[str, Any]
+    """Options that decide which responses have numbers."""
     asked: str | None = None
     """What the model is asked beyond the store's prompts, and within which limits; None where it is asked nothing."""
+
+    def parts(self) -> dict[str, Any]:
+        """Everything by a name that tells a person what it is."""
+        told = {"store": self.store, **self.model, **self.settings, **self.limits}
+        return told if self.asked is None else told | {"asked": self.asked}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +77,17 @@ class SideTable:
             RefusedInput: the folder has a table of another fingerprint or number of shards; names each that differs.
         """
         self.folder, self.fingerprint, self.num_shards = folder, fingerprint, num_shards
-        expected = {**asdict(fingerprint), "num_shards": num_shards}
+        expected = {**fingerprint.parts(), "num_shards": num_shards}
         path = folder / _TABLE_FILE
         if not path.is_file():
             folder.mkdir(parents=True, exist_ok=True)
             write_atomic(path, json.dumps(expected, indent=1))
             return
         stored = _read_json(path)
-        differs = [name for name, value in expected.items() if stored.get(name) != value]
+        names = dict.fromkeys([*expected, *stored])
+        differs = [name for name in names if stored.get(name, _NOTHING) != expected.get(name, _NOTHING)]
         if differs:
-            told = ", ".join(f"{name} is {stored.get(name)!r}, this run has {expected[name]!r}" for name in differs)
+            told = ", ".join(f"{name} is {stored.get(name)!r}, this run has {expected.get(name)!r}" for name in differs)
             raise RefusedInput(f"side table {str(folder)!r} was made for something else: {told}")
 
     def missing_shards(self) -> list[int]:

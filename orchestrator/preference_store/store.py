@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.datasets.dataset import BadRow
+from orchestrator.datasets.dataset import BadRow, uid_parts
 from orchestrator.errors import RefusedInput
 from orchestrator.preference_store.manifest import QUARANTINE_FILE, Manifest, Part, TableName, read_manifest
 from orchestrator.preference_store.order import permutation, stream_key
@@ -110,13 +110,14 @@ class PreferenceStore:
         group = self.groups[number]
         return list(self._decode([group], np.arange(group.num_instructions), {}))
 
-    def find(self, uid: str) -> Instruction | None:
-        """The row of that uid, if there is one."""
+    def find(self, uid: str) -> list[Instruction]:
+        """The instructions that a row of the source became, by the row's uid."""
+        found: list[Instruction] = []
         for group in self.groups:
             uids = self._read(group, "instructions", ["uid"])["uid"].to_pylist()
-            if uid in uids:
-                return next(self._decode([group], np.array([uids.index(uid)]), {}))
-        return None
+            places = [place for place, own in enumerate(uids) if uid_parts(own)[0] == uid]
+            found += self._decode([group], np.array(places), {}) if places else []
+        return found
 
     def bad_rows(self) -> list[BadRow]:
         """Rows of the source that are not in the store, and why.

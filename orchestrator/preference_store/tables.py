@@ -39,6 +39,8 @@ RESPONSES = pa.schema(
         ("critique", pa.string()),
         ("corrected_spans", pa.list_(pa.struct([("start", pa.int32()), ("end", pa.int32())]))),
         ("provenance", pa.string()),
+        ("preferred_to", pa.list_(pa.int32())),
+        ("tied_with", pa.list_(pa.int32())),
     ]
 )
 _ENCODER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
@@ -75,6 +77,8 @@ def response_table(instructions: Sequence[Instruction]) -> pa.Table:
             if r.corrected_spans is None
             else [{"start": start, "end": end} for start, end in r.corrected_spans],
             "provenance": r.provenance,
+            "preferred_to": r.preferred_to,
+            "tied_with": r.tied_with,
         }
         for instruction in instructions
         for index, r in enumerate(instruction.responses)
@@ -119,6 +123,8 @@ def _response(
     critique: str | None,
     spans: list[dict[str, int]] | None,
     provenance: str | None,
+    preferred_to: list[int] | None,
+    tied_with: list[int] | None,
 ) -> Response:
     return Response(
         text=text,
@@ -127,6 +133,8 @@ def _response(
         critique=critique,
         corrected_spans=None if spans is None else tuple((span["start"], span["end"]) for span in spans),
         provenance=provenance,
+        preferred_to=None if preferred_to is None else tuple(preferred_to),
+        tied_with=None if tied_with is None else tuple(tied_with),
     )
 
 

@@ -16,7 +16,8 @@ from typing import Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.datasets.dataset import BadRow
+from orchestrator.datasets.dataset import BadRow, uid_parts
+from orchestrator.datasets.keys import Notes
 from orchestrator.errors import RefusedInput
 from orchestrator.preference_store.manifest import (
     MANIFEST_FILE,
@@ -80,19 +81,23 @@ class StoreWriter:
                 uids, shorter ones first, are unique without keeping them all in memory.
         """
         uid = instruction.uid
-        if (len(uid), uid) <= (len(self._last_uid), self._last_uid):
+        if _place(uid) <= _place(self._last_uid):
             raise ValueError(f"uid {uid!r} does not follow {self._last_uid!r}: uids ascend, shorter ones first")
         digests = (media.sha256 for media in instruction.media)
         split = assign_split(instruction.messages, digests, held_out_frac=self._held_out_frac)
         if instruction.split != split:
             raise ValueError(f"instruction {uid!r} is in split {instruction.split!r}, its prompt belongs in {split!r}")
         self._last_uid = uid
-        self._unvalued += sum(r.rank is None and r.score is None for r in instruction.responses)
+        self._unvalued += sum(not r.is_valued for r in instruction.responses)
         self._digest.update(_row_bytes(instruction))
         self._splits[instruction.split].add(instruction)
 
-    def commit(self, bad_rows: Sequence[BadRow] = ()) -> Manifest:
-        """Finish every file, then write the manifest."""
+    def commit(self, bad_rows: Sequence[BadRow] = (), notes: Notes | None = None) -> Manifest:
+        """Finish every file, then write the manifest.
+
+        Args:
+            notes: What people should be told of the source.
+        """
         parts = tuple(part for writer in self._splits.values() for part in writer.close())
         groups = [group for part in parts for group in part.row_groups]
         lines = (json.dumps({"row": bad.row, "reason": bad.reason}) + "\n" for bad in bad_rows)
@@ -104,7 +109,13 @@ class StoreWriter:
             bad_rows=len(bad_rows),
         )
         manifest = Manifest.model_validate(
-            {**self._about, "counts": counts, "fingerprint": self._digest.hexdigest(), "parts": parts}
+            {
+                **self._about,
+                "counts": counts,
+                "fingerprint": self._digest.hexdigest(),
+                "parts": parts,
+                "notes": notes or Notes(),
+            }
         )
         write_manifest(self._folder, manifest)
         self._committed = True
@@ -218,6 +229,11 @@ def _clear(folder: Path) -> None:
 
 def _partial(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial")
+
+
+def _place(uid: str) -> tuple[int, str, int]:
+    row, _, answer = uid_parts(uid)
+    return len(row), row, answer
 
 
 def _text_bytes(instruction: Instruction) -> int:

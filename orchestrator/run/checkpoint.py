@@ -5,13 +5,16 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.batching import PromptCursor
-from orchestrator.cluster.pool import WorkerPool
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
 from orchestrator.run.folder import RunFolder, flush, write_atomic
+from orchestrator.run.identity import Identity, refuse_another
+
+if TYPE_CHECKING:  # it imports Ray, and another run is refused without
+    from orchestrator.cluster.pool import WorkerPool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,18 +32,19 @@ class Progress:
 
 def save_checkpoint(
     folder: RunFolder,
-    pool: WorkerPool,
+    pool: "WorkerPool",
     progress: Progress,
     *,
-    config: TrainConfig,
-    fingerprint: str,
+    identity: Identity,
+    keep: int,
     extra: Mapping[str, Any],
     deadline_s: float,
 ) -> Path:
     """Write ``checkpoints/step_N`` with ``policy/`` and ``state/``; its manifest, written last, makes it exist.
 
     Args:
-        fingerprint: Of the training data, so that a resume on other data is refused.
+        identity: Of the run, so that another does not continue it.
+        keep: Newest checkpoints that stay.
         extra: Figures for people and later stages, e.g. the last evaluation.
     """
     target = folder.checkpoint(progress.step)
@@ -56,45 +60,26 @@ def save_checkpoint(
         "policy_version": progress.policy_version,
         "cursor": progress.cursor.to_json(),
         "mismatch_strikes": progress.mismatch_strikes,
-        "data_fingerprint": fingerprint,
-        "algo": config.algo,
-        "num_ranks": config.policy.num_ranks,
-        "zero_stage": config.policy.zero_stage,
-        **_adapters(config),
+        "identity": identity,
         **extra,
     }
     write_atomic(target / "manifest.json", json.dumps(manifest, indent=2) + "\n")
-    folder.prune(keep=config.run.keep_checkpoints)
+    folder.prune(keep=keep)
     return target
 
 
-def find_checkpoint(folder: RunFolder, config: TrainConfig, *, fingerprint: str) -> tuple[Path, Progress] | None:
+def find_checkpoint(folder: RunFolder, config: TrainConfig, identity: Identity) -> tuple[Path, Progress] | None:
     """The checkpoint to resume from, by ``run.resume``; None to start afresh.
 
     Raises:
-        RefusedInput: ``must`` without a checkpoint; or one of other data, algorithm or sharding.
+        RefusedInput: ``must`` without a checkpoint; or one of another run.
     """
-    found = folder.complete_checkpoints()
-    if config.run.resume == "never" or not found:
+    checkpoint = refuse_another_run(folder, config, identity)
+    if checkpoint is None:
         if config.run.resume == "must":
             raise RefusedInput(f"run.resume = 'must', but {str(folder.root)!r} holds no complete checkpoint")
         return None
-    checkpoint = found[-1]
     manifest = folder.read_manifest(checkpoint)
-    here = {
-        "data_fingerprint": fingerprint,
-        "algo": config.algo,
-        "num_ranks": config.policy.num_ranks,
-        "zero_stage": config.policy.zero_stage,
-        **_adapters(config),
-    }
-    for name, value in here.items():
-        saved = manifest.get(name)  # None as well where the checkpoint is older than adapters are
-        if saved != value:
-            raise RefusedInput(
-                f"run.resume: checkpoint {checkpoint.name} has {name} = {saved!r}, this run has {value!r}; "
-                "use another run.dir or run.resume = 'never'"
-            )
     return checkpoint, Progress(
         step=manifest["step"],
         num_updates=manifest["num_updates"],
@@ -104,6 +89,50 @@ def find_checkpoint(folder: RunFolder, config: TrainConfig, *, fingerprint: str)
     )
 
 
-def _adapters(config: TrainConfig) -> dict[str, Any]:
-    """What ``policy/`` means besides its tensors."""
-    return {name: getattr(config.model, name) for name in ("lora_rank", "lora_alpha", "quantize")}
+def refuse_another_run(
+    folder: RunFolder, config: TrainConfig, identity: Identity, *, whole: bool = True, stage: bool = False
+) -> Path | None:
+    """The newest checkpoint, which this run may continue; None where it starts afresh.
+
+    Args:
+        whole, stage: see ``differences``.
+    Raises:
+        RefusedInput: it is of another run, or of a version that did not say.
+    """
+    found = folder.complete_checkpoints()
+    if config.run.resume == "never" or not found:
+        return None
+    before = identity_of(folder, found[-1])
+    refuse_another(found[-1].name, before, identity, whole=whole, stage=stage)
+    return found[-1]
+
+
+def finished_checkpoint(folder: RunFolder, config: TrainConfig, identity: Identity, *, stage: bool) -> Path | None:
+    """The checkpoint of a run that has taken all its steps; None where there are steps to take.
+
+    Args:
+        stage: see ``differences``.
+    Raises:
+        RefusedInput: see ``refuse_another_run``.
+    """
+    checkpoint = refuse_another_run(folder, config, identity, stage=stage)
+    return checkpoint if checkpoint == folder.checkpoint(config.run.steps) else None
+
+
+def identity_of(folder: RunFolder, checkpoint: Path) -> Identity:
+    """What a checkpoint says of the run that left it.
+
+    Raises:
+        RefusedInput: nothing, or its manifest is broken.
+    """
+    try:
+        identity = folder.read_manifest(checkpoint).get("identity")
+    except (ValueError, AttributeError) as error:
+        told = f"run.resume: checkpoint {checkpoint.name} has a manifest.json that is no JSON object"
+        raise RefusedInput(f"{told}; use another run.dir or run.resume = 'never'") from error
+    if not isinstance(identity, dict):
+        raise RefusedInput(
+            f"run.resume: checkpoint {checkpoint.name} was written by an older version, which did not say what it was "
+            "made from; use another run.dir or run.resume = 'never'"
+        )
+    return identity

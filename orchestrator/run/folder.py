@@ -1,9 +1,11 @@
 """Where a run keeps its files, and how files appear: whole or not at all."""
 
+import errno
 import json
 import os
 import re
 import shutil
+import stat
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import IO, Any
@@ -16,7 +18,8 @@ _STEP_NAME = re.compile(r"step_(\d{6,})(\.parquet|\.json)?")
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write ``content`` under a temporary name, flush it to disk, then rename; readers see all of it or nothing."""
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
+    partial.unlink(missing_ok=True)  # a crash left it, or somebody planted a link: never written through
+    with partial.open("xb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
@@ -59,7 +62,7 @@ class RunFolder:
         try:
             self.rollouts.mkdir(parents=True, exist_ok=True)
             self.checkpoints.mkdir(exist_ok=True)
-            lock = (self.root / ".lock").open("w")
+            lock = _open_lock(self.root / ".lock")
         except OSError as error:
             raise RefusedInput(f"run.dir {str(self.root)!r} cannot be made: {error.strerror}") from error
         try:
@@ -126,6 +129,21 @@ class RunFolder:
         for folder in (self.root, self.rollouts):
             for partial in folder.glob(".*.partial"):
                 partial.unlink()
+
+
+def _open_lock(path: Path) -> IO[str]:
+    """Open a file that is nothing but locked: not through a link, and without a change to what it holds."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        lock = os.fdopen(os.open(path, flags, 0o600), "w")
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise OSError(errno.ELOOP, f"{path.name} in it is a link") from error
+    if not stat.S_ISREG(os.fstat(lock.fileno()).st_mode):
+        lock.close()
+        raise OSError(errno.EINVAL, f"{path.name} in it is no plain file")
+    return lock
 
 
 def _remove_checkpoint(folder: Path) -> None:

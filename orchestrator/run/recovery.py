@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from orchestrator.cluster.waits import WorkerLost
+from orchestrator.cluster.waits import WorkerCannotStart, WorkerLost
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import GuardStop
 from orchestrator.run.folder import RunFolder
@@ -22,16 +22,23 @@ def with_restarts(run: Callable[[TrainConfig], _T], config: TrainConfig, folder:
     """Call ``run`` until it ends without losing a worker that only a restart can bring back.
 
     Raises:
-        GuardStop: ``run.max_restarts`` restarts were not enough.
+        GuardStop: ``run.max_restarts`` restarts were not enough, or a worker could not start in the first place.
     """
     for restart in range(config.run.max_restarts + 1):
         try:
             return run(config)
         except WorkerLost as lost:
+            # One that never started would end where it did; a successor may only have met what was left behind.
+            hopeless = isinstance(lost, WorkerCannotStart) and restart == 0
+            with run_log(folder.log, run=folder.root.name):
+                if lost.told:
+                    _log.error("%s: %s", ", ".join(lost.workers), lost.told)
+                if not hopeless and restart < config.run.max_restarts:
+                    _log.warning("restart %d from the last checkpoint: lost %s", restart + 1, lost)
+            if hopeless:
+                raise GuardStop(f"cannot start {lost}") from lost
             if restart == config.run.max_restarts:
                 raise GuardStop(f"lost {lost}, after run.max_restarts = {restart} restarts") from lost
-            with run_log(folder.log, run=folder.root.name):
-                _log.warning("restart %d from the last checkpoint: lost %s", restart + 1, lost)
             # A run that was told to start afresh has done so by now; its own checkpoints count.
             config = config.model_copy(update={"run": config.run.model_copy(update={"resume": "auto"})})
     raise AssertionError("the last round returns or raises")

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from orchestrator.batching import PromptCursor
 from orchestrator.config.schema import TrainConfig
-from orchestrator.run.checkpoint import Progress, find_checkpoint
+from orchestrator.run.checkpoint import Progress, find_checkpoint, identity_of
 from orchestrator.run.console import Console
 from orchestrator.run.folder import RunFolder
+from orchestrator.run.identity import Identity, changes
 from orchestrator.run.log import RunLogFormatter, run_log
+from orchestrator.run.manifest import DataCounts, write_manifest
 from orchestrator.run.tracking import Tracker, open_tracker
 
 
@@ -27,25 +29,37 @@ class RunStart:
 
 
 @contextmanager
-def started_run(config: TrainConfig, folder: RunFolder, *, fingerprint: str, num_prompts: int) -> Iterator[RunStart]:
+def started_run(
+    config: TrainConfig, folder: RunFolder, *, identity: Identity, counts: DataCounts
+) -> Iterator[RunStart]:
     """Find the checkpoint to continue from, drop what came after it, and open console, trackers and log.
 
     Args:
-        fingerprint: Of the training data.
-        num_prompts: Rows of the training data.
+        identity: What must not have changed since that checkpoint.
+        counts: Of the data.
     Raises:
         RefusedInput: the run folder holds a checkpoint of another run.
     """
-    cursor = PromptCursor(num_prompts=num_prompts, seed=config.run.seed)
-    found = find_checkpoint(folder, config, fingerprint=fingerprint)
+    cursor = PromptCursor(num_prompts=counts.num_train, seed=config.run.seed)
+    found = find_checkpoint(folder, config, identity)
+    changed = changes(identity_of(folder, found[0]), identity) if found else []
     progress = found[1] if found else Progress(step=0, num_updates=0, policy_version=0, cursor=cursor)
     folder.truncate_after(progress.step if found else -1)
+    write_manifest(config, folder, identity=identity, counts=counts, from_step=progress.step)
     with (
         Console(config.run.steps, title=f"{config.algo} in {folder.root}") as console,
         open_tracker(folder, trackers=config.run.trackers) as tracker,
         run_log(folder.log, run=folder.root.name) as log,
     ):
+        if changed:
+            console.note(f"continues after step {progress.step} with {', '.join(changed)}{_schedule(config, changed)}")
         console.phase("start workers")
         yield RunStart(
             progress=progress, checkpoint=found[0] if found else None, console=console, tracker=tracker, log=log
         )
+
+
+def _schedule(config: TrainConfig, changed: list[str]) -> str:
+    longer = any(told.startswith("run.steps ") for told in changed)
+    kind = config.optimizer.schedule
+    return f"; the {kind} schedule now spans {config.run.steps} steps" if longer and kind != "constant" else ""

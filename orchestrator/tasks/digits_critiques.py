@@ -7,6 +7,7 @@ the policy reads, and often says something else all the same.
 """
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,10 @@ def build_digits_critiques(data: Path, *, seed: int) -> Path:
         The folder of the critiques' store, ``data/critiques``.
     """
     store, file, start = data / "critiques", data / "critiques.jsonl", data / DEMONSTRATIONS
-    if not (store / MANIFEST_FILE).is_file():
-        rows = _rows(seed)
+    rows = _rows(seed)
+    # Of another seed it is another store.
+    if not (store / MANIFEST_FILE).is_file() or file.read_text() != _jsonl(rows):
+        shutil.rmtree(store, ignore_errors=True)
         write_atomic(file, _jsonl(rows))
         rng = np.random.Generator(np.random.Philox(seed + 1))
         write_atomic(start, _jsonl([_demonstration(row, rng) for row in rows]))

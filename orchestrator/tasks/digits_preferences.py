@@ -5,6 +5,7 @@ readings tie, so that each instruction makes three pairs, which share prompt and
 """
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,17 @@ _RIGHT, _WRONG = 5, 1
 
 
 def build_digits_preferences(data: Path, *, seed: int) -> Path:
-    """Make the store ``data/preferences`` of the images that are already in ``data``; nothing where it is there.
+    """Make the store ``data/preferences`` of the images that are already in ``data``; nothing where just it is there.
 
     Returns:
         Its folder.
     """
     store, file = data / "preferences", data / "preferences.jsonl"
-    if not (store / MANIFEST_FILE).is_file():
-        write_atomic(file, "".join(json.dumps(row) + "\n" for row in _rows(seed)))
+    content = "".join(json.dumps(row) + "\n" for row in _rows(seed))
+    # Of another seed it is another store.
+    if not (store / MANIFEST_FILE).is_file() or file.read_text() != content:
+        shutil.rmtree(store, ignore_errors=True)
+        write_atomic(file, content)
         source = SourceFile(path=file, reader="vlfeedback", media_root=data, max_pixels=SIDE * SIDE, video_frames=1)
         import_file(source, out=store, held_out_frac=_HELD_OUT_FRAC, max_bad_frac=0.0)
     return store

@@ -6,7 +6,11 @@ from pathlib import Path
 from orchestrator.config.load import demonstrations_config
 from orchestrator.config.schema import TrainConfig
 from orchestrator.export import policy_folder
+from orchestrator.offline.data import open_data
+from orchestrator.offline.identity import offline_identity
+from orchestrator.run.checkpoint import finished_checkpoint, refuse_another_run
 from orchestrator.run.folder import RunFolder
+from orchestrator.run.identity import option_identity
 from orchestrator.tasks.digits import build_digits_data
 from orchestrator.tasks.digits_critiques import DEMONSTRATIONS, HELD_OUT_FRAC, VOCABULARY, build_digits_critiques
 from orchestrator.tasks.digits_model import build_digits_model
@@ -42,9 +46,12 @@ def embedded(config: TrainConfig, folder: RunFolder, *, train: Callable[[TrainCo
 
 
 def _taught(config: TrainConfig, *, demonstrations: Path, train: Callable[[TrainConfig], None]) -> Path:
-    """The policy after supervised learning from demonstrations, trained unless it is there."""
+    """The policy after supervised learning from demonstrations, trained unless just it is there."""
     taught = demonstrations_config(config, data=demonstrations, held_out_frac=HELD_OUT_FRAC)
     folder = RunFolder(Path(taught.run.dir))
-    if folder.checkpoint(taught.run.steps) not in folder.complete_checkpoints():
-        train(taught)
+    if refuse_another_run(folder, taught, option_identity(taught), whole=False, stage=True) is not None:
+        data = open_data(taught, folder)
+        if finished_checkpoint(folder, taught, offline_identity(taught, data, {}), stage=True):
+            return policy_folder(folder.root)
+    train(taught)
     return policy_folder(folder.root)

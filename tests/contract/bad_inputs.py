@@ -1,11 +1,16 @@
 """Every kind of bad input: a run that would start, spoiled in one place, and what the refusal must name."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
+from safetensors import safe_open
+
+LONGEST_THAT_FITS = "498"
+"""Completion, behind the row's 14 tokens in the model's 512 positions."""
 
 
 @dataclass
@@ -45,10 +50,55 @@ def valid_case(folder: Path, model: Path) -> Case:
             "--run.dir": str(folder / "run"),
             "--data.path": str(data / "rows.jsonl"),
             "--model.path": str(model),
+            "--rollout.max_new_tokens": LONGEST_THAT_FITS,
         },
     )
     built.show("good.png")
     return built
+
+
+_INDEX = "model.safetensors.index.json"
+
+
+def _model_with(damage: Callable[[Path], object]) -> Callable[[Case], None]:
+    """The case's model, copied and damaged."""
+
+    def spoil(case: Case) -> None:
+        folder = case.folder / "model"
+        shutil.copytree(case.flags["--model.path"], folder)
+        damage(folder)
+        case.flags["--model.path"] = str(folder)
+
+    return spoil
+
+
+def _pointer(model: Path, name: str = "model.safetensors") -> None:
+    (model / name).write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{0:064d}\nsize 4229944\n")
+
+
+def _shard(model: Path) -> Path:
+    return (model / "model.safetensors").rename(model / "model-00001-of-00002.safetensors")
+
+
+def _one_of_two_shards(model: Path) -> None:
+    with safe_open(_shard(model), framework="pt") as weights:
+        names = dict.fromkeys(weights.keys(), "model-00001-of-00002.safetensors")
+    (model / _INDEX).write_text(json.dumps({"weight_map": names | {"b": "model-00002-of-00002.safetensors"}}))
+
+
+def _no_index(model: Path) -> None:
+    _shard(model)
+
+
+def _cut_weights(model: Path) -> None:
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+
+
+def _quantised(model: Path) -> None:
+    config = json.loads((model / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "awq", "bits": 4, "group_size": 128}
+    (model / "config.json").write_text(json.dumps(config))
 
 
 def _set(flag: str, value: str) -> Callable[[Case], None]:
@@ -132,6 +182,12 @@ SPOILED: dict[str, tuple[Callable[[Case], None], tuple[str, ...]]] = {
     "unknown key": (_set("--rollout.temprature", "0.5"), ("rollout.temprature", "rollout.temperature")),
     "wrong type": (_set("--run.steps", "many"), ("run.steps", "many")),
     "out of bounds": (_set("--rollout.top_p", "1.5"), ("rollout.top_p", "1.5", "1")),
+    "truncated sampling": (_set("--rollout.top_p", "0.9"), ("rollout.top_p = 0.9", "must be 1", "log-probs")),
+    "temperature that an engine rounds up": (_set("--rollout.temperature", "0.001"), ("rollout.temperature", "0.01")),
+    "no room for a completion": (
+        _set("--rollout.max_new_tokens", str(int(LONGEST_THAT_FITS) + 1)),
+        ("longest prompt (14 tokens)", "rollout.max_new_tokens = 499", "max_position_embeddings = 512"),
+    ),
     "no model folder": (_set("--model.path", "no/such/model"), ("model.path", "no/such/model")),
     "no processor": (_no_processor, ("model.path", "bare", "preprocessor")),
     "architecture without an adapter": (_described_as(model_type="gpt2"), ("model.path", "'gpt2'", "qwen2_5_vl")),
@@ -159,7 +215,11 @@ SPOILED: dict[str, tuple[Callable[[Case], None], tuple[str, ...]]] = {
     "prompt too long": (_set("--data.max_prompt_tokens", "5"), ("data.max_prompt_tokens = 5", "row", "rows-000001")),
     "flash attention is not installed": (
         lambda c: c.flags.update({"--model.attention": "flash_attention_2", "--model.dtype": "bfloat16"}),
-        ("model.attention", "flash_attn"),
+        ("model.attention = 'flash_attention_2'", "package flash-attn is"),
+    ),
+    "flash attention 4 is not installed": (
+        lambda c: c.flags.update({"--model.attention": "flash_attention_4", "--model.dtype": "bfloat16"}),
+        ("model.attention = 'flash_attention_4'", "package flash-attn-4 is"),
     ),
     "LoRA's alpha without its rank": (_set("--model.lora_alpha", "8"), ("model.lora_alpha = 8", "model.lora_rank")),
     "quantised weights that are to be trained": (
@@ -175,6 +235,22 @@ SPOILED: dict[str, tuple[Callable[[Case], None], tuple[str, ...]]] = {
         ("model.quantize = 'nf4'", "GPU"),
     ),
     "quantised without bitsandbytes": (_without_bitsandbytes, ("model.quantize = 'nf4'", "bitsandbytes")),
+    "weights that git-lfs has not fetched": (_model_with(_pointer), ("model.safetensors", "git-lfs pointer")),
+    "a tokenizer that git-lfs has not fetched": (
+        _model_with(lambda m: _pointer(m, "tokenizer.json")),
+        ("tokenizer.json", "git-lfs pointer"),
+    ),
+    "a shard that is not there": (
+        _model_with(_one_of_two_shards),
+        ("model-00002-of-00002.safetensors", "which the index names, is not there"),
+    ),
+    "shards without their index": (_model_with(_no_index), ("model.safetensors.index.json", "in parts")),
+    "an index of something else": (
+        _model_with(lambda m: (m / _INDEX).write_text('{"metadata": {}}') and _shard(m)),
+        ("is not an index of weights",),
+    ),
+    "weights cut off": (_model_with(_cut_weights), ("model.safetensors", "is not a whole safetensors file")),
+    "weights that are quantised": (_model_with(_quantised), ("is quantised (awq)", "must not be")),
     "an adapter for a model": (_adapter, ("model.path", "no config.json", "orchestrator.export")),
     "NCCL without GPUs": (
         lambda c: c.flags.update(

@@ -77,7 +77,7 @@ def test_ids_reasons_and_factors_are_kept_where_the_original_drops_them(tmp_path
     store = imported(tmp_path, "mm_rlhf_pairs", *case.inputs["rows"])
     export_swift(store, tmp_path / "out.jsonl", split="train")
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    assert [(r["id"], r.get("chosen_reason"), r.get("ls_factor")) for r in lines] == [
+    assert [(r["source_id"], r.get("chosen_reason"), r.get("ls_factor")) for r in lines] == [
         ("s1", "x", None),
         ("s2", None, 0.5),
         ("s3", None, None),

@@ -144,4 +144,4 @@ def test_a_run_killed_in_every_stage_comes_out_the_same(store: Path, start: Path
     assert again.stdout.count(", made before\n") == 4
     assert _known(calm) == known
     other = run_cli(*_arguments(store, start, calm, "--mm_dpo.margin_weight", "1.0"), timeout_s=_DEADLINE_S)
-    assert other.returncode == 2 and "mm_dpo.margin_weight was 0.5, this run has 1.0" in other.stderr
+    assert other.returncode == 2 and "mm_dpo.margin_weight = 0.5, this run has 1.0" in other.stderr

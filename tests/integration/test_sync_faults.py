@@ -1,6 +1,9 @@
 """Faults planted in the weight sync, each caught at that sync, with real vLLM and DeepSpeed workers."""
 
+import json
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +12,14 @@ import ray
 
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.sync import WeightSync
+from orchestrator.cluster.waits import WorkerCannotStart
 from orchestrator.cluster.worker_environment import worker_environment
 from orchestrator.datasets.r1_reward import read_r1_reward
 from orchestrator.errors import GuardStop
 from orchestrator.online.experience import supervised_samples
+from orchestrator.online.rollouts import build_requests, completion_sequence, generate
 from orchestrator.tasks.digits import DigitsPaths
+from tests.generation_settings import OBEYED_BY_NOBODY
 from tests.integration.pools import engine_spec, make_pool, policy_spec
 from workers.actor_base import WorkerBase
 from workers.multimodal.prompt_encoder import PromptEncoder
@@ -21,7 +27,7 @@ from workers.policy import PolicyWorker
 from workers.rollout.spec import EngineSpec
 from workers.rollout.vllm_rollout import VllmEngine
 from workers.rollout.worker import RolloutWorker
-from workers.types import EncodedPrompt, Sequence, TrainSample
+from workers.types import EncodedPrompt, SamplingDistribution, Sequence, TrainSample
 from workers.weight_sync.manifest import WeightManifest
 
 pytestmark = pytest.mark.integration
@@ -66,8 +72,12 @@ class FaultyRollout(RolloutWorker):
 
 
 @pytest.fixture(scope="module")
-def pool(cluster: None, random_model: Path) -> Iterator[WorkerPool]:
-    pool = make_pool(random_model, num_ranks=1)
+def pool(cluster: None, random_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerPool]:
+    """Its engine samples from a folder that says how to sample, which nobody asked it to."""
+    talkative = tmp_path_factory.mktemp("talkative") / "model"
+    shutil.copytree(random_model, talkative)
+    (talkative / "generation_config.json").write_text(json.dumps(OBEYED_BY_NOBODY))
+    pool = make_pool(talkative, num_ranks=1)
     pool.start_engines()
     pool.start_policy(policy_spec(random_model, zero_stage=2))
     yield pool
@@ -115,6 +125,50 @@ def test_a_clean_sync_is_verified_without_repair(pool: WorkerPool, probe: list[E
     assert first.faults == second.faults == ()
     assert first.digest != second.digest
     assert max(first.probe_gap, second.probe_gap) < 1e-5
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 1.3])
+def test_engine_and_trainer_speak_of_the_distribution_that_was_sampled_from(
+    pool: WorkerPool, probe: list[EncodedPrompt], temperature: float
+) -> None:
+    sampling = SamplingDistribution(temperature=temperature, banned_ids=pool.engine_spec.banned_token_ids)
+    sync = WeightSync(pool, run_id=f"t{temperature}", tolerance=1e-4, deadline_s=120.0, sampling=sampling)
+    assert sync.sync(0, probe).probe_gap < 1e-5
+    requests = build_requests(
+        probe, samples_per_prompt=16, seed_of=lambda uid, index: index, max_new_tokens=16, temperature=temperature,
+        top_p=1.0,
+    )  # fmt: skip
+    done = generate({0: pool.engines[0]}, requests, deadline_s=120.0)
+    sequences = [completion_sequence(r, c) for r, c in zip(requests, done, strict=True)]
+    scored = pool.policy_score(sequences, deadline_s=60.0, sampling=sampling)
+    plain = pool.policy_score(sequences, deadline_s=60.0)
+    engine = np.concatenate([c.rollout_logprobs for c in done])
+    tempered, untempered = (np.concatenate([row[s.prompt_len :] for row, s in zip(rows, sequences, strict=True)])
+                            for rows in (scored, plain))  # fmt: skip
+    assert np.abs(engine - tempered).max() < 1e-4
+    assert np.abs(engine - untempered).max() > 1e-3, "the vision tokens have a share of the model's own distribution"
+    # The folder names ends of a turn; only the tokenizer's counts.
+    going_on = {int(token) for c in done for token in c.completion_ids[:-1]}
+    assert going_on & set(OBEYED_BY_NOBODY["eos_token_id"])
+    assert not going_on & set(pool.engine_spec.stop_token_ids)
+    ends = {int(c.completion_ids[-1]) for c in done if c.finish_reason == "stop"}
+    assert ends <= set(pool.engine_spec.stop_token_ids)
+
+
+def test_an_engine_that_cannot_start_says_why_once(
+    pool: WorkerPool, probe: list[EncodedPrompt], random_model: Path
+) -> None:
+    ray.kill(pool.engines[0])
+    actor_class = ray.remote(RolloutWorker).options(
+        num_cpus=0, runtime_env={"env_vars": worker_environment(1, gpu=False)}
+    )
+    spec = replace(engine_spec(random_model), max_model_len=4096)
+    pool.engines[0] = actor_class.remote(name="rollout-0", engine="vllm", spec=spec, num_threads=1)
+    with pytest.raises(WorkerCannotStart, match=r"^rollout-0: .*max_model_len \(4096\) is greater than") as lost:
+        _sync(pool, "never").sync(0, probe)
+    assert "\n" not in lost.value.reason and "Traceback" not in lost.value.reason
+    assert "vllm_rollout.py" in lost.value.told
+    assert pool.replaced == set()
 
 
 @pytest.mark.parametrize("fault", [pytest.param("sticky", marks=pytest.mark.soak), "stale"])

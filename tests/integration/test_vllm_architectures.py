@@ -11,14 +11,15 @@ import pytest
 import torch
 
 from orchestrator.cluster.worker_environment import worker_environment
-from tests.integration.vllm_sampler import sampled_prompts
+from tests.integration.vllm_sampler import TEMPERATURES, sampled_prompts
 from tests.tiny_models import TINY_MODELS
 from workers.models.adapters import ADAPTERS
 from workers.models.export import export_folder
 from workers.models.loading import ModelSpec, load_model
 from workers.models.policy_module import PolicyModule
 from workers.multimodal.collate import Collator
-from workers.types import Sequence
+from workers.multimodal.prompt_encoder import PromptEncoder
+from workers.types import MediaRef, SamplingDistribution, Sequence
 
 pytestmark = [pytest.mark.integration, pytest.mark.soak]
 
@@ -41,22 +42,27 @@ def test_vllm_scores_what_the_trainer_exported_as_the_trainer_does(
     rows = _sampled(exported, pictures, tmp_path / "sampled.json", max_pixels)
 
     media = {p.uid: p.media for p in sampled_prompts(pictures)}
-    sequences = [
-        Sequence(
-            uid=row["uid"],
-            sample_index=0,
-            input_ids=np.array(row["prompt_ids"] + row["completion_ids"]),
-            prompt_len=len(row["prompt_ids"]),
-            media=media[row["uid"]],
-        )
-        for row in rows
-    ]
-    batch = Collator(source, dtype=torch.float32, share_prompts=False, max_pixels=max_pixels)(sequences)
-    with torch.no_grad():
-        scored = PolicyModule(model, lockstep=False)(batch).logprobs
-    for row, wanted in zip(rows, batch.split(scored), strict=True):
-        found = torch.tensor(row["logprobs"])
-        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0, msg=lambda text, row=row: f"{row['uid']}: {text}")
+    module = PolicyModule(model, lockstep=False)
+    collate = Collator(source, dtype=torch.float32, share_prompts=False, max_pixels=max_pixels)
+    for temperature in TEMPERATURES:
+        drawn = [row for row in rows if row["temperature"] == temperature]
+        batch = collate([_sequence(row, media[row["uid"]]) for row in drawn])
+        sampling = SamplingDistribution(temperature=temperature, banned_ids=PromptEncoder(source).vision_token_ids)
+        with torch.no_grad():
+            scored = module(batch, sampling).logprobs
+        for row, wanted in zip(drawn, batch.split(scored), strict=True):
+            found, said = torch.tensor(row["logprobs"]), f"{row['uid']} at temperature {temperature}"
+            torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0, msg=lambda text, said=said: f"{said}: {text}")
+
+
+def _sequence(row: dict, media: tuple[MediaRef, ...]) -> Sequence:
+    return Sequence(
+        uid=row["uid"],
+        sample_index=0,
+        input_ids=np.array(row["prompt_ids"] + row["completion_ids"]),
+        prompt_len=len(row["prompt_ids"]),
+        media=media,
+    )
 
 
 def _sampled(model: Path, pictures: Path, result: Path, max_pixels: int | None) -> list[dict]:

@@ -1,7 +1,7 @@
 """Samples from a model folder through a vLLM engine of ours, in a process of its own so that its memory ends with it.
 
 ``python -m tests.integration.vllm_sampler MODEL_FOLDER PICTURES RESULT.json [MAX_PIXELS]`` writes, for each sampled
-sequence, the ids of the prompt as the model sees them, the sampled ids and their log-probs.
+sequence, its temperature, the ids of the prompt as the model sees them, the sampled ids and their log-probs.
 """
 
 import json
@@ -17,7 +17,9 @@ from workers.rollout.vllm_rollout import VllmEngine
 from workers.types import GenerationRequest, Prompt
 
 NUM_IMAGES = {"one": 1, "two": 2, "none": 0, "three": 3}
-_SAMPLES, _NEW_TOKENS = 2, 8
+TEMPERATURES = (1.0, 0.7, 1.3)
+"""Of the samples of each prompt."""
+_NEW_TOKENS = 8
 
 
 def sampled_prompts(pictures: Path) -> list[Prompt]:
@@ -28,7 +30,7 @@ def sampled_prompts(pictures: Path) -> list[Prompt]:
 
 
 def main(model: str, pictures: str, result: str, max_pixels: str | None = None) -> None:
-    """Draw two samples of every prompt."""
+    """Draw a sample of every prompt at every temperature."""
     bound = None if max_pixels is None else int(max_pixels)
     encoder = PromptEncoder(model, max_pixels=bound)
     encoded = [encoder.encode(p) for p in sampled_prompts(Path(pictures))]
@@ -41,10 +43,10 @@ def main(model: str, pictures: str, result: str, max_pixels: str | None = None) 
             media=prompt.media,
             seed=index,
             max_new_tokens=_NEW_TOKENS,
-            temperature=1.0,
+            temperature=temperature,
         )
         for prompt in encoded
-        for index in range(_SAMPLES)
+        for index, temperature in enumerate(TEMPERATURES)
     ]
     engine = VllmEngine(
         "engine-0",
@@ -68,6 +70,7 @@ def main(model: str, pictures: str, result: str, max_pixels: str | None = None) 
     rows = [
         {
             "uid": c.uid,
+            "temperature": TEMPERATURES[c.sample_index],
             "prompt_ids": prompt_ids[c.uid],
             "completion_ids": c.completion_ids.tolist(),
             "logprobs": c.rollout_logprobs.tolist(),

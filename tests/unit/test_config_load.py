@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.config import TrainConfig, cold_start_config, fingerprint, load_config, resolved_json
+from orchestrator.config import TrainConfig, cold_start_config, load_config, resolved_json
 from orchestrator.errors import RefusedInput
 
 _OWN_DATA = ("--data.path", "rows.json", "--model.path", "model")
@@ -229,13 +229,6 @@ def test_resolved_json_is_complete_and_reads_back() -> None:
     config = _load("--algo", "stable_reinforce", "--model.freeze", "vision")
     assert TrainConfig.model_validate_json(resolved_json(config)) == config
     assert json.loads(resolved_json(config))["optimizer"]["min_lr_frac"] == 0.1
-
-
-def test_fingerprint_sees_what_changes_results_and_nothing_else() -> None:
-    base = fingerprint(_load("--algo", "sft"))
-    assert fingerprint(_load("--algo", "sft", "--run.dir", "x", "--run.resume", "must")) == base
-    assert fingerprint(_load("--algo", "sft", "--optimizer.lr", "0.1")) != base
-    assert fingerprint(_load("--algo", "sft", "--run.seed", "1")) != base
 
 
 def test_help_shows_every_option_with_its_unit(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,6 @@ from orchestrator.preference_store.fingerprints import table_fingerprint
 from orchestrator.preflight import read_data
 from orchestrator.run.folder import RunFolder
 from tests.tiny_models import TINY_MODELS
-from workers.models.loading import ModelSpec
 
 _PHOTOS = ((1024, 1024), (1024, 768), (4000, 3000))
 
@@ -125,11 +124,12 @@ def test_an_instruction_with_a_thin_image_makes_no_example(model: Path, tmp_path
 
 
 def test_tables_made_under_another_bound_are_of_something_else(model: Path) -> None:
-    found = {
-        table_fingerprint(None, ModelSpec(path=str(model), dtype="float32", max_pixels=bound)).preprocessing
-        for bound in (None, 5000, 6000)
-    }
-    assert len(found) == 3
+    configs = [
+        _config(model, model / "d.jsonl", "--data.max_pixels", str(bound), "--model.dtype", "float32")
+        for bound in (5000, 6000)
+    ]
+    one, other = (table_fingerprint(config, None, str(model)) for config in configs)
+    assert one != other and one == table_fingerprint(configs[0], None, str(model))
 
 
 def test_the_critique_reward_model_is_asked_as_well(model: Path, tmp_path: Path) -> None:

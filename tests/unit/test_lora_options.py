@@ -1,6 +1,5 @@
 """What ``model.lora_rank`` means from the command line to the policy, its checkpoints and its memory."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -8,9 +7,6 @@ import pytest
 from orchestrator.cluster.memory_plan import model_shape
 from orchestrator.cluster.specs import policy_spec
 from orchestrator.config import TrainConfig, cold_start_config, load_config
-from orchestrator.errors import RefusedInput
-from orchestrator.run.checkpoint import find_checkpoint
-from orchestrator.run.folder import RunFolder
 from orchestrator.tasks.digits_model import build_digits_model
 
 _LORA = ("--model.lora_rank", "8")
@@ -48,26 +44,6 @@ def test_an_adapter_is_continued_on_the_base_and_weights_on_themselves(model: Pa
 def test_a_cold_start_trains_the_weights_that_the_adapter_then_stands_on() -> None:
     cold = cold_start_config(_load(*_LORA, "--model.lora_alpha", "4")).model
     assert (cold.lora_rank, cold.lora_alpha, cold.quantize) == (None, None, None)
-
-
-@pytest.mark.parametrize("flags", [(), ("--model.lora_rank", "4"), (*_LORA, "--model.lora_alpha", "9")])
-def test_a_checkpoint_of_other_adapters_is_refused(model: Path, tmp_path: Path, flags: tuple[str, ...]) -> None:
-    folder = RunFolder(tmp_path)
-    saved = _own(model, *_LORA)
-    checkpoint = folder.checkpoint(1)
-    checkpoint.mkdir(parents=True)
-    manifest = {
-        "data_fingerprint": "f",
-        "algo": saved.algo,
-        "num_ranks": 1,
-        "zero_stage": 2,
-        "lora_rank": 8,
-        "lora_alpha": None,
-        "quantize": None,
-    }
-    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(RefusedInput, match=r"checkpoint step_000001 has lora_(rank|alpha) = "):
-        find_checkpoint(folder, _own(model, *flags), fingerprint="f")
 
 
 def test_memory_is_planned_for_the_adapter_alone(model: Path) -> None:

@@ -1,10 +1,11 @@
 """Lost ranks are a resume, a bounded number of times."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.waits import WorkerLost
+from orchestrator.cluster.waits import WorkerCannotStart, WorkerLost
 from orchestrator.config import load_config
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import GuardStop
@@ -40,3 +41,29 @@ def test_one_loss_too_many_stops_the_run_with_its_name_and_bound(tmp_path: Path)
 
     with pytest.raises(GuardStop, match=r"lost policy-1: no heartbeat for 70 s, after run\.max_restarts = 1 restarts"):
         with_restarts(run, _config(1), RunFolder(tmp_path))
+
+
+def test_a_worker_that_cannot_start_is_not_started_again(tmp_path: Path) -> None:
+    tried = []
+
+    def run(config: TrainConfig) -> None:
+        tried.append(config)
+        raise WorkerCannotStart(["rollout-0"], "ValueError: no room", told="line 1\nline 2\nValueError: no room")
+
+    with pytest.raises(GuardStop, match=r"^cannot start rollout-0: ValueError: no room$"):
+        with_restarts(run, _config(3), RunFolder(tmp_path))
+    assert len(tried) == 1
+    (line,) = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert json.loads(line)["message"] == "rollout-0: line 1\nline 2\nValueError: no room"
+
+
+def test_a_successor_that_cannot_start_is_tried_as_often_as_any(tmp_path: Path) -> None:
+    ends = iter([_LOST, WorkerCannotStart(["policy-1"], "out of memory"), None])
+
+    def run(config: TrainConfig) -> str:
+        end = next(ends)
+        if end is not None:
+            raise end
+        return "done"
+
+    assert with_restarts(run, _config(2), RunFolder(tmp_path)) == "done"

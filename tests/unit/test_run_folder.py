@@ -159,6 +159,31 @@ sys.stdin.read()
     second.release()
 
 
+def test_a_lock_that_is_a_link_is_refused_and_its_target_kept(tmp_path: Path) -> None:
+    target = tmp_path / "thesis.tex"
+    target.write_text("years of work")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").symlink_to(target)
+    with pytest.raises(RefusedInput, match=r"cannot be made: \.lock in it is a link"):
+        RunFolder(tmp_path / "run").create()
+    assert target.read_text() == "years of work"
+
+
+def test_a_lock_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".lock")
+    with pytest.raises(RefusedInput, match=r"\.lock in it is no plain file"):
+        RunFolder(tmp_path).create()
+
+
+def test_nothing_is_written_through_a_link_planted_at_a_temporary_name(tmp_path: Path) -> None:
+    target = tmp_path / "thesis.tex"
+    target.write_text("years of work")
+    (tmp_path / ".config.json.partial").symlink_to(target)
+    write_atomic(tmp_path / "config.json", "{}")
+    assert target.read_text() == "years of work"
+    assert (tmp_path / "config.json").read_text() == "{}" and not (tmp_path / "config.json").is_symlink()
+
+
 def test_a_run_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RefusedInput, match=r"^run\.dir '.*file' cannot be made: Not a directory$"):

@@ -5,10 +5,27 @@ from collections.abc import Iterable, Mapping
 
 import pytest
 import ray
-from ray.exceptions import ActorDiedError, GetTimeoutError, RayTaskError
+from ray.exceptions import (
+    ActorDiedError,
+    GetTimeoutError,
+    OutOfMemoryError,
+    RayError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 
 from orchestrator.cluster import waits
-from orchestrator.cluster.waits import Wait, WaitTimeout, WorkerLost, current_waits, get, waiting, watched_by
+from orchestrator.cluster.waits import (
+    Wait,
+    WaitTimeout,
+    WorkerCannotStart,
+    WorkerLost,
+    current_waits,
+    get,
+    start_of,
+    waiting,
+    watched_by,
+)
 from orchestrator.errors import RefusedInput
 from workers.multimodal.media import MediaError
 
@@ -125,6 +142,40 @@ def test_a_worker_that_died_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(WorkerLost) as lost:
         get("ref", name="sync", deadline_s=10.0, workers=["rollout-3"])
     assert lost.value.workers == ("rollout-3",)
+
+
+def test_a_worker_that_was_never_made_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never_made(refs: object, *, timeout: float) -> None:
+        raise ActorDiedError(_failed("__init__", ValueError("no room for the cache")))
+
+    monkeypatch.setattr(ray, "get", never_made)
+    with pytest.raises(WorkerCannotStart, match=r"^rollout-0: ValueError: no room for the cache$") as lost:
+        get("ref", name="sync: engine 0: load", deadline_s=10.0, workers=["rollout-0"])
+    assert 'File "worker.py"' in lost.value.told, "the log gets the whole"
+
+
+@pytest.mark.parametrize("error", [OutOfMemoryError("killed: the node runs low on memory"), WorkerCrashedError()])
+def test_whatever_ends_a_worker_is_a_loss(error: RayError, monkeypatch: pytest.MonkeyPatch) -> None:
+    def died(refs: object, *, timeout: float) -> None:
+        raise error
+
+    monkeypatch.setattr(ray, "get", died)
+    with pytest.raises(WorkerLost, match=r"rollout-0: sync: .*(low on memory|died unexpectedly)") as lost:
+        get("ref", name="sync", deadline_s=10.0, workers=["rollout-0"])
+    assert not isinstance(lost.value, WorkerCannotStart)
+
+
+def test_what_a_worker_raises_while_it_is_set_up_keeps_it_from_starting() -> None:
+    with (
+        pytest.raises(WorkerCannotStart, match=r"^policy-0: OSError: no file model\.safetensors$"),
+        start_of(["policy-0"]),
+    ):
+        raise _failed("setup", OSError("no file model.safetensors"))
+
+
+def _failed(where: str, cause: Exception) -> RayTaskError:
+    told = f'ray::{where}()\n  File "worker.py", line 1, in {where}\n    raise\n{type(cause).__name__}: {cause}'
+    return RayTaskError(where, told, cause)
 
 
 def test_an_image_that_has_changed_ends_the_run_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ The objective is given by the caller as per-token weights over the global batch,
 micro-batches and ranks. DeepSpeed averages over ranks; the loss is multiplied by the world size to undo that.
 """
 
+import socket
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -12,6 +13,7 @@ import deepspeed
 import torch
 from deepspeed.ops.op_builder import ShareMemCommBuilder  # type: ignore[attr-defined]
 from torch import Tensor, nn
+from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from workers.backends.schedule import OptimizerSpec
 
@@ -20,14 +22,18 @@ def init_process_group(rank: int, world_size: int, master_address: str, master_p
     """Join the trainer's process group (NCCL on GPU, gloo on CPU)."""
     # The optional shared-memory collective would compile C++ for a minute at first use; gloo needs no compiler.
     deepspeed.ops.__compatible_ops__[ShareMemCommBuilder.NAME] = False
-    deepspeed.init_distributed(
-        dist_backend="nccl" if torch.cuda.is_available() else "gloo",
-        auto_mpi_discovery=False,
-        verbose=False,
-        init_method=f"tcp://{master_address}:{master_port}",
+    # Left to itself the leader's store listens on every interface, and takes orders from whoever reaches it.
+    listener = socket.create_server((master_address, master_port)).detach() if rank == 0 else None
+    store = TCPStore(master_address, master_port, world_size, is_master=rank == 0, master_listen_fd=listener)
+    gpu = torch.cuda.is_available()
+    torch.distributed.init_process_group(
+        "nccl" if gpu else "gloo",
+        store=store,
         rank=rank,
         world_size=world_size,
+        device_id=torch.device("cuda", torch.cuda.current_device()) if gpu else None,
     )
+    deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)  # takes the group over
 
 
 class DeepSpeedEngine:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from torch import Tensor
+from transformers import GenerationConfig
 
 from workers.models.adapters import adapter_for
 
@@ -23,6 +24,14 @@ def hidden_states(model: Any, mm_inputs: dict[str, Tensor], **text_inputs: Any) 
     if not mm_inputs:
         return model.language_model(**text_inputs, **options).hidden_states[-1]
     return model(**text_inputs, **mm_inputs, **options).language_model_outputs.hidden_states[-1]
+
+
+def forget_generation_settings(model: Any) -> None:
+    """Leave nothing of what the model's folder says about sampling: ``generate`` would take what it is not told."""
+    vars(model).pop("generate", None)  # code of the folder, where that may run, in the place of transformers' own
+    for module in model.modules():
+        if isinstance(getattr(module, "generation_config", None), GenerationConfig):
+            module.generation_config = GenerationConfig()
 
 
 def generate(model: Any, mm_inputs: dict[str, Tensor], **options: Any) -> Any:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from workers.models.adapters import ADAPTERS
+from workers.models.weights import check_weights, refuse_pointer
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -15,20 +16,24 @@ PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
-def check_model_folder(path: str | Path, *, trust_remote_code: bool = False) -> dict[str, object]:
+def check_model_folder(path: str | Path, *, trust_remote_code: bool = False, trained: bool = True) -> dict[str, object]:
     """Check that ``path`` holds a supported model with its processor, tokenizer and weights; return its config.
 
-    Reads only small JSON files, so a wrong folder is refused within milliseconds.
+    Reads only small JSON files and the headers of the weights, so a wrong folder is refused within milliseconds.
 
+    Args:
+        trained: The weights are to be trained, which quantised ones cannot be.
     Raises:
-        ValueError: what is missing or unsupported, in one sentence.
+        ValueError: what is missing, damaged or unsupported, in one sentence.
     """
     config, root = check_model_config(path, trust_remote_code=trust_remote_code), Path(path)
     for kind, names in (("processor", PROCESSOR_FILES), ("tokenizer", _TOKENIZER_FILES)):
-        if not any((root / name).is_file() for name in names):
+        found = [root / name for name in names if (root / name).is_file()]
+        if not found:
             raise ValueError(f"{str(path)!r} has no {kind} (none of {', '.join(names)})")
-    if not any(root.glob("*.safetensors")):
-        raise ValueError(f"{str(path)!r} has no weights (*.safetensors)")
+        for file in found:
+            refuse_pointer(file)
+    check_weights(root, config, trained=trained)
     return config
 
 
@@ -85,10 +90,13 @@ def read_model_config(path: str | Path) -> dict[str, object]:
     if not config_file.is_file():
         hint = "; an adapter becomes a model by python -m orchestrator.export"
         raise ValueError(f"{str(path)!r} has no config.json" + hint * (root / ADAPTER_CONFIG).is_file())
+    refuse_pointer(config_file)
     try:
         config = json.loads(config_file.read_text())
     except json.JSONDecodeError as error:
         raise ValueError(f"{str(config_file)!r} is not valid JSON ({error.msg} at line {error.lineno})") from error
+    except (OSError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{str(config_file)!r} cannot be read as JSON ({type(error).__name__})") from error
     model_type = config.get("model_type") if isinstance(config, dict) else None
     if model_type not in ADAPTERS:
         raise ValueError(f"{str(path)!r} has model_type {model_type!r}; supported: {', '.join(sorted(ADAPTERS))}")

@@ -44,7 +44,7 @@ def load_model(spec: ModelSpec, *, quantize: Literal["nf4"] | None = None) -> tu
         quantize: ``nf4`` stores the linear layers, except the head, in four bits a number (Dettmers et al. 2023,
             https://arxiv.org/abs/2305.14314), which bitsandbytes does on a GPU. Its refusals are tested, the rest not.
     Raises:
-        ValueError: the weights cannot be quantised here.
+        ValueError: the weights cannot be quantised here, or the folder lacks some that the model has.
     """
     options: dict[str, Any] = {}
     if quantize is not None:
@@ -56,13 +56,17 @@ def load_model(spec: ModelSpec, *, quantize: Literal["nf4"] | None = None) -> tu
             bnb_4bit_compute_dtype=spec.torch_dtype,
         )
         options["device_map"] = {"": torch.cuda.current_device()}
-    model = AutoModelForImageTextToText.from_pretrained(
+    loaded: Any = AutoModelForImageTextToText.from_pretrained(
         Path(spec.path),
         dtype=spec.torch_dtype,
         attn_implementation=spec.attention,
         trust_remote_code=spec.trust_remote_code,
+        output_loading_info=True,
         **options,
     )
+    model, found = loaded
+    if missing := sorted(found["missing_keys"]):  # transformers makes them up, with no more than a warning
+        raise ValueError(f"{spec.path!r} lacks {len(missing)} of the model's tensors; the first is {missing[0]!r}")
     if spec.share_prompts:
         shared_prompt.register()
         model.set_attn_implementation({"": spec.attention, "text_config": shared_prompt.NAME})

@@ -13,6 +13,7 @@ from workers.models.reward_head import RewardHead
 from workers.models.shared_prompt import positions, segment_mask
 from workers.multimodal.collate import Batch
 from workers.multimodal.packing import Spans
+from workers.types import PLAIN, SamplingDistribution
 
 LOGITS_AT_ONCE = 1 << 27
 """Numbers; half a gigabyte in float32."""
@@ -37,16 +38,17 @@ class PolicyModule(nn.Module):
         self.model = model
         self.lockstep = lockstep
 
-    def forward(self, batch: Batch) -> TokenScores:
+    def forward(self, batch: Batch, sampling: SamplingDistribution = PLAIN) -> TokenScores:
         """Score the action tokens, sequence after sequence as in ``batch.targets``.
 
         Args:
             batch: Rows on the model's device.
+            sampling: The distribution whose log-probs are asked for.
         """
         hidden = _hidden_states(self.model, batch, at=batch.predictors, all_take_part=self.lockstep)
-        return self._score(hidden, batch.targets)
+        return self._score(hidden, batch.targets, sampling)
 
-    def _score(self, hidden: Tensor, targets: Tensor) -> TokenScores:
+    def _score(self, hidden: Tensor, targets: Tensor, sampling: SamplingDistribution) -> TokenScores:
         """The head, in pieces whose logits are not kept for the backward pass; one piece keeps them."""
         vocabulary = self.model.config.get_text_config().vocab_size
         num_pieces = max(1, -(-len(targets) * vocabulary // LOGITS_AT_ONCE))
@@ -55,15 +57,16 @@ class PolicyModule(nn.Module):
             torch.distributed.all_reduce(most, op=torch.distributed.ReduceOp.MAX)
             num_pieces = int(most)
         if num_pieces == 1:
-            return self._head(hidden, targets)
+            return self._head(hidden, targets, sampling)
         pieces = zip(hidden.tensor_split(num_pieces), targets.tensor_split(num_pieces), strict=True)
         scored: list[TokenScores] = [
-            checkpoint(self._head, *piece, use_reentrant=False, preserve_rng_state=False) for piece in pieces
+            checkpoint(self._head, *piece, sampling, use_reentrant=False, preserve_rng_state=False) for piece in pieces
         ]
         return TokenScores(*map(torch.cat, zip(*scored, strict=True)))
 
-    def _head(self, hidden: Tensor, targets: Tensor) -> TokenScores:
-        return token_logprobs(self.model.get_output_embeddings()(hidden), targets)
+    def _head(self, hidden: Tensor, targets: Tensor, sampling: SamplingDistribution) -> TokenScores:
+        logits = self.model.get_output_embeddings()(hidden)
+        return token_logprobs(logits, targets, temperature=sampling.temperature, banned_ids=sampling.banned_ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +94,12 @@ class CritiqueRewardModule(PolicyModule):
         super().__init__(model, lockstep=lockstep)
         self.score = score
 
-    def forward(self, batch: Batch) -> CritiqueScores:  # type: ignore[override]
+    def forward(self, batch: Batch, sampling: SamplingDistribution = PLAIN) -> CritiqueScores:  # type: ignore[override]
         """Score the action tokens, and every sequence at its end."""
         at = torch.cat([batch.predictors, batch.ends])
         hidden = _hidden_states(self.model, batch, at=at, all_take_part=self.lockstep)
         of_tokens, at_ends = hidden.split([len(batch.predictors), len(batch.ends)])
-        return CritiqueScores(self._score(of_tokens, batch.targets), self.score(at_ends).squeeze(-1).float())
+        return CritiqueScores(self._score(of_tokens, batch.targets, sampling), self.score(at_ends).squeeze(-1).float())
 
 
 class RewardModule(nn.Module):
@@ -118,8 +121,8 @@ class RewardModule(nn.Module):
         if head.weight is not model.get_input_embeddings().weight:
             head.requires_grad_(False)
 
-    def forward(self, batch: Batch) -> Tensor:
-        """float32 ``[S]``: the reward of every sequence."""
+    def forward(self, batch: Batch, sampling: SamplingDistribution = PLAIN) -> Tensor:
+        """float32 ``[S]``: the reward of every sequence; without the language model's head nothing is sampled."""
         at_ends = _hidden_states(self.model, batch, at=batch.ends, all_take_part=self.lockstep)
         return self.score(at_ends).squeeze(-1).float()
 

@@ -1,7 +1,8 @@
 """transformers' ``generate`` as a rollout engine, for machines without vLLM.
 
-Sampling is greedy decoding over logits plus Gumbel noise. The noise of row i comes from a generator of its own,
-seeded by the request, so a sample depends neither on its neighbours nor on the order of submission.
+What is done to logits stands in the request; of the folder's ``generation_config.json`` nothing counts. Sampling is
+greedy decoding over logits plus Gumbel noise. The noise of row i comes from a generator of its own, seeded by the
+request, so a sample depends neither on its neighbours nor on the order of submission.
 """
 
 from collections.abc import Sequence
@@ -9,9 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from workers.models.backbone import generate
+from workers.models.backbone import forget_generation_settings, generate
 from workers.models.loading import load_model
 from workers.multimodal.collate import Collator
 from workers.rollout.sleep import SleepCycle
@@ -33,6 +34,7 @@ class TransformersEngine:
         self._ledger = NameLedger()
         self._reader = WeightReader()
         self._model, adapter = load_model(spec.model)
+        forget_generation_settings(self._model)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model.to(self._device)
         self._collate = Collator.of(spec.model, share_prompts=False)
@@ -102,18 +104,18 @@ class TransformersEngine:
                 {key: value.to(self._device) for key, value in inputs.mm_inputs.items()},
                 input_ids=inputs.input_ids.to(self._device),
                 attention_mask=inputs.attention_mask.long().to(self._device),
-                max_new_tokens=batch[0].max_new_tokens,
-                do_sample=False,
-                num_beams=1,
-                eos_token_id=list(self._spec.stop_token_ids),
-                pad_token_id=self._spec.stop_token_ids[0],
+                generation_config=GenerationConfig(
+                    max_new_tokens=batch[0].max_new_tokens,
+                    do_sample=False,
+                    num_beams=1,
+                    eos_token_id=list(self._spec.stop_token_ids),
+                    pad_token_id=self._spec.stop_token_ids[0],
+                    return_dict_in_generate=True,
+                ),
                 logits_processor=LogitsProcessorList([sampler]),
-                return_dict_in_generate=True,
-                output_logits=True,
             )
         new_ids = out.sequences[:, inputs.input_ids.shape[1] :].cpu()
-        logprobs = torch.stack([step.float().log_softmax(-1).cpu() for step in out.logits], dim=1)
-        chosen = logprobs.gather(-1, new_ids.unsqueeze(-1)).squeeze(-1)
+        chosen = torch.stack(sampler.logprobs, dim=1)
         return [self._completion(r, new_ids[i].tolist(), chosen[i].tolist()) for i, r in enumerate(batch)]
 
     def _completion(self, request: GenerationRequest, ids: list[int], logprobs: list[float]) -> Completion:
@@ -139,15 +141,20 @@ class _SeededSampler(LogitsProcessor):
         self._top_p = batch[0].top_p
         self._banned = list(banned)
         self._generators = [np.random.Generator(np.random.Philox(r.seed)) for r in batch]
+        self.logprobs: list[Tensor] = []
+        """For each step float32 ``[B]``: of what every row chose, in the distribution that it chose from."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # type: ignore[override]
         scores = scores.float().clone()
         scores[:, self._banned] = float("-inf")
-        if self._temperature == 0:
-            return scores
-        scores = _nucleus(scores / self._temperature, self._top_p)
-        noise = np.stack([g.gumbel(size=scores.shape[1]) for g in self._generators])
-        return scores + torch.from_numpy(noise).to(scores)
+        noisy = scores
+        if self._temperature > 0:
+            scores = _nucleus(scores / self._temperature, self._top_p)
+            noise = np.stack([g.gumbel(size=scores.shape[1]) for g in self._generators])
+            noisy = scores + torch.from_numpy(noise).to(scores)
+        chosen = noisy.argmax(dim=-1, keepdim=True)
+        self.logprobs.append(scores.log_softmax(dim=-1).gather(-1, chosen)[:, 0].cpu())
+        return noisy
 
 
 def _nucleus(scores: Tensor, top_p: float) -> Tensor:

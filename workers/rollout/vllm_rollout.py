@@ -22,7 +22,7 @@ from workers.types import Completion, GenerationRequest, MediaRef
 from workers.weight_sync import vllm_engine
 from workers.weight_sync.manifest import NameLedger, WeightManifest
 
-_BAN = -100.0
+_BAN = float("-inf")
 _IMAGE_CACHE_BYTES = 256 << 20
 _LINGER_S = 0.1
 _CPU_BATCHED_TOKENS = 8192
@@ -58,6 +58,9 @@ class VllmEngine:
                 spec.model.path, max_pixels=spec.model.max_pixels, trust_remote_code=spec.model.trust_remote_code
             ),
             limit_mm_per_prompt={"image": spec.max_images_per_prompt},
+            # What is done to logits stands in the request, and log-probs are of what was sampled from.
+            generation_config="vllm",
+            logprobs_mode="processed_logprobs",
             enforce_eager=True,
             enable_sleep_mode=self._can_sleep,
             seed=spec.seed,
@@ -148,6 +151,8 @@ class VllmEngine:
             seed=request.seed,
             logprobs=0,
             logit_bias=dict.fromkeys(self._spec.banned_token_ids, _BAN),
+            # These and no others: vLLM would add those of the folder's generation_config.json.
+            ignore_eos=True,
             stop_token_ids=list(self._spec.stop_token_ids),
             detokenize=False,
         )

@@ -5,6 +5,7 @@ finds is compared with the announced digests, tensor by tensor, before it is use
 """
 
 import os
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,22 +22,46 @@ _HASHERS = 2
 _GROWTH_BYTES = 64 << 20
 _ALIGNMENT = 64
 """Bytes; so that a tensor of any dtype can follow any other."""
+_PATTERN = "weights-*.bin"
 
 
 def exchange_folder(run_id: str) -> Path:
-    """The folder one run exchanges weights through; created if missing."""
+    """The folder one run exchanges weights through; created if missing.
+
+    Its name can be guessed, and everybody may write beside it: what is there already is used only if it is a folder of
+    this user's own that nobody else may write into. Nobody can then put another one in its place.
+
+    Raises:
+        SyncError: it is a link, a file, or somebody else's.
+    """
     root = _ROOT if _ROOT.is_dir() else Path(tempfile.gettempdir())
     folder = root / f"raylign-{run_id}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o022:
+            raise SyncError(
+                f"{str(folder)!r}, where weights are exchanged, is not a folder of this user's alone; remove it"
+            ) from None
     return folder
 
 
 def clear_exchange(run_id: str) -> None:
-    """Remove what a run (also a killed one) left in shared memory."""
+    """Remove what a run (also a killed one) left in shared memory; what is not of its making stays.
+
+    Raises:
+        SyncError: see ``exchange_folder``.
+    """
     folder = exchange_folder(run_id)
-    for file in folder.iterdir():
+    _remove_weights(folder)
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _remove_weights(folder: Path) -> None:
+    for file in folder.glob(_PATTERN):
         file.unlink()
-    folder.rmdir()
 
 
 class WeightFile:
@@ -45,11 +70,10 @@ class WeightFile:
     def __init__(self, run_id: str) -> None:
         """Take over the run's folder; files of a trainer that is gone are removed."""
         folder = exchange_folder(run_id)
-        for old in folder.iterdir():
-            old.unlink()
+        _remove_weights(folder)
         # A name of its own: an engine that outlived the trainer must not take the new file for the one it has mapped.
-        self.path = folder / f"weights-{uuid4().hex}.bin"
-        self.path.touch(mode=0o600)
+        self.path = folder / _PATTERN.replace("*", uuid4().hex)
+        self.path.touch(mode=0o600, exist_ok=False)
         self._bytes = torch.empty(0, dtype=torch.uint8)
         self._hasher = ThreadPoolExecutor(1, thread_name_prefix="weight-digest")
 

@@ -1,4 +1,7 @@
-"""What every reader gives: a row with its turns and responses checked, its media named but not opened."""
+"""What every reader gives: a row with its turns and responses checked, its media named but not opened.
+
+A row is one draft, a conversation one for each of its answers.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -21,6 +24,8 @@ class Draft:
     meta: dict[str, Any] = field(default_factory=dict)
     frame_order: FrameOrder = "natural"
     """Of the frames of its videos."""
+    unread: tuple[tuple[str, ...], ...] = ((),)
+    """Keys that nobody reads, for each row of the file that it is made of; see ``orchestrator.datasets.keys``."""
 
 
 def row_object(row: Any) -> dict[str, Any]:

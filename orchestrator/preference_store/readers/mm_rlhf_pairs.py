@@ -1,61 +1,27 @@
 """``mm_rlhf_pairs``: ``dpo_pairs.jsonl`` of MM-RLHF, one comparison a row, and what we export for swift.
 
 All rows with the same ``id``, wherever they stand, are one instruction. Its responses are their different texts, in
-order of first appearance; the reasons given for a response are its critique; ranks are recovered from the pairs, see
-``ranks_from_pairs``. ``meta`` has ``ls_factor`` as a list of ``[chosen, rejected, factor]``, by index of the responses,
-and ``num_pairs_added``, the pairs of the view that are in no row, where there are any.
+order of first appearance; the reasons given for a response are its critique. One is preferred to another where a row
+says so or where it follows from rows, see ``order_from_pairs``. If that compares or ties any two responses they have
+ranks; if not, each has those that it is preferred to. ``meta`` has ``ls_factor`` as a list of
+``[chosen, rejected, factor]``, by index of the responses, and ``num_pairs_added``, the pairs that follow and are in no
+row, where there are any.
 """
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import TypeVar
 
-from orchestrator.datasets.fields import RowError, shown, unicode_text
+from orchestrator.datasets.fields import RowError, shown
 from orchestrator.datasets.json_rows import JsonRow
-from orchestrator.datasets.media_sources import Turn
-from orchestrator.preference_store.pairs import pairs_by_rank
-from orchestrator.preference_store.ranking import PreferenceCycle, ranks_from_pairs
-from orchestrator.preference_store.readers.draft import Draft, response_text, row_object, scalar_meta
-from orchestrator.preference_store.readers.mm_rlhf_prompt import media_meta, prompt_turn, refuse_unknown_keys
+from orchestrator.preference_store.pairs import pairs_by_score
+from orchestrator.preference_store.ranking import Order, PreferenceCycle, order_from_pairs
+from orchestrator.preference_store.readers.comparisons import Comparison, Side, read_comparison
+from orchestrator.preference_store.readers.draft import Draft
 from orchestrator.preference_store.records import Response
 
-GROUP_FIELD = "id"
-"""Names the instruction of a row."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PairKeys:
-    """Names of the fields of a comparison that are not always the same."""
-
-    prompt: str
-    chosen: str
-    rejected: str
-    images: tuple[str, ...]
-
-
-RELEASED = PairKeys(prompt="prompt", chosen="chosen", rejected="rejected", images=("image",))
-"""As published; the original's loader and its issues show these names and those in ``_KEPT`` and ``_LEFT_OUT``."""
-SWIFT = PairKeys(prompt="question", chosen="response", rejected="rejected_response", images=("image", "images"))
-"""As exported by us; the names are swift's."""
-_KEPT = (GROUP_FIELD, "video", "category", "chosen_reason", "rejected_reason", "is_tie", "ls_factor")
-# Log-probs belong to a model that the row does not name. Conversations stand only in rows without media.
-_LEFT_OUT = (
-    "reference_chosen_logp", "reference_rejected_logp", "mix_reference_chosen_logp", "mix_reference_rejected_logp",
-    "mixed_up_image", "conversations",
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Comparison:
-    row: int
-    turn: Turn
-    meta: dict[str, Any]
-    chosen: str
-    rejected: str
-    reasons: tuple[str | None, str | None]
-    is_tie: bool
-    ls_factor: float | None
+_Pair = tuple[int, int]
+_T = TypeVar("_T")
 
 
 def read_mm_rlhf_pairs(rows: Sequence[JsonRow]) -> Draft:
@@ -70,93 +36,52 @@ def read_mm_rlhf_pairs(rows: Sequence[JsonRow]) -> Draft:
     comparisons = [_in_row(row, rows[0].number) for row in rows]
     first = comparisons[0]
     for other in comparisons[1:]:
-        if other.turn != first.turn:
+        if other.turns != first.turns:
             raise RowError(f"row {other.row} has the id of row {first.row}, but another prompt or other media")
-    texts = list(dict.fromkeys(text for c in comparisons for text in (c.chosen, c.rejected)))
-    index = {text: place for place, text in enumerate(texts)}
-    sides = [(index[c.chosen], index[c.rejected]) for c in comparisons]
-    ranks, num_added = _ranks(texts, comparisons, sides)
+    said: dict[str, list[tuple[int, Side]]] = {}
+    for c in comparisons:
+        for side in (c.chosen, c.rejected):
+            said.setdefault(side.text, []).append((c.row, side))
+    texts = list(said)
+    sides = [(texts.index(c.chosen.text), texts.index(c.rejected.text)) for c in comparisons]
+    order, num_added = _order(said, comparisons, sides)
     factors = _factors(comparisons, sides)
     return Draft(
-        turns=(first.turn,),
-        responses=tuple(
-            Response(text=text, rank=rank, critique=_critique(text, comparisons))
-            for text, rank in zip(texts, ranks, strict=True)
-        ),
+        turns=first.turns,
+        responses=_responses(said, order),
         meta=first.meta
         | ({"ls_factor": [[*pair, factor] for pair, factor in factors.items()]} if factors else {})
         | ({"num_pairs_added": num_added} if num_added else {}),
         frame_order="name",
+        unread=tuple(c.unread for c in comparisons),
     )
 
 
-def _in_row(row: JsonRow, first: int) -> _Comparison:
+def _in_row(row: JsonRow, first: int) -> Comparison:
     try:
-        return _comparison(row)
+        return read_comparison(row)
     except RowError as error:
         raise RowError(str(error) if row.number == first else f"row {row.number} of the same id: {error}") from error
 
 
-def _comparison(row: JsonRow) -> _Comparison:
-    fields = row_object(row.value)
-    keys = SWIFT if SWIFT.prompt in fields else RELEASED
-    known = (keys.prompt, keys.chosen, keys.rejected, *keys.images, *_KEPT, *_LEFT_OUT)
-    refuse_unknown_keys(fields, known, where="the row")
-    if not isinstance(fields.get(GROUP_FIELD), str | int) or isinstance(fields[GROUP_FIELD], bool):
-        raise RowError(f"field {GROUP_FIELD!r} is {shown(fields.get(GROUP_FIELD))}, expected text or a whole number")
-    turn = prompt_turn(fields, keys.prompt, image_fields=keys.images)
-    chosen, rejected = response_text(fields, keys.chosen), response_text(fields, keys.rejected)
-    if chosen == rejected:
-        raise RowError(f"fields {keys.chosen!r} and {keys.rejected!r} are the same text, {shown(chosen)}")
-    return _Comparison(
-        row=row.number,
-        turn=turn,
-        meta=scalar_meta(fields, (GROUP_FIELD, "category")) | media_meta(turn),
-        chosen=chosen,
-        rejected=rejected,
-        reasons=(_reason(fields, "chosen_reason"), _reason(fields, "rejected_reason")),
-        is_tie=_is_tie(fields),
-        ls_factor=_factor(fields),
-    )
-
-
-def _reason(fields: dict[str, Any], name: str) -> str | None:
-    value = fields.get(name)
-    if value is not None and not isinstance(value, str):
-        raise RowError(f"field {name!r} is {shown(value)}, expected text")
-    return unicode_text(value, name) if value and value.strip() else None
-
-
-def _is_tie(fields: dict[str, Any]) -> bool:
-    value = fields.get("is_tie")
-    if value is not None and not isinstance(value, bool):
-        raise RowError(f"field 'is_tie' is {shown(value)}, expected true or false")
-    return value is True
-
-
-def _factor(fields: dict[str, Any]) -> float | None:
-    value = fields.get("ls_factor")
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise RowError(f"field 'ls_factor' is {shown(value)}, expected a finite number")
-    return float(value)
-
-
-def _ranks(
-    texts: list[str], comparisons: list[_Comparison], sides: list[tuple[int, int]]
-) -> tuple[tuple[int, ...], int]:
-    """Ranks, and how many pairs of their view are in no row."""
+def _order(
+    said: dict[str, list[tuple[int, Side]]], comparisons: list[Comparison], sides: list[_Pair]
+) -> tuple[Order, int]:
+    """The order that the rows tell, and how many of its pairs are in no row."""
+    texts = list(said)
     rows = {pair: c.row for c, pair in reversed(list(zip(comparisons, sides, strict=True))) if not c.is_tie}
     ties = [pair for c, pair in zip(comparisons, sides, strict=True) if c.is_tie]
+    groups = [_agreed(said[text], "tie_group", lambda side: side.tie_group) for text in texts]
+    first_of = {group: groups.index(group) for group in groups if group is not None}
+    ties += [(first_of[group], place) for place, group in enumerate(groups) if group is not None]
     try:
-        ranks = ranks_from_pairs(len(texts), preferred=rows, ties=ties)
+        order = order_from_pairs(len(texts), preferred=rows, ties=ties)
     except PreferenceCycle as cycle:
         raise RowError(f"the preferences form a cycle: {_told(cycle.steps, texts, rows)}") from cycle
-    return ranks, len(pairs_by_rank(ranks)) - len(rows)
+    return order, order.num_pairs - len(rows)
 
 
-def _told(steps: Sequence[tuple[int, int]], texts: list[str], rows: dict[tuple[int, int], int]) -> str:
+def _told(steps: Sequence[_Pair], texts: list[str], rows: dict[_Pair, int]) -> str:
     first = min(range(len(steps)), key=lambda i: rows[steps[i]])
     steps = (*steps[first:], *steps[:first])
     told: list[str] = []
@@ -167,15 +92,47 @@ def _told(steps: Sequence[tuple[int, int]], texts: list[str], rows: dict[tuple[i
     return ", ".join(told)
 
 
-def _critique(text: str, comparisons: list[_Comparison]) -> str | None:
+def _responses(said: dict[str, list[tuple[int, Side]]], order: Order) -> tuple[Response, ...]:
+    """The responses, valued by their scores where these tell the same pairs, else by the order."""
+    scores = [_agreed(some, "score", lambda side: side.score) for some in said.values()]
+    preferred = {(i, j) for i, worse in enumerate(order.preferred_to) for j in worse}
+    scored = None not in scores and preferred == {
+        (p.chosen, p.rejected) for p in pairs_by_score(scores, score_margin=0)
+    }
+    return tuple(
+        Response(
+            text=text,
+            score=scores[place],
+            critique=_critique(some),
+            provenance=_agreed(some, "model", lambda side: side.model),
+            rank=None if scored or order.ranks is None else order.ranks[place],
+            preferred_to=None if scored or order.ranks is not None else order.preferred_to[place],
+            tied_with=None if scored or order.ranks is not None else order.tied_with[place],
+        )
+        for place, (text, some) in enumerate(said.items())
+    )
+
+
+def _critique(some: list[tuple[int, Side]]) -> str | None:
     """Every different reason given for a response: rows may give it another one each time."""
-    sides = (side for c in comparisons for side in zip((c.chosen, c.rejected), c.reasons, strict=True))
-    reasons = dict.fromkeys(reason for side, reason in sides if side == text and reason is not None)
-    return "\n".join(reasons) or None
+    return "\n".join(dict.fromkeys(side.reason for _, side in some if side.reason is not None)) or None
 
 
-def _factors(comparisons: list[_Comparison], sides: list[tuple[int, int]]) -> dict[tuple[int, int], float]:
-    factors: dict[tuple[int, int], float] = {}
+def _agreed(some: list[tuple[int, Side]], name: str, of: Callable[[Side], _T]) -> _T:
+    """What every row says of a response.
+
+    Raises:
+        RowError: they differ.
+    """
+    for (_, one), (row, other) in pairwise(some):
+        if of(one) != of(other):
+            told = f"{shown(of(other))}, before it was {shown(of(one))}"
+            raise RowError(f"row {row} gives the response {shown(other.text)} the {name} {told}")
+    return of(some[0][1])
+
+
+def _factors(comparisons: list[Comparison], sides: list[_Pair]) -> dict[_Pair, float]:
+    factors: dict[_Pair, float] = {}
     for c, pair in zip(comparisons, sides, strict=True):
         if c.ls_factor is not None and factors.setdefault(pair, c.ls_factor) != c.ls_factor:
             raise RowError(f"row {c.row} gives a pair ls_factor = {c.ls_factor:g}, before it was {factors[pair]:g}")

@@ -11,19 +11,19 @@ from typing import Any
 from orchestrator.datasets.fields import RowError, shown
 from orchestrator.datasets.media_sources import Turn
 
+IMAGE_FIELDS = ("image", "images")
+VIDEO_FIELDS = ("video", "videos")
 _PLACEHOLDER = re.compile(r"<(image|video)>")
 _CUT = re.compile(r"\n?<(image|video)>\n?")
 
 
-def media_parts(
-    row: dict[str, Any], *, image_fields: Sequence[str] = ("image", "images")
-) -> dict[str, list[dict[str, str]]]:
+def media_parts(row: dict[str, Any], *, image_fields: Sequence[str] = IMAGE_FIELDS) -> dict[str, list[dict[str, str]]]:
     """Parts naming the media of a row, by kind; a field is a path or a list of paths, null is none.
 
     Raises:
         RowError: a field is something else, or two speak of the same kind.
     """
-    return {"image": _parts(row, "image", image_fields), "video": _parts(row, "video", ("video", "videos"))}
+    return {"image": _parts(row, "image", image_fields), "video": _parts(row, "video", VIDEO_FIELDS)}
 
 
 def place_media(turns: Sequence[tuple[str, str]], media: dict[str, list[dict[str, str]]]) -> tuple[Turn, ...]:
@@ -51,6 +51,33 @@ def place_media(turns: Sequence[tuple[str, str]], media: dict[str, list[dict[str
             raise RowError(f"the prompt has {counts[kind]} '<{kind}>' placeholders, the row has {len(parts)} {kind}s")
     waiting = {kind: iter(parts) for kind, parts in media.items()}
     return tuple({"role": role, "content": _content(text, waiting)} for role, text in turns)
+
+
+def spelt_media(content: Sequence[dict[str, Any]], kind: str) -> str:
+    """The text that ``place_media`` reads as these parts: the way back.
+
+    Args:
+        kind: What the images are: each an ``image``, or those beside each other a ``video``.
+
+    Raises:
+        ValueError: a text holds a placeholder of its own.
+    """
+    text, last = "", "text"
+    words = ""
+    for part in [*content, {"type": "end"}]:
+        if part["type"] == "text":
+            words += part["text"]
+            last = "text"
+            continue
+        found = _PLACEHOLDER.search(words)
+        if found is not None:
+            raise ValueError(f"holds the text {found[0]!r}")
+        text, words = text + words, ""
+        if part["type"] == "image" and not (last == "image" and kind == "video"):
+            # A line break beside a placeholder belongs to it: one of the words needs another.
+            text += ("\n" if last == "text" and text.endswith("\n") else "") + f"<{kind}>\n"
+        last = part["type"]
+    return text
 
 
 def refuse_placeholders(text: str, field: str) -> None:

@@ -1,10 +1,17 @@
-"""``plain_dpo``: ``{"prompt", "chosen", "rejected"}``, with ``image`` or ``images``, ``video`` or ``videos``."""
+"""``plain_dpo``: ``{"prompt", "chosen", "rejected"}``, with ``image`` or ``images``, ``video`` or ``videos``.
+
+``system`` and ``history``, a list of ``[question, answer]``, are the turns before the prompt: context, of which nothing
+is learned.
+"""
 
 from typing import Any
 
-from orchestrator.datasets.fields import text_field
+from orchestrator.datasets.keys import check_keys
 from orchestrator.preference_store.readers.draft import Draft, chosen_and_rejected, row_object, scalar_meta
-from orchestrator.preference_store.readers.placeholders import media_parts, place_media
+from orchestrator.preference_store.readers.placeholders import IMAGE_FIELDS, VIDEO_FIELDS, media_parts, place_media
+from orchestrator.preference_store.readers.turns import EARLIER_FIELDS, prompt_turns
+
+_READ = ("id", "prompt", "chosen", "rejected", *EARLIER_FIELDS, *VIDEO_FIELDS)
 
 
 def read_plain_dpo(row: Any) -> Draft:
@@ -14,8 +21,10 @@ def read_plain_dpo(row: Any) -> Draft:
         RowError: naming field and value.
     """
     fields = row_object(row)
+    keys = check_keys(fields, _READ, images=IMAGE_FIELDS)
     return Draft(
-        turns=place_media([("user", text_field(fields, "prompt"))], media_parts(fields)),
+        turns=place_media(prompt_turns(fields, "prompt"), media_parts(fields, image_fields=keys.images)),
         responses=chosen_and_rejected(fields),
         meta=scalar_meta(fields, ("id",)),
+        unread=(keys.unread,),
     )

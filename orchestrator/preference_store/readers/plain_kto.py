@@ -1,14 +1,17 @@
-"""``plain_kto``: ``{"prompt", "completion", "label"}``, one response that somebody liked or did not, media as in
-``plain_dpo``."""
+"""``plain_kto``: ``{"prompt", "completion", "label"}``, one response that somebody liked or did not, media and earlier
+turns as in ``plain_dpo``."""
 
 from typing import Any
 
-from orchestrator.datasets.fields import RowError, shown, text_field
+from orchestrator.datasets.fields import RowError, shown
+from orchestrator.datasets.keys import check_keys
 from orchestrator.preference_store.readers.draft import Draft, response_text, row_object, scalar_meta
-from orchestrator.preference_store.readers.placeholders import media_parts, place_media
+from orchestrator.preference_store.readers.placeholders import IMAGE_FIELDS, VIDEO_FIELDS, media_parts, place_media
+from orchestrator.preference_store.readers.turns import EARLIER_FIELDS, prompt_turns
 from orchestrator.preference_store.records import Response
 
 _LIKED, _DISLIKED = 1.0, -1.0
+_READ = ("id", "prompt", "completion", "label", *EARLIER_FIELDS, *VIDEO_FIELDS)
 
 
 def read_plain_kto(row: Any) -> Draft:
@@ -18,12 +21,14 @@ def read_plain_kto(row: Any) -> Draft:
         RowError: naming field and value.
     """
     fields = row_object(row)
+    keys = check_keys(fields, _READ, images=IMAGE_FIELDS)
     label = fields.get("label")
     if not isinstance(label, bool):
         raise RowError(f"field 'label' is {shown(label)}, expected true or false")
     score = _LIKED if label else _DISLIKED
     return Draft(
-        turns=place_media([("user", text_field(fields, "prompt"))], media_parts(fields)),
+        turns=place_media(prompt_turns(fields, "prompt"), media_parts(fields, image_fields=keys.images)),
         responses=(Response(text=response_text(fields, "completion"), score=score),),
         meta=scalar_meta(fields, ("id",)),
+        unread=(keys.unread,),
     )

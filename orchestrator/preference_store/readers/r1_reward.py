@@ -22,4 +22,5 @@ def read_r1_reward_row(row: Any) -> Draft:
         turns=parsed.turns,
         responses=() if parsed.target is None else (Response(text=parsed.target),),
         meta={"label": parsed.label, "question": unicode_text(parsed.question, "question")},
+        unread=(parsed.unread,),
     )

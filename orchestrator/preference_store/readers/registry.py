@@ -1,11 +1,12 @@
-"""Readers by name."""
+"""Readers by name: of a row of the file, or of several, one draft or one for each of a conversation's answers."""
 
 from collections.abc import Callable
 from typing import Any, Literal
 
+from orchestrator.preference_store.readers.comparisons import GROUP_FIELD
 from orchestrator.preference_store.readers.draft import Draft
 from orchestrator.preference_store.readers.mm_rlhf import read_mm_rlhf
-from orchestrator.preference_store.readers.mm_rlhf_pairs import GROUP_FIELD, read_mm_rlhf_pairs
+from orchestrator.preference_store.readers.mm_rlhf_pairs import read_mm_rlhf_pairs
 from orchestrator.preference_store.readers.plain_dpo import read_plain_dpo
 from orchestrator.preference_store.readers.plain_kto import read_plain_kto
 from orchestrator.preference_store.readers.r1_reward import read_r1_reward_row
@@ -16,7 +17,7 @@ from orchestrator.preference_store.readers.vlquery_json import read_vlquery_json
 FormatName = Literal[
     "mm_rlhf", "mm_rlhf_pairs", "plain_dpo", "plain_kto", "r1_reward", "rlhfv", "vlfeedback", "vlquery_json"
 ]
-Reader = Callable[[Any], Draft]
+Reader = Callable[[Any], Draft | tuple[Draft, ...]]
 READERS: dict[FormatName, Reader] = {
     "mm_rlhf": read_mm_rlhf,
     "mm_rlhf_pairs": read_mm_rlhf_pairs,

@@ -9,8 +9,12 @@ from typing import Any
 
 from orchestrator.datasets.fields import RowError, shown, text_field
 from orchestrator.datasets.json_rows import JSON_ERRORS, json_problem
+from orchestrator.datasets.keys import check_keys, unread_inside
 from orchestrator.preference_store.readers.draft import Draft, chosen_and_rejected, row_object, scalar_meta
-from orchestrator.preference_store.readers.placeholders import media_parts, place_media
+from orchestrator.preference_store.readers.placeholders import VIDEO_FIELDS, media_parts, place_media
+
+_META = ("idx", "ds_name", "origin_dataset", "origin_split")
+_IMAGES = ("image_path", "image")
 
 
 def read_rlhfv(row: Any) -> Draft:
@@ -21,11 +25,14 @@ def read_rlhfv(row: Any) -> Draft:
     """
     fields = row_object(row)
     text = _text(fields)
-    image_fields = ("image_path",) if fields.get("image_path") is not None else ("image",)
+    named = next((name for name in _IMAGES if fields.get(name) is not None), "image")
+    keys = check_keys(fields, ("text", *_META, *_IMAGES, *VIDEO_FIELDS), images=(named,))
+    inside = unread_inside(text, ("question", "chosen", "rejected"), where="text")
     return Draft(
-        turns=place_media([("user", text_field(text, "question"))], media_parts(fields, image_fields=image_fields)),
+        turns=place_media([("user", text_field(text, "question"))], media_parts(fields, image_fields=keys.images)),
         responses=chosen_and_rejected(text),
-        meta=scalar_meta(fields, ("idx", "ds_name", "origin_dataset", "origin_split")),
+        meta=scalar_meta(fields, _META),
+        unread=((*keys.unread, *inside),),
     )
 
 

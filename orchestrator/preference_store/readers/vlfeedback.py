@@ -9,10 +9,12 @@ from statistics import mean
 from typing import Any
 
 from orchestrator.datasets.fields import RowError, shown, text_field, unicode_text
+from orchestrator.datasets.keys import check_keys, unread_inside
 from orchestrator.preference_store.readers.draft import Draft, response_text, row_object, scalar_meta
-from orchestrator.preference_store.readers.placeholders import media_parts, place_media
+from orchestrator.preference_store.readers.placeholders import VIDEO_FIELDS, media_parts, place_media
 from orchestrator.preference_store.records import Response
 
+_READ = ("id", "prompt", "models", "completions", *VIDEO_FIELDS)
 _LISTS = ("annotations", "response", "model")
 
 
@@ -25,10 +27,14 @@ def read_vlfeedback(row: Any) -> Draft:
         RowError: naming field and value.
     """
     fields = row_object(row)
+    keys = check_keys(fields, _READ, images=("img_path",))
+    completions = _completions(fields)
+    inside = [key for completion in completions for key in _unread(completion)]
     return Draft(
-        turns=place_media([("user", text_field(fields, "prompt"))], media_parts(fields, image_fields=("img_path",))),
-        responses=tuple(_response(completion) for completion in _completions(fields)),
+        turns=place_media([("user", text_field(fields, "prompt"))], media_parts(fields, image_fields=keys.images)),
+        responses=tuple(_response(completion) for completion in completions),
         meta=scalar_meta(fields, ("id",)),
+        unread=((*keys.unread, *inside),),
     )
 
 
@@ -42,7 +48,7 @@ def _completions(fields: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _from_lists(completions: dict[str, Any]) -> list[dict[str, Any]]:
-    lists = {name: completions[name] for name in _LISTS if completions.get(name) is not None}
+    lists = {name: completions[name] for name in (*_LISTS, *completions) if completions.get(name) is not None}
     for name in ("annotations", "response"):
         if not isinstance(lists.get(name), list):
             raise RowError(f"field 'completions.{name}' is {shown(lists.get(name))}, expected a list")
@@ -51,6 +57,15 @@ def _from_lists(completions: dict[str, Any]) -> list[dict[str, Any]]:
         told = ", ".join(f"{count} {name}" for name, count in lengths.items())
         raise RowError(f"field 'completions' has lists of different lengths: {told}")
     return [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
+
+
+def _unread(completion: dict[str, Any]) -> list[str]:
+    unread = list(unread_inside(completion, _LISTS, where="completions"))
+    annotation = completion.get("annotations")
+    for aspect in annotation.values() if isinstance(annotation, dict) else ():
+        if isinstance(aspect, dict):
+            unread += unread_inside(aspect, ("Rating", "Rationale"), where="annotations")
+    return unread
 
 
 def _response(completion: dict[str, Any]) -> Response:

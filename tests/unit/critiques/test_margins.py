@@ -21,7 +21,7 @@ from tests.unit.critiques.fake_pool import FakePool
 from tests.unit.preference_store.rows import written
 from workers.types import Sequence as TokenSequence
 
-PRINT = Fingerprint(store="s", model="m", chat_template="c", preprocessing="p", dtype="float32", asked="a")
+PRINT = Fingerprint(store="s", model={"weights": "m"}, settings={"model.dtype": "float32"}, limits={}, asked="a")
 _HELD_OUT = 0.5
 
 

@@ -48,6 +48,8 @@ def store(tmp_path: Path) -> PreferenceStore:
 
 def _config(tmp_path: Path, model: str, *flags: str) -> TrainConfig:
     known = ("--reward.critique.cache_path", str(tmp_path / "shared.sqlite"), "--rollout.engine", "transformers")
+    if "--model.dtype" not in flags:
+        known = (*known, "--model.dtype", "float32")
     if "--reward.critique.max_new_tokens" not in flags:
         known = (*known, "--reward.critique.max_new_tokens", "8")
     return load_config(["--algo", "mm_dpo", "--model.path", model, "--data.path", "rows", *known, *flags])[0]
@@ -84,7 +86,8 @@ def test_a_table_names_what_it_was_asked_and_within_which_limits(
     critic: str, store: PreferenceStore, tmp_path: Path
 ) -> None:
     plain = reward_fingerprint(_config(tmp_path, critic), store, critic)
-    assert plain.asked == f'{{"request": "{REQUEST}", "max_new_tokens": 8, "max_model_len": 512}}'
+    limits = '"max_new_tokens": 8, "max_model_len": 512'
+    assert plain.asked == f'{{"request": "{REQUEST}", {limits}, "engine": "transformers"}}'
     assert plain.store == store.manifest.fingerprint
     shorter = _config(tmp_path, critic, "--policy.tokens_per_microbatch", "300")
     assert reward_fingerprint(shorter, store, critic).asked != plain.asked

@@ -28,7 +28,7 @@ from workers.types import Sequence as TokenSequence
 RESPONSES = ("it is one because the image shows one .", "it is one .", "it is two .", "no digit to see .")
 _SIDE = 56
 _FRAMES = 32
-PRINT = Fingerprint(store="s", model="m", chat_template="c", preprocessing="p", dtype="float32")
+PRINT = Fingerprint(store="s", model={"weights": "m"}, settings={"model.dtype": "float32"}, limits={})
 
 
 @pytest.fixture(scope="module")

@@ -33,9 +33,41 @@ def test_a_response_alone_is_labelled_by_its_own_score(score: float, desirable: 
 
 def test_supervised_learning_takes_the_best_by_rank_then_score_then_place() -> None:
     ranked = [Response(text="a", rank=2), Response(text="b", rank=1), Response(text="c", rank=1)]
-    for responses, best in ((ranked, 1), (_scored(1.0, 3.0, 3.0), 1), (_scored(None, None), 0), (_scored(None, -5), 1)):
+    for responses, best in ((ranked, 1), (_scored(1.0, 3.0, 3.0), 1), (_scored(None), 0), (_scored(None, 5), 1)):
         choice = _choose("sft", *responses)
         assert isinstance(choice, Choice) and choice.responses == (best,)
+
+
+def _compared(*preferred_to: tuple[int, ...]) -> list[Response]:
+    return [Response(text=f"{k}", preferred_to=worse, tied_with=()) for k, worse in enumerate(preferred_to)]
+
+
+def test_a_low_rating_of_all_is_no_dislike() -> None:
+    """1 of 5 is low; only the sign of a score is a verdict."""
+    assert _choose("sft", *_scored(1.0, 1.0)) == Choice(responses=(0,), pairs=(), desirable=())
+
+
+def test_of_comparisons_the_best_is_one_that_none_is_preferred_to() -> None:
+    for responses, best in ((_compared((), (), (1,)), 2), (_compared((), (0,), (), (4,), ()), 1), (_compared(()), 0)):
+        choice = _choose("sft", *responses)
+        assert isinstance(choice, Choice) and choice.responses == (best,)
+
+
+def test_what_kto_pushes_down_is_never_imitated() -> None:
+    for score in (-1.0, 0.0, 0.5, 1.0):
+        labelled = _choose("kto", *_scored(score))
+        assert isinstance(labelled, Choice)
+        assert isinstance(_choose("sft", *_scored(score)), Choice) == labelled.desirable[0]
+
+
+def test_pairs_of_a_part_of_an_order_are_those_that_were_told() -> None:
+    # 0 > 1; 2 > 3 > 4 and 2 > 4
+    choice = _choose("dpo", *_compared((1,), (), (3, 4), (4,), ()))
+    assert isinstance(choice, Choice)
+    assert choice.pairs == ((0, 1), (2, 3), (2, 4), (3, 4))
+    labels = _choose("kto", *_compared((1,), (), (3, 4), (4,), ()))
+    assert isinstance(labels, Choice)
+    assert (labels.responses, labels.desirable) == ((0, 1, 2, 4), (True, False, True, False))
 
 
 @pytest.mark.parametrize(
@@ -47,6 +79,18 @@ def test_supervised_learning_takes_the_best_by_rank_then_score_then_place() -> N
         ("ipo", [Response(text=" ", rank=1), Response(text="b", rank=2)], "response 1 of 2 has no text"),
         ("kto", _scored(None, None), "0 of its 2 responses have a rank or a score, a pair needs 2"),
         ("sft", [], "it has no response"),
+        ("sft", _scored(-1.0), "its only response is disliked (score -1)"),
+        ("sft", _scored(0.0), "its only response is disliked (score 0)"),
+        ("sft", _scored(-2.0, -0.5, None), "its best response is disliked (score -0.5)"),
+        (
+            "sft",
+            [Response(text="b", rank=2)],
+            "its only response is disliked (rank 2, and the better one is not there)",
+        ),
+        ("sft", [Response(text="b", rank=2), Response(text="c", rank=3)], "its best response is disliked (rank 2"),
+        ("sft", _scored(None, None), "nobody judged which of its 2 responses is the best"),
+        ("sft", [Response(text="a", rank=1), Response(text="b", rank=1)], "all its responses tie"),
+        ("sft", _compared((), ()), "all its responses tie"),
         ("sft", [Response(text="", rank=1)], "response 1 of 1 has no text"),
     ],
 )

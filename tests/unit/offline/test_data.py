@@ -16,7 +16,7 @@ from orchestrator.offline.stream import ExampleStream
 from orchestrator.run.folder import RunFolder
 from tests.unit.datasets.rows import write_jsonl
 from tests.unit.offline.examples import example
-from tests.unit.preference_store.rows import feedback, imported, labelled, plain, rated
+from tests.unit.preference_store.rows import feedback, imported, labelled, plain, query, rated
 
 
 def _config(path: Path, algo: str, *flags: str) -> TrainConfig:
@@ -58,6 +58,30 @@ def test_a_row_to_learn_nothing_from_is_refused_or_counted(
     assert reason in told
     allowed = _config(tmp_path / "store", algo, "--data.max_bad_frac", "0.5")
     assert open_data(allowed, RunFolder(tmp_path / "run")).num_unusable == 1
+
+
+def test_supervised_learning_never_imitates_what_somebody_disliked(tmp_path: Path) -> None:
+    store = imported(tmp_path, "plain_kto", *(labelled(prompt=f"{k} ?", label=False) for k in range(3)))
+    with pytest.raises(RefusedInput, match=r"row 1: its only response is disliked \(score -1\)$"):
+        open_data(_config(store.folder, "sft"), _folder(tmp_path))
+    (tmp_path / "mixed").mkdir()
+    mixed = imported(tmp_path / "mixed", "plain_kto", *(labelled(prompt=f"{k} ?", label=k > 0) for k in range(3)))
+    with pytest.raises(RefusedInput, match=r"1 bad rows out of 3, .*; the first is row 1: its only response is dis"):
+        open_data(_config(mixed.folder, "sft"), RunFolder(tmp_path / "run"))
+    allowed = _config(mixed.folder, "sft", "--data.max_bad_frac", "0.5")
+    assert open_data(allowed, RunFolder(tmp_path / "run")).num_unusable == 1
+
+
+def test_supervised_learning_takes_every_answer_of_a_conversation(tmp_path: Path) -> None:
+    turns = [(who, f"{what} {k}") for k in range(3) for who, what in (("human", "ask"), ("gpt", "say"))]
+    store = imported(tmp_path, "vlquery_json", query(*turns), query(("human", "why ?"), ("gpt", "so")))
+    assert open_data(_config(store.folder, "sft"), _folder(tmp_path)).num_unusable == 0
+    learned = []
+    for row in store.rows():
+        choice = choose(row.responses, PREFERENCE_ALGORITHMS["sft"], score_margin=0.0)
+        assert isinstance(choice, Choice)
+        learned += [row.responses[index].text for index in choice.responses]
+    assert learned == ["say 0", "say 1", "say 2", "so"]
 
 
 def test_kto_needs_both_kinds(tmp_path: Path) -> None:
@@ -160,6 +184,7 @@ def test_held_out_data_may_come_from_a_file_of_their_own(tmp_path: Path) -> None
     ("flags", "told"),
     [
         (("--algo", "hinge", "--preference.label_smoothing", "0.1"), "has no meaning for algo = 'hinge'"),
+        (("--algo", "dpo", "--rollout.top_p", "0.9"), "rollout.top_p = 0.9 has no meaning for algo = 'dpo'"),
         (("--algo", "dpo", "--preference.score_margin", "-0.5"), "must be at least 0, or -1 for the largest gap"),
         (("--algo", "kto", "--reference.mode", "precomputed"), "cannot serve kto"),
         (("--algo", "kto", "--policy.train_batch_size", "1"), "must be at least 2 for kto"),

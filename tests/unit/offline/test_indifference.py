@@ -4,6 +4,7 @@ The reference scores in micro-batches of its own making, once directly and once 
 """
 
 import math
+import shutil
 from pathlib import Path
 from typing import cast
 
@@ -16,6 +17,7 @@ from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.config import load_config
 from orchestrator.config.preference_sections import PreferenceSection
+from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
 from orchestrator.offline.examples import Example, ExampleEncoder, Limits
 from orchestrator.offline.groups import GroupMaker, mismatched_sequences, pair_kind, score_ratios
@@ -64,6 +66,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> PreferenceStore:
     return imported(folder, "vlfeedback", *rows)
 
 
+def _config(model: str, *flags: str) -> TrainConfig:
+    dtype = () if "--model.dtype" in flags else ("--model.dtype", "float32")
+    return load_config(["--algo", "dpo", "--model.path", model, "--data.path", "rows", *dtype, *flags])[0]
+
+
 def _encoder(spec: ModelSpec, store: PreferenceStore, algo: str) -> ExampleEncoder:
     return ExampleEncoder(
         PromptEncoder(spec.path),
@@ -106,7 +113,7 @@ def test_no_margin_and_the_loss_of_indifference(
 ) -> None:
     settings, algorithm = PreferenceSection(beta=_BETA), PREFERENCE_ALGORITHMS[algo]
     encode, worker = _encoder(spec, store, algo), ReferenceWorker(spec=spec, num_threads=1)
-    table = reference_table(tmp_path / "table", store, spec)
+    table = reference_table(tmp_path / "table", store, _config(spec.path))
     if precomputed:
         _fill(table, store, encode, worker)
     tables = {"reference": table} if precomputed else {}
@@ -138,12 +145,44 @@ def test_no_margin_and_the_loss_of_indifference(
 
 
 def test_a_table_of_another_model_is_refused(spec: ModelSpec, store: PreferenceStore, tmp_path: Path) -> None:
-    reference_table(tmp_path / "table", store, spec)
-    other = ModelSpec(path=str(build_digits_model(tmp_path / "other", seed=1)), dtype="float32")
-    with pytest.raises(RefusedInput, match="was made for something else: model is '"):
-        reference_table(tmp_path / "table", store, other)
-    with pytest.raises(RefusedInput, match="dtype is 'float32', this run has 'bfloat16'"):
-        reference_table(tmp_path / "table", store, ModelSpec(path=spec.path, dtype="bfloat16"))
+    reference_table(tmp_path / "table", store, _config(spec.path))
+    other = build_digits_model(tmp_path / "other", seed=1)
+    with pytest.raises(RefusedInput, match="was made for something else: weights is '"):
+        reference_table(tmp_path / "table", store, _config(str(other)))
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--model.dtype", "bfloat16"), "model.dtype is 'float32', this run has 'bfloat16'"),
+        (("--model.attention", "eager"), "model.attention is 'sdpa', this run has 'eager'"),
+        (("--batching.mode", "pairs"), "batching.mode is 'shared_prompt', this run has 'pairs'"),
+        (("--data.max_prompt_tokens", "99"), "data.max_prompt_tokens is 20480, this run has 99"),
+        (("--policy.tokens_per_microbatch", "99"), "policy.tokens_per_microbatch is 16384, this run has 99"),
+        (("--data.video_frames", "9"), "data.video_frames is 8, this run has 9"),
+    ],
+)
+def test_a_table_of_other_settings_is_refused(
+    flags: tuple[str, ...], told: str, spec: ModelSpec, store: PreferenceStore, tmp_path: Path
+) -> None:
+    reference_table(tmp_path, store, _config(spec.path))
+    with pytest.raises(RefusedInput, match=told):
+        reference_table(tmp_path, store, _config(spec.path, *flags))
+    reference_table(tmp_path, store, _config(spec.path, "--optimizer.lr", "0.1", "--run.seed", "3"))
+
+
+@pytest.mark.parametrize(
+    ("file", "part"),
+    [("config.json", "config"), ("tokenizer.json", "tokenizer"), ("preprocessor_config.json", "processor")],
+)
+def test_a_table_of_a_model_that_was_edited_is_refused(
+    file: str, part: str, spec: ModelSpec, store: PreferenceStore, tmp_path: Path
+) -> None:
+    model = shutil.copytree(spec.path, tmp_path / "model")
+    reference_table(tmp_path / "table", store, _config(str(model)))
+    (model / file).write_text((model / file).read_text() + "\n" if (model / file).is_file() else "{}")
+    with pytest.raises(RefusedInput, match=f"{part} is '"):
+        reference_table(tmp_path / "table", store, _config(str(model)))
 
 
 def test_rows_without_an_image_and_with_several_become_examples(spec: ModelSpec, tmp_path: Path) -> None:

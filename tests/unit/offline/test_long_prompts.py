@@ -43,8 +43,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> PreferenceStore:
         Limits(max_prompt_tokens=_LIMIT, tokens_per_microbatch=4096, share_prompts=True),
         Limits(max_prompt_tokens=4096, tokens_per_microbatch=_LIMIT + 20, share_prompts=True),
         Limits(max_prompt_tokens=4096, tokens_per_microbatch=_LIMIT + 60, share_prompts=False),
+        Limits(max_prompt_tokens=4096, tokens_per_microbatch=4096, share_prompts=True, positions=_LIMIT),
     ],
-    ids=["prompt", "micro-batch", "micro-batch of pairs apart"],
+    ids=["prompt", "micro-batch", "micro-batch of pairs apart", "positions"],
 )
 @pytest.mark.parametrize("algo", ["dpo", "ddpo", "kto", "scalar_rm", "sft"])
 def test_what_is_learnt_from_has_all_its_image_tokens_and_the_rest_is_counted(

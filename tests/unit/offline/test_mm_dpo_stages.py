@@ -21,6 +21,7 @@ from orchestrator.critiques.judge import CritiqueJudge
 from orchestrator.errors import RefusedInput
 from orchestrator.offline import answers, mm_dpo
 from orchestrator.offline.data import open_data
+from orchestrator.offline.identity import offline_identity
 from orchestrator.offline.loop import OfflineOutcome
 from orchestrator.run.folder import RunFolder
 from orchestrator.tasks.digits_critiques import REQUEST, VOCABULARY
@@ -54,7 +55,7 @@ class Run:
             [
                 *("--algo", "mm_dpo", "--model.path", str(self.model), "--data.path", str(self.store)),
                 *("--run.dir", str(self.root / "run"), "--run.steps", "2", "--critique_rm.request", REQUEST),
-                *("--rollout.engine", "transformers", *flags),
+                *("--rollout.engine", "transformers", "--model.dtype", "float32", *flags),
             ]
         )[0]
         folder = RunFolder(Path(config.run.dir))
@@ -66,6 +67,11 @@ class Run:
         finally:
             folder.release()
         return list(self.trained), len(self.pool.requests), len(self.sampled)
+
+    @property
+    def answers_mark(self) -> Path:
+        """What says from what the answers were made."""
+        return self.root / "run" / "evaluations" / "answers_made_from.json"
 
     def refusal(self, *flags: str) -> str:
         """The sentence, and that nothing was done before it."""
@@ -94,7 +100,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         if config.algo == "critique_rm":
             torch.nn.init.constant_(head.weight, config.optimizer.lr)
             save_reward_head("linear", dict(head.named_parameters()), target / "policy", request=REQUEST)
-        (target / "manifest.json").write_text("{}")
+        identity = offline_identity(config, data, tables)
+        (target / "manifest.json").write_text(json.dumps({"identity": identity}))
         folder.evaluations.mkdir(exist_ok=True)
         for step in (0, config.run.steps):
             folder.evaluation_file(step).write_text(json.dumps({"eval/pair_accuracy": step / 8}))
@@ -141,15 +148,17 @@ def test_the_second_call_makes_nothing_again_and_says_so(run: Run, capsys: pytes
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        (("--critique_rm.head", "mlp"), "critique_rm.head was 'linear', this run has 'mlp'"),
-        (("--mm_dpo.critique_rm_lr", "0.5"), "optimizer.lr was 1e-06, this run has 0.5"),
-        (("--run.seed", "5"), "run.seed was 0, this run has 5"),
-        (("--mm_dpo.critique_rm_steps", "9"), "run.steps was 2, this run has 9"),
-        (("--reward.critique.max_new_tokens", "9"), '"max_new_tokens": 9'),
-        (("--policy.tokens_per_microbatch", "300"), '"max_model_len": 300'),
-        (("--mm_dpo.margin_weight", "0.75"), "mm_dpo.margin_weight was 0.5, this run has 0.75"),
-        (("--preference.beta", "0.2"), "preference.beta was 0.1, this run has 0.2"),
-        (("--mm_dpo.beta_mode", "fixed"), "mm_dpo.beta_mode was 'margin', this run has 'fixed'"),
+        (("--critique_rm.head", "mlp"), "critique_rm.head = 'linear', this run has 'mlp'"),
+        (("--mm_dpo.critique_rm_lr", "0.5"), "optimizer.lr = 1e-06, this run has 0.5"),
+        (("--run.seed", "5"), "run.seed = 0, this run has 5"),
+        (("--mm_dpo.critique_rm_steps", "9"), "run.steps = 2, this run has 9"),
+        (("--run.steps", "9"), "run.steps = 2, this run has 9"),
+        (("--reward.critique.max_new_tokens", "9"), "reward.critique.max_new_tokens = 8, this run has 9"),
+        (("--policy.tokens_per_microbatch", "300"), "policy.tokens_per_microbatch = 16384, this run has 300"),
+        (("--mm_dpo.margin_weight", "0.75"), "mm_dpo.margin_weight = 0.5, this run has 0.75"),
+        (("--preference.beta", "0.2"), "preference.beta = 0.1, this run has 0.2"),
+        (("--mm_dpo.beta_mode", "fixed"), "mm_dpo.beta_mode = 'margin', this run has 'fixed'"),
+        (("--rollout.temperature", "0.5"), "rollout.temperature = 1.0, this run has 0.5"),
     ],
 )
 def test_with_other_settings_nothing_is_reused_and_what_differs_is_named(
@@ -170,32 +179,41 @@ def test_another_reward_model_does_not_get_the_tables_of_the_first(run: Run, tmp
     head = RewardHead("linear", 128)
     save_reward_head("linear", dict(head.named_parameters()), other, request=REQUEST)
     told = run.refusal("--reward.critique.path", str(other))
-    assert "rewards/train" in told and "model is " in told
+    assert "rewards/train" in told and "weights is " in told
 
 
 def test_another_start_is_another_run(run: Run, tmp_path: Path) -> None:
     run()
     shutil.rmtree(run.model)
     build_digits_model(run.model, seed=1, words=VOCABULARY)
-    assert "start.model was " in run.refusal()
+    told = run.refusal()
+    assert "has model.path = " in told and "(weights " in told
 
 
-def test_only_the_answers_are_asked_for_again_when_they_are_sampled_otherwise(run: Run) -> None:
+def test_the_same_start_elsewhere_is_the_same_run(run: Run, tmp_path: Path) -> None:
     run()
-    trained, asked, sampled = run("--rollout.temperature", "0.5")
-    assert (trained, asked, sampled) == ([], 0, 2), "the same texts are known to the cache"
-    assert run("--rollout.temperature", "0.5") == ([], 0, 0)
+    run.model = run.model.rename(tmp_path / "moved")
+    assert run() == ([], 0, 0)
+
+
+def test_answers_that_nothing_vouches_for_are_asked_for_again(run: Run) -> None:
+    run()
+    run.answers_mark.unlink()
+    assert run() == ([], 0, 2), "the same texts are known to the cache"
+    assert run() == ([], 0, 0)
 
 
 def test_answers_that_are_half_replaced_are_vouched_for_by_nobody(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run()
+    run.answers_mark.write_text("{}")
 
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(mm_dpo, "evaluate_answers", killed)
-        run("--rollout.temperature", "0.5")
+        run()
+    assert not run.answers_mark.exists()
     assert run()[2] == 2
 
 
@@ -210,7 +228,7 @@ def test_a_run_that_starts_afresh_makes_everything_again(run: Run) -> None:
     trained, asked, sampled = run("--run.resume", "never", "--mm_dpo.critique_rm_lr", "0.5")
     assert (trained, sampled) == (["critique_rm", "mm_dpo"], 2)
     assert not asked, "the fake cache does not know one model from the other"
-    assert "optimizer.lr was 0.5" in run.refusal()
+    assert "optimizer.lr = 0.5, this run has 1e-06" in run.refusal()
 
 
 def test_a_run_that_must_go_on_goes_on_from_whatever_stage_it_has_reached(run: Run) -> None:
@@ -228,7 +246,7 @@ def test_settings_may_change_as_long_as_nothing_was_made(run: Run, monkeypatch: 
         patched.setattr(mm_dpo, "learn", killed)
         run()
     assert run("--critique_rm.head", "mlp")[0] == ["critique_rm", "mm_dpo"]
-    assert "critique_rm.head was 'mlp'" in run.refusal()
+    assert "critique_rm.head = 'mlp', this run has 'linear'" in run.refusal()
 
 
 def test_responses_without_a_reward_are_counted_over_the_whole_store(

@@ -201,8 +201,8 @@ def test_an_instruction_without_a_pair_is_passed_over_and_named(
 
 
 def _reward_table(folder: Path, store: PreferenceStore, rewards: dict[str, tuple[np.ndarray, ...]]) -> SideTable:
-    parts = {name: name for name in ("store", "model", "chat_template", "preprocessing", "dtype")}
-    table = SideTable(folder, fingerprint=Fingerprint(**parts), num_shards=len(store.groups))
+    fingerprint = Fingerprint(store="store", model={}, settings={}, limits={})
+    table = SideTable(folder, fingerprint=fingerprint, num_shards=len(store.groups))
     for shard in table.missing_shards():
         with table.begin(shard) as writer:
             for row in store.read_group(shard):

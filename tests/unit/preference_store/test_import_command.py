@@ -9,7 +9,7 @@ from orchestrator.data import main
 from orchestrator.preference_store.readers.registry import READERS, FormatName
 from orchestrator.preference_store.store import PreferenceStore
 from tests.unit.datasets.rows import picture, write_jsonl
-from tests.unit.preference_store.rows import FORMATS, good_row, plain
+from tests.unit.preference_store.rows import FORMATS, good_row, plain, query
 
 
 def _import(folder: Path, *rows: dict, flags: tuple[str, ...] = ()) -> int:
@@ -124,4 +124,71 @@ def test_a_file_that_is_empty_missing_or_too_bad_is_refused(tmp_path: Path, caps
         "the first is row 2: field 'chosen' is 3, expected text",
         f"refused: data file {str(tmp_path / 'x')!r} is not a file",
         f"refused: store {str(tmp_path)!r} has no manifest.json: it does not exist, or was never finished",
+    ]
+
+
+def test_what_nobody_reads_is_told_once_by_check_and_import(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [plain(source="web"), plain(prompt="b"), plain(prompt="c", source="web", lang="en")]
+    told = [
+        "key 'source' is not read: 2 rows have it, the first is row 1",
+        "key 'lang' is not read: 1 row has it, row 3",
+        "none of the 3 rows has an image",
+    ]
+    assert _import(tmp_path, *rows) == 0
+    assert capsys.readouterr().out.splitlines()[-4:] == [*told, f"store   {tmp_path / 'store'}"]
+    for arguments in ([str(tmp_path / "d.jsonl"), "--format", "plain_dpo"], [str(tmp_path / "store")]):
+        assert main(["check", *arguments]) == 0
+        assert capsys.readouterr().out.splitlines()[-3:] == told
+
+
+def test_rows_whose_column_can_only_be_a_picture_keep_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture(tmp_path / "a.png")
+    row = plain(image_path="a.png", history=[["earlier", "turn"]], system="Be brief.")
+    assert _import(tmp_path, row) == 0
+    assert capsys.readouterr().out.splitlines()[:3] == [
+        "rows    1: 1 good, 0 bad",
+        "images  1",
+        "context 1 earlier answers stand in prompts: nothing is learned from them",
+    ]
+
+
+def test_a_preference_file_is_no_file_of_demonstrations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """LLaVA-RLHF's, POVID's and LLaMA-Factory's files all have conversations."""
+    judged = [
+        {"output_1": {"value": "a"}, "output_2": {"value": "b"}, "preference": 1, "hallucination": False},
+        {"rejected_conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "no"}]},
+        {"kto_tag": False},
+        {"chosen": {"from": "gpt", "value": "a"}, "rejected": {"from": "gpt", "value": "b"}},
+    ]
+    file = str(write_jsonl(tmp_path / "d.jsonl", *(query(**fields) for fields in judged)))
+    assert main(["check", file, "--format", "vlquery_json"]) == 2
+    told = capsys.readouterr().out.splitlines()
+    assert all(line.endswith(", a preference, which this format does not read") for line in told[:4])
+    assert told[4] == "rows    4: 0 good, 4 bad"
+
+
+def test_a_conversation_is_counted_by_row_and_by_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture(tmp_path / "a.png")
+    turns = (("human", "<image>\nwhich ?"), ("gpt", "this"), ("human", "why ?"), ("gpt", "so"))
+    file = str(write_jsonl(tmp_path / "d.jsonl", query(*turns, image="a.png"), query(), query(("human", "hi"))))
+    out = str(tmp_path / "store")
+    assert main(["import", file, "--out", out, "--format", "vlquery_json", "--max-bad-frac", "0.4"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "row 3: field 'conversations' ends with a turn of the user, expected an answer to a user turn",
+        "rows    3: 2 good, 1 bad",
+        "images  1",
+        "learned 3 answers: every one of a conversation",
+        "responses  3, 0 with a rank or a score",
+        f"store   {out}",
+    ]
+    shown = []
+    for arguments in ([file, "--format", "vlquery_json"], [out]):
+        assert main(["show", *arguments, "--row", "1"]) == 0
+        shown.append(capsys.readouterr().out)
+        assert main(["show", *arguments, "--row", "4"]) == 2
+        assert capsys.readouterr().err.endswith("which holds 3\n")
+    assert shown[0] == shown[1]
+    assert [line for line in shown[0].splitlines() if line.startswith("uid")] == [
+        "uid    d-000001.1",
+        "uid    d-000001.2",
     ]

@@ -1,11 +1,11 @@
-"""Rankings as people write them, and ranks that agree with pairs."""
+"""Rankings as people write them, and the order that pairs tell."""
 
 import re
 
 import pytest
 
 from orchestrator.preference_store.pairs import pairs_by_rank
-from orchestrator.preference_store.ranking import PreferenceCycle, parse_ranking, ranks_from_pairs
+from orchestrator.preference_store.ranking import PreferenceCycle, order_from_pairs, parse_ranking
 
 
 @pytest.mark.parametrize(
@@ -39,19 +39,41 @@ def test_a_ranking_of_anything_but_the_responses_is_refused(ranking: str) -> Non
     ("preferred", "ties", "ranks"),
     [
         ([(0, 1), (0, 2), (1, 2)], [], (1, 2, 3)),
-        ([(0, 1), (0, 2)], [], (1, 2, 2)),  # nobody preferred one of the two: they tie
-        ([(0, 1), (0, 2)], [(1, 2)], (1, 2, 2)),
         ([(0, 1), (1, 2)], [], (1, 2, 3)),  # 0 > 2 follows
-        ([(0, 1), (2, 3)], [], (1, 2, 1, 2)),  # nobody compared 0 with 3, nor 2 with 1
-        ([(0, 1), (1, 2), (3, 2)], [], (1, 2, 3, 1)),
+        ([(0, 1), (0, 2)], [(1, 2)], (1, 2, 2)),
         ([(0, 1)], [(1, 2), (2, 3)], (1, 2, 2, 2)),
         ([], [(0, 1)], (1, 1)),
     ],
 )
-def test_ranks_agree_with_every_pair(
+def test_an_order_in_which_any_two_compare_or_tie_has_ranks(
     preferred: list[tuple[int, int]], ties: list[tuple[int, int]], ranks: tuple[int, ...]
 ) -> None:
-    assert ranks_from_pairs(len(ranks), preferred=preferred, ties=ties) == ranks
+    order = order_from_pairs(len(ranks), preferred=preferred, ties=ties)
+    assert order.ranks == ranks
+    assert order.num_pairs == len(pairs_by_rank(ranks))
+
+
+@pytest.mark.parametrize(
+    ("preferred", "ties", "preferred_to"),
+    [
+        ([(0, 1), (0, 2)], [], ((1, 2), (), ())),  # nobody compared 1 with 2, and nobody said that they tie
+        ([(0, 1), (2, 3)], [], ((1,), (), (3,), ())),
+        ([(0, 1), (2, 3), (3, 4)], [], ((1,), (), (3, 4), (4,), ())),
+        ([(0, 1), (1, 2), (3, 2)], [], ((1, 2), (2,), (), (2,))),
+        ([(0, 1), (2, 3)], [(1, 2)], None),  # 0 > 1 = 2 > 3, so that it is total
+        ([(0, 1), (3, 4)], [(1, 2)], ((1, 2), (), (), (4,), ())),
+        ([], [], ((), ())),
+    ],
+)
+def test_two_that_nobody_compared_are_no_pair_and_do_not_tie(
+    preferred: list[tuple[int, int]],
+    ties: list[tuple[int, int]],
+    preferred_to: tuple[tuple[int, ...], ...] | None,
+) -> None:
+    order = order_from_pairs(len(preferred_to or range(4)), preferred=preferred, ties=ties)
+    assert (order.ranks is None) == (preferred_to is not None)
+    assert preferred_to is None or order.preferred_to == preferred_to
+    assert {(i, j) for i, others in enumerate(order.tied_with) for j in others} == {*ties, *((j, i) for i, j in ties)}
 
 
 @pytest.mark.parametrize(
@@ -67,5 +89,5 @@ def test_preferences_that_lead_back_have_no_ranks(
     preferred: list[tuple[int, int]], ties: list[tuple[int, int]], steps: set[tuple[int, int]]
 ) -> None:
     with pytest.raises(PreferenceCycle) as cycle:
-        ranks_from_pairs(4, preferred=preferred, ties=ties)
+        order_from_pairs(4, preferred=preferred, ties=ties)
     assert set(cycle.value.steps) == steps

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from orchestrator.datasets.dataset import BadRow
+from orchestrator.datasets.keys import Notes
 from orchestrator.preference_store.importing import read_records
 from orchestrator.preference_store.pairs import preference_pairs
 from orchestrator.preference_store.readers.registry import READERS, FormatName
 from orchestrator.preference_store.records import Instruction, Response
-from tests.unit.datasets.rows import picture
+from tests.unit.datasets.rows import picture, write_jsonl
 from tests.unit.preference_store.rows import (
     FORMATS,
     MM_RLHF,
@@ -95,7 +96,7 @@ def test_a_bad_image_costs_its_own_row_and_no_neighbour(tmp_path: Path, reader: 
     first, bad, third, gone, outside = records(tmp_path, reader, *rows)
     assert isinstance(first, Instruction) and isinstance(third, Instruction)
     assert (first.uid, third.uid, first.media) == ("d-000001", "d-000003", third.media)
-    assert bad == BadRow(2, "image 'bad.png' is not a readable image")
+    assert bad == BadRow(2, "image 'bad.png' is text, not an image")
     assert gone == BadRow(4, f"image 'gone.png' is not found under the media root {str(tmp_path)!r}")
     assert outside == BadRow(5, f"image '../a.png' is outside the media root {str(tmp_path)!r}")
 
@@ -124,17 +125,108 @@ def test_plain_kto_scores_what_was_liked_above_0(tmp_path: Path) -> None:
 def test_both_spellings_of_a_conversation_are_one(tmp_path: Path) -> None:
     turns = (("system", "be brief"), ("human", "hi"), ("gpt", "hello"), ("human", "which ?"), ("gpt", "this"))
     names = {"human": "user", "gpt": "assistant", "system": "system"}
-    spoken = the_record(tmp_path, "vlquery_json", query(*turns))
-    assert spoken == the_record(tmp_path, "vlquery_json", query(*((names[who], what) for who, what in turns)))
-    assert [turn["role"] for turn in spoken.messages] == ["system", "user", "assistant", "user"]
-    assert spoken.responses == (Response(text="this"),)
+    spoken = records(tmp_path, "vlquery_json", query(*turns))
+    assert spoken == records(tmp_path, "vlquery_json", query(*((names[who], what) for who, what in turns)))
+    assert spoken == records(tmp_path, "vlquery_json", query(*turns[1:], system="be brief"))
+
+
+def test_every_answer_of_a_conversation_is_learned(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    turns = (("system", "be brief"), ("human", "<image>\nhi"), ("gpt", "hello"), ("human", "which ?"), ("gpt", "this"))
+    first, second, other = records(tmp_path, "vlquery_json", query(*turns, image="a.png", id=7), query())
+    assert isinstance(first, Instruction) and isinstance(second, Instruction) and isinstance(other, Instruction)
+    assert [record.uid for record in (first, second, other)] == ["d-000001.1", "d-000001.2", "d-000002"]
+    assert [record.responses for record in (first, second)] == [(Response(text="hello"),), (Response(text="this"),)]
+    opening = [("system", [text("be brief")]), ("user", [IMAGE, text("hi")])]
+    assert [(turn["role"], turn["content"]) for turn in first.messages] == opening
+    later = [*opening, ("assistant", [text("hello")]), ("user", [text("which ?")])]
+    assert [(turn["role"], turn["content"]) for turn in second.messages] == later
+    assert first.media == second.media and len(first.media) == 1
+    assert first.meta == second.meta == {"id": 7}
 
 
 def test_an_image_of_a_later_turn_stands_there(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
     turns = (("user", "hi"), ("assistant", "hello"), ("user", "<image>"), ("assistant", "a square"))
-    record = the_record(tmp_path, "vlquery_json", query(*turns, image="a.png"))
-    assert [turn["content"] for turn in record.messages] == [[text("hi")], [text("hello")], [IMAGE]]
+    first, second = records(tmp_path, "vlquery_json", query(*turns, image="a.png"))
+    assert isinstance(first, Instruction) and isinstance(second, Instruction)
+    assert [turn["content"] for turn in second.messages] == [[text("hi")], [text("hello")], [IMAGE]]
+    assert (first.media, len(second.media)) == ((), 1)
+
+
+def test_a_conversation_is_on_one_side_of_a_split_and_one_bad_image_costs_its_row_once(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    turns = [(who, f"{what} {k}") for k in range(4) for who, what in (("human", "ask"), ("gpt", "say"))]
+    rows = [query(*((who, f"{n} {what}") for who, what in turns), image="a.png") for n in range(20)]
+    rows.append(query(*turns, image="gone.png"))
+    file = write_jsonl(tmp_path / "d.jsonl", *rows)
+    *made, bad = read_records(source(file, "vlquery_json"), held_out_frac=0.5)
+    assert isinstance(bad, BadRow) and bad.row == 21
+    sides = {n: {r.split for r in made[4 * n : 4 * n + 4] if isinstance(r, Instruction)} for n in range(20)}
+    assert all(len(side) == 1 for side in sides.values())
+    assert len({side for some in sides.values() for side in some}) == 2
+
+
+EARLIER = {"system": "be brief", "history": [["hi", "hello"], ["<image> and ?", "so"]]}
+
+
+@pytest.mark.parametrize("reader", ["plain_dpo", "plain_kto"])
+def test_system_and_history_are_the_turns_before_the_prompt(tmp_path: Path, reader: FormatName) -> None:
+    picture(tmp_path / "a.png")
+    record = the_record(tmp_path, reader, good_row(reader, images=["a.png"]) | EARLIER)
+    assert [(turn["role"], turn["content"]) for turn in record.messages] == [
+        ("system", [text("be brief")]),
+        ("user", [text("hi")]),
+        ("assistant", [text("hello")]),
+        ("user", [IMAGE, text(" and ?")]),
+        ("assistant", [text("so")]),
+        ("user", [text("which ?")]),
+    ]
+    bare = good_row(reader)
+    assert the_record(tmp_path, reader, bare | {"system": "", "history": []}) == the_record(tmp_path, reader, bare)
+
+
+@pytest.mark.parametrize("reader", [name for name in FORMATS if name not in MM_RLHF])
+@pytest.mark.parametrize("key", ["image_path", "Image", "img_url", "pictures"])
+def test_a_column_that_can_only_be_a_picture_is_read(tmp_path: Path, reader: FormatName, key: str) -> None:
+    picture(tmp_path / "a.png")
+    record = the_record(tmp_path, reader, good_row(reader) | {key: "a.png"})
+    assert _content(record) == [IMAGE, text("which ?")]
+
+
+@pytest.mark.parametrize("reader", FORMATS)
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("tools", [{"name": "f"}]), ("rejected_conversations", [{"value": "x"}]), ("output_1", {"value": "x"}),
+     ("kto_tag", False), ("rejected_images", ["b.png"]), ("objects", {"ref": ["a"]})],
+)  # fmt: skip
+def test_no_reader_drops_content_or_a_preference(tmp_path: Path, reader: FormatName, key: str, value: Any) -> None:
+    picture(tmp_path / "a.png")
+    _, bad = records(tmp_path, reader, good_row(reader), good_row(reader) | {key: value})
+    assert isinstance(bad, BadRow) and key in bad.reason
+
+
+@pytest.mark.parametrize("reader", [name for name in FORMATS if name not in ("plain_dpo", "plain_kto")])
+@pytest.mark.parametrize("key", ["history", "system"])
+def test_earlier_turns_are_read_or_refused(tmp_path: Path, reader: FormatName, key: str) -> None:
+    picture(tmp_path / "a.png")
+    _, found = records(tmp_path, reader, good_row(reader), good_row(reader) | {key: EARLIER[key]})
+    if (reader, key) == ("vlquery_json", "system"):
+        assert isinstance(found, Instruction) and found.messages[0]["role"] == "system"
+    else:
+        assert isinstance(found, BadRow) and key in found.reason
+
+
+def test_keys_that_nobody_reads_are_counted_with_those_inside(tmp_path: Path) -> None:
+    notes = Notes()
+    rows = [
+        query(source="coco"),
+        query(("human", "hi"), ("gpt", "ho"), ("human", "why ?"), ("gpt", "so"), source="coco", model=""),
+        query() | {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho", "lang": "en"}]},
+    ]
+    assert len(list(read_records(source(write_jsonl(tmp_path / "d.jsonl", *rows), "vlquery_json"), notes=notes))) == 4
+    assert notes.unknown_keys == {"source": (2, 1), "conversations.lang": (1, 3)}
+    assert (notes.num_rows, notes.num_with_images) == (3, 0)
 
 
 def test_a_score_is_the_mean_of_the_ratings(tmp_path: Path) -> None:
@@ -207,6 +299,17 @@ def test_a_judgement_keeps_label_and_question_and_its_demonstration(tmp_path: Pa
          "the prompt has 0 '<video>' placeholders, the row has 1 videos"),
         ("plain_kto", labelled(label="yes"), "field 'label' is \"yes\", expected true or false"),
         ("plain_kto", {"prompt": "p", "label": True}, "field 'completion' is null, expected text"),
+        ("plain_dpo", plain(history=["hi", "ho"]), "field 'history' has \"hi\", expected [question, answer]"),
+        ("plain_dpo", plain(history=[["hi", ""]]), "field 'history' has [\"hi\", \"\"], expected [question, answer]"),
+        ("plain_dpo", plain(system=3), "field 'system' is 3, expected text"),
+        ("plain_dpo", plain(is_tie=True), "field 'is_tie' is true, a preference, which this format does not read"),
+        ("vlquery_json", query() | {"conversations": [{"from": "human", "value": "hi"},
+                                                      {"from": "gpt", "value": "ho", "loss": False}]},
+         "field 'conversations' has a turn whose 'loss' is false, but every answer is learned, each as much"),
+        ("vlquery_json", query(("human", "hi"), ("gpt", "ho"), ("human", "so ?"), ("human", "why ?"), ("gpt", "this")),
+         "field 'conversations' has a turn of the user after one of the user, expected assistant"),
+        ("vlquery_json", query(("human", "hi"), ("gpt", "see <image>"), image="a.png"),
+         "field 'assistant turn' holds the placeholder '<image>', which only a user turn may"),
         ("plain_kto", labelled(completion="<image>"),
          "field 'completion' holds the placeholder '<image>', which only a user turn may"),
         ("vlquery_json", {}, "field 'conversations' is null, expected a list of turns"),

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,13 @@ from orchestrator.preference_store.side_tables import Fingerprint, SideTable
 from orchestrator.preference_store.store import PreferenceStore
 from tests.unit.preference_store.rows import text_instruction, written
 
-PRINT = Fingerprint(store="s", model="m", chat_template="c", preprocessing="p", dtype="float32")
+PRINT = Fingerprint(
+    store="s",
+    model={"weights": "m", "config": "c", "tokenizer": "t", "processor": "p"},
+    settings={"model.dtype": "float32", "model.attention": "sdpa"},
+    limits={"data.max_prompt_tokens": 9},
+    asked="a",
+)
 
 
 def _table(folder: Path, *, num_shards: int = 3, fingerprint: Fingerprint = PRINT) -> SideTable:
@@ -50,11 +57,18 @@ def test_special_floats_come_back_bit_by_bit(tmp_path: Path) -> None:
     assert np.array_equal(table.read(1).values[0].view(np.uint32), bits)
 
 
-@pytest.mark.parametrize("part", ["store", "model", "chat_template", "preprocessing", "dtype"])
+def _other(part: str) -> Fingerprint:
+    """``PRINT`` with another value of a part."""
+    group = next((g for g in ("model", "settings", "limits") if part in getattr(PRINT, g)), None)
+    change: dict[str, Any] = {part: "new"} if group is None else {group: {**getattr(PRINT, group), part: "new"}}
+    return replace(PRINT, **change)
+
+
+@pytest.mark.parametrize("part", list(PRINT.parts()))
 def test_a_table_made_for_something_else_is_refused_naming_what(tmp_path: Path, part: str) -> None:
     _table(tmp_path)
-    other = replace(PRINT, **{part: "new"})
-    told = f"{part} is {getattr(PRINT, part)!r}, this run has 'new'"
+    other = _other(part)
+    told = f"{part} is {PRINT.parts()[part]!r}, this run has 'new'"
     message = f"side table {str(tmp_path)!r} was made for something else: {told}"
     with pytest.raises(RefusedInput, match=f"^{re.escape(message)}$"):
         _table(tmp_path, fingerprint=other)
@@ -63,8 +77,17 @@ def test_a_table_made_for_something_else_is_refused_naming_what(tmp_path: Path, 
 
 def test_every_part_that_differs_is_named(tmp_path: Path) -> None:
     _table(tmp_path)
-    with pytest.raises(RefusedInput, match="model is 'm', this run has 'n', num_shards is 3, this run has 4"):
-        _table(tmp_path, num_shards=4, fingerprint=replace(PRINT, model="n"))
+    with pytest.raises(RefusedInput, match="weights is 'm', this run has 'new', num_shards is 3, this run has 4"):
+        _table(tmp_path, num_shards=4, fingerprint=_other("weights"))
+
+
+def test_a_table_of_a_version_that_told_more_or_less_is_refused(tmp_path: Path) -> None:
+    _table(tmp_path)
+    more, less = (replace(PRINT, settings=s) for s in ({**PRINT.settings, "data.new": 1}, {"model.dtype": "float32"}))
+    with pytest.raises(RefusedInput, match=r"data\.new is None, this run has 1"):
+        _table(tmp_path, fingerprint=more)
+    with pytest.raises(RefusedInput, match=r"model\.attention is 'sdpa', this run has None"):
+        _table(tmp_path, fingerprint=less)
 
 
 def test_a_restart_computes_the_missing_shards_alone(tmp_path: Path) -> None:

@@ -124,8 +124,8 @@ def test_another_version_and_a_bad_manifest_are_refused(store: PreferenceStore) 
     name = f"store {str(store.folder)!r}"
     _edit(store, "counts", "responses", value="many")
     assert _refusal(store.folder).startswith(f"{name} has a bad manifest.json: counts.responses: Input should be")
-    _edit(store, "schema_version", value=2)
-    assert _refusal(store.folder) == f"{name} has schema_version 2, expected 1"
+    _edit(store, "schema_version", value=1)
+    assert _refusal(store.folder) == f"{name} has schema_version 1, expected 2: import its file again"
     (store.folder / "manifest.json").write_text("{")
     assert _refusal(store.folder) == f"{name} has a manifest.json that is not JSON"
 
@@ -241,8 +241,8 @@ def test_the_fingerprint_follows_the_rows_and_the_bytes_of_their_images(tmp_path
 
 
 def test_a_row_is_found_by_its_uid(store: PreferenceStore) -> None:
-    assert store.find("t-000007") == text_instruction(7)
-    assert store.find("t-000012") is None
+    assert store.find("t-000007") == [text_instruction(7)]
+    assert store.find("t-000012") == []
 
 
 def test_a_path_that_leaves_the_media_root_is_refused(tmp_path: Path) -> None:

@@ -1,11 +1,15 @@
 """What a run without data of its own learns from: files as a user would have them, and a model that can read them."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from orchestrator.config import TrainConfig, load_config
+from orchestrator.errors import RefusedInput
 from orchestrator.offline.choice import choose
+from orchestrator.offline.data import open_data
+from orchestrator.offline.identity import offline_identity
 from orchestrator.preference_store.store import PreferenceStore
 from orchestrator.run.folder import RunFolder
 from orchestrator.tasks.digits_critiques import PROMPT, REFUSAL
@@ -21,13 +25,16 @@ class _Trained:
 
     def __call__(self, config: TrainConfig) -> None:
         self.runs.append(config)
-        checkpoint = RunFolder(Path(config.run.dir)).checkpoint(config.run.steps)
+        folder = RunFolder(Path(config.run.dir))
+        checkpoint = folder.checkpoint(config.run.steps)
         (checkpoint / "policy").mkdir(parents=True)
-        (checkpoint / "manifest.json").write_text("{}")
+        identity = offline_identity(config, open_data(config, folder), {})
+        (checkpoint / "manifest.json").write_text(json.dumps({"identity": identity}))
 
 
 def _embedded(folder: Path, train: _Trained, *flags: str) -> TrainConfig:
-    return embedded(load_config([*flags, "--run.dir", str(folder)])[0], RunFolder(folder), train=train)
+    config = load_config([*flags, "--run.dir", str(folder), "--model.dtype", "float32"])[0]
+    return embedded(config, RunFolder(folder), train=train)
 
 
 @pytest.mark.parametrize("algo", ["dpo", "kto", "scalar_rm", "critique_rm"])
@@ -42,10 +49,22 @@ def test_every_instruction_of_the_store_serves_the_algorithm_and_can_be_read(alg
     assert encoder.tokenizer.unk_token_id not in encoder.encode_text(read)
 
 
+@pytest.mark.parametrize("algo", ["dpo", "critique_rm"])
+def test_another_seed_learns_from_other_preferences(algo: str, tmp_path: Path) -> None:
+    first, other = (
+        PreferenceStore(Path(_embedded(tmp_path, _Trained(), "--algo", algo, "--run.seed", seed).data.path or ""))
+        for seed in ("3", "4")
+    )
+    assert first.manifest.fingerprint != other.manifest.fingerprint
+
+
 def test_mm_dpo_starts_from_a_policy_that_was_taught_once(tmp_path: Path) -> None:
     train = _Trained()
     first = _embedded(tmp_path, train, "--algo", "mm_dpo", "--run.seed", "3", "--model.lora_rank", "4")
     assert _embedded(tmp_path, train, "--algo", "mm_dpo", "--run.seed", "3", "--model.lora_rank", "4") == first
+
+    with pytest.raises(RefusedInput, match=r"step_000120 has run\.seed = 3, this run has 4"):
+        _embedded(tmp_path, train, "--algo", "mm_dpo", "--run.seed", "4")
 
     (taught,) = train.runs
     assert (taught.algo, taught.run.seed, taught.model.lora_rank) == ("sft", 3, None)

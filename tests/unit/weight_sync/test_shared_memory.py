@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
@@ -103,6 +103,48 @@ def test_a_new_trainer_is_not_taken_for_the_old_one(run_id: str) -> None:
     again = _write(WeightFile(run_id), {"a": torch.ones(8)})
     assert torch.equal(_read(reader, again)["a"], torch.ones(8))
     assert [str(f) for f in exchange_folder(run_id).iterdir()] == [again.path]
+
+
+@pytest.fixture
+def planted(run_id: str) -> Iterator[Path]:
+    """The name of the folder of a run that has not begun."""
+    folder = exchange_folder(run_id)
+    folder.rmdir()
+    yield folder
+    folder.unlink() if folder.is_symlink() or folder.is_file() else folder.chmod(0o700)
+
+
+@pytest.mark.parametrize("use", [WeightFile, clear_exchange])
+def test_a_link_planted_where_weights_are_exchanged_costs_nobody_a_file(
+    run_id: str, planted: Path, tmp_path: Path, use: Callable[[str], object]
+) -> None:
+    others = [tmp_path / "thesis.tex", tmp_path / "weights-0.bin"]
+    for file in others:
+        file.write_text("years of work")
+    planted.symlink_to(tmp_path)
+    with pytest.raises(SyncError, match="is not a folder of this user's alone; remove it"):
+        use(run_id)
+    assert [file.read_text() for file in others] == ["years of work"] * 2
+
+
+def test_a_file_and_a_folder_that_all_may_write_are_not_used_for_weights(run_id: str, planted: Path) -> None:
+    planted.touch()
+    with pytest.raises(SyncError, match="this user's alone"):
+        WeightFile(run_id)
+    planted.unlink()
+    planted.mkdir()
+    planted.chmod(0o777)
+    with pytest.raises(SyncError, match="this user's alone"):
+        WeightFile(run_id)
+
+
+def test_what_is_not_a_weight_file_of_ours_is_left_alone(run_id: str) -> None:
+    note = exchange_folder(run_id) / "note.txt"
+    note.write_text("mine")
+    WeightFile(run_id)
+    clear_exchange(run_id)
+    assert note.read_text() == "mine"
+    note.unlink()
 
 
 def test_a_tensor_may_be_gone_once_the_next_is_asked_for(run_id: str) -> None:
