@@ -8,7 +8,7 @@ ValueError: Free memory on device cuda:0 (3.1/139.8 GiB) on startup is less than
 
 import re
 
-_LONGEST = 700
+_LONGEST = 400
 """Characters; a sentence that is longer is cut in its middle, as both its ends tell something."""
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _FRAME = re.compile(r'^\s+File ".*", line \d+')

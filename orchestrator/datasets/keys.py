@@ -105,7 +105,7 @@ def check_keys(
     Args:
         read: Keys that the reader reads, but for those of images.
         images: Fields in which the format has its images; none = it has none.
-        media: Names of media that stand elsewhere in the row.
+        media: Names of media that stand elsewhere in the row, whose image fields nobody reads then.
 
     Raises:
         RowError: a key holds what can only be content or a preference, and nobody would read it.
@@ -113,20 +113,22 @@ def check_keys(
     own = [row.get(name) for name in images]
     given = [*media, *(name for value in own for name in _names(value))]
     others = [key for key in row if key not in read and key not in images and not is_empty(row[key])]
+    unread = [name for name in images if media and not is_empty(row.get(name)) and not _is_known(row[name], media)]
     if not others:
-        return CheckedKeys(images=tuple(images), unread=())
+        return CheckedKeys(images=tuple(images), unread=tuple(unread))
     pictures = [key for key in others if _is_picture(key, row[key]) and not _is_known(row[key], given)]
     if pictures and images and not media and is_empty(own):
         found, given = (pictures[0],), _names(row[pictures[0]])
         pictures = [key for key in pictures[1:] if not _is_known(row[key], given)]
         images = found
     if pictures:
-        besides = f"beside {shown(given[0])}, which" if given else "and"
-        raise RowError(f"field {pictures[0]!r} can only be a picture, {besides} this format does not read it")
-    unread = [key for key in others if key not in images]
-    for key in unread:
-        if not _is_picture(key, row[key]):
-            _refuse_content(row, key, read, given)
+        others_are = f"other than {shown(given[0])}: one field of them is read" if given else "which is not read here"
+        raise RowError(f"field {pictures[0]!r} can only be a picture, {others_are}")
+    for key in others:
+        if key not in images:
+            unread.append(key)
+            if not _is_picture(key, row[key]):
+                _refuse_content(row, key, read, given)
     return CheckedKeys(images=tuple(images), unread=tuple(unread))
 
 

@@ -105,7 +105,7 @@ def _store(config: TrainConfig, path: str, imported: Path) -> PreferenceStore:
         video_frames=config.data.video_frames,
     )
     if (imported / MANIFEST_FILE).is_file():
-        store = PreferenceStore(imported, media_root=source.media_root)
+        store = PreferenceStore(imported, media_root=source.media_root.resolve())
         if (store.manifest.source_sha256, store.manifest.reader) != (file_sha256(source.path), source.reader):
             raise RefusedInput(
                 f"{str(imported)!r} was imported from another file than {path!r}; "

@@ -5,6 +5,7 @@ from orchestrator.preference_store.side_tables import Fingerprint
 from orchestrator.preference_store.store import PreferenceStore
 from orchestrator.run.identity import Identity, option_identity, settled
 from workers.models.digests import model_digests
+from workers.multimodal.pictures import PREPARATION
 
 _SECTIONS = ("model.", "data.", "batching.")
 """A new option in one of them counts unless it is named below."""
@@ -28,7 +29,7 @@ def table_fingerprint(
     return Fingerprint(
         store=store.manifest.fingerprint if store is not None else "",
         model=model_digests(model),
-        settings={name: value for name, value in options.items() if _shapes(name)},
+        settings={name: value for name, value in options.items() if _shapes(name)} | {"pictures": PREPARATION},
         limits=_some(options, *_LIMITS),
         asked=asked,
     )

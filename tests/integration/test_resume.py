@@ -39,6 +39,11 @@ def test_a_killed_run_continues_exactly(unbroken_run: Path, warm_model: Path, di
     assert trace == training_trace(unbroken_run)
     assert rollout_trace(run_dir) == rollout_trace(unbroken_run)
 
+    another = run_cli(*arguments, "--optimizer.lr", "2e-3")
+    assert another.returncode == 2
+    assert "has optimizer.lr = 0.001, this run has 0.002;" in another.stderr
+    assert training_trace(run_dir) == trace
+
 
 def _run_and_kill(arguments: list[str], run_dir: Path, *, rows_before: int, delay_s: float) -> None:
     """Start a run, SIGKILL its driver alone, and see every process it ever started end by itself."""

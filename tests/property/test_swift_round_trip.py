@@ -21,6 +21,9 @@ from tests.unit.datasets.rows import picture
 PICTURES = ("a.png", "b.png", "c.png")
 WORDS = st.text(st.sampled_from("a\n <>é中\u2028\U0001f600"), min_size=1, max_size=8)
 SPOKEN = WORDS.filter(lambda text: text.strip() != "")
+SAID: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {"critique": st.none() | SPOKEN, "provenance": st.sampled_from([None, "x", "y"])}
+)
 IMAGE = {"type": "image"}
 # A line break beside a placeholder belongs to it, so that those of the words are the danger.
 BESIDE = st.sampled_from(["\n", "a\n", "\na", "\n\n", "a"]) | WORDS
@@ -58,9 +61,7 @@ def _messages(draw: st.DrawFn) -> tuple[dict[str, Any], ...]:
 @st.composite
 def _responses(draw: st.DrawFn) -> tuple[Response, ...]:
     texts = draw(st.lists(SPOKEN, min_size=1, max_size=5, unique=True))
-    said = [
-        {"critique": draw(st.none() | SPOKEN), "provenance": draw(st.sampled_from([None, "x", "y"]))} for _ in texts
-    ]
+    said = [draw(SAID) for _ in texts]
     kind = draw(st.sampled_from(["ranks", "scores", "comparisons"]))
     if kind != "comparisons":
         values = draw(st.lists(st.integers(1, 3), min_size=len(texts), max_size=len(texts)))

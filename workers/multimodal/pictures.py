@@ -18,6 +18,8 @@ from workers.multimodal.file_kinds import READ, reason_not_read
 MOST_PIXELS = 89_478_485
 """Pixels above which no file is decoded, whatever the settings: a quarter of a GiB in three colours, and the number
 above which Pillow takes a file for an attack on memory."""
+PREPARATION = 2
+"""Raised when the same bytes give other pixels, so that no table made of the earlier ones is taken for these."""
 _WHITE = (255, 255, 255)
 _ALPHA_MODES = ("RGBA", "LA", "PA")
 _GREATEST_16 = 65_535

@@ -37,14 +37,16 @@ def test_another_name_of_the_picture_a_row_has_is_no_content(other: str) -> None
 
 def test_a_second_picture_is_refused() -> None:
     for own in ({"image": "a.png"}, {"img": "a.png"}):
-        with pytest.raises(RowError, match=r"^field 'image_path' can only be a picture, beside .a\.png., which this"):
+        with pytest.raises(
+            RowError, match=r"^field 'image_path' can only be a picture, other than .a\.png.: one field"
+        ):
             _check(**own, image_path="b.png")
     with pytest.raises(RowError, match=r"^field 'image_path' can only be a picture"):
         _check(image={"bytes": "iVBOR"}, image_path="b.png")
 
 
 def test_a_format_without_images_refuses_a_picture() -> None:
-    with pytest.raises(RowError, match=r"^field 'image' can only be a picture, and this format does not read it$"):
+    with pytest.raises(RowError, match=r"^field 'image' can only be a picture, which is not read here$"):
         check_keys({"value": "hi", "image": "a.png"}, ("value",))
 
 
@@ -133,12 +135,13 @@ def test_the_rows_of_an_online_run_are_held_to_the_same(tmp_path: Path) -> None:
         row(*own, image="a.png", source="web"),
         row(history=[["hi", "ho"]]),
         row(output_1="this"),
+        row(*own, image="another.png"),
     ]
     dataset = read(write_jsonl(tmp_path / "d.jsonl", *rows))
-    assert [len(prompt.media) for prompt in dataset.prompts] == [1, 1]
+    assert [len(prompt.media) for prompt in dataset.prompts] == [1, 1, 1]
     assert [bad.reason for bad in dataset.bad_rows] == [
         'field \'history\' is [["hi", "ho"]], content that this format does not read',
         "field 'output_1' is \"this\", a preference, which this format does not read",
     ]
-    assert dataset.notes.unknown_keys == {"source": (2, 1), "message.min_pixels": (1, 2)}
-    assert (dataset.notes.num_rows, dataset.notes.num_with_images) == (2, 2)
+    assert dataset.notes.unknown_keys == {"source": (2, 1), "message.min_pixels": (2, 2), "image": (1, 5)}
+    assert (dataset.notes.num_rows, dataset.notes.num_with_images) == (3, 3)

@@ -5,8 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.offline.answers import ANSWERS_FILE, AnswerRewards, compare, told_answers
+from orchestrator.config import load_config
+from orchestrator.errors import RefusedInput
+from orchestrator.offline.answers import ANSWERS_FILE, AnswerRewards, check_answers, compare, told_answers
+from orchestrator.offline.data import open_data
 from orchestrator.run.folder import RunFolder
+from orchestrator.tasks.digits_model import build_digits_model
+from tests.unit.datasets.rows import picture
+from tests.unit.preference_store.rows import imported, ranked
 
 
 def test_means_and_the_share_preferred_counted_by_hand() -> None:
@@ -39,3 +45,19 @@ def test_the_sentence_says_of_how_many(tmp_path: Path) -> None:
     )
     assert _told(folder, (None, 1.0)) == "No held-out answer could be judged."
     assert _told(folder) == "No held-out prompts, so the policy is not asked."
+
+
+def test_an_answer_must_fit_behind_every_held_out_prompt(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    said = [{"response": text, "reason": "right ."} for text in ("one", "two")]
+    rows = [ranked("1>2", *said, id=f"m-{n}", prompt=f"which digit ? {word}") for n, word in enumerate("abcdefgh")]
+    store, model = imported(tmp_path, "mm_rlhf", *rows, held_out_frac=0.4), build_digits_model(tmp_path / "m", seed=0)
+
+    def check(max_new_tokens: int) -> None:
+        flags = ["--algo", "mm_dpo", "--model.path", str(model), "--data.path", str(store.folder)]
+        config = load_config([*flags, "--rollout.max_new_tokens", str(max_new_tokens)])[0]
+        check_answers(config, open_data(config, RunFolder(tmp_path / "run")))
+
+    check(480)
+    with pytest.raises(RefusedInput, match=r"\+ rollout\.max_new_tokens = 512 is more than .* = 512$"):
+        check(512)
