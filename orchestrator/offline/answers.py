@@ -20,7 +20,6 @@ from orchestrator.preference_store.records import prompt_of
 from orchestrator.preflight import single_role_plan
 from orchestrator.run.folder import RunFolder, write_atomic
 from orchestrator.run.identity import Identity, option_identity, settled
-from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.rollout.spec import EngineSpec
 from workers.types import Prompt
 
@@ -44,11 +43,9 @@ def check_answers(config: TrainConfig, data: OfflineData) -> None:
     Raises:
         RefusedInput: with the sum and the bound.
     """
-    assert config.model.path is not None
-    store = data.held_out_store
-    prompts = [prompt_of(row, media_root=store.media_root) for row in held_out_rows(data, side_tables={})]
+    prompts = _asked(config, data)
     if prompts:
-        encoder = PromptEncoder(config.model.path, trust_remote_code=config.model.trust_remote_code)
+        encoder = prompt_encoder(config)
         check_positions(config, encoder, max(len(encoder.encode(p).prompt_ids) for p in prompts), probed=False)
 
 
@@ -62,9 +59,7 @@ def evaluate_answers(config: TrainConfig, folder: RunFolder, data: OfflineData, 
         model: Folder of the critique reward model.
     """
     store, rows = data.held_out_store, []
-    check = ImageCheck(config)
-    usable = [row for row in held_out_rows(data, side_tables={}) if check(row.media) is None]
-    prompts = [prompt_of(row, media_root=store.media_root) for row in usable]
+    prompts = _asked(config, data)
     if prompts:
         assert config.model.path is not None
         policies = (config.model.path, str(plain_folder(folder.root)))
@@ -80,6 +75,13 @@ def evaluate_answers(config: TrainConfig, folder: RunFolder, data: OfflineData, 
         ]
     folder.evaluations.mkdir(exist_ok=True)
     write_atomic(folder.evaluations / ANSWERS_FILE, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _asked(config: TrainConfig, data: OfflineData) -> list[Prompt]:
+    """The held-out prompts whose images the models can take."""
+    check, root = ImageCheck(config), data.held_out_store.media_root
+    usable = (row for row in held_out_rows(data, side_tables={}) if check(row.media) is None)
+    return [prompt_of(row, media_root=root) for row in usable]
 
 
 def answers_made_from(config: TrainConfig, folder: RunFolder, data: OfflineData, model: str) -> Identity:

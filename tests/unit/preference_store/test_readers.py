@@ -96,7 +96,7 @@ def test_a_bad_image_costs_its_own_row_and_no_neighbour(tmp_path: Path, reader: 
     first, bad, third, gone, outside = records(tmp_path, reader, *rows)
     assert isinstance(first, Instruction) and isinstance(third, Instruction)
     assert (first.uid, third.uid, first.media) == ("d-000001", "d-000003", third.media)
-    assert bad == BadRow(2, "image 'bad.png' is not a readable image")
+    assert bad == BadRow(2, "image 'bad.png' is text, not an image")
     assert gone == BadRow(4, f"image 'gone.png' is not found under the media root {str(tmp_path)!r}")
     assert outside == BadRow(5, f"image '../a.png' is outside the media root {str(tmp_path)!r}")
 
