@@ -6,20 +6,36 @@ from typing import Any
 
 import numpy as np
 
+from orchestrator.cluster.placement import PlacementPlan
 from orchestrator.cluster.pool import PoolSpec, WorkerPool
 from orchestrator.cluster.sync import SyncResult
 from workers.models.loading import ModelSpec
 from workers.policy import PolicySpec, PolicyWorker
 from workers.reference import ReferenceWorker
+from workers.rollout.spec import EngineSpec
 from workers.types import Completion, EncodedPrompt, GenerationRequest
+
+_ENGINE = EngineSpec(
+    model=ModelSpec(path=""),
+    tensor_parallel_size=1,
+    max_model_len=256,
+    max_num_seqs=1,
+    max_images_per_prompt=1,
+    gpu_memory_utilization=1.0,
+    banned_token_ids=(),
+    stop_token_ids=(),
+    seed=0,
+)
+"""Of an engine that nobody starts."""
 
 
 class InProcessPool(WorkerPool):
     """One policy rank (``one_rank`` is around it) and, where it is asked for, one reference worker."""
 
     def __init__(self, *, tokens_per_microbatch: int) -> None:
+        self.plan = PlacementPlan(layout="separate", groups=(), workers=())
         self._spec = PoolSpec(
-            engine=None,
+            engine=_ENGINE,
             engine_kind="none",
             tokens_per_microbatch=tokens_per_microbatch,
             share_prompts=True,

@@ -1,7 +1,5 @@
 """Models with two heads or a scalar one: whole workers in this process, which learn, are saved and are loaded."""
 
-import socket
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +22,8 @@ from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.objectives import LossSpec
 from workers.policy import PolicySpec, PolicyWorker
 from workers.types import PairTerms, PreferenceGroup, RewardTerms, Sequence
+
+pytestmark = pytest.mark.usefixtures("one_rank")
 
 _LORA = LoraSpec(rank=4, alpha=8, seed=1)
 
@@ -70,22 +70,9 @@ def spec(folder: Path) -> PolicySpec:
     )
 
 
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    """Of the process group that every worker here joins: DeepSpeed remembers the first one."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        free = probe.getsockname()[1]
-    with pytest.MonkeyPatch.context() as environment:
-        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-            environment.setenv(name, "0")  # so that what the workers set is undone
-        yield free
-    torch.distributed.destroy_process_group()
-
-
-def _worker(spec: PolicySpec, port: int) -> PolicyWorker:
+def _worker(spec: PolicySpec) -> PolicyWorker:
     worker = PolicyWorker(rank=0, world_size=1, spec=spec, num_threads=1)
-    assert worker.setup("127.0.0.1", port) > 0
+    assert worker.setup("127.0.0.1", 0) > 0
     return worker
 
 
@@ -95,9 +82,9 @@ def _scores(worker: PolicyWorker, groups: list[PreferenceGroup]) -> np.ndarray:
 
 
 def test_it_learns_and_is_saved_and_loaded_as_it_was(
-    spec: PolicySpec, port: int, groups: list[PreferenceGroup], tmp_path: Path
+    spec: PolicySpec, groups: list[PreferenceGroup], tmp_path: Path
 ) -> None:
-    worker = _worker(spec, port)
+    worker = _worker(spec)
     assert np.array_equal(_scores(worker, groups), np.zeros(4)), "a new head gives every sequence the reward 0"
     # The head moves first; until it has, nothing behind it has a gradient.
     history = [worker.update([[groups[0]], [groups[1]]]) for _ in range(3)]
@@ -117,7 +104,7 @@ def test_it_learns_and_is_saved_and_loaded_as_it_was(
     )
     assert not any("vision_tower" in name for name in adapters)
 
-    again = _worker(replace(spec, lora=replace(_LORA, seed=0, saved=str(policy))), port)
+    again = _worker(replace(spec, lora=replace(_LORA, seed=0, saved=str(policy))))
     again.load_state(str(tmp_path), num_steps=3)
     assert np.array_equal(_scores(again, groups), learned)
     assert again.update([[groups[0]], [groups[1]]]) == after
@@ -125,9 +112,9 @@ def test_it_learns_and_is_saved_and_loaded_as_it_was(
 
 
 def test_merged_into_its_base_it_gives_the_same_rewards(
-    spec: PolicySpec, port: int, groups: list[PreferenceGroup], tmp_path: Path
+    spec: PolicySpec, groups: list[PreferenceGroup], tmp_path: Path
 ) -> None:
-    worker = _worker(spec, port)
+    worker = _worker(spec)
     for _ in range(2):
         worker.update([groups])
     worker.save(str(tmp_path))
@@ -164,10 +151,10 @@ def critiques(groups: list[PreferenceGroup]) -> list[PreferenceGroup]:
 
 @pytest.mark.parametrize("lora", [None, _LORA], ids=["whole", "adapter"])
 def test_a_critique_reward_model_is_saved_as_its_workers_load_it(
-    lora: LoraSpec | None, spec: PolicySpec, port: int, critiques: list[PreferenceGroup], tmp_path: Path
+    lora: LoraSpec | None, spec: PolicySpec, critiques: list[PreferenceGroup], tmp_path: Path
 ) -> None:
     loss = LossSpec(kind="critique_rm", reward_head="mlp", critique_request="why ?")
-    worker = _worker(replace(spec, loss=loss, lora=lora), port)
+    worker = _worker(replace(spec, loss=loss, lora=lora))
     sequences = [s for g in critiques for s in g.sequences]
     nll = [-float(row[-2:].sum()) for row in worker.score([sequences])]
     history = [worker.update([[critiques[0]], [critiques[1]]]) for _ in range(3)]
@@ -196,9 +183,9 @@ def test_a_critique_reward_model_is_saved_as_its_workers_load_it(
 
 
 def test_the_share_of_greedy_tokens_of_preferences_is_counted(
-    spec: PolicySpec, port: int, critiques: list[PreferenceGroup]
+    spec: PolicySpec, critiques: list[PreferenceGroup]
 ) -> None:
-    worker = _worker(replace(spec, loss=LossSpec(kind="critique_rm"), lora=None), port)
+    worker = _worker(replace(spec, loss=LossSpec(kind="critique_rm"), lora=None))
     sequences = [s for g in critiques for s in g.sequences]
     for _ in range(6):
         hits, stats = sum(worker.greedy_hits([sequences])), worker.update([critiques])

@@ -21,9 +21,15 @@ from workers.backends.schedule import OptimizerSpec
 
 
 def init_process_group(rank: int, world_size: int, master_address: str, master_port: int) -> None:
-    """Join the trainer's process group (NCCL on GPU, gloo on CPU)."""
+    """Join the trainer's process group (NCCL on GPU, gloo on CPU), unless this process is in one."""
     # The optional shared-memory collective would compile C++ for a minute at first use; gloo needs no compiler.
     deepspeed.ops.__compatible_ops__[ShareMemCommBuilder.NAME] = False
+    if not torch.distributed.is_initialized():
+        _join(rank, world_size, master_address, master_port)
+    deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)  # takes the group over
+
+
+def _join(rank: int, world_size: int, master_address: str, master_port: int) -> None:
     # Left to itself the leader's store listens on every interface, and takes orders from whoever reaches it.
     listener = socket.create_server((master_address, master_port)).detach() if rank == 0 else None
     store = TCPStore(master_address, master_port, world_size, is_master=rank == 0, master_listen_fd=listener)
@@ -35,7 +41,6 @@ def init_process_group(rank: int, world_size: int, master_address: str, master_p
         world_size=world_size,
         device_id=torch.device("cuda", torch.cuda.current_device()) if gpu else None,
     )
-    deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)  # takes the group over
 
 
 class DeepSpeedEngine:

@@ -49,14 +49,8 @@ def _config(model: Path, root: Path, algo: str, *flags: str) -> TrainConfig:
     config, _ = load_config(
         [
             *("--algo", algo, "--model.path", str(model), "--run.dir", str(root / "run"), "--run.steps", "3"),
-            *(
-                "--run.eval_every",
-                "2",
-                "--run.checkpoint_every",
-                "100",
-                "--optimizer.warmup_frac",
-                "0",
-            ),
+            *("--run.eval_every", "2", "--run.checkpoint_every", "100", "--optimizer.warmup_frac", "0"),
+            *("--model.dtype", "float32"),
             *("--policy.tokens_per_microbatch", str(_BUDGET), "--policy.train_batch_size", "4", *flags),
         ]
     )
