@@ -55,7 +55,7 @@ class _Draft:
 
 
 def read_r1_reward(
-    path: Path, *, media_root: Path, max_pixels: int | None, video_frames: int, demonstrations: bool
+    path: Path, *, media_root: Path, max_pixels: int | None, video_frames: int, demonstrations: bool = False
 ) -> Dataset:
     """Read and check a whole file; every bad row is listed with its number and reason.
 

@@ -7,6 +7,7 @@ Pillow's ``convert`` alone does neither, and clips 16-bit grey to white.
 import contextlib
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 
@@ -18,18 +19,23 @@ from workers.multimodal.file_kinds import READ, reason_not_read
 MOST_PIXELS = 89_478_485
 """Pixels above which no file is decoded, whatever the settings: a quarter of a GiB in three colours, and the number
 above which Pillow takes a file for an attack on memory."""
-PREPARATION = 2
+PREPARATION = 3
 """Raised when the same bytes give other pixels, so that no table made of the earlier ones is taken for these."""
 _WHITE = (255, 255, 255)
 _ALPHA_MODES = ("RGBA", "LA", "PA")
-_GREATEST_16 = 65_535
+_GREATEST_8, _GREATEST_16 = 255, 65_535
 # What Pillow's decoders are known to raise on damaged files.
 _DECODE_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, ArithmeticError, LookupError, EOFError, struct.error, zlib.error,
 )  # fmt: skip
 _PNG_START = b"\x89PNG\r\n\x1a\n"
+_PNG_DEPTH_AT = 24
+"""Where the number of bits stands, in the one chunk that comes first."""
 _BULKY_CHUNKS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 _ORIENTING_TEXTS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
+
+# What it says of tags that it cannot read names no file, and the picture is the same.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 class PictureError(ValueError):
@@ -63,6 +69,8 @@ def _decode(data: bytes, max_pixels: int | None) -> Image.Image:
         with Image.open(io.BytesIO(data), formats=READ) as image:
             _check_pixels(*image.size, max_pixels)
             image.load()
+            if image.format == "PNG":
+                _scale_transparent_colour(image, depth=data[_PNG_DEPTH_AT])
             return to_rgb(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PictureError(f"is refused before decoding: {error}") from error
@@ -95,11 +103,25 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Grey of 16 bits as grey of 8, with alpha where one value stands for transparency."""
     values = np.asarray(image).astype(np.int64).clip(0, _GREATEST_16)
-    grey = Image.fromarray(((values * 255 + _GREATEST_16 // 2) // _GREATEST_16).astype(np.uint8))
+    grey = Image.fromarray(((values * _GREATEST_8 + _GREATEST_16 // 2) // _GREATEST_16).astype(np.uint8))
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
     return grey
+
+
+def _scale_transparent_colour(image: Image.Image, *, depth: int) -> None:
+    """The one colour that stands for transparency in the numbers of the decoded pixels; Pillow leaves it in the file's.
+
+    Of 16 bits in three colours Pillow decodes the upper 8, so that a colour which differs in the lower ones is taken
+    for the same.
+    """
+    written = image.info.get("transparency")
+    most = (1 << depth) - 1
+    if image.mode == "L" and isinstance(written, int):
+        image.info["transparency"] = (written & most) * _GREATEST_8 // most
+    elif image.mode == "RGB" and isinstance(written, tuple):
+        image.info["transparency"] = tuple((value & most) >> max(0, depth - 8) for value in written)
 
 
 def without_bulk(data: bytes) -> bytes:

@@ -1,5 +1,6 @@
 """Text and image sizes to token ids, in both spellings, without touching a pixel."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from jinja2 import TemplateError
 from transformers import AutoConfig
 
 from workers.models.adapters import adapter_for
+from workers.models.templates import template_by_name
 from workers.multimodal.fitting import Fitting
 from workers.multimodal.instructions import num_images, plain_text, texts, with_texts
 from workers.multimodal.placeholders import expand_placeholders
@@ -18,9 +20,12 @@ from workers.multimodal.word_tokenizer import Masks, WordTokenizer
 from workers.types import EncodedPrompt, Prompt, UnusablePrompt
 
 _VISION_TOKEN_FIELDS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-_TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError)
+_TEMPLATE_ERRORS = (
+    TemplateError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError,
+)  # fmt: skip
 """What the expressions of a template may raise, besides what it raises on purpose."""
-_PARTS_AS_CODE = "{'type': "
+_SHOWN_CHARS = 50
+_PARTS_AS_CODE = re.compile(r"""\{["']type["']: """)
 
 
 class TemplateRefusal(ValueError):
@@ -34,6 +39,23 @@ class Rendered:
     text: str
     """What its words spell is masked."""
     masks: Masks
+
+
+def _check_words(messages: Iterable[dict[str, Any]], rendered: str) -> None:
+    """Stop at a template that leaves out what the user or the system says, such as every part but the first.
+
+    Of the assistant's earlier turns templates leave out the reasoning on purpose. White space is theirs.
+    """
+    written = _joined(rendered)
+    for number, message in enumerate(messages, start=1):
+        for words in texts([message] if message["role"] != "assistant" else []):
+            if _joined(words) not in written:
+                start = " ".join(words.split())[:_SHOWN_CHARS]
+                raise TemplateRefusal(f"the chat template leaves out words of turn {number}, {start!r}")
+
+
+def _joined(text: str) -> str:
+    return "".join(text.split())
 
 
 class PromptEncoder:
@@ -111,12 +133,14 @@ class PromptEncoder:
         """The turns as text, in which what their words spell is masked.
 
         Raises:
-            ValueError: the model knows no turns, or its chat template does not take these.
+            ValueError: the model knows no turns, or its chat template does not take these or leaves out some words.
         """
         turns = list(messages)
         masks = self._words.masks(texts(turns))
         masked = with_texts(turns, lambda text: self._words.masked(text, masks)) if masks.openings else turns
-        return Rendered(self.render(masked), masks)
+        rendered = Rendered(self.render(masked), masks)
+        _check_words(turns, masks.lifted(rendered.text))
+        return rendered
 
     def ids(self, rendered: Rendered) -> list[int]:
         """What the model's processor makes of turns, one placeholder an image."""
@@ -142,7 +166,7 @@ class PromptEncoder:
             )
         except _TEMPLATE_ERRORS as error:
             raise TemplateRefusal(f"the chat template does not take its turns: {error}") from error
-        if _PARTS_AS_CODE in text and not any(_PARTS_AS_CODE in words for words in texts(messages)):
+        if _PARTS_AS_CODE.search(text) and not any(map(_PARTS_AS_CODE.search, texts(messages))):
             raise TemplateRefusal("the chat template knows texts alone: it writes the parts of a turn as code")
         return text
 
@@ -158,9 +182,7 @@ class PromptEncoder:
         if self._adapter.qformer:
             raise ValueError(f"{self._adapter.model_type} has no chat template: it answers one question and no more")
         known = (self.processor.chat_template, self.tokenizer.chat_template, self._adapter.chat_template)
-        template = next((t for t in known if t is not None), None)
-        if isinstance(template, dict):
-            template = template.get("default")
+        template = template_by_name(next((t for t in known if t), None))
         if template is None:
             raise ValueError("the model has no chat template")
         return template

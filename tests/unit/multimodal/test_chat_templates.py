@@ -22,6 +22,7 @@ _ALTERNATES = (
     "{{ raise_exception('Conversation roles must alternate user/assistant') }}{% endif %}{% endfor %}" + LLAVA_TEMPLATE
 )
 _TEXTS_ALONE = "{% for m in messages %}[INST] {{ m.content }} [/INST]{% endfor %}"
+_AS_JSON = "{% for m in messages %}[INST] {{ m.content | tojson }} [/INST]{% endfor %}"
 _JOINS = "{% for m in messages %}{{ '[INST] ' + m.content + ' [/INST]' }}{% endfor %}"
 
 
@@ -45,14 +46,45 @@ def _read(folder: Path) -> str:
     return encoder.decode(encoder.encode(_prompt("user")).prompt_ids)
 
 
-@pytest.mark.parametrize(
-    "written", [_OTHER, [{"name": "tool_use", "template": "no"}, {"name": "default", "template": _OTHER}]]
-)
+_SEVERAL = [{"name": "tool_use", "template": "no"}, {"name": "default", "template": _OTHER}]
+
+
+@pytest.mark.parametrize("written", [_OTHER, _SEVERAL])
 def test_the_tokenizers_template_is_found_where_the_processor_has_none(folder: Path, written: Any) -> None:
     (folder / "chat_template.jinja").unlink()
     _in_tokenizer(folder, written)
     assert check_model_folder(folder)
     assert _read(folder) == "USER: which ? Assistant:"
+
+
+@pytest.mark.parametrize("written", [_SEVERAL, {one["name"]: one["template"] for one in _SEVERAL}])
+def test_the_processor_may_have_several_in_its_file(folder: Path, written: Any) -> None:
+    (folder / "chat_template.jinja").unlink()
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": written}))
+    assert check_model_folder(folder)
+    assert _read(folder) == "USER: which ? Assistant:"
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        (5, "tokenizer_config.json' has a 'chat_template' that is neither text nor a list of names and templates"),
+        (["x"], "tokenizer_config.json' has a 'chat_template' that is neither text nor a list of names and templates"),
+        ([{"name": "default"}], "that is neither text nor a list of names and templates"),
+        (" \n", "model' has a chat template that is empty"),
+    ],
+)
+def test_what_is_no_template_is_refused(folder: Path, written: Any, told: str) -> None:
+    (folder / "chat_template.jinja").unlink()
+    _in_tokenizer(folder, written)
+    with pytest.raises(ValueError, match=f"{told}$"):
+        check_model_folder(folder)
+
+
+def test_a_template_that_is_no_text_is_named(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_bytes(b"\xe9")
+    with pytest.raises(ValueError, match=r"chat_template.jinja' is not UTF-8 text \(byte 0\)$"):
+        check_model_folder(folder)
 
 
 # transformers does not close the files of templates that have names.
@@ -109,7 +141,7 @@ def test_a_row_that_the_template_does_not_take_is_named_before_the_start(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "chat_template.jinja").write_text(_ALTERNATES)
-    data = _rows(folder, "user", "user")
+    data = _rows(folder, "system", "user")
     arguments = ["--model.path", str(folder), "--data.path", str(data), "--run.dir", str(folder.parent / "run")]
     assert main(["--algo", "stable_reinforce", *arguments]) == 2
     assert capsys.readouterr().err == (
@@ -134,9 +166,45 @@ def test_an_instruction_that_the_template_does_not_take_is_passed_over(folder: P
 
 
 @pytest.mark.parametrize(
-    ("template", "told"), [(_TEXTS_ALONE, "knows texts alone"), (_JOINS, "does not take its turns")]
+    ("template", "told"),
+    [
+        (_TEXTS_ALONE, "knows texts alone"),
+        (_AS_JSON, "knows texts alone"),
+        (_JOINS, "does not take its turns"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "does not take its turns: maximum recursion"),
+    ],
 )
 def test_a_template_that_takes_no_parts_is_told_of(folder: Path, template: str, told: str) -> None:
     (folder / "chat_template.jinja").write_text(template)
     with pytest.raises(UnusablePrompt, match=f"^row d-000007: the chat template {told}"):
         PromptEncoder(folder).encode(_prompt("user"))
+
+
+@pytest.mark.parametrize(
+    ("template", "turns", "told"),
+    [
+        ("{% for m in messages %}{{ m.content[0].text }}{% endfor %}", [["so"], ["which", "one <s>"]], "2, 'one <s>'"),
+        ("{{ messages[1].content[0].text }}", [["be brief"], ["which"]], "1, 'be brief'"),
+        ("{{ messages[0].role }}", [["be"], ["which"]], "1, 'be'"),
+    ],
+)
+def test_a_template_that_leaves_out_words_is_told_of(folder: Path, template: str, turns: Any, told: str) -> None:
+    (folder / "chat_template.jinja").write_text(template)
+    spoken = tuple(
+        {"role": role, "content": [{"type": "text", "text": words} for words in turn]}
+        for role, turn in zip(("system", "user"), turns, strict=True)
+    )
+    with pytest.raises(UnusablePrompt, match=f"^row d-000007: the chat template leaves out words of turn {told}$"):
+        PromptEncoder(folder).encode(Prompt(uid="d-000007", messages=spoken, media=()))
+
+
+def test_white_space_and_earlier_reasoning_are_a_templates_own(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m.content[0].text.split('</think>')[-1] | trim }}{% endfor %}"
+    )
+    spoken = tuple(
+        {"role": role, "content": [{"type": "text", "text": words}]}
+        for role, words in (("user", " which \n"), ("assistant", "<think>so</think> one"), ("user", "two"))
+    )
+    encoder = PromptEncoder(folder)
+    assert encoder.decode(encoder.encode(Prompt(uid="p", messages=spoken, media=())).prompt_ids) == "whichonetwo"

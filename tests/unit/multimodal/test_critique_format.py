@@ -174,7 +174,7 @@ _ONE_QUESTION = (
 @pytest.mark.parametrize(
     ("template", "told"),
     [
-        (_LAST_TURN_ONLY, "request for a critique$"),
+        (_LAST_TURN_ONLY, "request for a critique: the chat template leaves out words of turn 1, 'which \\?'$"),
         (_THINKS, "request for a critique$"),
         (_ONE_QUESTION, "request for a critique: one question only$"),
     ],

@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -135,6 +137,55 @@ def test_the_one_transparent_colour_of_a_picture_becomes_white() -> None:
     stored[:, 0] = (9, 8, 7)
     found = np.asarray(decode(_file(Image.fromarray(stored), transparency=(9, 8, 7))))
     assert (found[:, 0] == 255).all() and np.array_equal(found[:, 1:], stored[:, 1:])
+
+
+def _png(depth: int, colours: int, line: bytes, transparent: list[int], *, width: int) -> bytes:
+    """One line of pixels, packed as a PNG has them, with the colour that stands for transparency."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, 1, depth, colours, 0, 0, 0))
+    rest = chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *transparent)) + chunk(
+        b"IDAT", zlib.compress(b"\0" + line)
+    )
+    return b"\x89PNG\r\n\x1a\n" + head + rest + chunk(b"IEND", b"")
+
+
+_DARK = bytes([0x12, 0x34] * 3)
+
+
+@pytest.mark.parametrize(
+    ("depth", "colours", "line", "transparent", "wanted"),
+    [
+        (1, 0, b"\x50", [0], [255, 255, 255, 255]),
+        (1, 0, b"\x50", [1], [0, 255, 0, 255]),
+        (2, 0, b"\x1b", [1], [0, 255, 170, 255]),
+        (4, 0, b"\x05\xaf", [5], [0, 255, 170, 255]),
+        (8, 0, bytes([0, 5, 170, 255]), [5], [0, 255, 170, 255]),
+        (8, 0, bytes([0, 5, 170, 255]), [0x105], [0, 255, 170, 255]),
+        (8, 2, bytes([0, 0, 0, 5, 5, 5, 170, 170, 170, 255, 255, 255]), [5, 5, 5], [0, 255, 170, 255]),
+        (16, 2, bytes(6) + _DARK + b"\xaa" * 6 + b"\xff" * 6, [0x1234] * 3, [0, 255, 170, 255]),
+        (16, 2, bytes(6) + _DARK + b"\xaa" * 6 + b"\xff" * 6, [0x3412] * 3, [0, 18, 170, 255]),
+    ],
+)
+def test_the_transparent_colour_is_one_of_the_file_whatever_its_bits(
+    depth: int, colours: int, line: bytes, transparent: list[int], wanted: list[int]
+) -> None:
+    found = _decoded(_png(depth, colours, line, transparent, width=4))
+    assert found[0].tolist() == [[value] * 3 for value in wanted]
+
+
+def test_tags_that_cannot_be_read_are_nothing_to_tell_a_user(tmp_path: Path) -> None:
+    """A photo whose maker's tags are damaged is turned, without a word that names no file."""
+    tags = struct.pack("<HHHIHHHHII", 2, 0x0112, 3, 1, 6, 0, 0x8769, 4, 1, 99999) + bytes(4)
+    file = tmp_path / "a.jpg"
+    file.write_bytes(_file(Image.fromarray(_noise(3, 5)), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0" + tags))
+    code = (
+        "import sys\nfrom workers.multimodal.pictures import decode\nprint(decode(open(sys.argv[1], 'rb').read()).size)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True)
+    assert (ran.stdout, ran.stderr) == ("(3, 5)\n", "")
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
