@@ -110,6 +110,21 @@ def test_a_file_of_preferences_is_read_and_no_store_is_made_of_it(dry: Dry) -> N
     assert code == 2 and refused.endswith(" tokens, data.max_prompt_tokens = 100")
 
 
+def test_held_out_rows_that_are_left_out_are_told(dry: Dry) -> None:
+    held_out = dry.file(plain(), plain(chosen=f"{_LONG}?"), plain(chosen=3), name="e.jsonl")
+    flags = ("--data.format", "plain_dpo", "--policy.tokens_per_microbatch", "100", "--data.max_bad_frac", "0.4")
+    code, told = dry("dpo", dry.file(plain(), plain(prompt="why ?")), *flags, "--data.eval_path", str(held_out))
+    assert code == 0, told
+    said = [line.removeprefix("held-out data: ") for line in told if line.startswith("held-out data: ")]
+    assert said[0] == "2 rows" and said[2].startswith("bad rows: 1 of 3; the first is row 3: ")
+    assert said[1].startswith("held-out rows left out: 1 of 2; the first is row 2: its response 1 and its prompt have ")
+    store = imported(dry.folder, "plain_dpo", *[plain(prompt=f"{i} ?") for i in range(20)], held_out_frac=0.5).folder
+    code, told = dry("dpo", store)
+    assert code == 0, told
+    num_train = int(told[0].split()[3])
+    assert f"held-out data: {20 - num_train} rows" in told
+
+
 def test_a_store_is_looked_at(dry: Dry) -> None:
     store = imported(dry.folder, "plain_dpo", plain(), plain(prompt="why ?")).folder
     assert dry("dpo", store)[1][0] == "data: learned from: 2 of 2 rows, 4 of their 4 responses, 2 pairs"
