@@ -47,7 +47,7 @@ _CONTENT = re.compile(
 _ASKED = re.compile(r"instruction|input|query|question|context|prompt")
 """Names of content, unless it stands in what is read as well."""
 _PREFERENCE = re.compile(
-    rf"(?:{_SIDE}|winner|loser)(?:_(?:{_ANSWER}|idx|index|id))?|(?:{_REPLY}_?(?:\d+|[abjkwl])|y_?[wl])|{_ANSWER}_{_SIDE}"
+    rf"(?:{_SIDE}|winner|loser)(?:_(?:{_ANSWER}|idx|index|id|\d+))?|(?:{_REPLY}_?(?:\d+|[abjkwl])|y_?[wl])|{_ANSWER}_{_SIDE}"
     r"|(?:(?:human|overall)_)?preferences?(?:_labels?)?|kto_(?:tag|label)|label"
     r"|is_(?:preferred|chosen|liked|desirable|tie|good|bad)|(?:dis)?liked?|(?:un)?desirable|thumbs?_(?:up|down)|votes?|rank(?:s|ing|ings)?|which_(?:is_)?better"
     r"|responses|completions"

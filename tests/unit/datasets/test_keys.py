@@ -80,7 +80,7 @@ def test_what_can_only_be_content_is_refused_by_name(key: str, value: Any) -> No
         ("ranking", "1>2"), ("ranks", [1, 2]), ("responses", ["a", "b"]), ("completions", ["a"]), ("is_tie", True),
         ("dispreferred", "b"), ("which_better", 1), ("bad_response", "b"), ("conversations_rejected", ["b"]),
         ("answer_rejected", "b"), ("negative", "b"), ("neg_response", "b"), ("y_l", "b"), ("preference_label", 1),
-        ("unpreferred", "b"), ("corrupted_answer", "b"),
+        ("unpreferred", "b"), ("rejected_2", "b"), ("corrupted_answer", "b"),
     ],
 )  # fmt: skip
 def test_what_makes_a_row_a_preference_is_refused_by_name(key: str, value: Any) -> None:
