@@ -81,11 +81,11 @@ def _learned_from(config: TrainConfig, encoder: "PromptEncoder | None") -> Itera
     read = _Read(config, config.data.path)
     weighs = not config.measures_margins
     encode = None if encoder is None else example_encoder(config, encoder, read.media_root, weighs_pairs=weighs)
-    rows = (row for row in read.instructions() if row.split == "train")
     margin, unfit = config.preference.score_margin, None if encoder is None else ImageCheck(config)
-    found = look(rows, config.offline, score_margin=margin, unfit=unfit, encode=encode)
+    found = look(read.instructions(), config.offline, score_margin=margin, unfit=unfit, encode=encode)
     read.refuse_bad_rows()
-    warning = refuse_unlearnable(found, config)
+    of_file = [] if Path(read.path).is_dir() else read.bad_rows
+    warning = refuse_unlearnable(found, config, bad_rows=of_file)
     yield from found.lines()
     yield from read.lines()
     if warning is not None:
