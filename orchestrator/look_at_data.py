@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from orchestrator.config.load import critique_rm_config
 from orchestrator.config.schema import TrainConfig
 from orchestrator.datasets.counted import Counted
-from orchestrator.datasets.dataset import BadRow, refuse_bad_share
+from orchestrator.datasets.dataset import BadRow, refuse_bad_share, uid_parts
 from orchestrator.datasets.keys import Notes
 from orchestrator.image_check import ImageCheck
 from orchestrator.preference_store.records import Instruction
@@ -70,12 +70,7 @@ def _offline(config: TrainConfig, encoder: "PromptEncoder | None") -> list[str]:
     if config.measures_margins and config.reward.critique.path is None:
         stage = critique_rm_config(config)
         lines += [f"critique reward model: {line}" for line in _learned_from(stage, encoder)]
-    if config.data.eval_path is not None:
-        read = _Read(config, config.data.eval_path)
-        num_rows = sum(1 for _ in read.instructions())
-        read.refuse_bad_rows()
-        lines += [f"held-out data: {num_rows} rows", *(f"held-out data: {line}" for line in read.lines())]
-    return lines
+    return [*lines, *(f"held-out data: {line}" for line in _measured_on(config, encoder))]
 
 
 def _learned_from(config: TrainConfig, encoder: "PromptEncoder | None") -> Iterator[str]:
@@ -86,15 +81,39 @@ def _learned_from(config: TrainConfig, encoder: "PromptEncoder | None") -> Itera
     read = _Read(config, config.data.path)
     weighs = not config.measures_margins
     encode = None if encoder is None else example_encoder(config, encoder, read.media_root, weighs_pairs=weighs)
-    rows = (row for row in read.instructions() if row.split == "train")
     margin, unfit = config.preference.score_margin, None if encoder is None else ImageCheck(config)
-    found = look(rows, config.offline, score_margin=margin, unfit=unfit, encode=encode)
+    found = look(read.instructions(), config.offline, score_margin=margin, unfit=unfit, encode=encode)
     read.refuse_bad_rows()
-    warning = refuse_unlearnable(found, config)
+    of_file = [] if Path(read.path).is_dir() else read.bad_rows
+    warning = refuse_unlearnable(found, config, bad_rows=of_file)
     yield from found.lines()
     yield from read.lines()
     if warning is not None:
         yield warning
+
+
+def _measured_on(config: TrainConfig, encoder: "PromptEncoder | None") -> Iterator[str]:
+    from orchestrator.offline.session import example_encoder
+
+    apart = config.data.eval_path
+    read = _Read(config, apart or str(config.data.path))
+    if apart is None and not config.data.held_out_frac and not Path(read.path).is_dir():
+        return
+    encode = None if encoder is None else example_encoder(config, encoder, read.media_root, weighs_pairs=False)
+    num_rows, left_out = 0, Counted("held-out rows left out")
+    for row in read.instructions():
+        if apart is not None or row.split == "held_out":
+            num_rows += 1
+            made = encode and encode(row)
+            if isinstance(made, str):
+                left_out.add(BadRow(uid_parts(row.uid)[1], made))
+    if apart is not None:
+        read.refuse_bad_rows()
+    if num_rows or apart is not None:
+        yield f"{num_rows} rows"
+        yield from left_out.lines(num_rows)
+    if apart is not None:
+        yield from read.lines()
 
 
 @dataclass(slots=True)

@@ -1,6 +1,7 @@
 """Checks of single fields, and the sentence for what fails them."""
 
 import json
+import sys
 from typing import Any
 
 _SHOWN_CHARS = 80
@@ -33,6 +34,11 @@ def unicode_text(text: str, field: str) -> str:
     except UnicodeEncodeError as error:
         raise RowError(f"field {field!r} is not valid Unicode at character {error.start + 1}") from error
     return text
+
+
+def is_finite_number(value: Any) -> bool:
+    """Whether a decoded value is a number that a float can be: JSON has integers of any length, NaN and Infinity."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def shown(value: Any) -> str:

@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from orchestrator.datasets.dataset import BadRow
+from orchestrator.datasets.fields import shown
 from orchestrator.errors import RefusedInput
 
 # Besides JSONDecodeError: an integer of thousands of digits is a ValueError, brackets nested without end recurse.
 JSON_ERRORS = (ValueError, RecursionError)
+
+
+class RepeatedKey(ValueError):
+    """An object that has a key twice, of which JSON readers keep the last without a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +104,7 @@ def _places(rows: Iterable[tuple[int, JsonRow | BadRow]], field: str) -> Iterabl
 def _line_at(file: IO[bytes], path: Path, number: int, offset: int) -> JsonRow:
     file.seek(offset)
     try:
-        return JsonRow(number, json.loads(_text(file.readline(), offset, path)))
+        return JsonRow(number, decoded(_text(file.readline(), offset, path)))
     except JSON_ERRORS as error:
         raise RefusedInput(f"data file {str(path)!r} changed while it was read (line {number})") from error
 
@@ -113,7 +118,7 @@ def _is_array(file: IO[bytes]) -> bool:
 
 def _array(data: bytes, path: Path) -> Iterator[JsonRow]:
     try:
-        elements = json.loads(_text(data, 0, path))
+        elements = decoded(_text(data, 0, path))
     except JSON_ERRORS as error:
         raise RefusedInput(f"data file {str(path)!r} is not valid JSON: {json_problem(error)}") from error
     yield from (JsonRow(number, element) for number, element in enumerate(elements, start=1))
@@ -128,9 +133,26 @@ def _lines(file: IO[bytes], path: Path) -> Iterator[tuple[int, JsonRow | BadRow]
         text = _text(line, offset, path).removesuffix("\n")  # a column past the end would be told as line 2
         if text.strip():
             try:
-                yield offset, JsonRow(number, json.loads(text))
+                yield offset, JsonRow(number, decoded(text))
             except JSON_ERRORS as error:
                 yield offset, BadRow(number, f"not valid JSON: {json_problem(error)}")
+
+
+def decoded(text: str) -> Any:
+    """What a JSON text says.
+
+    Raises:
+        ValueError: or any other of ``JSON_ERRORS``: it is no JSON, or an object in it has a key twice.
+    """
+    return json.loads(text, object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise RepeatedKey(f"key {shown(next(key for key in keys if keys.count(key) > 1))} is given twice")
+    return made
 
 
 def json_problem(error: Exception) -> str:
@@ -138,6 +160,8 @@ def json_problem(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         line = f"line {error.lineno} " if error.lineno > 1 else ""  # a JSONL row has but one, which has its own number
         return f"{error.msg} at {line}column {error.colno}"
+    if isinstance(error, RepeatedKey):
+        return str(error)
     return "nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
 
 

@@ -28,8 +28,8 @@ _PICTURE = re.compile(rf"(?:(?:input|question|query|prompt|user|original|raw)_)?
 _FILE = re.compile(r"file(?:_?(?:name|path))?|path")
 """Names that are a picture's where the value is."""
 _SIDE = (
-    r"(?:chosen|reject(?:ed)?|accept(?:ed)?|preferred|dispreferred|positive|negative|better|worse|best|worst|good|bad"
-    r"|winning|losing|win|lose|hallucinated)"
+    r"(?:chosen|reject(?:ed)?|accept(?:ed)?|(?:dis|un|non_?)?preferred|positive|negative|neg|better|worse|best|worst|good"
+    r"|bad|winning|losing|win|lose|hallucinated|corrupted)"
 )
 _REPLY = r"(?:response|answer|output|completion|reply)"
 _ANSWER = rf"(?:{_REPLY}|conversation|message|caption|text|content|turn)s?"
@@ -37,6 +37,7 @@ _OTHER_MEDIA = re.compile(
     rf"(?:{_NOUN}_)?(?:base64|b64)|{_NOUN}_?\d+|{_NOUN}_(?:bytes|data)"
     rf"|(?:{_SIDE}|second|other|mixed_up)_{_NOUN}{_ENDING}"
     r"|(?:video|audio|clip|frame)s?(?:_?(?:file|url|uri|src|link)s?)?(?:_?(?:path|name|dir|folder)s?)?|pixel_values"
+    r"|medias?|multi_?modal_(?:data|inputs?)"
 )
 """Names of media that no format reads in another's place: more than one, or of another kind."""
 _CONTENT = re.compile(
@@ -46,9 +47,9 @@ _CONTENT = re.compile(
 _ASKED = re.compile(r"instruction|input|query|question|context|prompt")
 """Names of content, unless it stands in what is read as well."""
 _PREFERENCE = re.compile(
-    rf"(?:{_SIDE}|winner|loser)(?:_(?:{_ANSWER}|idx|index|id))?|{_REPLY}_?(?:\d+|[abjkwl])|{_ANSWER}_{_SIDE}"
-    r"|(?:(?:human|overall)_)?preferences?|kto_(?:tag|label)|label|is_(?:preferred|chosen|liked|desirable|tie|good|bad)"
-    r"|(?:dis)?liked?|(?:un)?desirable|thumbs?_(?:up|down)|votes?|rank(?:s|ing|ings)?|which_(?:is_)?better"
+    rf"(?:{_SIDE}|winner|loser)(?:_(?:{_ANSWER}|idx|index|id|\d+))?|(?:{_REPLY}_?(?:\d+|[abjkwl])|y_?[wl])|{_ANSWER}_{_SIDE}"
+    r"|(?:(?:human|overall)_)?preferences?(?:_labels?)?|kto_(?:tag|label)|label"
+    r"|is_(?:preferred|chosen|liked|desirable|tie|good|bad)|(?:dis)?liked?|(?:un)?desirable|thumbs?_(?:up|down)|votes?|rank(?:s|ing|ings)?|which_(?:is_)?better"
     r"|responses|completions"
 )
 _TIE = re.compile("is_tie")
@@ -160,9 +161,9 @@ def _refuse_content(row: Mapping[str, Any], key: str, read: Collection[str], giv
     value = row[key]
     if _is_named(_PREFERENCE, key) and not (_is_named(_TIE, key) and value is False):
         raise RowError(f"field {key!r} is {shown(value)}, a preference, which this format does not read")
-    media = _is_named(_OTHER_MEDIA, key) or any(map(_PICTURE_FILE.fullmatch, _names(value)))
+    media = value if _is_named(_OTHER_MEDIA, key) else [t for t in _texts(value) if _PICTURE_FILE.fullmatch(t)]
     asked = _is_named(_ASKED, key) and not _stands_in(value, [row[k] for k in read if k in row])
-    if asked or _is_named(_CONTENT, key) or (media and not _is_known(value, given)):
+    if asked or _is_named(_CONTENT, key) or not (is_empty(media) or _is_known(media, given)):
         raise RowError(f"field {key!r} is {shown(value)}, content that this format does not read")
 
 
@@ -177,7 +178,7 @@ def _is_known(value: Any, given: Sequence[str]) -> bool:
     """Whether a value names what the row has already, or where on the net that came from."""
     if not given:
         return False
-    known, names = {PurePosixPath(name).name for name in given}, _names(value)
+    known, names = {PurePosixPath(name).name for name in given}, list(_texts(value))
     return bool(names) and all(
         PurePosixPath(name).name in known or name.startswith(("http://", "https://")) for name in names
     )
@@ -186,6 +187,15 @@ def _is_known(value: Any, given: Sequence[str]) -> bool:
 def _names(value: Any) -> list[str]:
     values = value if isinstance(value, list) else [value]
     return [name for name in values if isinstance(name, str) and name.strip()]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Texts anywhere in a value, blank ones apart."""
+    if isinstance(value, list | dict):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
+    elif isinstance(value, str) and value.strip():
+        yield value
 
 
 def _stands_in(value: Any, texts: Any) -> bool:

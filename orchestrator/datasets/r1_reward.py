@@ -2,9 +2,9 @@
 
 A row is ``{"message": "<JSON of a chat list>", "question": str, "answer": ["<answer>2</answer>"]}``; content parts
 are ``text``, ``image`` (a path) and ``video`` (a folder of frames, used as that many images). ``image`` beside the
-message stands for images where the message has none; ``response`` is an optional demonstration for ``sft``, which
-takes a last turn of the assistant for one where there is no ``response``. To everybody else such a row is a bad one:
-its prompt would hold its answer.
+message stands for images where the message has none: where the user's words have ``<image>``, else before them all.
+``response`` is an optional demonstration for ``sft``, which takes a last turn of the assistant for one where there is
+no ``response``. To everybody else such a row is a bad one: its prompt would hold its answer.
 
 Rows are checked first, then every image they name is probed, once each.
 """
@@ -19,14 +19,15 @@ from typing import Any
 
 from orchestrator.datasets.dataset import BadRow, Dataset, row_uid
 from orchestrator.datasets.fields import RowError, shown, unicode_text
-from orchestrator.datasets.json_rows import JSON_ERRORS, JsonRow, json_problem, read_json_rows
-from orchestrator.datasets.keys import Notes, check_keys, unread_inside
+from orchestrator.datasets.json_rows import JSON_ERRORS, JsonRow, decoded, json_problem, read_json_rows
+from orchestrator.datasets.keys import Notes, check_keys, is_empty, unread_inside
 from orchestrator.datasets.media_sources import MediaFinder, Source, Turn, probe_all
 from orchestrator.datasets.turns import check_prompt, refuse_told_verdict, words
 from workers.multimodal.media import MediaError
 from workers.types import MediaRef, Prompt
 
 _ANSWER = re.compile(r"\s*([12])\s*|\s*<answer>\s*([12])\s*</answer>\s*")
+_PLACE = re.compile(r"\n?<image>\n?")
 _ROLES = ("system", "user", "assistant")
 _PARTS = ("text", "image", "video")
 
@@ -94,9 +95,9 @@ def parse_r1_row(row: Any, *, demonstrations: bool = False) -> R1Row:
         turns, target = turns[:-1], _demonstrated(turns[-1])
     media = [part[part["type"]] for turn in turns for part in turn["content"] if part["type"] != "text"]
     keys = check_keys(row, ("message", "question", "answer", "response"), images=("image",), media=media)
-    names = row.get(keys.images[0])
-    if names is not None and not media:
-        turns = _with_images(turns, names)
+    (field,) = keys.images
+    if not media and not is_empty(row.get(field)):
+        turns = _with_images(turns, row[field], field)
     check_prompt(turns)
     refuse_told_verdict(turns, label)
     question = row.get("question")
@@ -104,7 +105,7 @@ def parse_r1_row(row: Any, *, demonstrations: bool = False) -> R1Row:
         turns=turns,
         label=label,
         target=target,
-        question=question if isinstance(question, str) else "",
+        question=unicode_text(question, "question") if isinstance(question, str) else "",
         unread=(*keys.unread, *_unread(row)),
     )
 
@@ -138,17 +139,33 @@ def _part(part: Any) -> dict[str, str]:
     return {"type": kind, kind: unicode_text(value, "message") if kind == "text" else value}
 
 
-def _with_images(turns: tuple[Turn, ...], names: Any) -> tuple[Turn, ...]:
-    """Put the images of the row's ``image`` field before the text of its first user turn."""
+def _with_images(turns: tuple[Turn, ...], names: Any, field: str) -> tuple[Turn, ...]:
+    """Put the row's images where the user's words have ``<image>``, else before those of its first user turn."""
     names = [names] if isinstance(names, str) else names
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise RowError(f"field 'image' is {shown(names)}, expected a path or a list of paths")
+    if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
+        raise RowError(f"field {field!r} is {shown(names)}, expected a path or a list of paths")
+    asked = words(turn for turn in turns if turn["role"] == "user")
+    if num_places := len(_PLACE.findall(asked)):
+        if num_places != len(names):
+            raise RowError(f"the prompt has {num_places} '<image>' placeholders, the row has {len(names)} images")
+        waiting = iter(names)
+        return tuple(_placed(turn, waiting) if turn["role"] == "user" else turn for turn in turns)
     first = next((i for i, turn in enumerate(turns) if turn["role"] == "user"), None)
     if first is None:
-        raise RowError("field 'message' has no user turn that could hold the images of field 'image'")
+        raise RowError(f"field 'message' has no user turn that could hold the images of field {field!r}")
     images = [{"type": "image", "image": name} for name in names]
     turn = {"role": "user", "content": [*images, *turns[first]["content"]]}
     return (*turns[:first], turn, *turns[first + 1 :])
+
+
+def _placed(turn: Turn, names: Iterator[str]) -> Turn:
+    content: list[dict[str, str]] = []
+    for part in turn["content"]:
+        before, *others = _PLACE.split(part["text"])
+        content += [{"type": "text", "text": before}] if before else []
+        for text in others:
+            content += [{"type": "image", "image": next(names)}, *([{"type": "text", "text": text}] if text else [])]
+    return {"role": turn["role"], "content": content}
 
 
 def _attempt(finder: MediaFinder, row: JsonRow, demonstrations: bool) -> _Draft | BadRow:
@@ -189,7 +206,7 @@ def _chat(row: dict[str, Any]) -> list[Any]:
     message = row.get("message")
     if isinstance(message, str):
         try:
-            message = json.loads(message)
+            message = decoded(message)
         except JSON_ERRORS as error:
             raise RowError(f"field 'message' is not valid JSON: {json_problem(error)}") from error
     if not isinstance(message, list) or not message:

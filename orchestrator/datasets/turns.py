@@ -8,6 +8,8 @@ from orchestrator.datasets.fields import RowError, shown
 from orchestrator.datasets.media_sources import Turn
 
 _VERDICT = re.compile(r"<answer>\s*([12])\s*</answer>")
+_MARK = re.compile(r"<(?:image|video)>|<\|[^<>|]*\|>")
+"""Stands for media in people's files; nobody asks by it."""
 _JUDGEMENT = re.compile(r"^\s*(?:<think>.*</think>)?\s*<answer>\s*[12]\s*</answer>\s*\Z", re.DOTALL | re.MULTILINE)
 
 
@@ -67,4 +69,4 @@ def words(turns: Iterable[Turn]) -> str:
 
 def _says_something(text: str) -> bool:
     # isprintable is false of what has no shape, such as a space without width, which strip leaves alone.
-    return any(c.isprintable() and not c.isspace() for c in text)
+    return any(c.isprintable() and not c.isspace() for c in _MARK.sub("", text))

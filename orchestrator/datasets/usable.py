@@ -20,16 +20,17 @@ def look_through(dataset: Dataset) -> Told:
 def without_unusable(
     dataset: Dataset, reason: Callable[[Prompt], str | None], told: Told, *, name: str, max_bad_frac: float
 ) -> Dataset:
-    """The dataset less the rows that have a reason against them, which count like bad rows.
+    """The dataset less the rows that have a reason against them, which are bad rows from then on.
 
     Args:
         name: Of the file.
     Raises:
-        RefusedInput: more than ``max_bad_frac`` of the rows, or all.
+        RefusedInput: they and the bad rows before are more than ``max_bad_frac`` of all, or none is left.
     """
     reasons = [reason(p) for p in dataset.prompts]
     unused = [BadRow(uid_parts(p.uid)[1], r) for p, r in zip(dataset.prompts, reasons, strict=True) if r is not None]
     kept = tuple(p for p, r in zip(dataset.prompts, reasons, strict=True) if r is None)
-    refuse_bad_share(unused, num_good=len(kept), name=name, option="data.max_bad_frac", max_bad_frac=max_bad_frac)
+    bad_rows = tuple(sorted([*dataset.bad_rows, *unused], key=lambda bad: bad.row))
+    refuse_bad_share(bad_rows, num_good=len(kept), name=name, option="data.max_bad_frac", max_bad_frac=max_bad_frac)
     told.count("rows not learned from", unused, total=len(dataset.prompts))
-    return replace(dataset, prompts=kept)
+    return replace(dataset, prompts=kept, bad_rows=bad_rows)

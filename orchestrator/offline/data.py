@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.config.schema import TrainConfig
 from orchestrator.datasets.counted import Counted, unknown_keys
+from orchestrator.datasets.dataset import BadRow
 from orchestrator.errors import RefusedInput
 from orchestrator.image_check import ImageCheck
 from orchestrator.offline.learnable import Encode, Learnable, look, refuse_unlearnable
@@ -87,8 +88,8 @@ def open_data(config: TrainConfig, folder: RunFolder) -> OfflineData:
     assert algorithm is not None and data.path is not None
     train = _store(config, data.path, folder.root / "store")
     margin, unfit = config.preference.score_margin, ImageCheck(config)
-    learnable = look(training_rows(train), algorithm, score_margin=margin, unfit=unfit)
-    warning = refuse_unlearnable(learnable, config)
+    learnable = look(train.rows(), algorithm, score_margin=margin, unfit=unfit)
+    warning = refuse_unlearnable(learnable, config, bad_rows=_bad_rows_of_file(config, train))
     apart = None if data.eval_path is None else _store(config, data.eval_path, folder.root / "eval_store")
     return OfflineData(
         train=train,
@@ -108,14 +109,10 @@ def measured(data: OfflineData, config: TrainConfig, encode: Encode) -> OfflineD
         RefusedInput: see ``refuse_unlearnable``.
     """
     assert config.offline is not None
-    rows, margin = training_rows(data.train), config.preference.score_margin
+    rows, margin = data.train.rows(), config.preference.score_margin
     learnable = look(rows, config.offline, score_margin=margin, unfit=ImageCheck(config), encode=encode)
-    return replace(data, learnable=learnable, warning=refuse_unlearnable(learnable, config))
-
-
-def training_rows(store: PreferenceStore) -> Iterator[Instruction]:
-    """The rows that are learned from, in file order."""
-    return (row for row in store.rows() if row.split == "train")
+    warning = refuse_unlearnable(learnable, config, bad_rows=_bad_rows_of_file(config, data.train))
+    return replace(data, learnable=learnable, warning=warning)
 
 
 def held_out_rows(data: OfflineData, *, side_tables: Mapping[str, SideTable]) -> list[Instruction]:
@@ -152,6 +149,11 @@ def _store(config: TrainConfig, path: str, imported: Path) -> PreferenceStore:
         option="data.max_bad_frac",
     )
     return PreferenceStore(imported)
+
+
+def _bad_rows_of_file(config: TrainConfig, store: PreferenceStore) -> list[BadRow]:
+    """Those of a store that somebody made before the run were accepted then."""
+    return [] if Path(str(config.data.path)).is_dir() else store.bad_rows()
 
 
 def given_store(config: TrainConfig, path: str) -> PreferenceStore:

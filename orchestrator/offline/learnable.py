@@ -1,7 +1,7 @@
 """What an algorithm learns from in its training rows and what not, with the reasons: counted before a worker starts."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,8 @@ class Learnable:
     """Counts over the training rows."""
 
     num_rows: int = 0
+    num_held_out: int = 0
+    """Rows beside them."""
     num_responses: int = 0
     num_learned: int = 0
     """Responses that are learned from."""
@@ -72,11 +74,15 @@ def look(
     """Go through the training rows as the run will.
 
     Args:
+        rows: Of a whole file; those that are held out are counted alone.
         unfit: Says which images a model of the run cannot take; None looks at none.
         encode: Makes examples of them; None looks at texts, ranks and scores alone.
     """
     found = Learnable()
     for row in rows:
+        if row.split != "train":
+            found.num_held_out += 1
+            continue
         found.num_rows += 1
         found.num_responses += len(row.responses)
         choice = (unfit and unfit(row.media)) or choose(row.responses, algorithm, score_margin=score_margin)
@@ -96,19 +102,25 @@ def look(
     return found
 
 
-def refuse_unlearnable(found: Learnable, config: TrainConfig) -> str | None:
+def refuse_unlearnable(found: Learnable, config: TrainConfig, *, bad_rows: Sequence[BadRow]) -> str | None:
     """Stop where too little is left to learn from; return what a person should know of the rest.
 
+    Args:
+        bad_rows: Of the file, which count with those that are not learned from.
+
     Raises:
-        RefusedInput: more unused rows than ``data.max_bad_frac``; KTO with one instruction or one kind of response.
+        RefusedInput: more unused rows than ``data.max_bad_frac`` of those to be learned from, or more with the bad ones
+            than that of the file; KTO with one instruction or one kind of response.
     """
-    refuse_bad_share(
-        found.unused,
-        num_good=found.num_used,
-        name=str(config.data.path),
-        option="data.max_bad_frac",
-        max_bad_frac=config.data.max_bad_frac,
-    )
+    together = sorted([*bad_rows, *found.unused], key=lambda bad: bad.row) if found.unused else []
+    for rows, num_held_out in ((found.unused, 0), (together, found.num_held_out)):
+        refuse_bad_share(
+            rows,
+            num_good=found.num_used + num_held_out,
+            name=str(config.data.path),
+            option="data.max_bad_frac",
+            max_bad_frac=config.data.max_bad_frac,
+        )
     if config.offline is None or config.offline.learns_from != "labels":
         return None
     kinds, settings = found.kinds, config.preference

@@ -97,7 +97,7 @@ def fitting(config: TrainConfig, encoder: "PromptEncoder", data: RunData) -> Run
     train = without_unusable(data.train, reason, data.told, name=config.data.path, max_bad_frac=allowed)
     if not data.held_out:
         return replace(data, train=train)
-    held_out = replace(data.train, prompts=data.held_out)
+    held_out = replace(data.train, prompts=data.held_out, bad_rows=())
     name = str(config.data.eval_path)
     held_out = without_unusable(held_out, reason, data.told_held_out, name=name, max_bad_frac=allowed)
     return replace(data, train=train, held_out=held_out.prompts)

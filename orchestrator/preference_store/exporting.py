@@ -39,6 +39,8 @@ class Exported:
     """Responses in no pair of instructions that make some."""
     first_left_out: str = ""
     """Whose the first of them is."""
+    num_elsewhere: int = 0
+    """Instructions of the other split."""
 
     def add(self, instruction: Instruction, pairs: Sequence[Pair]) -> None:
         """Count an instruction."""
@@ -59,6 +61,8 @@ class Exported:
         yield f"pairs   {self.num_pairs} of {self.num_instructions} instructions; {self.num_unpaired} make none{first}"
         if self.num_left_out:
             yield f"left    {self.num_left_out} responses are in no pair, the first of {self.first_left_out}"
+        if self.num_elsewhere:
+            yield f"other   {self.num_elsewhere} instructions are of another split"
 
 
 def export_swift(store: PreferenceStore, out: Path, *, split: Split) -> Exported:
@@ -78,6 +82,7 @@ def export_swift(store: PreferenceStore, out: Path, *, split: Split) -> Exported
         with partial.open("w", encoding="utf-8") as file:
             for instruction in store.rows():
                 if instruction.split != split:
+                    exported.num_elsewhere += 1
                     continue
                 pairs = preference_pairs(instruction.responses, score_margin=0.0)
                 exported.add(instruction, pairs)

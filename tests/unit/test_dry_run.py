@@ -100,7 +100,7 @@ def test_a_file_of_preferences_is_read_and_no_store_is_made_of_it(dry: Dry) -> N
     flags = ("--data.format", "plain_dpo", "--data.max_prompt_tokens", "100")
     code, (refused,) = dry("dpo", file, *flags)
     assert code == 2 and "1 bad rows out of 4, data.max_bad_frac = 0 allows 0; the first is row 3" in refused
-    code, told = dry("dpo", file, *flags, "--data.max_bad_frac", "0.4")
+    code, told = dry("dpo", file, *flags, "--data.max_bad_frac", "0.5")
     assert code == 0, told
     assert told[0] == "data: learned from: 2 of 3 rows, 4 of their 6 responses, 2 pairs"
     assert told[1].startswith("data: rows not learned from: 1 of 3; the first is row 2: its prompt has ")
@@ -108,6 +108,44 @@ def test_a_file_of_preferences_is_read_and_no_store_is_made_of_it(dry: Dry) -> N
     assert told[3] == "data: bad rows: 1 of 4; the first is row 3: field 'chosen' is 3, expected text"
     code, (refused,) = dry("dpo", dry.file(plain(), plain(prompt=f"{_LONG}?")), *flags)
     assert code == 2 and refused.endswith(" tokens, data.max_prompt_tokens = 100")
+
+
+def test_bad_rows_and_those_not_learned_from_are_one_share(dry: Dry) -> None:
+    judged = [row(answer="3", response="one"), row(), row(response="one"), row(response="two")]
+    code, (refused,) = dry("sft", dry.file(*judged), "--data.max_bad_frac", "0.4")
+    assert code == 2 and "has 2 bad rows out of 4, data.max_bad_frac = 0.4 allows 1; the first is row 1" in refused
+    pairs = [plain(chosen=3), plain(prompt=f"{_LONG}?"), plain(), plain(prompt="why ?")]
+    flags = ("--data.format", "plain_dpo", "--data.max_prompt_tokens", "100")
+    code, (refused,) = dry("dpo", dry.file(*pairs), *flags, "--data.max_bad_frac", "0.4")
+    assert code == 2 and "has 2 bad rows out of 4, data.max_bad_frac = 0.4 allows 1; the first is row 1" in refused
+    held_out = [plain(prompt=f"{i} ?") for i in range(20)]
+    assert (
+        dry(
+            "dpo",
+            dry.file(plain(chosen=3), *held_out),
+            *flags,
+            "--data.max_bad_frac",
+            "0.05",
+            "--data.held_out_frac",
+            "0.5",
+        )[0]
+        == 0
+    )
+
+
+def test_held_out_rows_that_are_left_out_are_told(dry: Dry) -> None:
+    held_out = dry.file(plain(), plain(chosen=f"{_LONG}?"), plain(chosen=3), name="e.jsonl")
+    flags = ("--data.format", "plain_dpo", "--policy.tokens_per_microbatch", "100", "--data.max_bad_frac", "0.4")
+    code, told = dry("dpo", dry.file(plain(), plain(prompt="why ?")), *flags, "--data.eval_path", str(held_out))
+    assert code == 0, told
+    said = [line.removeprefix("held-out data: ") for line in told if line.startswith("held-out data: ")]
+    assert said[0] == "2 rows" and said[2].startswith("bad rows: 1 of 3; the first is row 3: ")
+    assert said[1].startswith("held-out rows left out: 1 of 2; the first is row 2: its response 1 and its prompt have ")
+    store = imported(dry.folder, "plain_dpo", *[plain(prompt=f"{i} ?") for i in range(20)], held_out_frac=0.5).folder
+    code, told = dry("dpo", store)
+    assert code == 0, told
+    num_train = int(told[0].split()[3])
+    assert f"held-out data: {20 - num_train} rows" in told
 
 
 def test_a_store_is_looked_at(dry: Dry) -> None:

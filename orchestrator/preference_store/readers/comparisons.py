@@ -4,12 +4,11 @@ The released rows have one image or one video, which comes first, see ``prompt_t
 their media where the placeholders stand, as many as these are, and may have turns before the question.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.datasets.fields import RowError, shown, unicode_text
+from orchestrator.datasets.fields import RowError, is_finite_number, shown, unicode_text
 from orchestrator.datasets.json_rows import JsonRow
 from orchestrator.datasets.keys import check_keys, is_empty
 from orchestrator.datasets.media_sources import Turn
@@ -156,7 +155,7 @@ def _number(fields: Mapping[str, Any], name: str) -> float | None:
     value = fields.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not is_finite_number(value):
         raise RowError(f"field {name!r} is {shown(value)}, expected a finite number")
     return float(value)
 

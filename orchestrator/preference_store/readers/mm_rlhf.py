@@ -8,12 +8,11 @@ Where all responses tie, annotators wrote one more: a correct one where all were
 others alone that is no tie makes it something else, perhaps the true answer: it is kept in ``meta``.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import Any
 
-from orchestrator.datasets.fields import RowError, shown, text_field, unicode_text
+from orchestrator.datasets.fields import RowError, is_finite_number, shown, text_field, unicode_text
 from orchestrator.preference_store.ranking import parse_ranking
 from orchestrator.preference_store.readers.draft import Draft, response_text, row_object, scalar_meta
 from orchestrator.preference_store.readers.mm_rlhf_prompt import media_meta, prompt_turn, refuse_unknown_keys
@@ -89,8 +88,7 @@ def _scores(entry: dict[str, Any]) -> dict[str, Any]:
     """Those that are given, a number or a word each."""
     for name in _DIMENSIONS:
         value = entry.get(name)
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not (value is None or isinstance(value, str) or number):
+        if not (value is None or isinstance(value, str) or is_finite_number(value)):
             raise RowError(f"field {name!r} is {shown(value)}, expected a finite number or text")
     return scalar_meta(entry, _DIMENSIONS)
 

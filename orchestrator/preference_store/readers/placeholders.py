@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.datasets.fields import RowError, shown
+from orchestrator.datasets.keys import is_empty
 from orchestrator.datasets.media_sources import Turn
 
 IMAGE_FIELDS = ("image", "images")
@@ -18,7 +19,7 @@ _CUT = re.compile(r"\n?<(image|video)>\n?")
 
 
 def media_parts(row: dict[str, Any], *, image_fields: Sequence[str] = IMAGE_FIELDS) -> dict[str, list[dict[str, str]]]:
-    """Parts naming the media of a row, by kind; a field is a path or a list of paths, null is none.
+    """Parts naming the media of a row, by kind; a field is a path or a list of paths; an empty one is none.
 
     Raises:
         RowError: a field is something else, or two speak of the same kind.
@@ -92,14 +93,14 @@ def refuse_placeholders(text: str, field: str) -> None:
 
 
 def _parts(row: dict[str, Any], kind: str, fields: Sequence[str]) -> list[dict[str, str]]:
-    given = [name for name in fields if row.get(name) is not None]
+    given = [name for name in fields if not is_empty(row.get(name))]
     if len(given) > 1:
         raise RowError(f"fields {given[0]!r} and {given[1]!r} are both given, expected one")
     if not given:
         return []
     names = row[given[0]]
     names = [names] if isinstance(names, str) else names
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
         raise RowError(f"field {given[0]!r} is {shown(names)}, expected a path or a list of paths")
     return [{"type": kind, kind: name} for name in names]
 

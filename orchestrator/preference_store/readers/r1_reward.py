@@ -5,7 +5,6 @@ Its turns name their media themselves, so that placeholders mean nothing in them
 
 from typing import Any
 
-from orchestrator.datasets.fields import unicode_text
 from orchestrator.datasets.r1_reward import parse_r1_row
 from orchestrator.preference_store.readers.draft import Draft
 from orchestrator.preference_store.records import Response
@@ -21,6 +20,6 @@ def read_r1_reward_row(row: Any) -> Draft:
     return Draft(
         turns=parsed.turns,
         responses=() if parsed.target is None else (Response(text=parsed.target),),
-        meta={"label": parsed.label, "question": unicode_text(parsed.question, "question")},
+        meta={"label": parsed.label, "question": parsed.question},
         unread=(parsed.unread,),
     )

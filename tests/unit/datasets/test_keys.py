@@ -35,6 +35,11 @@ def test_another_name_of_the_picture_a_row_has_is_no_content(other: str) -> None
     assert _check(img_path="a.png", image_url=other) == CheckedKeys(images=("img_path",), unread=("image_url",))
 
 
+def test_what_is_kept_of_the_picture_elsewhere_is_no_content() -> None:
+    kept = {"image_path": "train/a.png", "license": "CC0", "seen": [1, None]}
+    assert _check(image="a.png", metadata=kept).unread == ("metadata",)
+
+
 def test_a_second_picture_is_refused() -> None:
     for own in ({"image": "a.png"}, {"img": "a.png"}):
         with pytest.raises(
@@ -57,6 +62,8 @@ def test_a_format_without_images_refuses_a_picture() -> None:
         ("objects", {"ref": ["cat"]}), ("messages", [{"role": "user"}]), ("conversations", [{"from": "gpt"}]),
         ("video", "v"), ("videos", ["v"]), ("audio", "a.wav"), ("rejected_images", ["b.png"]), ("image_2", "b.png"),
         ("image_bytes", "iVBOR"), ("mask", "m.png"), ("instruction", "another"), ("input", "more"), ("query", "why ?"),
+        ("multi_modal_data", {"image": ["b.png"]}), ("metadata", {"files": [{"name": "x/b.JPG", "by": "me"}]}),
+        ("media", [{"type": "image", "url": "b"}]),
     ],
 )  # fmt: skip
 def test_what_can_only_be_content_is_refused_by_name(key: str, value: Any) -> None:
@@ -72,7 +79,8 @@ def test_what_can_only_be_content_is_refused_by_name(key: str, value: Any) -> No
         ("rejected_response", "b"), ("rejected_messages", ["b"]), ("is_preferred", False), ("response_a", "x"),
         ("ranking", "1>2"), ("ranks", [1, 2]), ("responses", ["a", "b"]), ("completions", ["a"]), ("is_tie", True),
         ("dispreferred", "b"), ("which_better", 1), ("bad_response", "b"), ("conversations_rejected", ["b"]),
-        ("answer_rejected", "b"), ("negative", "b"),
+        ("answer_rejected", "b"), ("negative", "b"), ("neg_response", "b"), ("y_l", "b"), ("preference_label", 1),
+        ("unpreferred", "b"), ("rejected_2", "b"), ("corrupted_answer", "b"),
     ],
 )  # fmt: skip
 def test_what_makes_a_row_a_preference_is_refused_by_name(key: str, value: Any) -> None:

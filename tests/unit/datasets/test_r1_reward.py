@@ -51,6 +51,32 @@ def test_an_array_and_lines_of_the_same_rows_give_the_same_dataset(tmp_path: Pat
     assert read(lines, media_root=tmp_path) == read(array, media_root=tmp_path)
 
 
+def test_images_beside_the_message_come_where_the_words_have_them(tmp_path: Path) -> None:
+    for number, name in enumerate(("a.png", "b.png"), start=1):
+        picture(tmp_path / name, size=(number, 1))
+    turns = [
+        {"role": "system", "content": "<image> stands for a picture"},
+        {"role": "user", "content": "first\n<image>\nthis"},
+        {"role": "assistant", "content": "yes"},
+        {"role": "user", "content": [text("and"), text("<image>"), text("which ?")]},
+    ]
+    (prompt,) = read(write_jsonl(tmp_path / "d.jsonl", row(image=["a.png", "b.png"]) | {"message": turns})).prompts
+    assert [turn["content"] for turn in prompt.messages] == [
+        [text("<image> stands for a picture")],
+        [text("first"), {"type": "image"}, text("this")],
+        [text("yes")],
+        [text("and"), {"type": "image"}, text("which ?")],
+    ]
+    assert [ref.width for ref in prompt.media] == [1, 2]
+
+
+@pytest.mark.parametrize("nothing", ["", "  ", None, [], [""], [None], {}, {"bytes": None, "path": None}])
+def test_a_field_of_images_that_says_nothing_is_a_row_without_one(tmp_path: Path, nothing: Any) -> None:
+    dataset = read(write_jsonl(tmp_path / "d.jsonl", row(image=nothing)))
+    assert [prompt.media for prompt in dataset.prompts] == [()]
+    assert list(dataset.notes.lines()) == ["the row has no image"]
+
+
 def test_a_blank_line_is_no_row_but_counts_as_a_line(tmp_path: Path) -> None:
     (tmp_path / "d.jsonl").write_text(f"\n{json.dumps(row())}\n  \n{json.dumps(row())}")
     assert [prompt.uid for prompt in read(tmp_path / "d.jsonl").prompts] == ["d-000002", "d-000004"]
@@ -199,6 +225,11 @@ def test_a_video_without_frames_is_refused(tmp_path: Path) -> None:
         (row(text("\ud800")), "field 'message' is not valid Unicode at character 1"),
         (row(response=""), "field 'response' is \"\", expected text"),
         (row(image=3), "field 'image' is 3, expected a path or a list of paths"),
+        (row(img=3), "field 'img' is 3, expected a path or a list of paths"),
+        (row(image=["a.png", ""]), "field 'image' is [\"a.png\", \"\"], expected a path or a list of paths"),
+        (row(text("<image> or <image> ?"), image="a.png"),
+         "the prompt has 2 '<image>' placeholders, the row has 1 images"),
+        (row(question="\ud800"), "field 'question' is not valid Unicode at character 1"),
         ({"message": [{"role": "system", "content": "hi"}], "answer": "1", "image": "a.png"},
          "field 'message' has no user turn that could hold the images of field 'image'"),
     ],

@@ -84,6 +84,19 @@ def test_a_broken_array_is_refused_with_its_line(tmp_path: Path) -> None:
     _refuses(file, f"data file {str(file)!r} is not valid JSON: {reason}", max_bad_frac=1.0)
 
 
+@pytest.mark.parametrize(
+    "row", ['{"a": 1, "image": "a.png", "image": "b.png"}', '{"message": "[{\\"role\\": 1, \\"role\\": 2}]"}']
+)
+def test_a_key_that_is_given_twice_is_refused(tmp_path: Path, row: str) -> None:
+    file = tmp_path / "d.jsonl"
+    file.write_text(row)
+    with pytest.raises(RefusedInput, match=r"row 1: .*not valid JSON: key \"(image|role)\" is given twice$"):
+        _read(file)
+    file.write_text(f"[{row}]")
+    with pytest.raises(RefusedInput, match=r"not valid JSON: key \"(image|role)\" is given twice$"):
+        _read(file)
+
+
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "x.jsonl", tmp_path):
         _refuses(path, f"data file {str(path)!r} is not a file")

@@ -47,6 +47,8 @@ _ASKED = _turn("user", "which ?")
         ([_ASKED, _turn("assistant", "this"), _turn("user", "  ")], 'asks nothing: its last turn is "  "'),
         ([_turn("user", "[image]")], "asks nothing: it has pictures and no words"),
         ([_turn("user", "[image]", " ")], "asks nothing: it has pictures and no words"),
+        ([_turn("user", "<image>\n<|image_pad|>")], 'asks nothing: its last turn is "<image>\\n<|image_pad|>"'),
+        ([_turn("user", "[image]", "<image> ")], "asks nothing: it has pictures and no words"),
         ([_turn("user", "[image]"), _turn("assistant", "a cat"), _turn("user", "[image]")], "pictures and no words"),
     ],
 )

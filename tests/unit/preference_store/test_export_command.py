@@ -179,15 +179,17 @@ def test_a_row_without_an_id_has_its_uid_and_one_without_media_no_media(tmp_path
     assert _exported(tmp_path, "plain_dpo", plain()) == [{**sides, "id": "d-000001"}]
 
 
-def test_each_split_has_its_file(tmp_path: Path) -> None:
+def test_each_split_has_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     imported(tmp_path, "plain_dpo", *(plain(prompt=f"p{n}") for n in range(20)), held_out_frac=0.5)
-    asked = []
+    asked, told = [], []
     for split in ("train", "held_out"):
         assert _export(tmp_path, "--split", split) == 0
+        told.append(capsys.readouterr().out.splitlines()[-1])
         asked.append({line["question"] for line in _lines(tmp_path)})
         (tmp_path / "out.jsonl").unlink()
     assert asked[0] | asked[1] == {f"p{n}" for n in range(20)}
     assert asked[0] and asked[1] and not asked[0] & asked[1]
+    assert told == [f"other   {len(other)} instructions are of another split" for other in reversed(asked)]
 
 
 def test_what_cannot_be_exported_is_refused_and_leaves_no_file(

@@ -180,6 +180,7 @@ def test_a_conversation_is_counted_by_row_and_by_answer(tmp_path: Path, capsys: 
         "images  1",
         "learned 3 answers: every one of a conversation",
         "responses  3, 0 with a rank or a score",
+        "rows without an image: 1 of 2; the first is row 2: others have one",
         f"store   {out}",
     ]
     shown = []

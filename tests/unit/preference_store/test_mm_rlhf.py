@@ -157,6 +157,7 @@ def test_a_cycle_costs_its_own_instruction_and_is_named(folder: Path, rows: list
         ({"is_tie": "yes"}, "field 'is_tie' is \"yes\", expected true or false"),
         ({"ls_factor": "1"}, "field 'ls_factor' is \"1\", expected a finite number"),
         ({"ls_factor": float("nan")}, "field 'ls_factor' is NaN, expected a finite number"),
+        ({"ls_factor": 10**400}, f"field 'ls_factor' is 1{'0' * 79} ..., expected a finite number"),
         ({"chosen_reason": ["a"]}, "field 'chosen_reason' is [\"a\"], expected text"),
     ],
 )  # fmt: skip

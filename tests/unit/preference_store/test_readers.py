@@ -273,6 +273,25 @@ def test_a_correction_ranks_above_what_it_corrects(tmp_path: Path) -> None:
     assert record.meta == {"ds_name": "RLHF-V", "idx": 3}
 
 
+def test_a_second_picture_of_a_correction_is_refused_and_its_bytes_are_not(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        picture(tmp_path / name)
+    others: list[Any] = ["b.png", ["b.png"], "x/a.png", {"bytes": "iVBOR", "path": None}, "iVBOR" * 60, ""]
+    rows = [corrected(image_path="a.png", image=other) for other in others]
+    refused = "field 'image' can only be a picture, other than \"a.png\": one field of them is read"
+    made = records(tmp_path, "rlhfv", *rows)
+    assert made[:2] == [BadRow(1, refused), BadRow(2, refused)]
+    assert all(isinstance(record, Instruction) for record in made[2:])
+    (only,) = records(tmp_path, "rlhfv", corrected(image_path="", image="b.png"))
+    assert isinstance(only, Instruction) and only.media[0].path == "b.png"
+
+
+@pytest.mark.parametrize("reader", PLACED)
+@pytest.mark.parametrize("nothing", ["", " ", [], [""], [None], {"bytes": None, "path": None}])
+def test_a_field_of_media_that_says_nothing_is_none(tmp_path: Path, reader: FormatName, nothing: Any) -> None:
+    assert the_record(tmp_path, reader, good_row(reader, images=nothing, video=nothing)).media == ()
+
+
 def test_a_judgement_keeps_label_and_question_and_its_demonstration(tmp_path: Path) -> None:
     record = the_record(tmp_path, "r1_reward", judged(response="the first"))
     assert record.meta == {"label": "1", "question": "which ?"}
