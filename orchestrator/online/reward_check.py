@@ -22,10 +22,11 @@ def check_rewards(config: TrainConfig, folder: RunFolder) -> None:
     """Refuse a reward service that cannot be reached, a judge that does not answer, or a cache that cannot serve.
 
     Raises:
-        RefusedInput: with its own words.
+        RefusedInput: with its own words, or because a link lies where the cache should.
     """
     if config.offline is not None or config.algo == "sft":
         return
+    folder.refuse_planted()  # a cache that is there is tried, and so written to, before the run has its folder
     if config.reward.url is not None:
         _ask_service(config, config.reward.url)
     elif config.reward.judge == "openai" or _keeps_cache(config, folder):
