@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Literal
 from uuid import uuid4
 
@@ -63,7 +64,13 @@ class RewardClient:
         except httpx.InvalidURL as error:
             raise RefusedInput(f"reward.url is no address: {error}") from error
         try:
-            self._http = httpx.Client(timeout=timeout_s, headers=headers, trust_env=minds_proxies(self._url))
+            self._http = httpx.Client(
+                timeout=timeout_s,
+                headers=headers,
+                trust_env=minds_proxies(self._url),
+                # None is kept: one that is no ASCII could not even be sent back.
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            )
         except ImportError as error:
             raise RefusedInput(f"reward.url cannot be asked through the proxy of the environment: {error}") from error
         except (httpx.InvalidURL, ValueError):

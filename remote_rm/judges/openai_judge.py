@@ -8,6 +8,7 @@ import asyncio
 import math
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from time import time
 
 import openai
@@ -63,7 +64,12 @@ class OpenAiJudge:
         self._shape, self._is_shape_known = manner.shape, False
         self._finding_out = asyncio.Lock()
         try:
-            http = openai.DefaultAsyncHttpxClient(timeout=timeout_s, trust_env=minds_proxies(url))
+            http = openai.DefaultAsyncHttpxClient(
+                timeout=timeout_s,
+                trust_env=minds_proxies(url),
+                # None is kept: one that is no ASCII could not even be sent back.
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            )
         except ImportError as error:
             raise ValueError(f"--judge-url cannot be asked through the proxy of the environment: {error}") from error
         except Exception:  # noqa: BLE001 - the client's own HTTP library has errors of its own
@@ -187,7 +193,8 @@ class OpenAiJudge:
         except (TimeoutError, openai.APITimeoutError) as error:
             raise JudgeUnavailable(f"{self.id} gave no answer within {timeout_s:g} s") from error
         except openai.APIConnectionError as error:
-            raise JudgeUnavailable(self._told(f"cannot be reached: {error.__cause__ or error}")) from error
+            why = str(error.__cause__ or "") or str(error)
+            raise JudgeUnavailable(self._told(f"cannot be reached: {why}")) from error
         except openai.APIStatusError as error:
             raise self._refusal(error) from error
         except JudgeUnavailable as error:
