@@ -20,7 +20,9 @@ _SPENT = "insufficient_quota"
 _VERDICTS: dict[str, Verdict] = {CONSISTENT: "consistent", INCONSISTENT: "inconsistent"}
 # A reply may be dressed up, as models do with Markdown and quotes; it holds one character and no word.
 _DRESSED = re.compile(r"[\s*_`\"'“”‘’(\[]*([01])[\s*_`\"'“”‘’)\].]*")
-_THOUGHT = re.compile(r"\A.*(?:</(?:think|thinking|thought|reasoning)>|\[/THINK\])", re.DOTALL | re.IGNORECASE)
+_THOUGHT = re.compile(
+    r"\A.*(?:</(?:seed:)?(?:think|thinking|thought|reasoning)>|\[/THINK\]|◁/think▷)", re.DOTALL | re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
