@@ -2,7 +2,7 @@
 
 import socket
 from ipaddress import IPv6Address, ip_address
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 
 def check_address(url: str, *, name: str, secret: str) -> None:
@@ -19,7 +19,7 @@ def check_address(url: str, *, name: str, secret: str) -> None:
         has_host, _ = bool(parts.hostname), parts.port
     except ValueError as error:
         raise ValueError(f"{name} is no address: its host or port cannot be read") from error
-    if "@" in parts.netloc:
+    if "@" in unquote(parts.netloc):
         raise ValueError(f"{name} holds credentials, which every list of processes shows; put the key into {secret}")
     if parts.query or parts.fragment:
         raise ValueError(f"{name} holds a query string or a fragment; a key belongs into {secret}")

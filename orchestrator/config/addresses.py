@@ -2,7 +2,7 @@
 
 import socket
 from ipaddress import IPv6Address, ip_address
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 
 def address_fault(url: str, *, secret: str) -> str | None:
@@ -18,7 +18,7 @@ def address_fault(url: str, *, secret: str) -> str | None:
         has_host, _ = bool(parts.hostname), parts.port
     except ValueError:
         return "is no address: its host or port cannot be read"
-    if "@" in parts.netloc:
+    if "@" in unquote(parts.netloc):
         return f"holds credentials, which config.json, logs and lists of processes would show; put them into {secret}"
     if parts.query or parts.fragment:
         return f"holds a query string or a fragment; a key belongs into {secret}"

@@ -13,7 +13,6 @@ from orchestrator.run.folder import RunFolder
 
 _MAY_TAKE_S = 30.0
 _BETWEEN_PROBES_S = 1.0
-_PROBE_S = 180.0
 _PROGRAM = "remote_rm.serve: "
 _OPTIONS = {"--judge-url": "reward.judge_url", "--cache": "reward.cache_path"}
 
@@ -22,10 +21,11 @@ def check_rewards(config: TrainConfig, folder: RunFolder) -> None:
     """Refuse a reward service that cannot be reached, a judge that does not answer, or a cache that cannot serve.
 
     Raises:
-        RefusedInput: with its own words.
+        RefusedInput: with its own words, or because a link lies where the cache should.
     """
     if config.offline is not None or config.algo == "sft":
         return
+    folder.refuse_planted()  # a cache that is there is tried, and so written to, before the run has its folder
     if config.reward.url is not None:
         _ask_service(config, config.reward.url)
     elif config.reward.judge == "openai" or _keeps_cache(config, folder):
@@ -53,10 +53,12 @@ def _probe_own_service(config: TrainConfig, folder: RunFolder) -> None:
     """Have the service's own command try its options, its cache and its judge."""
     arguments = service_arguments(config, folder if _keeps_cache(config, folder) else None)
     command = [sys.executable, "-m", "remote_rm.serve", "--port", "0", *arguments, "--probe"]
+    most_s = config.run.start_timeout_s
     try:
-        ended = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_PROBE_S)
+        ended = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=most_s)
     except subprocess.TimeoutExpired as error:
-        raise RefusedInput(f"reward.judge = {config.reward.judge!r}: no answer within {_PROBE_S:g} s") from error
+        told = f"no answer within run.start_timeout_s = {most_s:g}"
+        raise RefusedInput(f"reward.judge = {config.reward.judge!r}: {told}") from error
     if ended.returncode != 0:
         lines = ended.stderr.strip().splitlines() or [f"it ended with exit code {ended.returncode}"]
         raise RefusedInput(one_line(_in_our_words(lines[-1].removeprefix(_PROGRAM))))

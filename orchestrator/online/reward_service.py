@@ -28,7 +28,6 @@ from workers.heartbeat import start_heartbeat
 
 _log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
-_START_S = 60.0
 _PING_S = 10.0
 
 
@@ -124,8 +123,9 @@ class RewardService:
         self._health.expect("reward-0")
         log = str((self._folder.root / "reward_service.log").resolve())
         self._actor: Any = actor_class.remote(arguments, log, self._health.board)
+        deadline_s = self._config.run.start_timeout_s
         try:
-            return get(self._actor.url.remote(), name="reward service: start", deadline_s=_START_S)
+            return get(self._actor.url.remote(), name="reward service: start", deadline_s=deadline_s)
         except (RuntimeError, WaitTimeout, ray.exceptions.RayError) as error:
             raise ConnectionError(str(getattr(error, "cause", None) or error)) from error
 

@@ -4,7 +4,8 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Literal
 from uuid import uuid4
 
@@ -13,7 +14,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_r
 
 from orchestrator.config.addresses import minds_proxies
 from orchestrator.errors import RefusedInput
-from orchestrator.online.reward_replies import read_rewards
+from orchestrator.online.reward_replies import LOOKED_AT, read_rewards
 from orchestrator.online.rewards import Reward, RewardItem, failed_reward, one_line
 
 _BATCH_ITEMS = 32
@@ -60,11 +61,23 @@ class RewardClient:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
             httpx.URL(self._url)
-            self._http = httpx.Client(timeout=timeout_s, headers=headers, trust_env=minds_proxies(self._url))
         except httpx.InvalidURL as error:
             raise RefusedInput(f"reward.url is no address: {error}") from error
-        except (ImportError, ValueError) as error:
+        try:
+            self._http = httpx.Client(
+                timeout=timeout_s,
+                headers=headers,
+                trust_env=minds_proxies(self._url),
+                # None is kept: one that is no ASCII could not even be sent back.
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            )
+        except ImportError as error:
             raise RefusedInput(f"reward.url cannot be asked through the proxy of the environment: {error}") from error
+        except (httpx.InvalidURL, ValueError):
+            # What is said of an address may hold a piece of the proxy's password.
+            raise RefusedInput(
+                "reward.url cannot be asked through the proxy of the environment: it is no address"
+            ) from None
         self._threads = ThreadPoolExecutor(max_workers=_CONCURRENT_POSTS, thread_name_prefix="reward")
         self._locate, self._max_outage_s = locate, max_outage_s
 
@@ -147,8 +160,7 @@ class RewardClient:
                 raise _Retryable(str(gone)) from gone
             raise _Retryable(self._told(f"{type(error).__name__}: {error}")) from error
         if status == 200:
-            rewards = read_rewards(answer, ids)
-            return {uid: replace(r, detail=r.detail and self._told(r.detail)) for uid, r in rewards.items()}
+            return read_rewards(answer, ids, told=self._told)
         said = self._told(_http_words(status, answer))
         if status >= 500 or status in _WORTH_A_RETRY:
             raise _Retryable(said)
@@ -182,7 +194,7 @@ class RewardClient:
             return response.status_code, b"".join(chunks)
 
     def _told(self, words: str) -> str:
-        """A service that repeats the token does not get it into a log."""
+        """A service that repeats the token does not get it into a log. Cut afterwards, or a piece of it stays."""
         return one_line(words.replace(self._token, "***") if self._token else words)
 
 
@@ -216,17 +228,17 @@ class RewardStream:
 
 def _unspeakable(item: RewardItem) -> Reward | None:
     """A failed reward for an item that cannot be sent: half of a character is no UTF-8."""
-    for name, text in (("id", item.id), ("prompt", item.prompt), ("response", item.response)):
+    for name, text in (("id", item.id), ("prompt", item.prompt), ("response", item.response), ("label", item.label)):
         try:
-            text.encode()
+            (text or "").encode()
         except UnicodeEncodeError as error:
-            half = f"U+{ord(text[error.start]):04X}"
+            half = f"U+{ord(error.object[error.start]):04X}"
             return failed_reward(f"the {name} holds {half} at character {error.start}, half of a character")
     return None
 
 
 def _http_words(status: int, body: bytes) -> str:
-    return f"HTTP {status}: {body[:200].decode(errors='replace') or 'nothing more'}"
+    return f"HTTP {status}: {body[:LOOKED_AT].decode(errors='replace') or 'nothing more'}"
 
 
 def _own_words(body: bytes) -> dict[str, str]:

@@ -12,6 +12,8 @@ from typing import IO, Any
 
 from orchestrator.errors import RefusedInput
 
+_WRITTEN_INTO = ("metrics.jsonl", "log.jsonl", "reward_service.log", "verdicts.sqlite", "critiques.sqlite")
+"""Files whose names can be guessed and that are opened where they lie, instead of being replaced whole."""
 _STEP_NAME = re.compile(r"step_(\d{6,})(\.parquet|\.json)?")
 
 
@@ -57,8 +59,9 @@ class RunFolder:
         The kernel drops the lock when the process ends, however it ends.
 
         Raises:
-            RefusedInput: another driver holds the lock, or the folders cannot be made.
+            RefusedInput: another driver holds the lock, the folders cannot be made, or what is in them is not ours.
         """
+        self.refuse_planted()
         try:
             self.rollouts.mkdir(parents=True, exist_ok=True)
             self.checkpoints.mkdir(exist_ok=True)
@@ -71,6 +74,18 @@ class RunFolder:
             lock.close()
             raise RefusedInput(f"run.dir {str(self.root)!r} is in use by another run") from error
         self._lock = lock
+
+    def refuse_planted(self) -> None:
+        """Refuse what bears the name of a file of ours and is none: a link would be written through, a pipe waited for.
+
+        Raises:
+            RefusedInput: naming it.
+        """
+        for name in _WRITTEN_INTO:
+            file = self.root / name
+            if file.is_symlink() or (file.exists() and not file.is_file()):
+                what = "a link" if file.is_symlink() else "no plain file"
+                raise RefusedInput(f"run.dir {str(self.root)!r}: {name} in it is {what}")
 
     def release(self) -> None:
         """Give the lock back."""

@@ -8,6 +8,7 @@ import asyncio
 import math
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from time import time
 
 import openai
@@ -25,7 +26,7 @@ _ATTEMPTS = 4
 _LONGEST_WAIT_S = 8.0
 _LONGEST_ASKED_WAIT_S = 20.0
 _MORE_TIME_TO_THINK = 3.0
-_ABOUT_A_PARAMETER = {400, 422}
+_ABOUT_A_PARAMETER = {400, 404, 422}
 _NO_KEY = "EMPTY"
 _PROBE = ("Response 1 is the better one.", "Response 1 is better.")
 
@@ -63,9 +64,19 @@ class OpenAiJudge:
         self._shape, self._is_shape_known = manner.shape, False
         self._finding_out = asyncio.Lock()
         try:
-            http = openai.DefaultAsyncHttpxClient(timeout=timeout_s, trust_env=minds_proxies(url))
-        except (ImportError, ValueError) as error:
+            http = openai.DefaultAsyncHttpxClient(
+                timeout=timeout_s,
+                trust_env=minds_proxies(url),
+                # None is kept: one that is no ASCII could not even be sent back.
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            )
+        except ImportError as error:
             raise ValueError(f"--judge-url cannot be asked through the proxy of the environment: {error}") from error
+        except Exception:  # noqa: BLE001 - the client's own HTTP library has errors of its own
+            # What is said of an address may hold a piece of the proxy's password.
+            raise ValueError(
+                "--judge-url cannot be asked through the proxy of the environment: it is no address"
+            ) from None
         # The client's own retries are off: ours have a deadline and feed the breaker.
         self._client = openai.AsyncOpenAI(
             base_url=url, api_key=api_key, timeout=timeout_s, max_retries=0, http_client=http
@@ -114,7 +125,8 @@ class OpenAiJudge:
         judgement = Judgement("unknown", "")
         for _ in range(self._manner.most_asks):
             reply = await self._ask_patiently(tail, answer, attempts)
-            judgement = Judgement(self._manner.read(reply.text), conclusion_of(reply.text))
+            shown = conclusion_of(self._without_key(reply.text or reply.stands_for))
+            judgement = Judgement(self._manner.read(reply.text), shown)
             if judgement.verdict != "unknown":
                 break
         return judgement
@@ -181,7 +193,8 @@ class OpenAiJudge:
         except (TimeoutError, openai.APITimeoutError) as error:
             raise JudgeUnavailable(f"{self.id} gave no answer within {timeout_s:g} s") from error
         except openai.APIConnectionError as error:
-            raise JudgeUnavailable(self._told(f"cannot be reached: {error.__cause__ or error}")) from error
+            why = str(error.__cause__ or "") or str(error)
+            raise JudgeUnavailable(self._told(f"cannot be reached: {why}")) from error
         except openai.APIStatusError as error:
             raise self._refusal(error) from error
         except JudgeUnavailable as error:
@@ -191,16 +204,19 @@ class OpenAiJudge:
 
     def _refusal(self, error: openai.APIStatusError) -> JudgeError:
         body = error.response.content
-        told = self._told(f"answered HTTP {error.status_code}: {error.message[:SHOWN]}")
+        told = self._told(f"answered HTTP {error.status_code}: {error.message}")
         if passes(error.status_code, error.code):
             return JudgeUnavailable(told, wait_s=_asked_wait_s(error.response.headers.get("retry-after")))
         named = refused_parameters(body) if error.status_code in _ABOUT_A_PARAMETER else set()
         return _ParametersRefused(told, named) if named else JudgeError(told)
 
     def _told(self, words: str) -> str:
-        """One line; an endpoint that repeats the key does not get it into a log."""
-        line = " ".join(words.split())
-        return f"{self.id} {line if self._api_key == _NO_KEY else line.replace(self._api_key, '***')}"
+        """A line of bounded length."""
+        return f"{self.id} {' '.join(self._without_key(words).split())[:SHOWN]}"
+
+    def _without_key(self, words: str) -> str:
+        """An endpoint that repeats the key does not get it into a log. Cut afterwards, or a piece of it stays."""
+        return words if self._api_key == _NO_KEY else words.replace(self._api_key, "***")
 
 
 def _wait_s(state: RetryCallState) -> float:

@@ -12,12 +12,17 @@ from remote_rm.schema import Verdict
 
 SHOWN = 200
 """Characters of somebody else's words that are passed on."""
+_LOOKED_AT = 1 << 16
+"""Bytes of them that are looked at: a secret among them must be found whole, before they are cut."""
 _PASSING_STATUS = {408, 409, 425, 429}
+_HTTP_STATUS = re.compile(r"[0-9]{3}")
 _SPENT = "insufficient_quota"
 _VERDICTS: dict[str, Verdict] = {CONSISTENT: "consistent", INCONSISTENT: "inconsistent"}
 # A reply may be dressed up, as models do with Markdown and quotes; it holds one character and no word.
 _DRESSED = re.compile(r"[\s*_`\"'“”‘’(\[]*([01])[\s*_`\"'“”‘’)\].]*")
-_THOUGHT = re.compile(r"\A.*(?:</(?:think|thinking|thought|reasoning)>|\[/THINK\])", re.DOTALL | re.IGNORECASE)
+_THOUGHT = re.compile(
+    r"\A.*(?:</(?:seed:)?(?:think|thinking|thought|reasoning)>|\[/THINK\]|◁/think▷)", re.DOTALL | re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,8 @@ class Reply:
     text: str
     is_cut: bool
     """Ended by the bound on its tokens, or by nothing that is known before it said anything."""
+    stands_for: str = ""
+    """What came instead of a text, for people. No verdict is read from it."""
 
 
 class _Message(BaseModel):
@@ -62,7 +69,7 @@ def conclusion_of(text: str) -> str:
 
 
 def read_reply(body: bytes) -> Reply:
-    """The reply's text; a body that is no chat completion stands for itself, and will be ``unknown``.
+    """The reply's text; a body that is no chat completion has none, and will be ``unknown``.
 
     Raises:
         JudgeError: the body is an error in spite of its HTTP 200.
@@ -71,7 +78,8 @@ def read_reply(body: bytes) -> Reply:
         choices = _Completion.model_validate_json(body).choices
     except ValidationError:
         _raise_error(body)
-        return Reply(f"no chat completion: {body[:SHOWN].decode(errors='replace')}", is_cut=False)
+        instead = body[:_LOOKED_AT].decode(errors="replace")
+        return Reply("", is_cut=False, stands_for=f"no chat completion: {instead}")
     if not choices:
         _raise_error(body)
         return Reply("", is_cut=False)
@@ -99,7 +107,7 @@ def _raise_error(body: bytes) -> None:
     except ValidationError:
         return
     fields = {"message": error} if isinstance(error, str) else error
-    told = f"answered HTTP 200 with an error: {str(fields.get('message', fields))[:SHOWN]}"
+    told = f"answered HTTP 200 with an error: {str(fields.get('message', fields))[:_LOOKED_AT]}"
     code = fields.get("code")
-    status = int(code) if isinstance(code, str) and code.isascii() and code.isdecimal() else code
+    status = int(code) if isinstance(code, str) and _HTTP_STATUS.fullmatch(code) else code
     raise (JudgeUnavailable if passes(status, fields.get("code")) else JudgeError)(told)

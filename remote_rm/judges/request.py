@@ -12,6 +12,14 @@ ROOM = 4096
 _BOUNDS = ("max_tokens", "max_completion_tokens")
 _CONSTRAINT = "structured_outputs"
 _OURS = (*_BOUNDS, "temperature", _CONSTRAINT)
+_MORE_ROOM = "more room"
+"""Named where the bound is taken, but not one as low as ours."""
+# As the wire has it, in camel case, or in words.
+_SPELLED = {
+    name: re.compile(rf"(?<![a-z0-9]){name.replace('_', '[_ -]?')}(?![a-z0-9])", re.IGNORECASE) for name in _OURS
+}
+_ANY_BOUND = re.compile(r"max[_ -]?(?:(?:completion|output|new)[_ -]?)?tokens", re.IGNORECASE)
+_TOO_LOW = re.compile(r"minimum|at least|>=|too (?:small|low)|higher|limit was reached", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,16 +47,24 @@ class RequestShape:
     def without(self, named: set[str]) -> "RequestShape | None":
         """The request without the parameters an endpoint has named; None where it named none that could go.
 
-        An endpoint that does not take the one name of a bound may take the other.
+        What is least common goes first and alone: an endpoint that names it may name beside it all that it does take,
+        or name only those. One that does not take the one name of a bound may take the other.
         """
+        if _CONSTRAINT in named and self.is_constrained:
+            return self._unconstrained()
+        if _MORE_ROOM in named and self.tokens < ROOM:
+            return replace(self, tokens=ROOM)
         shape = self
         if named & set(_BOUNDS) and self.bound is not None:
             shape = replace(shape, bound=_BOUNDS[1] if self.bound == _BOUNDS[0] else None)
         if "temperature" in named:
             shape = replace(shape, temperature=None)
-        if _CONSTRAINT in named and self.is_constrained:
-            shape = replace(shape, is_constrained=False, tokens=ROOM)
+        if shape == self and named and self.is_constrained:
+            return self._unconstrained()
         return shape if shape != self else None
+
+    def _unconstrained(self) -> "RequestShape":
+        return replace(self, is_constrained=False, tokens=ROOM)
 
 
 def refused_parameters(body: bytes) -> set[str]:
@@ -58,9 +74,10 @@ def refused_parameters(body: bytes) -> set[str]:
         fields = set(_named_in(json.loads(text)))
     except (ValueError, RecursionError):
         fields = set()
+    room = {_MORE_ROOM} if _ANY_BOUND.search(text) and _TOO_LOW.search(text) else set[str]()
     if found := fields & set(_OURS):
-        return found
-    return {name for name in _OURS if re.search(rf"(?<!\w){name}(?!\w)", text)}
+        return found | room
+    return {name for name, spelled in _SPELLED.items() if spelled.search(text)} | room
 
 
 def _named_in(error: Any) -> list[str]:

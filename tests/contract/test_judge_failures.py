@@ -53,6 +53,8 @@ def _rewards(
         ("<think>Is it 0? No.</think>\n\n1", 2.0),
         ("Is it 1? No.\n</think>\n**0**.", 1.0),
         ("[THINK]0[/THINK]1", 2.0),
+        ("◁think▷0◁/think▷1", 2.0),
+        ("<seed:think>0</seed:think>\n1", 2.0),
         ([{"type": "thinking", "thinking": "0"}, {"type": "text", "text": "1"}], 2.0),
     ],
     ids=repr,
@@ -85,6 +87,14 @@ def test_a_readable_answer_is_scored(content: Any, reward: float) -> None:
         Say(None),
         Say("Response 1 is consistent"),
         Say("output: 1"),
+        Say("１"),
+        Say("**2**"),
+        Say("Response 2"),
+        Say('{"answer": 1}'),
+        Body(b'data: {"choices": [{"delta": {"content": "1"}}]}'),
+        Body(
+            b'{"choices": [{"finish_reason": "tool_calls", "message": {"content": null, "tool_calls": [{"id": "1"}]}}]}'
+        ),
         Body(b"<html>1</html>"),
         Body(b"1"),
         Body(b'{"choices": []}'),

@@ -14,6 +14,7 @@ from orchestrator.cluster import launch
 from orchestrator.config import load_config
 from orchestrator.errors import RefusedInput
 from orchestrator.online.reward_check import check_rewards, service_arguments
+from orchestrator.online.scoring import RewardClient
 from orchestrator.run.folder import RunFolder
 from orchestrator.tasks.digits_model import build_digits_model
 from orchestrator.train import main
@@ -199,6 +200,16 @@ def test_another_address_is_reached_through_the_proxy(tmp_path: Path, monkeypatc
         assert len(fake.requests) == 1
 
 
+def test_a_link_where_the_run_keeps_its_verdicts_is_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "empty").touch()
+    (tmp_path / "run" / "verdicts.sqlite").symlink_to(tmp_path / "empty")
+    config, _ = load_config(["--algo", "stable_reinforce"])
+    with pytest.raises(RefusedInput, match=r"verdicts\.sqlite in it is a link"):
+        check_rewards(config, RunFolder(tmp_path / "run"))
+    assert (tmp_path / "empty").read_bytes() == b""
+
+
 def test_a_proxy_that_cannot_be_used_is_refused_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("NO_PROXY", "no_proxy", "http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
@@ -208,3 +219,17 @@ def test_a_proxy_that_cannot_be_used_is_refused_in_a_sentence(tmp_path: Path, mo
     )
     with pytest.raises(ValueError, match="--judge-url cannot be asked through the proxy"):
         OpenAiJudge("http://judge.example/v1", "m", timeout_s=1.0)
+
+
+@pytest.mark.parametrize(
+    "proxy", ["http://us:pass/word@proxy:80", "http://proxy:port", "http://[::1", "ftp://u:pass@h"]
+)
+def test_nothing_is_said_of_a_proxy_that_is_no_address(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_PROXY", "no_proxy", "http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    told = r"cannot be asked through the proxy of the environment: it is no address$"
+    with pytest.raises(ValueError, match=f"^--judge-url {told}"):
+        OpenAiJudge("http://judge.example/v1", "m", timeout_s=1.0)
+    with pytest.raises(RefusedInput, match=f"^reward.url {told}"):
+        RewardClient(lambda _=None: "http://rewards.example", timeout_s=1.0, max_outage_s=1.0)

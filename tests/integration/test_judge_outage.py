@@ -29,17 +29,20 @@ def test_an_outage_is_waited_out_and_an_end_stops_the_run_with_a_checkpoint(
     ):
         arguments = [
             *online_arguments(warm_model, digits, run_dir),
-            *("--reward.url", url, "--reward.max_outage_s", "45"),
+            *("--reward.url", url, "--reward.max_outage_s", "45", "--rollout.engine", "transformers"),
         ]
         command = [sys.executable, "-m", "orchestrator.train", *arguments]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as driver:
-            _wait_for_rows(driver, run_dir, 2)
-            judge.behave(_DOWN)
-            time.sleep(_OUTAGE_S)
-            judge.behave(Say("1"))
-            _wait_for_rows(driver, run_dir, 4)
-            judge.behave(_DOWN)
-            _, told = driver.communicate(timeout=120)
+            try:
+                _wait_for_rows(driver, run_dir, 2)
+                judge.behave(_DOWN)
+                time.sleep(_OUTAGE_S)
+                judge.behave(Say("1"))
+                _wait_for_rows(driver, run_dir, 4)
+                judge.behave(_DOWN)
+                _, told = driver.communicate(timeout=120)
+            finally:
+                driver.kill()  # or leaving the block waits for a run that has been given up
     assert driver.returncode == 3, told[-3000:]
     assert told.splitlines()[-1].startswith("stopped: reward coverage")
     rows = metric_rows(run_dir)

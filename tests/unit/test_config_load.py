@@ -230,6 +230,11 @@ def test_broken_toml_is_refused_with_its_place(tmp_path: Path) -> None:
             "into reward.judge_key_file",
         ),
         (
+            ["--reward.url", "http://s3cret%40host"],
+            "reward.url holds credentials, which config.json, logs and lists of processes would show; put them into "
+            "reward.token_file",
+        ),
+        (
             ["--reward.judge_url", "http://host/v1?api_key=s3cret"],
             "reward.judge_url holds a query string or a fragment; a key belongs into reward.judge_key_file",
         ),

@@ -175,6 +175,25 @@ def test_a_lock_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> 
         RunFolder(tmp_path).create()
 
 
+@pytest.mark.parametrize("name", ["metrics.jsonl", "log.jsonl", "reward_service.log", "critiques.sqlite"])
+def test_a_link_or_a_pipe_where_a_file_of_a_run_belongs_is_refused(name: str, tmp_path: Path) -> None:
+    target, planted = tmp_path / "thesis.tex", tmp_path / "run" / name
+    target.write_text("years of work")
+    planted.parent.mkdir()
+    planted.symlink_to(target)
+    with pytest.raises(RefusedInput, match=rf"{name} in it is a link"):
+        RunFolder(tmp_path / "run").create()
+    planted.unlink()
+    planted.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(RefusedInput, match=rf"{name} in it is a link"):
+        RunFolder(tmp_path / "run").create()
+    planted.unlink()
+    os.mkfifo(planted)
+    with pytest.raises(RefusedInput, match=rf"{name} in it is no plain file"):
+        RunFolder(tmp_path / "run").create()
+    assert target.read_text() == "years of work" and not (tmp_path / "nowhere").exists()
+
+
 def test_nothing_is_written_through_a_link_planted_at_a_temporary_name(tmp_path: Path) -> None:
     target = tmp_path / "thesis.tex"
     target.write_text("years of work")

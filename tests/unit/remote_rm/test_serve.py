@@ -35,6 +35,7 @@ def _refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
             ("--judge", "openai", "--judge-url", "http://u:s3@h/v1", "--judge-model", "m"),
             "--judge-url holds credentials",
         ),
+        (("--judge", "openai", "--judge-url", "http://s3%40h/v1", "--judge-model", "m"), "holds credentials"),
         (("--judge", "openai", "--judge-url", "http://h/?key=s3", "--judge-model", "m"), "holds a query string"),
         (("--token-file", "no/such/file"), "no/such/file"),
         (("--cache", "/dev/null/v.sqlite"), "/dev/null"),
