@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from orchestrator.cluster.waits import WorkerCannotStart, WorkerLost
+from orchestrator.cluster.waits import WorkerCannotStart, WorkerFailed, WorkerLost
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import GuardStop
 from orchestrator.run.folder import RunFolder
@@ -27,6 +27,10 @@ def with_restarts(run: Callable[[TrainConfig], _T], config: TrainConfig, folder:
     for restart in range(config.run.max_restarts + 1):
         try:
             return run(config)
+        except WorkerFailed as failed:
+            with run_log(folder.log, run=folder.root.name):
+                _log.error("%s: %s", ", ".join(failed.workers), failed.told)
+            raise
         except WorkerLost as lost:
             # One that never started would end where it did; a successor may only have met what was left behind.
             hopeless = isinstance(lost, WorkerCannotStart) and restart == 0
