@@ -250,6 +250,18 @@ SPOILED: dict[str, tuple[Callable[[Case], None], tuple[str, ...]]] = {
         ("is not an index of weights",),
     ),
     "weights cut off": (_model_with(_cut_weights), ("model.safetensors", "is not a whole safetensors file")),
+    "a tokenizer that is half written": (
+        _model_with(lambda m: (m / "tokenizer.json").write_text('{"version":')),
+        ("model.path: ", "configuration, processor or tokenizer that cannot be loaded", "JSONDecodeError"),
+    ),
+    "a processor of something else": (
+        _model_with(lambda m: (m / "processor_config.json").write_text("[]")),
+        ("model.path: ", "configuration, processor or tokenizer that cannot be loaded"),
+    ),
+    "a processor that makes no pixels": (
+        _model_with(lambda m: (m / "processor_config.json").write_text('{"processor_class": "Another"}')),
+        ("model.path: ", "has a processor without"),
+    ),
     "weights that are quantised": (_model_with(_quantised), ("is quantised (awq)", "must not be")),
     "an adapter for a model": (_adapter, ("model.path", "no config.json", "orchestrator.export")),
     "NCCL without GPUs": (
