@@ -182,6 +182,7 @@ SPOILED: dict[str, tuple[Callable[[Case], None], tuple[str, ...]]] = {
     "unknown key": (_set("--rollout.temprature", "0.5"), ("rollout.temprature", "rollout.temperature")),
     "wrong type": (_set("--run.steps", "many"), ("run.steps", "many")),
     "out of bounds": (_set("--rollout.top_p", "1.5"), ("rollout.top_p", "1.5", "1")),
+    "a seed that an engine does not take": (_set("--run.seed", str(2**32)), ("run.seed = 4294967296", "less than")),
     "truncated sampling": (_set("--rollout.top_p", "0.9"), ("rollout.top_p = 0.9", "must be 1", "log-probs")),
     "temperature that an engine rounds up": (_set("--rollout.temperature", "0.001"), ("rollout.temperature", "0.01")),
     "no room for a completion": (
