@@ -198,12 +198,6 @@ class WorkerPool:
         """The reward that follows each critique, in the order given; lost workers likewise."""
         return self._twice(lambda: self._each("critic", self.critics, "rewards", sequences, deadline_s))
 
-    def stop_reference(self) -> None:
-        """End the reference workers: nothing will be asked of them again."""
-        for actor in self.reference:
-            ray.kill(actor)
-        self.reference = []
-
     def close(self) -> None:
         """Kill every actor and give the placement groups back."""
         for actor in (*self.policy, *self.engines, *self.reference, *self.critics, self.health.board):

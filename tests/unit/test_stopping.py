@@ -50,3 +50,7 @@ def test_a_lost_worker_is_not_a_stop() -> None:
     with pytest.raises(WorkerLost), leaving_checkpoint(lambda: saved.append(True)):
         raise WorkerLost(["policy-0"], "has died")
     assert not saved
+
+
+def test_a_stop_is_one_line_whatever_it_is_made_of() -> None:
+    assert str(GuardStop("first\nsecond\r\nthird")) == "first second third"
