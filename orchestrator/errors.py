@@ -13,6 +13,9 @@ class RefusedInput(Exception):
 class GuardStop(Exception):
     """A guard stopped the run: one line with the reason; a checkpoint is left. Exit code 3."""
 
+    def __str__(self) -> str:
+        return one_line(super().__str__(), most=_MOST_CHARS)
+
 
 def one_line(text: str, *, most: int) -> str:
     """A message without line breaks and no longer than ``most``, its middle left out: who and why are at its ends."""

@@ -72,6 +72,24 @@ def check_critique_model(config: TrainConfig) -> None:
         raise RefusedInput(f"reward.critique.path: {error}") from error
 
 
+def check_processors(config: TrainConfig) -> None:
+    """Refuse models whose processor or tokenizer cannot be loaded; the slowest of the checks of a model, by seconds.
+
+    Raises:
+        RefusedInput: naming the model's option, and what the library that loads it says.
+    """
+    # Deferred: it imports transformers, and most refusals can be had without.
+    from workers.multimodal.processor import check_processor
+
+    for option, path in (("model.path", config.model.path), ("reward.critique.path", config.reward.critique.path)):
+        if path is None:
+            continue
+        try:
+            check_processor(path, trust_remote_code=config.model.trust_remote_code)
+        except ValueError as error:
+            raise RefusedInput(f"{option}: {error}") from error
+
+
 def check_trackers(config: TrainConfig) -> None:
     """Refuse a tracker whose package is missing.
 

@@ -76,13 +76,14 @@ def run(command: RewardBench) -> RewardBenchResult:
     from orchestrator.cluster.launch import ray_cluster
     from orchestrator.cluster.number_format import settled_dtype
     from orchestrator.critiques.service import critique_judge, known_request, reward_fingerprint
-    from orchestrator.preflight import check_model, single_role_plan
+    from orchestrator.preflight import check_model, check_processors, single_role_plan
     from orchestrator.run.noise import quiet_libraries
     from orchestrator.run.recovery import with_restarts
 
     known_request(command.model)
     config, root = _config(command), Path(command.media_root or Path(command.file).parent)
     check_model(config)
+    check_processors(config)
     instructions = _read(command, root)
     questions = [
         Question(prompt_of(row, media_root=root), response.text) for row in instructions for response in row.responses

@@ -47,12 +47,14 @@ def dry_run(config: TrainConfig) -> None:
     from orchestrator.image_check import describe_bound
     from orchestrator.look_at_data import data_lines
     from orchestrator.offline.stage_plans import describe_stages, plan_stages
-    from orchestrator.preflight import check_config, check_critique_model, check_model, plan_run
+    from orchestrator.preflight import check_config, check_critique_model, check_model, check_processors, plan_run
 
     check_critique_model(config)
     if config.model.path is not None:
         (check_model if config.placement.cluster is None else check_config)(config)
     cluster, plan = plan_run(config)
+    if config.placement.cluster is None:
+        check_processors(config)
     config = settled_dtype(config, plan)
     lines = [*describe_batches(config), *describe_plan(plan), *describe_stages(plan_stages(config, cluster))]
     if config.model.path is not None:
@@ -92,7 +94,7 @@ def train(config: TrainConfig) -> None:
     from orchestrator.offline.stage_plans import plan_stages
     from orchestrator.online.data import read_data
     from orchestrator.online.reward_check import check_rewards
-    from orchestrator.preflight import check_critique_model, check_model, check_trackers, plan_run
+    from orchestrator.preflight import check_critique_model, check_model, check_processors, check_trackers, plan_run
     from orchestrator.run.checkpoint import refuse_another_run
     from orchestrator.run.folder import RunFolder
     from orchestrator.run.identity import option_identity
@@ -103,6 +105,7 @@ def train(config: TrainConfig) -> None:
         check_model(config)
     check_critique_model(config)
     cluster, plan = plan_run(config)
+    check_processors(config)
     config = settled_dtype(config, plan)
     # What needs workers of its own later is refused now.
     plan_stages(config, cluster)

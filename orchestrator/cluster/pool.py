@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import ray
-import ray.exceptions
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.batching import SampleSize, group_cost, plan_microbatches, plan_samples
 from orchestrator.cluster.health import Health, ended
 from orchestrator.cluster.placement import PlacementPlan, WorkerPlacement
-from orchestrator.cluster.waits import WorkerCannotStart, WorkerLost, get
+from orchestrator.cluster.waits import WorkerCannotStart, WorkerFailed, WorkerLost, get
 from orchestrator.cluster.worker_environment import worker_environment
 from orchestrator.online.rollouts import engine_name, split_prompts
 from workers.critique_reward import CritiqueRewardSpec, CritiqueRewardWorker
@@ -199,12 +198,6 @@ class WorkerPool:
         """The reward that follows each critique, in the order given; lost workers likewise."""
         return self._twice(lambda: self._each("critic", self.critics, "rewards", sequences, deadline_s))
 
-    def stop_reference(self) -> None:
-        """End the reference workers: nothing will be asked of them again."""
-        for actor in self.reference:
-            ray.kill(actor)
-        self.reference = []
-
     def close(self) -> None:
         """Kill every actor and give the placement groups back."""
         for actor in (*self.policy, *self.engines, *self.reference, *self.critics, self.health.board):
@@ -236,7 +229,7 @@ class WorkerPool:
         workers = [f"{role}-{index}" for index in range(len(refs))]
         try:
             return get(refs, name=name, deadline_s=deadline_s, workers=workers)
-        except ray.exceptions.RayTaskError as error:
+        except WorkerFailed as error:
             dead = ended({"policy": self.policy, "reference": self.reference, "critic": self.critics}[role])
             if not dead:
                 raise

@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import ray.exceptions
 
 from orchestrator.cluster.last_words import last_words
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.probe import PROBE_TOKENS, off_course
-from orchestrator.cluster.waits import WorkerCannotStart, WorkerLost, get
+from orchestrator.cluster.waits import WorkerCannotStart, WorkerFailed, WorkerLost, get
 from orchestrator.errors import GuardStop
 from orchestrator.online.rollouts import build_requests, completion_sequence, engine_name, generate
 from workers.types import EncodedPrompt, SamplingDistribution
@@ -178,8 +177,8 @@ class WeightSync:
         for index in sorted(set(well) - set(faults)):
             try:
                 engine_gap = self._probe_gap(index, manifest.policy_version, probe)
-            except (WorkerLost, ray.exceptions.RayError) as error:
-                if isinstance(error, WorkerLost) and error.role == "policy":
+            except (WorkerLost, WorkerFailed) as error:
+                if error.role == "policy":
                     raise
                 faults[index] = error
                 continue
@@ -201,7 +200,7 @@ class WeightSync:
         for index, ref in refs.items():
             try:
                 self._get(ref, index, "load")
-            except (SyncError, WorkerLost, ray.exceptions.RayError) as error:
+            except (WorkerLost, WorkerFailed) as error:
                 faults[index] = error
         self._pool.policy_call("release", deadline_s=self._deadline_s)
         self._transfer_s += time.monotonic() - started
@@ -215,7 +214,7 @@ class WeightSync:
         for index, ref in refs.items():
             try:
                 held[index] = self._get(ref, index, "checksums")
-            except (WorkerLost, ray.exceptions.RayError) as error:
+            except (WorkerLost, WorkerFailed) as error:
                 faults[index] = error
         return faults | {index: SyncError(reason) for index, reason in disagreeing(held).items()}
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from orchestrator.cluster.last_words import last_words
-from orchestrator.errors import RefusedInput
+from orchestrator.errors import GuardStop
 
 _SLICE_S = 2.0
 
@@ -35,6 +35,23 @@ class WorkerLost(RuntimeError):
 
 class WorkerCannotStart(WorkerLost):
     """What a worker's own start ended in. Started again on the same settings, it would end there again."""
+
+
+class WorkerFailed(GuardStop):
+    """A worker that lives on raised an error: asked again, or started again, it would raise it again."""
+
+    def __init__(self, workers: Sequence[str], reason: str, *, told: str = "") -> None:
+        """
+        Args:
+            told: see ``WorkerLost``.
+        """
+        super().__init__(f"{', '.join(workers)}: {reason}")
+        self.workers, self.reason, self.told = tuple(workers), reason, told
+
+    @property
+    def role(self) -> str:
+        """The role of the workers, who are always of one."""
+        return self.workers[0].rsplit("-", 1)[0]
 
 
 class Watch(Protocol):
@@ -126,8 +143,8 @@ def get(refs: Any, *, name: str, deadline_s: float, workers: Sequence[str] = ())
     Raises:
         WorkerCannotStart: one of ``workers`` raised an error while it was made.
         WorkerLost: one of ``workers`` died or fell silent, or the deadline passed.
+        WorkerFailed: one of ``workers`` raised an error, e.g. as an image has changed since the data was read.
         WaitTimeout: the deadline passed, and no worker was named.
-        RefusedInput: an image has changed since the data was read, or is gone.
     """
     # Deferred: the console and its tests read the register without Ray.
     import ray
@@ -141,14 +158,14 @@ def get(refs: Any, *, name: str, deadline_s: float, workers: Sequence[str] = ())
                 return ray.get(refs, timeout=min(_SLICE_S, deadline_s))
             except ray.exceptions.GetTimeoutError:
                 _check(wait, workers)
-            except ray.exceptions.RayTaskError as error:
-                if not isinstance(error.cause, MediaError):
-                    raise
-                raise RefusedInput(f"{name}: {error.cause}") from error
             except ray.exceptions.RayError as error:
                 if not workers:
                     raise
                 reason = last_words(str(error))
+                if isinstance(error, ray.exceptions.RayTaskError):
+                    # What one looks like belongs to a person's data, and needs no name of ours.
+                    said = str(error.cause) if isinstance(error.cause, MediaError) else reason
+                    raise WorkerFailed(workers, f"{name}: {said}", told=str(error)) from error
                 if isinstance(error, ray.exceptions.RayActorError) and error.actor_init_failed:
                     raise WorkerCannotStart(workers, reason, told=str(error)) from error
                 raise WorkerLost(workers, f"{name}: {reason}", told=str(error)) from error
@@ -161,12 +178,10 @@ def start_of(workers: Sequence[str]) -> Iterator[None]:
     Raises:
         WorkerCannotStart: in their own words.
     """
-    import ray.exceptions  # deferred: as above
-
     try:
         yield
-    except ray.exceptions.RayTaskError as error:
-        raise WorkerCannotStart(workers, last_words(str(error)), told=str(error)) from error
+    except WorkerFailed as error:
+        raise WorkerCannotStart(workers, error.reason, told=error.told) from error
 
 
 def _check(wait: Wait, workers: Sequence[str]) -> None:

@@ -38,7 +38,7 @@ class RunSection(Section):
 
     dir: Text = "runs/<algo>"
     """Run folder; <algo> stands for the algorithm's name."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of everything random in the run."""
     steps: Count = 1000
     """Steps to train: one rollout and its updates, or one optimizer step for sft."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from algorithms.preference_registry import PreferenceAlgorithm
 from orchestrator.cluster.launch import policy_engines, start_policy
 from orchestrator.cluster.pool import WorkerPool
-from orchestrator.cluster.specs import base_spec
+from orchestrator.cluster.specs import base_spec, prompt_encoder
 from orchestrator.config.schema import TrainConfig
 from orchestrator.offline.data import OfflineData, held_out_rows, measured
 from orchestrator.offline.examples import ExampleEncoder
@@ -132,7 +132,7 @@ def looked_through(config: TrainConfig, data: OfflineData) -> OfflineData:
         RefusedInput: see ``measured``.
     """
     assert config.model.path is not None
-    encoder = PromptEncoder(config.model.path, trust_remote_code=config.model.trust_remote_code)
+    encoder = prompt_encoder(config)
     # Margins are known only once there is a reward model.
     weighs = not config.measures_margins
     return measured(data, config, example_encoder(config, encoder, data.train.media_root, weighs_pairs=weighs))

@@ -8,9 +8,9 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from orchestrator.cluster.waits import WorkerCannotStart, WorkerLost
+from orchestrator.cluster.waits import WorkerCannotStart, WorkerFailed, WorkerLost
 from orchestrator.config.schema import TrainConfig
-from orchestrator.errors import GuardStop
+from orchestrator.errors import GuardStop, RefusedInput
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.log import run_log
 
@@ -22,11 +22,20 @@ def with_restarts(run: Callable[[TrainConfig], _T], config: TrainConfig, folder:
     """Call ``run`` until it ends without losing a worker that only a restart can bring back.
 
     Raises:
-        GuardStop: ``run.max_restarts`` restarts were not enough, or a worker could not start in the first place.
+        GuardStop: ``run.max_restarts`` restarts were not enough, or a worker could not start in the first place; or
+            what the run was begun on has changed in the meantime.
     """
     for restart in range(config.run.max_restarts + 1):
         try:
             return run(config)
+        except WorkerFailed as failed:
+            with run_log(folder.log, run=folder.root.name):
+                _log.error("%s: %s", ", ".join(failed.workers), failed.told)
+            raise
+        except RefusedInput as refusal:
+            if restart == 0:
+                raise
+            raise GuardStop(f"after a restart: {refusal}") from refusal
         except WorkerLost as lost:
             # One that never started would end where it did; a successor may only have met what was left behind.
             hopeless = isinstance(lost, WorkerCannotStart) and restart == 0

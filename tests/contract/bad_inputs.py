@@ -182,6 +182,7 @@ SPOILED: dict[str, tuple[Callable[[Case], None], tuple[str, ...]]] = {
     "unknown key": (_set("--rollout.temprature", "0.5"), ("rollout.temprature", "rollout.temperature")),
     "wrong type": (_set("--run.steps", "many"), ("run.steps", "many")),
     "out of bounds": (_set("--rollout.top_p", "1.5"), ("rollout.top_p", "1.5", "1")),
+    "a seed that an engine does not take": (_set("--run.seed", str(2**32)), ("run.seed = 4294967296", "less than")),
     "truncated sampling": (_set("--rollout.top_p", "0.9"), ("rollout.top_p = 0.9", "must be 1", "log-probs")),
     "temperature that an engine rounds up": (_set("--rollout.temperature", "0.001"), ("rollout.temperature", "0.01")),
     "no room for a completion": (
@@ -250,6 +251,18 @@ SPOILED: dict[str, tuple[Callable[[Case], None], tuple[str, ...]]] = {
         ("is not an index of weights",),
     ),
     "weights cut off": (_model_with(_cut_weights), ("model.safetensors", "is not a whole safetensors file")),
+    "a tokenizer that is half written": (
+        _model_with(lambda m: (m / "tokenizer.json").write_text('{"version":')),
+        ("model.path: ", "configuration, processor or tokenizer that cannot be loaded", "JSONDecodeError"),
+    ),
+    "a processor of something else": (
+        _model_with(lambda m: (m / "processor_config.json").write_text("[]")),
+        ("model.path: ", "configuration, processor or tokenizer that cannot be loaded"),
+    ),
+    "a processor that makes no pixels": (
+        _model_with(lambda m: (m / "processor_config.json").write_text('{"processor_class": "Another"}')),
+        ("model.path: ", "has a processor without"),
+    ),
     "weights that are quantised": (_model_with(_quantised), ("is quantised (awq)", "must not be")),
     "an adapter for a model": (_adapter, ("model.path", "no config.json", "orchestrator.export")),
     "NCCL without GPUs": (

@@ -12,7 +12,7 @@ from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
 from orchestrator.image_check import ImageCheck, describe_bound
 from orchestrator.offline.data import open_data
-from orchestrator.offline.session import example_encoder
+from orchestrator.offline.session import example_encoder, looked_through
 from orchestrator.online.data import read_data
 from orchestrator.preference_store.fingerprints import table_fingerprint
 from orchestrator.run.folder import RunFolder
@@ -121,6 +121,16 @@ def test_an_instruction_with_a_thin_image_makes_no_example(model: Path, tmp_path
     assert encode(thin) == "its image 1 is 1200 x 4: the model's processor takes at most 200 : 1"
     assert encode.scorable_sequences(thin) == () and len(encode.scorable_sequences(fine)) == 2
     assert not isinstance(encode(fine), str)
+
+
+def test_what_is_too_long_is_told_at_the_size_that_images_are_resized_to(model: Path, tmp_path: Path) -> None:
+    """Above the processor's own bound here, which takes the image to 2 tokens."""
+    bound = ("--data.max_pixels", "100000", "--data.max_prompt_tokens", "40")
+    config = _config(model, _pairs(tmp_path, (1024, 768)), *bound, algo="dpo")
+    (tmp_path / "run").mkdir()
+    data = open_data(config, RunFolder(tmp_path / "run"))
+    with pytest.raises(RefusedInput, match=r"its prompt has 1\d\d tokens, data.max_prompt_tokens = 40"):
+        looked_through(config, data)
 
 
 def test_tables_made_under_another_bound_are_of_something_else(model: Path, tmp_path: Path) -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.waits import WorkerCannotStart, WorkerLost
+from orchestrator.cluster.waits import WorkerCannotStart, WorkerFailed, WorkerLost
 from orchestrator.config import load_config
 from orchestrator.config.schema import TrainConfig
-from orchestrator.errors import GuardStop
+from orchestrator.errors import GuardStop, RefusedInput
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.recovery import with_restarts
 
@@ -55,6 +55,39 @@ def test_a_worker_that_cannot_start_is_not_started_again(tmp_path: Path) -> None
     assert len(tried) == 1
     (line,) = (tmp_path / "log.jsonl").read_text().splitlines()
     assert json.loads(line)["message"] == "rollout-0: line 1\nline 2\nValueError: no room"
+
+
+def test_what_is_refused_after_a_restart_stops_a_run_that_has_begun(tmp_path: Path) -> None:
+    tried = []
+
+    def run(config: TrainConfig) -> None:
+        tried.append(config)
+        if len(tried) == 2:
+            raise RefusedInput("run.resume: the model has changed")
+        raise _LOST
+
+    with pytest.raises(GuardStop, match=r"^after a restart: run\.resume: the model has changed$"):
+        with_restarts(run, _config(3), RunFolder(tmp_path))
+
+    def refused(config: TrainConfig) -> None:
+        raise RefusedInput("run.resume: another model")
+
+    with pytest.raises(RefusedInput):
+        with_restarts(refused, _config(3), RunFolder(tmp_path))
+
+
+def test_a_worker_that_failed_is_not_started_again_and_the_log_has_all_it_said(tmp_path: Path) -> None:
+    tried = []
+
+    def run(config: TrainConfig) -> None:
+        tried.append(config)
+        raise WorkerFailed(["critic-0"], "ValueError: no", told="line 1\nValueError: no")
+
+    with pytest.raises(GuardStop, match=r"^critic-0: ValueError: no$"):
+        with_restarts(run, _config(3), RunFolder(tmp_path))
+    assert len(tried) == 1
+    (line,) = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert json.loads(line)["message"] == "critic-0: line 1\nValueError: no"
 
 
 def test_a_successor_that_cannot_start_is_tried_as_often_as_any(tmp_path: Path) -> None:

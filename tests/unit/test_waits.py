@@ -19,6 +19,7 @@ from orchestrator.cluster.waits import (
     Wait,
     WaitTimeout,
     WorkerCannotStart,
+    WorkerFailed,
     WorkerLost,
     current_waits,
     get,
@@ -26,7 +27,7 @@ from orchestrator.cluster.waits import (
     waiting,
     watched_by,
 )
-from orchestrator.errors import RefusedInput
+from orchestrator.errors import GuardStop
 from workers.multimodal.media import MediaError
 
 
@@ -170,7 +171,7 @@ def test_what_a_worker_raises_while_it_is_set_up_keeps_it_from_starting() -> Non
         pytest.raises(WorkerCannotStart, match=r"^policy-0: OSError: no file model\.safetensors$"),
         start_of(["policy-0"]),
     ):
-        raise _failed("setup", OSError("no file model.safetensors"))
+        raise WorkerFailed(["policy-0"], "OSError: no file model.safetensors")
 
 
 def _failed(where: str, cause: Exception) -> RayTaskError:
@@ -183,14 +184,20 @@ def test_an_image_that_has_changed_ends_the_run_with_its_name(monkeypatch: pytes
         raise RayTaskError("loss", "a traceback", MediaError("cat.png", "has changed since the data was read"))
 
     monkeypatch.setattr(ray, "get", failed)
-    with pytest.raises(RefusedInput, match=r"^policy: loss: 'cat\.png' has changed since the data was read$"):
+    told = r"^policy-0: policy: loss: 'cat\.png' has changed since the data was read$"
+    with pytest.raises(WorkerFailed, match=told):
         get("ref", name="policy: loss", deadline_s=10.0, workers=["policy-0"])
 
 
-def test_an_error_in_a_worker_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_a_worker_that_lives_on_stops_the_run_in_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
     def failed(refs: object, *, timeout: float) -> None:
-        raise RayTaskError("loss", "a traceback", ValueError("a defect of ours"))
+        raise _failed("loss", RuntimeError("CUDA out of memory"))
 
     monkeypatch.setattr(ray, "get", failed)
-    with pytest.raises(RayTaskError, match="a traceback"):
-        get("ref", name="policy: loss", deadline_s=10.0, workers=["policy-0"])
+    told = r"^policy-0, policy-1: policy: loss: RuntimeError: CUDA out of memory$"
+    with pytest.raises(WorkerFailed, match=told) as stop:
+        get("ref", name="policy: loss", deadline_s=10.0, workers=["policy-0", "policy-1"])
+    assert (stop.value.role, stop.value.reason) == ("policy", "policy: loss: RuntimeError: CUDA out of memory")
+    assert isinstance(stop.value, GuardStop) and 'File "worker.py"' in stop.value.told
+    with pytest.raises(RayTaskError):
+        get("ref", name="a placement group", deadline_s=10.0)

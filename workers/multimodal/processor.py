@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoImageProcessor, AutoProcessor
+from transformers import AutoConfig, AutoImageProcessor, AutoProcessor
 
 from workers.models.adapters import adapter_for
 from workers.models.folder import PROCESSOR_FILES, read_model_config
 
 _LEAST, _MOST = "shortest_edge", "longest_edge"
 """What the processors that resize by a number of pixels call their bounds, in pixels and not edges."""
+_SAID_CHARS = 300
 _OLDER_NAMES = {_LEAST: "min_pixels", _MOST: "max_pixels"}
 
 
@@ -26,6 +27,26 @@ def load_processor(path: str | Path, *, max_pixels: int | None = None, trust_rem
         size = processor.image_processor.size
         processor.image_processor.size = type(size)(**_bounded(dict(size), max_pixels))
     return processor
+
+
+def check_processor(path: str | Path, *, trust_remote_code: bool = False) -> None:
+    """Check that the configuration, the processor and the tokenizer in a model folder can be loaded.
+
+    Raises:
+        ValueError: in one sentence, with transformers' own words.
+    """
+    try:
+        AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+        processor = load_processor(path, trust_remote_code=trust_remote_code)
+        missing = [name for name in ("tokenizer", "image_processor") if getattr(processor, name, None) is None]
+    except Exception as error:  # Whatever a library makes of somebody's files, down to a KeyError.
+        said = " ".join(str(error).split())[:_SAID_CHARS]
+        raise ValueError(
+            f"{str(path)!r} has a configuration, processor or tokenizer that cannot be loaded: "
+            f"{type(error).__name__}: {said}"
+        ) from error
+    if missing:
+        raise ValueError(f"{str(path)!r} has a processor without {' and '.join(missing)}")
 
 
 def bounds_pixels(path: str | Path) -> bool:

@@ -66,11 +66,6 @@ class WordTokenizer:
         mark = secrets.token_hex(8)
         self._names = {content: f"\ue000{mark}{i}\ue001" for content, i in self._control.items()}
 
-    @property
-    def control_ids(self) -> frozenset[int]:
-        """Tokens that no text may become."""
-        return frozenset(self._control.values())
-
     def masks(self, texts: Iterable[str]) -> Masks:
         """What masks these texts, which one conversation holds."""
         texts = list(texts)
