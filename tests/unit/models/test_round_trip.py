@@ -61,7 +61,7 @@ def _short(names: set[str]) -> set[str]:
 
 def _trained(folder: Path, batch: Batch) -> tuple[PolicyModule, ModelAdapter]:
     module, adapter = _load(folder)
-    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-2)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3)
     before, *_ = module(batch)
     (-before.mean()).backward()
     optimizer.step()

@@ -46,7 +46,8 @@ def test_a_path_that_leaves_the_root_is_refused(root: Path, name: str) -> None:
 
 def test_an_absolute_path_outside_the_root_is_refused(root: Path) -> None:
     secret = str(_picture(root.parent / "secret.png"))
-    _refuses(lambda: resolve_media(secret, root=root), f"{secret!r} is outside the media root {str(root)!r}")
+    with pytest.raises(MediaError, match=r"secret\.png' is outside the media root '.*root'$"):
+        resolve_media(secret, root=root)
 
 
 def test_a_link_that_stays_inside_the_root_is_followed(root: Path) -> None:

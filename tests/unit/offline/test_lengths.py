@@ -108,13 +108,11 @@ def test_a_response_beyond_the_positions_of_the_model_is_not_trained(encoder: Pr
     assert len(short.input_ids) < len(long.input_ids)
 
 
-def test_labelled_responses_learn_together_and_are_counted_so(encoder: PromptEncoder) -> None:
+def test_labelled_responses_are_counted_as_they_learn(encoder: PromptEncoder) -> None:
+    """Behind one prompt together; without shared prompts each in a group of its own."""
     row = _instruction((30, 5.0), (30, 4.0), (30, 1.0), (30, 0.5))
     (one, *_) = _encode(encoder, "kto", _FREE).sequences(row, (0,))
-    limits = replace(_FREE, share_prompts=False, tokens_per_microbatch=3 * len(one.input_ids))
-    assert isinstance(_encode(encoder, "dpo", limits)(row), Example)
-    reason = _encode(encoder, "kto", limits)(row)
-    assert reason == (
-        f"4 of its responses take {4 * len(one.input_ids)} tokens together, "
-        f"policy.tokens_per_microbatch = {3 * len(one.input_ids)}"
-    )
+    alone = replace(_FREE, share_prompts=False, tokens_per_microbatch=len(one.input_ids))
+    assert isinstance(_encode(encoder, "kto", alone)(row), Example)
+    together = _encode(encoder, "kto", replace(alone, share_prompts=True))(row)
+    assert isinstance(together, str) and together.startswith("4 of its responses take ")
