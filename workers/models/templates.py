@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 _DEFAULT = "default"
 _PLACES = "chat_template.jinja, chat_template.json, processor_config.json, tokenizer_config.json"
@@ -55,7 +56,8 @@ def _written_in(root: Path, name: str) -> str | dict[str, str] | None:
         content = json.loads(_text(file))
     except json.JSONDecodeError as error:
         raise ValueError(f"{str(file)!r} is not valid JSON ({error.msg} at line {error.lineno})") from error
-    template = content.get("chat_template") if isinstance(content, dict) else None
+    template: Any = content.get("chat_template") if isinstance(content, dict) else None
+    named: dict[Any, Any]
     if isinstance(template, list) and all(isinstance(one, dict) for one in template):
         named = {one.get("name"): one.get("template") for one in template}
     else:
