@@ -57,7 +57,8 @@ def _config(model: Path, root: Path, algo: str, *flags: str) -> TrainConfig:
                 "--optimizer.warmup_frac",
                 "0",
             ),
-            *("--policy.tokens_per_microbatch", str(_BUDGET), "--policy.train_batch_size", "4", *flags),
+            *("--policy.tokens_per_microbatch", str(_BUDGET), "--policy.train_batch_size", "4"),
+            *("--model.dtype", "float32", *flags),
         ]
     )
     return config.model_copy(update={"run": config.run.model_copy(update={"trackers": ()})})
