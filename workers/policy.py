@@ -91,7 +91,8 @@ class PolicyWorker(WorkerBase):
         if self._spec.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
             train_without_dropout(model)
-        lockstep = self._world_size > 1
+        # Alone it is for the image: without one, a frozen language model leaves nothing to differentiate.
+        lockstep = self._world_size > 1 or "language" in self._spec.freeze
         self._collate = Collator.of(self._spec.model, always_an_image=lockstep)
         self._engine = DeepSpeedEngine(
             self._module(model, lockstep=lockstep),

@@ -115,6 +115,16 @@ def test_a_stage_is_evaluated_quickly_and_not_before(
     assert engines.log.count("sample") == 2
 
 
+def test_prompts_without_an_image_do_not_end_a_run_that_trains_vision_alone(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = _config(model, tmp_path, "sft", "--data.path", "rows.json", "--model.freeze", "language")
+    config = config.model_copy(update={"policy": config.policy.model_copy(update={"train_batch_size": 1})})
+    with _folder(tmp_path) as folder:
+        outcome, _ = _supervise(config, tmp_path, folder, monkeypatch)
+    assert outcome.progress.num_updates == 3
+
+
 def test_a_supervised_run_that_a_guard_stops_leaves_a_checkpoint(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

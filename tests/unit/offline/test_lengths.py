@@ -112,7 +112,7 @@ def test_labelled_responses_are_counted_as_they_learn(encoder: PromptEncoder) ->
     """Behind one prompt together; without shared prompts each in a group of its own."""
     row = _instruction((30, 5.0), (30, 4.0), (30, 1.0), (30, 0.5))
     (one, *_) = _encode(encoder, "kto", _FREE).sequences(row, (0,))
-    alone = replace(_FREE, share_prompts=False, tokens_per_microbatch=len(one.input_ids))
+    alone = replace(_FREE, share_prompts=False, tokens_per_microbatch=len(one.input_ids) + 4)
     assert isinstance(_encode(encoder, "kto", alone)(row), Example)
     together = _encode(encoder, "kto", replace(alone, share_prompts=True))(row)
     assert isinstance(together, str) and together.startswith("4 of its responses take ")
