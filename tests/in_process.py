@@ -5,12 +5,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pytest
 
 from orchestrator.cluster.placement import PlacementPlan
 from orchestrator.cluster.pool import PoolSpec, WorkerPool
 from orchestrator.cluster.sync import SyncResult
-from workers.backends import deepspeed_engine
 from workers.models.loading import ModelSpec
 from workers.policy import PolicySpec, PolicyWorker
 from workers.reference import ReferenceWorker
@@ -43,20 +41,12 @@ class InProcessPool(WorkerPool):
             share_prompts=True,
             num_threads=1,
         )
-        self.plan = PlacementPlan("colocated", (), ())
         self.policy, self.reference = [], []
         self.health: Any = SimpleNamespace(rss_gib=lambda: {"policy": 1.0})
 
-    @property
-    def engine_spec(self) -> Any:
-        return SimpleNamespace(banned_token_ids=(), shares_device=True)
-
     def start_policy(self, spec: PolicySpec) -> None:
         self.policy = [PolicyWorker(rank=0, world_size=1, spec=spec, num_threads=1)]
-        with pytest.MonkeyPatch.context() as patch:
-            # The process is in a group of its own already, see ``one_rank``.
-            patch.setattr(deepspeed_engine, "init_process_group", lambda *_: None)
-            self.policy[0].setup("127.0.0.1", 0)
+        self.policy[0].setup("127.0.0.1", 0)
 
     def start_reference(self, spec: ModelSpec) -> None:
         self.reference = [ReferenceWorker(spec=spec, num_threads=1)]
