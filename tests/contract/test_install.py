@@ -3,6 +3,7 @@
 The package manager looks the versions up and downloads none of them.
 """
 
+import os
 import re
 import shlex
 import subprocess
@@ -16,8 +17,10 @@ _EXTRAS = ("cpu", "gpu")
 
 def _made(extra: str) -> str:
     """What ``make install`` would run, line by line."""
-    command = ["make", "--dry-run", "--always-make", "install", f"EXTRA={extra}"]
-    made = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=True).stdout
+    command = ["make", "--no-print-directory", "--dry-run", "--always-make", "install", f"EXTRA={extra}"]
+    # Not as a part of the make that runs the tests, whose flags it would take over.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    made = subprocess.run(command, cwd=_ROOT, env=environment, capture_output=True, text=True, check=True).stdout
     return made.replace("\\\n", " ")
 
 
