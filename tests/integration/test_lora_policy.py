@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.sync import WeightSync
+from orchestrator.cluster.waits import WorkerFailed
 from orchestrator.datasets.r1_reward import read_r1_reward
 from orchestrator.online.experience import supervised_samples
 from orchestrator.tasks.digits import DigitsPaths
@@ -119,7 +120,7 @@ def test_a_policy_without_adapters_has_no_base_to_ask(
     pool = make_pool(random_model, num_ranks=1)
     try:
         pool.start_policy(policy_spec(random_model, zero_stage=2))
-        with pytest.raises(ValueError, match=r"the policy has no adapters: set model\.lora_rank"):
+        with pytest.raises(WorkerFailed, match=r"the policy has no adapters: set model\.lora_rank"):
             _score(pool, sequences, adapters=False)
     finally:
         pool.close()
