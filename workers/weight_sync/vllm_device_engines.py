@@ -6,13 +6,14 @@ from typing import Any
 from vllm.distributed.weight_transfer.ipc_engine import IPCWeightTransferEngine, IPCWeightTransferUpdateInfo
 from vllm.distributed.weight_transfer.nccl_engine import NCCLWeightTransferEngine, NCCLWeightTransferUpdateInfo
 
-from workers.weight_sync.completeness import must_set_every_parameter
+from workers.weight_sync.completeness import has_tied_head, must_set_every_parameter
 
 
 class _Complete:
     """In front of one of vLLM's engines: a full transfer must set every parameter."""
 
     model: Any
+    model_config: Any
 
     def receive_weights(self, update_info: Any) -> None:
         """Receive and load.
@@ -20,7 +21,8 @@ class _Complete:
         Raises:
             SyncError: a full transfer left an engine parameter unset.
         """
-        with must_set_every_parameter(self.model, full=update_info.full):
+        tied = has_tied_head(self.model_config)
+        with must_set_every_parameter(self.model, full=update_info.full, tied_head=tied):
             super().receive_weights(update_info)  # type: ignore[misc]
 
 

@@ -11,7 +11,7 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-from workers.weight_sync.completeness import must_set_every_parameter
+from workers.weight_sync.completeness import has_tied_head, must_set_every_parameter
 from workers.weight_sync.manifest import Backend, WeightManifest
 from workers.weight_sync.shared_memory import WeightReader
 
@@ -59,7 +59,7 @@ class SharedMemoryEngine(WeightTransferEngine[SharedMemoryInitInfo, SharedMemory
         """
         model: Any = self.model  # every vLLM model has load_weights; torch's Module does not say so
         info = update_info
-        with must_set_every_parameter(model, full=info.full):
+        with must_set_every_parameter(model, full=info.full, tied_head=has_tied_head(self.model_config)):
             model.load_weights(self._reader.read(info.path, info.digests, info.dtypes, info.shapes))
 
     def finish_weight_update(self) -> None:

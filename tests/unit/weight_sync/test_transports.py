@@ -74,6 +74,39 @@ def test_a_partial_transfer_may_leave_parameters_alone() -> None:
         pass
 
 
+class _Tied(nn.Module):
+    """Leaves its head to the embedding, as vLLM's loaders do; its kernels have a copy of it all the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed_tokens, self.lm_head = nn.Embedding(5, 3), nn.Linear(3, 5, bias=False)
+        self.lm_head.weight.weight_loader = lambda weight, sent: weight.data.copy_(sent)  # type: ignore[attr-defined]
+
+    def load_weights(self, weights: Iterator[tuple[str, Tensor]]) -> set[str]:
+        known = dict(self.named_parameters())
+        names = {name: known[name].data.copy_(sent) for name, sent in weights}
+        return set(names)
+
+
+def test_a_head_that_is_the_embedding_is_loaded_with_it() -> None:
+    model, sent = _Tied(), torch.randn(5, 3)
+    with must_set_every_parameter(model, full=True, tied_head=True):
+        model.load_weights(iter([("embed_tokens.weight", sent)]))
+    assert torch.equal(model.lm_head.weight, sent)
+    with (
+        pytest.raises(SyncError, match=r"not received: lm_head\.weight"),
+        must_set_every_parameter(model, full=True),
+    ):
+        model.load_weights(iter([("embed_tokens.weight", sent)]))
+
+
+def test_a_head_that_is_sent_is_kept_whatever_the_configuration_says() -> None:
+    model, own = _Tied(), torch.randn(5, 3)
+    with must_set_every_parameter(model, full=True, tied_head=True):
+        model.load_weights(iter([("embed_tokens.weight", torch.zeros(5, 3)), ("lm_head.weight", own)]))
+    assert torch.equal(model.lm_head.weight, own)
+
+
 def test_an_announcement_is_what_vllm_will_be_told() -> None:
     pytest.importorskip("vllm", reason="vllm is not installed")
     from workers.weight_sync.device_senders import AnnouncedSource
