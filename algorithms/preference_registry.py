@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:  # it imports torch
-    from algorithms.preference_losses import DpoKind
+    from algorithms.maths.preference_losses import DpoKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

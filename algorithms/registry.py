@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from algorithms.advantage_filter import AdvantageFilter
-from algorithms.aggregation import Aggregation
-from algorithms.kl import KlEstimator
+from algorithms.maths.advantage_filter import AdvantageFilter
+from algorithms.maths.aggregation import Aggregation
+from algorithms.maths.kl import KlEstimator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,19 +20,19 @@ import psutil
 import ray
 from machine import machine_lines
 
-from orchestrator.batching import PromptCursor
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.sync import SyncResult
 from orchestrator.config import load_config
-from orchestrator.datasets.r1_reward import read_r1_reward
-from orchestrator.online.loop import train_step
-from orchestrator.online.rewards import Reward, RewardItem
-from orchestrator.online.scoring import RewardStream
+from orchestrator.data.r1_reward import read_r1_reward
+from orchestrator.rewards.client import RewardStream
+from orchestrator.rewards.reward import Reward, RewardItem
 from orchestrator.run.checkpoint import Progress
+from orchestrator.run.cursor import PromptCursor
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.metrics import PhaseClock
 from orchestrator.tasks.digits import build_digits_data
 from orchestrator.tasks.digits_model import build_digits_model
+from orchestrator.training.online import train_step
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.objectives import UpdateStats
 from workers.types import Completion
@@ -195,7 +195,7 @@ class _FakeSampling:
         """Nothing is held."""
 
     def sample(self, requests: Any, *, on_finished: Any) -> list[Completion]:
-        from orchestrator.online.rollouts import generate
+        from orchestrator.cluster.feed import generate
 
         return generate(dict(enumerate(self._pool.engines)), requests, deadline_s=600.0, on_finished=on_finished)
 

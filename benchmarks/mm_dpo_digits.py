@@ -16,7 +16,7 @@ from pathlib import Path
 
 from machine import machine_lines
 
-from orchestrator.preference_store.store import PreferenceStore
+from orchestrator.data.store import PreferenceStore
 from orchestrator.tasks.digits_critiques import named_digit
 
 _EXAMPLE = Path("examples/mm_dpo_digits")

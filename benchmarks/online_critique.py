@@ -19,10 +19,10 @@ from pathlib import Path
 
 from machine import machine_lines
 
-from orchestrator.export import policy_folder
-from orchestrator.online.rollout_store import read_rollouts
-from orchestrator.preference_store.records import Instruction
-from orchestrator.preference_store.store import PreferenceStore
+from orchestrator.data.records import Instruction
+from orchestrator.data.store import PreferenceStore
+from orchestrator.run.model_folder import policy_folder
+from orchestrator.run.rollout_store import read_rollouts
 from orchestrator.tasks.digits_critiques import named_digit
 
 _STEPS = 20

@@ -24,11 +24,11 @@ from machine import machine_lines
 from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
 from vllm import SamplingParams
 
+from orchestrator.cluster.feed import build_requests, generate
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.sync import WeightSync
 from orchestrator.cluster.worker_environment import worker_environment
-from orchestrator.datasets.r1_reward import read_r1_reward
-from orchestrator.online.rollouts import build_requests, generate
+from orchestrator.data.r1_reward import read_r1_reward
 from orchestrator.tasks.digits import DigitsPaths, build_digits_data
 from orchestrator.tasks.digits_model import build_digits_model
 from tests.integration.pools import engine_spec, make_pool, policy_spec

@@ -16,10 +16,10 @@ import numpy as np
 import psutil
 from machine import machine_lines
 
-from orchestrator.preference_store.records import Instruction, Response, StoredMedia
-from orchestrator.preference_store.splits import assign_split
-from orchestrator.preference_store.store import PreferenceStore
-from orchestrator.preference_store.writer import StoreWriter
+from orchestrator.data.records import Instruction, Response, StoredMedia
+from orchestrator.data.splits import assign_split
+from orchestrator.data.store import PreferenceStore
+from orchestrator.data.writer import StoreWriter
 
 _HELD_OUT_FRAC = 0.01
 _SHOWN = (0.1, 0.5, 1.0)

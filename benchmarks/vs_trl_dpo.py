@@ -24,7 +24,7 @@ from machine import machine_lines
 from PIL import Image
 from race_model import ModelShape, build_race_model
 
-from orchestrator.preference_store.importing import SourceFile, import_file
+from orchestrator.data.importing import SourceFile, import_file
 from orchestrator.tasks.digits import WORDS, build_digits_data
 
 _MODEL = ModelShape(side=224, hidden=256, layers=6, vocab=4096)

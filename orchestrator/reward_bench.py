@@ -15,9 +15,11 @@ import tyro
 from orchestrator.cluster.waits import WaitTimeout
 from orchestrator.config.load import load_config
 from orchestrator.config.schema import TrainConfig
-from orchestrator.critiques.cache import CritiqueReward
-from orchestrator.critiques.judge import Question
-from orchestrator.datasets.dataset import BadRow, uid_parts
+from orchestrator.data.dataset import BadRow, uid_parts
+from orchestrator.data.image_check import ImageCheck
+from orchestrator.data.importing import SourceFile, read_records
+from orchestrator.data.pairs import preference_pairs
+from orchestrator.data.records import Instruction, prompt_of
 from orchestrator.errors import GuardStop, RefusedInput
 from orchestrator.evaluation.benchmarks.reward_bench import (
     RewardBenchFigures,
@@ -25,10 +27,8 @@ from orchestrator.evaluation.benchmarks.reward_bench import (
     RewardBenchRow,
     score_reward_bench,
 )
-from orchestrator.image_check import ImageCheck
-from orchestrator.preference_store.importing import SourceFile, read_records
-from orchestrator.preference_store.pairs import preference_pairs
-from orchestrator.preference_store.records import Instruction, prompt_of
+from orchestrator.rewards.critique_cache import CritiqueReward
+from orchestrator.rewards.critique_judge import Question
 from orchestrator.run.folder import RunFolder, write_atomic
 
 
@@ -75,8 +75,9 @@ def run(command: RewardBench) -> RewardBenchResult:
     # Deferred: refusals of the command line need neither torch nor Ray.
     from orchestrator.cluster.launch import ray_cluster
     from orchestrator.cluster.number_format import settled_dtype
-    from orchestrator.critiques.service import critique_judge, known_request, reward_fingerprint
-    from orchestrator.preflight import check_model, check_processors, single_role_plan
+    from orchestrator.cluster.plan import single_role_plan
+    from orchestrator.preflight import check_model, check_processors
+    from orchestrator.rewards.critique_service import critique_judge, known_request, reward_fingerprint
     from orchestrator.run.noise import quiet_libraries
     from orchestrator.run.recovery import with_restarts
 

@@ -15,7 +15,7 @@ from orchestrator.errors import GuardStop, RefusedInput
 from workers.types import UnusablePrompt
 
 if TYPE_CHECKING:
-    from orchestrator.online.data import RunData
+    from orchestrator.data.prompts import RunData
     from orchestrator.run.folder import RunFolder
 
 
@@ -44,10 +44,11 @@ def dry_run(config: TrainConfig) -> None:
     """
     from orchestrator.cluster.memory_plan import describe_memory, model_shape, plan_memory
     from orchestrator.cluster.number_format import settled_dtype
-    from orchestrator.image_check import describe_bound
-    from orchestrator.look_at_data import data_lines
-    from orchestrator.offline.stage_plans import describe_stages, plan_stages
-    from orchestrator.preflight import check_config, check_critique_model, check_model, check_processors, plan_run
+    from orchestrator.cluster.plan import plan_run
+    from orchestrator.data.image_check import describe_bound
+    from orchestrator.pipeline.look_at_data import data_lines
+    from orchestrator.pipeline.stage_plans import describe_stages, plan_stages
+    from orchestrator.preflight import check_config, check_critique_model, check_model, check_processors
 
     check_critique_model(config)
     if config.model.path is not None:
@@ -90,11 +91,12 @@ def describe_batches(config: TrainConfig) -> list[str]:
 def train(config: TrainConfig) -> None:
     """Prepare, check, launch and train; print the summary."""
     from orchestrator.cluster.number_format import settled_dtype
-    from orchestrator.image_check import describe_bound
-    from orchestrator.offline.stage_plans import plan_stages
-    from orchestrator.online.data import read_data
-    from orchestrator.online.reward_check import check_rewards
-    from orchestrator.preflight import check_critique_model, check_model, check_processors, check_trackers, plan_run
+    from orchestrator.cluster.plan import plan_run
+    from orchestrator.data.image_check import describe_bound
+    from orchestrator.data.prompts import read_data
+    from orchestrator.pipeline.stage_plans import plan_stages
+    from orchestrator.preflight import check_critique_model, check_model, check_processors, check_trackers
+    from orchestrator.rewards.check import check_rewards
     from orchestrator.run.checkpoint import refuse_another_run
     from orchestrator.run.folder import RunFolder
     from orchestrator.run.identity import option_identity
@@ -122,12 +124,12 @@ def train(config: TrainConfig) -> None:
         refuse_another_run(folder, config, option_identity(config), whole=False)
         if config.embedded_task:
             # Deferred: it imports what only the embedded task needs.
-            from orchestrator.tasks.embedded import embedded
+            from orchestrator.pipeline.embedded import embedded
 
             config = embedded(config, folder, train=train)
         if config.offline is not None:
             # Deferred: it imports what only training needs.
-            from orchestrator.offline.run import train_offline
+            from orchestrator.pipeline.offline import train_offline
 
             train_offline(config, plan, folder)
         else:
@@ -153,11 +155,11 @@ def _check_files(config: TrainConfig) -> None:
 def _launch(config: TrainConfig, plan: PlacementPlan, folder: "RunFolder", data: "RunData") -> None:
     from orchestrator.cluster import launch
     from orchestrator.cluster.specs import engine_spec, prompt_encoder
-    from orchestrator.critiques.checks import check_online_critic
-    from orchestrator.critiques.service import critique_limits
-    from orchestrator.online import stages
-    from orchestrator.online.data import fitting
+    from orchestrator.data.prompts import fitting
+    from orchestrator.pipeline import online as stages
     from orchestrator.preflight import check_lengths
+    from orchestrator.rewards.critique_checks import check_online_critic
+    from orchestrator.rewards.critique_service import critique_limits
     from orchestrator.run.manifest import write_config
 
     encoder = prompt_encoder(config)
@@ -176,7 +178,7 @@ def _launch(config: TrainConfig, plan: PlacementPlan, folder: "RunFolder", data:
     stages.refuse_other_runs(config, folder, data)
     sys.stdout.write("\n".join(data.lines()) + "\n")
     write_config(config, folder)
-    launch.clear_leftovers(folder)
+    launch.clear_leftovers(folder.root)
     with launch.ray_cluster(plan), launch.worker_pool(config, plan, spec) as pool:
         stages.run_stages(config, folder, pool, encoder, data)
 

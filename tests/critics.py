@@ -8,9 +8,9 @@ from typing import Any, Literal
 import torch
 from transformers import AutoModelForImageTextToText
 
-from orchestrator.batching import SampleSize, plan_samples
-from orchestrator.critiques.cache import CritiqueCache
-from orchestrator.critiques.judge import CritiqueJudge, CritiqueLimits
+from orchestrator.cluster.microbatches import SampleSize, plan_samples
+from orchestrator.rewards.critique_cache import CritiqueCache
+from orchestrator.rewards.critique_judge import CritiqueJudge, CritiqueLimits
 from orchestrator.tasks.digits_critiques import REQUEST, VOCABULARY
 from orchestrator.tasks.digits_model import build_digits_model
 from workers.critique_reward import CritiqueRewardSpec, CritiqueRewardWorker

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from algorithms.logprobs import TokenScores
-from algorithms.off_policy import logprob_mismatch, truncated_is_weights
-from algorithms.policy_losses import ppo_clip_loss_map, sft_loss_map
-from algorithms.preference_losses import DpoKind
+from algorithms.maths.logprobs import TokenScores
+from algorithms.maths.off_policy import logprob_mismatch, truncated_is_weights
+from algorithms.maths.policy_losses import ppo_clip_loss_map, sft_loss_map
+from algorithms.maths.preference_losses import DpoKind
 from workers.models.reward_head import HeadKind
 from workers.types import PLAIN, SamplingDistribution, TrainSample
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from algorithms.critique_reward_loss import critique_pair_loss
-from algorithms.kto import kto_loss
-from algorithms.preference_losses import PairLoss, bradley_terry_loss, dpo_loss
+from algorithms.maths.critique_reward_loss import critique_pair_loss
+from algorithms.maths.kto import kto_loss
+from algorithms.maths.preference_losses import PairLoss, bradley_terry_loss, dpo_loss
 from workers.objectives import LossSpec, UpdateStats
 from workers.types import LabelTerms, LinearTerms, PairTerms, PreferenceGroup, RewardTerms, Sequence
 

@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from orchestrator.export import policy_folder
+from orchestrator.run.model_folder import policy_folder
 from orchestrator.tasks.digits import build_digits_data
 from orchestrator.tasks.digits_critiques import HELD_OUT_FRAC, VOCABULARY, build_digits_critiques
 from orchestrator.tasks.digits_model import build_digits_model

@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from orchestrator.preference_store.store import PreferenceStore
+from orchestrator.data.store import PreferenceStore
 from orchestrator.tasks.digits_critiques import named_digit
 
 run, store = Path(sys.argv[1]), PreferenceStore(Path(sys.argv[2]))

@@ -4,10 +4,10 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from orchestrator.cluster.feed import engine_name, generate
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.sync import SyncResult, WeightSync
 from orchestrator.cluster.waits import WorkerLost, get
-from orchestrator.online.rollouts import engine_name, generate
 from workers.types import Completion, EncodedPrompt, GenerationRequest
 
 _log = logging.getLogger(__name__)

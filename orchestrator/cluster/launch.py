@@ -9,19 +9,18 @@ from uuid import NAMESPACE_URL, uuid5
 
 import ray
 
+from orchestrator.cluster.choices import engine_kind, shares_prompts
 from orchestrator.cluster.engines import Engines
 from orchestrator.cluster.placement import PlacementPlan
 from orchestrator.cluster.pool import PoolSpec, WorkerPool
 from orchestrator.cluster.reaper import reaped_processes
+from orchestrator.cluster.resources import ray_is_running
 from orchestrator.cluster.specs import model_spec, policy_spec, sampled_from
 from orchestrator.cluster.sync import WeightSync
 from orchestrator.cluster.waits import start_of, watched_by
 from orchestrator.cluster.worker_environment import worker_environment
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
-from orchestrator.preflight import engine_kind, ray_is_running, shares_prompts
-from orchestrator.run.folder import RunFolder
-from orchestrator.run.start import RunStart
 from workers.rollout.spec import EngineSpec
 from workers.types import PLAIN, EncodedPrompt
 from workers.weight_sync.manifest import SyncError
@@ -84,7 +83,7 @@ def worker_pool(config: TrainConfig, plan: PlacementPlan, spec: EngineSpec | Non
 
 
 def policy_engines(
-    config: TrainConfig, folder: RunFolder, pool: WorkerPool, *, probe: Callable[[], list[EncodedPrompt]]
+    config: TrainConfig, folder: Path, pool: WorkerPool, *, probe: Callable[[], list[EncodedPrompt]]
 ) -> Engines:
     """The pool's engines, which follow its policy; see ``Engines``."""
     assert config.model.path is not None
@@ -100,7 +99,7 @@ def policy_engines(
     return Engines(pool, sync, probe=probe, deadline_s=config.rollout.timeout_s)
 
 
-def clear_leftovers(folder: RunFolder) -> None:
+def clear_leftovers(folder: Path) -> None:
     """Remove the weights that an earlier, killed driver of this run left in shared memory.
 
     Raises:
@@ -112,22 +111,22 @@ def clear_leftovers(folder: RunFolder) -> None:
         raise RefusedInput(str(error)) from error
 
 
-def run_id(folder: RunFolder) -> str:
-    """Names a run to its workers, the same after a resume."""
-    return uuid5(NAMESPACE_URL, str(Path(folder.root).resolve())).hex[:12]
+def run_id(folder: Path) -> str:
+    """Names the run in a folder to its workers, the same after a resume."""
+    return uuid5(NAMESPACE_URL, str(folder.resolve())).hex[:12]
 
 
-def start_policy(config: TrainConfig, pool: WorkerPool, start: RunStart) -> None:
+def start_policy(config: TrainConfig, pool: WorkerPool, found: Path | None, *, num_updates: int) -> None:
     """Start the policy on the weights and optimizer state that the run continues from.
 
+    Args:
+        found: The checkpoint; None for a fresh start.
+        num_updates: Optimizer steps that it has behind it.
     Raises:
         WorkerCannotStart: a rank said why.
     """
-    found = start.checkpoint
     sampling = sampled_from(config, pool.engine_spec.banned_token_ids) if config.online else PLAIN
     with start_of([f"policy-{place.index}" for place in pool.plan.workers_of("policy")]):
         pool.start_policy(policy_spec(config, str(found / "policy") if found else None, sampling))
         if found:
-            pool.policy_call(
-                "load_state", str(found), num_steps=start.progress.num_updates, deadline_s=config.rollout.timeout_s
-            )
+            pool.policy_call("load_state", str(found), num_steps=num_updates, deadline_s=config.rollout.timeout_s)

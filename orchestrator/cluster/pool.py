@@ -10,12 +10,12 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from orchestrator.batching import SampleSize, group_cost, plan_microbatches, plan_samples
+from orchestrator.cluster.feed import engine_name, split_prompts
 from orchestrator.cluster.health import Health, ended
+from orchestrator.cluster.microbatches import SampleSize, group_cost, plan_microbatches, plan_samples
 from orchestrator.cluster.placement import PlacementPlan, WorkerPlacement
 from orchestrator.cluster.waits import WorkerCannotStart, WorkerFailed, WorkerLost, get
 from orchestrator.cluster.worker_environment import worker_environment
-from orchestrator.online.rollouts import engine_name, split_prompts
 from workers.critique_reward import CritiqueRewardSpec, CritiqueRewardWorker
 from workers.models.loading import ModelSpec
 from workers.policy import PolicySpec, PolicyWorker

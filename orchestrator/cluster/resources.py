@@ -1,6 +1,8 @@
 """The machines a run may use, as placement sees them."""
 
+import logging
 import math
+import os
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -94,3 +96,29 @@ def cluster_of_nodes(nodes: Iterable[Mapping[str, Any]]) -> ClusterResources:
 def machine_of(node: str) -> str:
     """The machine a node of ``cluster_of_nodes`` is on."""
     return node.split(_SEPARATOR)[0]
+
+
+def ray_is_running() -> bool:
+    """True inside a Ray job, or where an address of a cluster is set."""
+    return "RAY_ADDRESS" in os.environ
+
+
+def available_cluster() -> ClusterResources:
+    """The machines of the running Ray cluster, else this machine."""
+    if not ray_is_running():
+        return this_machine()
+    import ray  # deferred: most refusals need no cluster
+
+    ray.init(logging_level=logging.WARNING, log_to_driver=False)
+    try:
+        return cluster_of_nodes(ray.nodes())
+    finally:
+        ray.shutdown()
+
+
+def this_machine() -> ClusterResources:
+    """This machine's processors and GPUs."""
+    import torch  # deferred: configuration errors are answered before torch is loaded
+
+    node = NodeResources(name="this machine", cpus=float(os.cpu_count() or 1), gpus=torch.cuda.device_count())
+    return ClusterResources(nodes=(node,))

@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
-from algorithms.preference_registry import PREFERENCE_ALGORITHMS
+from algorithms.maths.preference_losses import DpoKind
+from algorithms.preference_registry import PREFERENCE_ALGORITHMS, PreferenceAlgorithm
+from orchestrator.cluster.choices import shares_prompts, sync_backend
 from orchestrator.cluster.placement import PlacementPlan
 from orchestrator.cluster.probe import PROBE_LENGTH
+from orchestrator.config.preference_sections import PreferenceSection
 from orchestrator.config.schema import TrainConfig
-from orchestrator.offline.groups import pair_kind
-from orchestrator.preflight import shares_prompts, sync_backend
 from workers.backends.schedule import OptimizerSpec, Schedule
 from workers.models.loading import ModelSpec
 from workers.models.lora import LoraSpec
@@ -143,3 +144,10 @@ def engine_spec(
         sync_backend=sync_backend(config, plan),
         shares_device=config.placement.layout == "colocated",
     )
+
+
+def pair_kind(algorithm: PreferenceAlgorithm, settings: PreferenceSection) -> DpoKind:
+    """The loss of a pair."""
+    if algorithm.pair_kind == "ipo_mean" and settings.ipo_reduction == "sum":
+        return "ipo_sum"
+    return algorithm.pair_kind

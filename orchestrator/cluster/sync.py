@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from orchestrator.cluster.feed import build_requests, completion_sequence, engine_name, generate
 from orchestrator.cluster.last_words import last_words
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.probe import PROBE_TOKENS, off_course
 from orchestrator.cluster.waits import WorkerCannotStart, WorkerFailed, WorkerLost, get
 from orchestrator.errors import GuardStop
-from orchestrator.online.rollouts import build_requests, completion_sequence, engine_name, generate
 from workers.types import EncodedPrompt, SamplingDistribution
 from workers.weight_sync.manifest import SyncError, WeightManifest, joined
 

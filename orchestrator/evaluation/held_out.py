@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from orchestrator.cluster.feed import build_requests
 from orchestrator.evaluation.types import EvalResult, EvalSample
 from orchestrator.evaluation.verdict import parse_verdict
-from orchestrator.online.rollouts import build_requests
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import Completion, GenerationRequest, Prompt
 

@@ -2,11 +2,11 @@
 
 import pyarrow as pa
 
-from orchestrator.online.rollout_store import RolloutRow, read_rollouts
 from orchestrator.reporting.charts import number
 from orchestrator.reporting.markup import Html, element, join
 from orchestrator.reporting.pictures import pictures
 from orchestrator.run.folder import RunFolder
+from orchestrator.run.rollout_store import RolloutRow, read_rollouts
 
 _PER_STEP = 4
 _LONGEST_TEXT = 4000

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.batching import PromptCursor
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
+from orchestrator.run.cursor import PromptCursor
 from orchestrator.run.folder import RunFolder, flush, write_atomic
 from orchestrator.run.identity import Identity, refuse_another
 

@@ -8,11 +8,11 @@ which steps are taken. So are options that the algorithm does not read: whoever 
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from orchestrator.cluster.choices import engine_kind
 from orchestrator.config.layers import flatten
 from orchestrator.config.options import options
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
-from orchestrator.preflight import engine_kind
 from workers.models.digests import model_digests
 
 Identity = dict[str, Any]

@@ -5,10 +5,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.batching import PromptCursor
 from orchestrator.config.schema import TrainConfig
 from orchestrator.run.checkpoint import Progress, find_checkpoint, identity_of
 from orchestrator.run.console import Console
+from orchestrator.run.cursor import PromptCursor
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.identity import Identity, changes
 from orchestrator.run.log import RunLogFormatter, run_log

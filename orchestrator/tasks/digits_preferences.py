@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from sklearn.datasets import load_digits
 
-from orchestrator.preference_store.importing import SourceFile, import_file
-from orchestrator.preference_store.manifest import MANIFEST_FILE
+from orchestrator.data.importing import SourceFile, import_file
+from orchestrator.data.manifest import MANIFEST_FILE
 from orchestrator.run.folder import write_atomic
 from orchestrator.tasks.digits import SIDE, WORDS
 

@@ -3,8 +3,8 @@
 import asyncio
 import json
 
-from orchestrator.online.rewards import RewardItem
-from orchestrator.online.scoring import RewardClient
+from orchestrator.rewards.client import RewardClient
+from orchestrator.rewards.reward import RewardItem
 from remote_rm.judges.openai_judge import OpenAiJudge
 from tests.contract.fake_judge import Body, fake_judge
 from tests.contract.test_reward_answers import answering, send

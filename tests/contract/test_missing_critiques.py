@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.offline import run as offline_run
+from orchestrator.pipeline import offline as offline_run
 from orchestrator.tasks.digits_model import build_digits_model
 from orchestrator.train import main
 from tests.unit.datasets.rows import picture

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import GuardStop
-from orchestrator.online.reward_replies import read_rewards
-from orchestrator.online.rewards import Reward, RewardItem
-from orchestrator.online.scoring import RewardClient
-from orchestrator.run.guards import check_coverage
+from orchestrator.rewards.client import RewardClient
+from orchestrator.rewards.coverage import check_coverage
+from orchestrator.rewards.replies import read_rewards
+from orchestrator.rewards.reward import Reward, RewardItem
 
 Answer = Callable[[BaseHTTPRequestHandler, list[dict[str, Any]]], None]
 _OUTAGE_S = 1.5
@@ -179,7 +179,7 @@ def test_an_answer_that_is_none_fails_every_sample_with_the_reason_and_is_not_wa
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer, reason = _BAD[name]
-    monkeypatch.setattr("orchestrator.online.scoring._MAX_BODY_BYTES", 1_000_000)
+    monkeypatch.setattr("orchestrator.rewards.client._MAX_BODY_BYTES", 1_000_000)
     with answering(answer) as (url, posts):
         rewards = _score(url, 3, timeout_s=20.0)
     assert {(r.value, r.status) for r in rewards} == {(None, "failed")}

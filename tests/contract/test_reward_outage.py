@@ -5,8 +5,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from orchestrator.online.rewards import Reward, RewardItem
-from orchestrator.online.scoring import RewardClient
+from orchestrator.rewards.client import RewardClient
+from orchestrator.rewards.reward import Reward, RewardItem
 from tests.contract.fake_judge import Body, FakeJudge, Say, fake_judge
 from tests.contract.service import serving
 

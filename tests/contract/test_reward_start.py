@@ -13,8 +13,8 @@ import pytest
 from orchestrator.cluster import launch
 from orchestrator.config import load_config
 from orchestrator.errors import RefusedInput
-from orchestrator.online.reward_check import check_rewards, service_arguments
-from orchestrator.online.scoring import RewardClient
+from orchestrator.rewards.check import check_rewards, service_arguments
+from orchestrator.rewards.client import RewardClient
 from orchestrator.run.folder import RunFolder
 from orchestrator.tasks.digits_model import build_digits_model
 from orchestrator.train import main
@@ -28,8 +28,8 @@ _KEY = "sk-very-secret"
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.online.reward_check._BETWEEN_PROBES_S", 0.01)
-    monkeypatch.setattr("orchestrator.online.reward_check._MAY_TAKE_S", 0.5)
+    monkeypatch.setattr("orchestrator.rewards.check._BETWEEN_PROBES_S", 0.01)
+    monkeypatch.setattr("orchestrator.rewards.check._MAY_TAKE_S", 0.5)
 
 
 def _check(folder: Path, *argv: str) -> None:

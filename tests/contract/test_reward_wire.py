@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from orchestrator.online.rewards import Reward, RewardItem
-from orchestrator.online.scoring import RewardClient
+from orchestrator.rewards.client import RewardClient
+from orchestrator.rewards.reward import Reward, RewardItem
 from remote_rm.app import Limits, create_app
 from remote_rm.judges.rules import RulesJudge
 from remote_rm.schema import MAX_ITEMS

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from orchestrator.online.reward_replies import read_rewards
-from orchestrator.online.rewards import RewardItem, one_line
-from orchestrator.online.scoring import RewardClient
+from orchestrator.rewards.client import RewardClient
+from orchestrator.rewards.replies import read_rewards
+from orchestrator.rewards.reward import RewardItem, one_line
 from tests.contract.test_reward_answers import Answer, answering, send
 
 _TOKEN = "sesame-open-sesame"

@@ -4,11 +4,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from algorithms.aggregation import response_weights, weighted_nll
-from algorithms.logprobs import token_logprobs
-from algorithms.mm_dpo import mm_dpo_loss
-from algorithms.pair_betas import factor_betas, fixed_betas, implicit_beta, implicit_sample, implicit_sample_weights
-from algorithms.preference_losses import (
+from algorithms.maths.aggregation import response_weights, weighted_nll
+from algorithms.maths.logprobs import token_logprobs
+from algorithms.maths.mm_dpo import mm_dpo_loss
+from algorithms.maths.pair_betas import (
+    factor_betas,
+    fixed_betas,
+    implicit_beta,
+    implicit_sample,
+    implicit_sample_weights,
+)
+from algorithms.maths.preference_losses import (
     DPO_REDUCTION,
     DpoKind,
     PairLoss,

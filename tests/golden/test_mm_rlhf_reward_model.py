@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from algorithms.aggregation import response_weights, weighted_nll
-from algorithms.critique_reward_loss import critique_pair_loss, mean_weights
-from algorithms.preference_losses import PairLoss
+from algorithms.maths.aggregation import response_weights, weighted_nll
+from algorithms.maths.critique_reward_loss import critique_pair_loss, mean_weights
+from algorithms.maths.preference_losses import PairLoss
 from tests.golden.vectors import Case, assert_close, floats, one, select
 from workers.models.reward_head import RewardHead
 

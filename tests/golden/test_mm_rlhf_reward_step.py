@@ -12,8 +12,8 @@ from torch import Tensor
 
 from orchestrator.config import load_config
 from orchestrator.config.preference_sections import CritiqueRmSection
-from orchestrator.offline.examples import Example
-from orchestrator.offline.reward_groups import reward_groups
+from orchestrator.data.examples import Example
+from orchestrator.training.reward_groups import reward_groups
 from tests.golden.test_mm_rlhf_reward_model import FILE, LOSS, RAISES
 from tests.golden.vectors import Case, assert_close, floats, one, select
 from tests.unit.offline.examples import PROMPT, example

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.preference_store.exporting import export_swift
+from orchestrator.data.exporting import export_swift
 from tests.golden.vectors import Case, select
 from tests.unit.datasets.rows import picture
 from tests.unit.preference_store.rows import imported

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from algorithms.advantage_filter import filter_advantages
-from algorithms.advantages import Moments, combine_moments, group_advantages, token_moments, whiten
-from algorithms.kl import kl_estimate
-from algorithms.masking import masked_mean
-from algorithms.returns import discounted_returns, place_terminal_reward
+from algorithms.maths.advantage_filter import filter_advantages
+from algorithms.maths.advantages import Moments, combine_moments, group_advantages, token_moments, whiten
+from algorithms.maths.kl import kl_estimate
+from algorithms.maths.masking import masked_mean
+from algorithms.maths.returns import discounted_returns, place_terminal_reward
 from tests.golden.vectors import Case, assert_close, mask_of, one, select
 
 FILE = "r1_reward.json"

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from algorithms.aggregation import aggregate, token_weights
-from algorithms.kl import kl_estimate, next_kl_coef
-from algorithms.logprobs import token_logprobs
-from algorithms.masking import masked_mean
-from algorithms.policy_losses import PolicyLoss, ppo_clip_loss_map
+from algorithms.maths.aggregation import aggregate, token_weights
+from algorithms.maths.kl import kl_estimate, next_kl_coef
+from algorithms.maths.logprobs import token_logprobs
+from algorithms.maths.masking import masked_mean
+from algorithms.maths.policy_losses import PolicyLoss, ppo_clip_loss_map
 from tests.golden.vectors import Case, assert_close, load, mask_of, one, select
 from workers.models.policy_module import PolicyModule
 from workers.multimodal.collate import Batch

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from algorithms.aggregation import aggregate, token_weights
-from algorithms.kto import apo_zero_unpaired_loss, kto_baseline, kto_loss
-from algorithms.policy_losses import sft_loss_map
-from algorithms.preference_losses import (
+from algorithms.maths.aggregation import aggregate, token_weights
+from algorithms.maths.kto import apo_zero_unpaired_loss, kto_baseline, kto_loss
+from algorithms.maths.policy_losses import sft_loss_map
+from algorithms.maths.preference_losses import (
     DPO_REDUCTION,
     DpoKind,
     PairLoss,

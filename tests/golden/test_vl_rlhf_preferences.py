@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from algorithms.logprobs import token_logprobs
-from algorithms.preference_losses import DpoKind, PairLoss, dpo_loss, kto_pair_loss, response_logprobs
-from algorithms.token_diff import DDPO_MODES, ddpo_scores, token_diff, vl_rlhf_token_diff
+from algorithms.maths.logprobs import token_logprobs
+from algorithms.maths.preference_losses import DpoKind, PairLoss, dpo_loss, kto_pair_loss, response_logprobs
+from algorithms.maths.token_diff import DDPO_MODES, ddpo_scores, token_diff, vl_rlhf_token_diff
 from tests.golden import vectors
 from tests.golden.vectors import DECIMAL_TOLERANCE, Case, floats, one, select
 

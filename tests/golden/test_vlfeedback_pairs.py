@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.preference_store.pairs import Pair, preference_pairs
-from orchestrator.preference_store.readers.vlfeedback import read_vlfeedback
+from orchestrator.data.pairs import Pair, preference_pairs
+from orchestrator.data.readers.vlfeedback import read_vlfeedback
 from tests.golden.vectors import Case, one, select
 
 FILE = "vlfeedback_pairs.json"

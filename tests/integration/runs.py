@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.online.rollout_store import read_rollouts
+from orchestrator.run.rollout_store import read_rollouts
 from orchestrator.tasks.digits import DigitsPaths
 
 STEPS = 5

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.online.rollout_store import read_rollouts
+from orchestrator.run.rollout_store import read_rollouts
 from orchestrator.tasks.digits import DigitsPaths
 from tests.critics import CRITIQUE, write_critic
 from tests.integration.conftest import run_cli

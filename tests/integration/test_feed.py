@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import ray
 
+from orchestrator.cluster.feed import build_requests, generate
 from orchestrator.cluster.waits import WorkerLost
 from orchestrator.errors import GuardStop
-from orchestrator.online.rollouts import build_requests, generate
 from workers.types import Completion, EncodedPrompt, GenerationRequest
 
 pytestmark = pytest.mark.integration

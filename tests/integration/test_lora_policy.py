@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.sync import WeightSync
 from orchestrator.cluster.waits import WorkerFailed
-from orchestrator.datasets.r1_reward import read_r1_reward
-from orchestrator.online.experience import supervised_samples
+from orchestrator.data.r1_reward import read_r1_reward
 from orchestrator.tasks.digits import DigitsPaths
+from orchestrator.training.experience import supervised_samples
 from tests.integration.pools import make_pool, policy_spec
 from workers.models.lora import LoraSpec
 from workers.multimodal.prompt_encoder import PromptEncoder

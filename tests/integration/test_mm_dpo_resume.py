@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from orchestrator.preference_store.store import PreferenceStore
-from orchestrator.preference_store.writer import StoreWriter
+from orchestrator.data.store import PreferenceStore
+from orchestrator.data.writer import StoreWriter
 from orchestrator.tasks.digits import DigitsPaths
 from orchestrator.tasks.digits_critiques import REQUEST, build_digits_critiques
 from tests.critics import write_critic

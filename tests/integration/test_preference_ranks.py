@@ -9,13 +9,13 @@ from safetensors.torch import load_file
 
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from orchestrator.config.preference_sections import PreferenceSection
-from orchestrator.offline.examples import Example, ExampleEncoder
-from orchestrator.offline.groups import GroupMaker
-from orchestrator.offline.lengths import Limits
-from orchestrator.online.updates import optimizer_step
-from orchestrator.preference_store.store import PreferenceStore
+from orchestrator.data.examples import Example, ExampleEncoder
+from orchestrator.data.limits import Limits
+from orchestrator.data.store import PreferenceStore
 from orchestrator.tasks.digits import DigitsPaths
 from orchestrator.tasks.digits_preferences import build_digits_preferences
+from orchestrator.training.groups import GroupMaker
+from orchestrator.training.updates import optimizer_step
 from tests.integration.pools import make_pool, policy_spec
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.objectives import LossSpec

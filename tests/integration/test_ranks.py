@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 
 from orchestrator.cluster import pool as pool_module
 from orchestrator.cluster.pool import WorkerPool
-from orchestrator.datasets.r1_reward import read_r1_reward
-from orchestrator.online.experience import supervised_samples
+from orchestrator.data.r1_reward import read_r1_reward
 from orchestrator.tasks.digits import DigitsPaths
+from orchestrator.training.experience import supervised_samples
 from tests.integration.pools import make_pool, policy_spec
 from workers.models import policy_module
 from workers.multimodal.prompt_encoder import PromptEncoder

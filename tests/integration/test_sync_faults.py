@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import ray
 
+from orchestrator.cluster.feed import build_requests, completion_sequence, generate
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.sync import WeightSync
 from orchestrator.cluster.waits import WorkerCannotStart
 from orchestrator.cluster.worker_environment import worker_environment
-from orchestrator.datasets.r1_reward import read_r1_reward
+from orchestrator.data.r1_reward import read_r1_reward
 from orchestrator.errors import GuardStop
-from orchestrator.online.experience import supervised_samples
-from orchestrator.online.rollouts import build_requests, completion_sequence, generate
 from orchestrator.tasks.digits import DigitsPaths
+from orchestrator.training.experience import supervised_samples
 from tests.generation_settings import OBEYED_BY_NOBODY
 from tests.integration.pools import engine_spec, make_pool, policy_spec
 from workers.actor_base import WorkerBase

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from algorithms.advantage_filter import AdvantageFilter, filter_advantages
-from algorithms.advantages import combine_moments, group_advantages, token_moments, whiten
-from algorithms.returns import discounted_returns, place_terminal_reward
+from algorithms.maths.advantage_filter import AdvantageFilter, filter_advantages
+from algorithms.maths.advantages import combine_moments, group_advantages, token_moments, whiten
+from algorithms.maths.returns import discounted_returns, place_terminal_reward
 from tests.property.batches import POISON, Batch, batches, poisoned, row_splits
 
 

@@ -5,14 +5,8 @@ from itertools import chain
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.batching import (
-    PromptCursor,
-    SampleSize,
-    plan_microbatches,
-    plan_samples,
-    shuffled_order,
-    split_whole,
-)
+from orchestrator.cluster.microbatches import SampleSize, plan_microbatches, plan_samples
+from orchestrator.run.cursor import PromptCursor, shuffled_order, split_whole
 
 _LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=40)
 

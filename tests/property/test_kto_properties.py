@@ -5,7 +5,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from algorithms.kto import apo_zero_unpaired_loss, kto_baseline, kto_loss, kto_weight_warning
+from algorithms.maths.kto import apo_zero_unpaired_loss, kto_baseline, kto_loss, kto_weight_warning
 from tests.property.batches import log_ratios, row_splits
 
 BETAS = st.floats(0.01, 4.0)

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from algorithms.advantage_filter import filter_advantages
-from algorithms.aggregation import Aggregation, aggregate, token_weights
-from algorithms.kl import KlEstimator, kl_estimate
-from algorithms.logprobs import token_logprobs
-from algorithms.off_policy import logprob_mismatch, truncated_is_weights
-from algorithms.policy_losses import PolicyLoss, ppo_clip_loss_map, sft_loss_map
+from algorithms.maths.advantage_filter import filter_advantages
+from algorithms.maths.aggregation import Aggregation, aggregate, token_weights
+from algorithms.maths.kl import KlEstimator, kl_estimate
+from algorithms.maths.logprobs import token_logprobs
+from algorithms.maths.off_policy import logprob_mismatch, truncated_is_weights
+from algorithms.maths.policy_losses import PolicyLoss, ppo_clip_loss_map, sft_loss_map
 from algorithms.registry import ALGORITHMS, AlgorithmSpec
 from tests.property.batches import POISON, Batch, batches, poisoned, row_splits
 

@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.batching import plan_microbatches, split_whole
+from orchestrator.cluster.microbatches import plan_microbatches
 from orchestrator.config.sections import AlgorithmSection
 from orchestrator.errors import GuardStop
-from orchestrator.online.experience import Rollout, make_experience, training_samples
-from orchestrator.online.reward_replies import read_rewards
-from orchestrator.online.rewards import Reward
-from orchestrator.run.guards import check_coverage
+from orchestrator.rewards.coverage import check_coverage
+from orchestrator.rewards.replies import read_rewards
+from orchestrator.rewards.reward import Reward
+from orchestrator.run.cursor import split_whole
+from orchestrator.training.experience import Rollout, make_experience, training_samples
 from workers.types import Sequence
 
 _GOOD = {"status": "scored", "parts": {"format": 1.0}}

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from algorithms.aggregation import aggregate, response_weights, token_weights, weighted_nll
-from algorithms.critique_reward_loss import critique_pair_loss, mean_weights
-from algorithms.mm_dpo import mm_dpo_loss
-from algorithms.pair_betas import factor_betas, implicit_beta, implicit_sample, margin_betas
-from algorithms.policy_losses import sft_loss_map
-from algorithms.preference_losses import bradley_terry_loss, dpo_loss, response_logprobs
+from algorithms.maths.aggregation import aggregate, response_weights, token_weights, weighted_nll
+from algorithms.maths.critique_reward_loss import critique_pair_loss, mean_weights
+from algorithms.maths.mm_dpo import mm_dpo_loss
+from algorithms.maths.pair_betas import factor_betas, implicit_beta, implicit_sample, margin_betas
+from algorithms.maths.policy_losses import sft_loss_map
+from algorithms.maths.preference_losses import bradley_terry_loss, dpo_loss, response_logprobs
 from tests.property.batches import Batch, batches, log_ratios, row_splits
 
 BETAS = st.floats(0.01, 4.0)

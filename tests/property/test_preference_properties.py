@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from algorithms.preference_losses import (
+from algorithms.maths.preference_losses import (
     DPO_REDUCTION,
     DpoKind,
     PairLoss,

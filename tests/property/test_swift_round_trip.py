@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.datasets.json_rows import JsonRow
+from orchestrator.data.exporting import swift_rows
+from orchestrator.data.json_rows import JsonRow
+from orchestrator.data.pairs import preference_pairs, tied_pairs
+from orchestrator.data.ranking import order_from_pairs
+from orchestrator.data.readers.draft import Draft
+from orchestrator.data.readers.mm_rlhf_pairs import read_mm_rlhf_pairs
+from orchestrator.data.records import Instruction, Response, StoredMedia
 from orchestrator.errors import RefusedInput
-from orchestrator.preference_store.exporting import swift_rows
-from orchestrator.preference_store.pairs import preference_pairs, tied_pairs
-from orchestrator.preference_store.ranking import order_from_pairs
-from orchestrator.preference_store.readers.draft import Draft
-from orchestrator.preference_store.readers.mm_rlhf_pairs import read_mm_rlhf_pairs
-from orchestrator.preference_store.records import Instruction, Response, StoredMedia
 from tests.unit.datasets.rows import picture
 
 PICTURES = ("a.png", "b.png", "c.png")

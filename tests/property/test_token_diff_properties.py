@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from algorithms.preference_losses import Reduction, dpo_loss, response_logprobs
-from algorithms.token_diff import DDPO_MODES, DdpoMode, ddpo_scores, token_diff
+from algorithms.maths.preference_losses import Reduction, dpo_loss, response_logprobs
+from algorithms.maths.token_diff import DDPO_MODES, DdpoMode, ddpo_scores, token_diff
 from tests.property.batches import POISON, Batch, batches, poisoned
 
 REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from orchestrator.batching import PromptCursor, PromptPick, plan_microbatches, sample_seed, shuffled_order
+from orchestrator.cluster.microbatches import plan_microbatches
 from orchestrator.errors import GuardStop
+from orchestrator.run.cursor import PromptCursor, PromptPick, sample_seed, shuffled_order
 
 
 def test_equal_samples_are_shared_equally() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.config import TrainConfig, cold_start_config, load_config, resolved_json
 from orchestrator.errors import RefusedInput
-from orchestrator.online.reward_check import service_arguments
+from orchestrator.rewards.check import service_arguments
 from orchestrator.run.folder import RunFolder
 
 _OWN_DATA = ("--data.path", "rows.json", "--model.path", "model")

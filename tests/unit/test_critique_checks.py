@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from orchestrator.config import TrainConfig, load_config
-from orchestrator.critiques.checks import check_critique_models, check_online_critic
+from orchestrator.data.learnable import Learnable
+from orchestrator.data.records import Instruction, Response
+from orchestrator.data.stores import OfflineData
 from orchestrator.errors import RefusedInput
-from orchestrator.offline.data import OfflineData
-from orchestrator.offline.learnable import Learnable
-from orchestrator.preference_store.records import Instruction, Response
+from orchestrator.rewards.critique_checks import check_critique_models, check_online_critic
 from tests.tiny_models import TINY_MODELS
 from tests.unit.preference_store.rows import written
 from workers.models.reward_head import RewardHead, save_reward_head

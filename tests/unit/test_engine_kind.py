@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cluster.choices import engine_kind
 from orchestrator.config import load_config
-from orchestrator.preflight import engine_kind
 
 
 @pytest.mark.parametrize(("model_type", "engine"), [("internvl", "vllm"), ("instructblip", "transformers")])

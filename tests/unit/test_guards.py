@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from algorithms.off_policy import Mismatch
+from algorithms.maths.off_policy import Mismatch
 from orchestrator.errors import GuardStop
-from orchestrator.online.rewards import Reward, RewardStatus
-from orchestrator.run.guards import check_finite, check_unknown, corrected, mismatch_in, mismatch_remedy
+from orchestrator.rewards.coverage import check_unknown
+from orchestrator.rewards.reward import Reward, RewardStatus
+from orchestrator.run.guards import check_finite, corrected, mismatch_in, mismatch_remedy
 from workers.objectives import UpdateStats
 from workers.types import Sequence, TrainSample
 

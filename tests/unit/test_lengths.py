@@ -2,13 +2,14 @@
 
 import pytest
 
+from orchestrator.cluster.plan import plan_run
 from orchestrator.cluster.probe import PROBE_LENGTH
 from orchestrator.cluster.specs import engine_spec
 from orchestrator.config.load import load_config
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
 from orchestrator.lengths import check_positions
-from orchestrator.preflight import check_lengths, plan_run
+from orchestrator.preflight import check_lengths
 from tests.user_files import write_llava
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import Prompt

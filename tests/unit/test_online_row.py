@@ -5,13 +5,13 @@ import math
 import numpy as np
 import torch
 
-from algorithms.advantage_filter import FilterResult
-from algorithms.off_policy import Mismatch
+from algorithms.maths.advantage_filter import FilterResult
+from algorithms.maths.off_policy import Mismatch
 from orchestrator.cluster.sync import SyncResult
-from orchestrator.online.experience import Experience
-from orchestrator.online.rewards import Reward, RewardStatus
-from orchestrator.online.step_metrics import StepRecord, online_metrics
+from orchestrator.rewards.reward import Reward, RewardStatus
 from orchestrator.run.metrics import REQUIRED_ONLINE_METRICS, metrics_row
+from orchestrator.training.experience import Experience
+from orchestrator.training.online_metrics import StepRecord, online_metrics
 from workers.objectives import UpdateStats
 from workers.types import Completion
 

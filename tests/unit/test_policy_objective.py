@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from algorithms.logprobs import TokenScores
+from algorithms.maths.logprobs import TokenScores
 from workers.objectives import LossSpec, UpdateStats, token_objective
 from workers.types import Sequence, TrainSample
 

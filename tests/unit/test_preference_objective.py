@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from algorithms.preference_losses import DpoKind, dpo_loss
+from algorithms.maths.preference_losses import DpoKind, dpo_loss
 from workers.objectives import LossSpec, UpdateStats
 from workers.preference_objective import preference_objective
 from workers.types import PairTerms, PreferenceGroup, Sequence

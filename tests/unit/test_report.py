@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 from PIL import ExifTags, Image
 
-from orchestrator.online.rollout_store import RolloutRow, write_rollouts
 from orchestrator.report import main, write_report
 from orchestrator.reporting.charts import Axis, Chart, line_chart, number, share_bar, thinned
 from orchestrator.reporting.figures import phase_seconds
@@ -26,6 +25,7 @@ from orchestrator.reporting.run_record import RunRecord, read_run, status
 from orchestrator.reporting.samples import chosen
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.metrics import REQUIRED_ONLINE_METRICS
+from orchestrator.run.rollout_store import RolloutRow, write_rollouts
 
 ROOT = Path(__file__).parents[2]
 _ATTACK = "</pre><script>alert('x')</script><img src=x onerror=alert(1)>\"'&amp;"

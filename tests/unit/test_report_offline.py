@@ -34,7 +34,7 @@ def _held_out(algo: str, *, learnt: bool) -> dict[str, float]:
 
 
 def _step(algo: str, step: int) -> dict[str, float]:
-    """A row as ``orchestrator.offline.loop`` writes it: without pairs they are 0, and all but sft time a reference."""
+    """A row as an offline step writes it: without pairs they are 0, and all but sft time a reference."""
     gain, pairs = step / _STEPS, 0.0 if algo in ("sft", "kto") else 96.0
     row = {"preference/num_pairs": pairs, "policy/loss": 1 - gain, "policy/grad_norm": 1.0, "policy/lr": 1e-3}
     if algo != "scalar_rm":

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.critiques.cache import CritiqueReward
+from orchestrator.data.records import Instruction
 from orchestrator.evaluation.benchmarks.reward_bench import score_reward_bench
-from orchestrator.preference_store.records import Instruction
 from orchestrator.reward_bench import bench_rows, main, told
+from orchestrator.rewards.critique_cache import CritiqueReward
 from tests.unit.datasets.rows import picture, write_jsonl
 from tests.unit.preference_store.rows import compared, records
 

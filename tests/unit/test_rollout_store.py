@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator.online.rollout_store import RolloutRow, read_rollouts, write_rollouts
+from orchestrator.run.rollout_store import RolloutRow, read_rollouts, write_rollouts
 
 _ROW = RolloutRow(
     uid="train-000012",

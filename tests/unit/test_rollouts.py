@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import ray
 
-from orchestrator.online.rollouts import build_requests, generate
+from orchestrator.cluster.feed import build_requests, generate
 from workers.types import Completion, EncodedPrompt, GenerationRequest
 
 

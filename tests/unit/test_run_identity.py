@@ -11,23 +11,23 @@ import pytest
 from orchestrator.cluster import launch
 from orchestrator.cluster.number_format import settled_dtype
 from orchestrator.cluster.placement import PlacementPlan, WorkerPlacement
+from orchestrator.cluster.plan import plan_run
 from orchestrator.cluster.specs import model_spec, policy_spec
 from orchestrator.config import TrainConfig, load_config
+from orchestrator.data.fingerprints import table_fingerprint
+from orchestrator.data.prompts import read_data
+from orchestrator.data.stores import open_data
 from orchestrator.errors import RefusedInput
-from orchestrator.offline import run as offline_run
-from orchestrator.offline.data import open_data
-from orchestrator.offline.identity import offline_identity
-from orchestrator.online import stages
-from orchestrator.online.data import read_data
-from orchestrator.online.session import online_identity
-from orchestrator.preference_store.fingerprints import table_fingerprint
-from orchestrator.preflight import plan_run
+from orchestrator.pipeline import offline as offline_run
+from orchestrator.pipeline import online as stages
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.identity import Identity, option_identity
 from orchestrator.run.manifest import DataCounts
 from orchestrator.run.start import started_run
 from orchestrator.tasks.digits_model import build_digits_model
 from orchestrator.train import main
+from orchestrator.training.offline_identity import offline_identity
+from orchestrator.training.session import online_identity
 from tests.contract.bad_inputs import valid_case
 from tests.unit.datasets.rows import write_jsonl
 from tests.unit.preference_store.rows import plain

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.evaluation.types import EvalResult, EvalSample
-from orchestrator.run.summary import chosen_samples, model_line, next_lines, print_summary
+from orchestrator.pipeline.summary import chosen_samples, model_line, next_lines, print_summary
 from workers.models.adapters import ADAPTERS, ModelAdapter
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from algorithms.logprobs import TokenScores, token_logprobs
+from algorithms.maths.logprobs import TokenScores, token_logprobs
 from workers.models import backbone
 from workers.models.reward_head import RewardHead
 from workers.models.shared_prompt import positions, segment_mask

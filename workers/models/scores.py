@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from algorithms.logprobs import TokenScores
+from algorithms.maths.logprobs import TokenScores
 from workers.models.policy_module import CritiqueScores
 
 Scores = TokenScores | CritiqueScores | Tensor

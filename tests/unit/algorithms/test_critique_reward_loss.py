@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from algorithms.critique_reward_loss import critique_pair_loss, mean_weights
+from algorithms.maths.critique_reward_loss import critique_pair_loss, mean_weights
 
 NAN, INF = float("nan"), float("inf")
 WEIGHTS = {"preference_weight": 1.0, "tie_weight": 1.0, "centre_weight": 1.0}

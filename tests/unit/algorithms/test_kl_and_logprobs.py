@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from algorithms.kl import kl_estimate, next_kl_coef
-from algorithms.logprobs import token_logprobs
+from algorithms.maths.kl import kl_estimate, next_kl_coef
+from algorithms.maths.logprobs import token_logprobs
 
 
 def test_logprobs_and_entropy_of_a_two_way_choice() -> None:

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from algorithms.aggregation import Aggregation, aggregate, token_weights
-from algorithms.masking import masked_mean
-from algorithms.off_policy import Mismatch, logprob_mismatch, truncated_is_weights
-from algorithms.policy_losses import pre_clip, sft_loss_map
+from algorithms.maths.aggregation import Aggregation, aggregate, token_weights
+from algorithms.maths.masking import masked_mean
+from algorithms.maths.off_policy import Mismatch, logprob_mismatch, truncated_is_weights
+from algorithms.maths.policy_losses import pre_clip, sft_loss_map
 
 NAN, INF = float("nan"), float("inf")
 MASK = torch.tensor([[False, True, True, True], [False, True, False, False], [False, False, False, False]])

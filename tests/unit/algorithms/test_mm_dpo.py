@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from algorithms.aggregation import response_weights, weighted_nll
-from algorithms.mm_dpo import mm_dpo_loss
+from algorithms.maths.aggregation import response_weights, weighted_nll
+from algorithms.maths.mm_dpo import mm_dpo_loss
 
 NAN, INF = float("nan"), float("inf")
 NUM_TOKENS, REPEATS = torch.tensor([2, 4, 0, 8]), torch.tensor([1, 3, 1, 0])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from algorithms.pair_betas import (
+from algorithms.maths.pair_betas import (
     MIN_BETA,
     NegativeMargin,
     factor_betas,

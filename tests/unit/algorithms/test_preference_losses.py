@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from algorithms.kto import kto_baseline, kto_loss, kto_weight_warning
-from algorithms.preference_losses import DpoKind, bradley_terry_loss, dpo_loss, kto_pair_loss
-from algorithms.token_diff import DDPO_MODES, ddpo_scores, token_diff, vl_rlhf_token_diff
+from algorithms.maths.kto import kto_baseline, kto_loss, kto_weight_warning
+from algorithms.maths.preference_losses import DpoKind, bradley_terry_loss, dpo_loss, kto_pair_loss
+from algorithms.maths.token_diff import DDPO_MODES, ddpo_scores, token_diff, vl_rlhf_token_diff
 
 NAN, INF = float("nan"), float("inf")
 LOGPROBS = torch.tensor([[-1.0, -2.0, -3.0, -4.0]])

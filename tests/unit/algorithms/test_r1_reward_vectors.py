@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from algorithms.advantage_filter import filter_advantages
-from algorithms.advantages import token_moments, whiten
-from algorithms.aggregation import Aggregation, aggregate, token_weights
-from algorithms.policy_losses import PolicyLoss, ppo_clip_loss_map
-from algorithms.returns import discounted_returns, place_terminal_reward
+from algorithms.maths.advantage_filter import filter_advantages
+from algorithms.maths.advantages import token_moments, whiten
+from algorithms.maths.aggregation import Aggregation, aggregate, token_weights
+from algorithms.maths.policy_losses import PolicyLoss, ppo_clip_loss_map
+from algorithms.maths.returns import discounted_returns, place_terminal_reward
 
 NAN = float("nan")
 MASK = torch.tensor([[True, True, True], [True, True, False]])

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from algorithms.advantage_filter import filter_advantages
-from algorithms.advantages import Moments, combine_moments, group_advantages, token_moments, whiten
-from algorithms.returns import discounted_returns, place_terminal_reward
+from algorithms.maths.advantage_filter import filter_advantages
+from algorithms.maths.advantages import Moments, combine_moments, group_advantages, token_moments, whiten
+from algorithms.maths.returns import discounted_returns, place_terminal_reward
 
 NAN = float("nan")
 

@@ -6,10 +6,10 @@ from zlib import crc32
 import numpy as np
 import pytest
 
-from orchestrator.critiques import judge as judging
-from orchestrator.critiques.cache import CritiqueCache
-from orchestrator.critiques.judge import Question
-from orchestrator.online.rollouts import split_prompts
+from orchestrator.cluster.feed import split_prompts
+from orchestrator.rewards import critique_judge as judging
+from orchestrator.rewards.critique_cache import CritiqueCache
+from orchestrator.rewards.critique_judge import Question
 from orchestrator.tasks.digits_critiques import REQUEST
 from tests.critics import judge_of
 from tests.unit.critiques.fake_pool import FakePool, text_prompt

@@ -8,13 +8,13 @@ from zlib import crc32
 import numpy as np
 import pytest
 
-from orchestrator.critiques import judge as judging
-from orchestrator.critiques.cache import CritiqueCache
-from orchestrator.critiques.margins import agreement, fill_rewards, reward_statuses
-from orchestrator.preference_store.records import Instruction, Response
-from orchestrator.preference_store.side_tables import Fingerprint, SideTable
-from orchestrator.preference_store.splits import assign_split
-from orchestrator.preference_store.store import PreferenceStore
+from orchestrator.data.records import Instruction, Response
+from orchestrator.data.side_tables import Fingerprint, SideTable
+from orchestrator.data.splits import assign_split
+from orchestrator.data.store import PreferenceStore
+from orchestrator.rewards import critique_judge as judging
+from orchestrator.rewards.critique_cache import CritiqueCache
+from orchestrator.rewards.critique_margins import agreement, fill_rewards, reward_statuses
 from orchestrator.tasks.digits import WORDS
 from tests.critics import judge_of
 from tests.unit.critiques.fake_pool import FakePool

@@ -9,10 +9,10 @@ import torch
 
 from orchestrator.config import load_config
 from orchestrator.config.schema import TrainConfig
-from orchestrator.critiques.judge import Question
-from orchestrator.critiques.service import critique_limits, open_judge, reward_fingerprint
+from orchestrator.data.store import PreferenceStore
 from orchestrator.errors import RefusedInput
-from orchestrator.preference_store.store import PreferenceStore
+from orchestrator.rewards.critique_judge import Question
+from orchestrator.rewards.critique_service import critique_limits, open_judge, reward_fingerprint
 from orchestrator.run.folder import RunFolder
 from orchestrator.tasks.digits_critiques import REQUEST
 from tests.unit.critiques.fake_pool import FakePool, text_prompt

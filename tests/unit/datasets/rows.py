@@ -6,8 +6,8 @@ from typing import Any
 
 from PIL import Image
 
-from orchestrator.datasets.dataset import Dataset
-from orchestrator.datasets.registry import read_rows
+from orchestrator.data.dataset import Dataset
+from orchestrator.data.registry import read_rows
 
 MAX_PIXELS = 100
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.data import main
+from orchestrator.data.__main__ import main
 from tests.unit.datasets.rows import image, picture, row, text, write_jsonl
 from tests.unit.preference_store.rows import feedback, rated
 

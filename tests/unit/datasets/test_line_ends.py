@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.data import main
+from orchestrator.data.__main__ import main
 from orchestrator.errors import RefusedInput
 from tests.unit.datasets.rows import read, row, text, write_jsonl
 

@@ -8,9 +8,9 @@ from typing import get_args
 import pytest
 
 from orchestrator.config.sections import DataSection
-from orchestrator.datasets.registry import READERS, read_dataset
+from orchestrator.data.readers.registry import READERS as PREFERENCE_READERS
+from orchestrator.data.registry import READERS, read_dataset
 from orchestrator.errors import RefusedInput
-from orchestrator.preference_store.readers.registry import READERS as PREFERENCE_READERS
 from tests.unit.datasets.rows import MAX_PIXELS, image, row, write_jsonl
 
 

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.config import load_config
-from orchestrator.data import main
-from orchestrator.datasets.dataset import BadRow
+from orchestrator.data.__main__ import main
+from orchestrator.data.dataset import BadRow
 from orchestrator.errors import RefusedInput, one_line
 from tests.unit.datasets.rows import row, write_jsonl
 from tests.unit.preference_store.rows import FORMATS, good_row

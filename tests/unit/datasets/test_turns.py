@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.datasets.dataset import BadRow
-from orchestrator.datasets.fields import RowError
-from orchestrator.datasets.r1_reward import read_r1_reward
-from orchestrator.datasets.turns import check_prompt, refuse_told_verdict
-from orchestrator.preference_store.records import Instruction
+from orchestrator.data.dataset import BadRow
+from orchestrator.data.fields import RowError
+from orchestrator.data.r1_reward import read_r1_reward
+from orchestrator.data.records import Instruction
+from orchestrator.data.turns import check_prompt, refuse_told_verdict
 from tests.unit.datasets.rows import picture, read, write_jsonl
 from tests.unit.preference_store.rows import FORMATS, MM_RLHF, good_row, judged, query, records
 

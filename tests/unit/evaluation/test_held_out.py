@@ -6,8 +6,8 @@ import pytest
 
 from orchestrator.evaluation.held_out import judged
 from orchestrator.evaluation.types import EvalResult
-from orchestrator.online.session import eval_metrics
-from orchestrator.run.summary import control_lines
+from orchestrator.pipeline.summary import control_lines
+from orchestrator.training.session import eval_metrics
 from workers.types import Prompt
 
 _FIRST, _SECOND, _NONE, _BOTH = "<answer>1</answer>", "<answer>2</answer>", "I cannot tell", "<answer>1 or 2</answer>"

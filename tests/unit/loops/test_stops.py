@@ -12,21 +12,21 @@ import numpy as np
 import pytest
 
 from orchestrator.config import TrainConfig, load_config
-from orchestrator.datasets.counted import Told
-from orchestrator.datasets.dataset import Dataset
+from orchestrator.data.counted import Told
+from orchestrator.data.dataset import Dataset
+from orchestrator.data.prompts import RunData
+from orchestrator.data.stores import open_data
 from orchestrator.errors import GuardStop
-from orchestrator.offline.data import open_data
-from orchestrator.offline.loop import run_offline
-from orchestrator.offline.session import open_offline_session
-from orchestrator.online import session as session_module
-from orchestrator.online.data import RunData
-from orchestrator.online.loop import run_online
-from orchestrator.online.rewards import Reward
-from orchestrator.online.session import online_identity, open_session
-from orchestrator.online.supervised import run_supervised
+from orchestrator.rewards.reward import Reward
 from orchestrator.run.checkpoint import find_checkpoint
 from orchestrator.run.folder import RunFolder
 from orchestrator.tasks.digits_model import build_digits_model
+from orchestrator.training import session as session_module
+from orchestrator.training.offline import run_offline
+from orchestrator.training.offline_session import open_offline_session
+from orchestrator.training.online import run_online
+from orchestrator.training.session import online_identity, open_session
+from orchestrator.training.supervised import run_supervised
 from tests.in_process import InProcessPool, OneWord
 from tests.tiny_prompts import picture_prompts
 from tests.unit.datasets.rows import write_jsonl

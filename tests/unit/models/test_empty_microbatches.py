@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from orchestrator.batching import SampleSize, plan_samples
-from orchestrator.online.experience import supervised_samples
+from orchestrator.cluster.microbatches import SampleSize, plan_samples
+from orchestrator.training.experience import supervised_samples
 from tests.tiny_models import TINY_MODELS
 from tests.tiny_prompts import picture_prompts, respond
 from workers.models.loading import ModelSpec, load_model

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from orchestrator.config.preference_sections import PreferenceSection
-from orchestrator.offline.examples import Example, ExampleEncoder
-from orchestrator.offline.groups import GroupMaker
-from orchestrator.offline.lengths import Limits
-from orchestrator.preference_store.store import PreferenceStore
+from orchestrator.data.examples import Example, ExampleEncoder
+from orchestrator.data.limits import Limits
+from orchestrator.data.store import PreferenceStore
+from orchestrator.training.groups import GroupMaker
 from tests.unit.datasets.rows import picture
 from tests.unit.preference_store.rows import imported, plain
 from tests.user_files import write_llava

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
-from orchestrator.offline.examples import ExampleEncoder, Limits
-from orchestrator.preference_store.records import Instruction, Response
+from orchestrator.data.examples import ExampleEncoder, Limits
+from orchestrator.data.records import Instruction, Response
 from orchestrator.train import main
 from tests.released_tokenizers import LLAVA_TEMPLATE
 from tests.tiny_models import TINY_MODELS

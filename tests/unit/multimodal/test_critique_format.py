@@ -9,11 +9,11 @@ import pytest
 
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from orchestrator.cluster.pool import WorkerPool
-from orchestrator.critiques.cache import CritiqueCache
-from orchestrator.critiques.judge import CritiqueJudge, CritiqueLimits, Question
-from orchestrator.offline.examples import Example, ExampleEncoder
-from orchestrator.offline.lengths import Limits
-from orchestrator.preference_store.records import Instruction, Response, StoredMedia, prompt_of
+from orchestrator.data.examples import Example, ExampleEncoder
+from orchestrator.data.limits import Limits
+from orchestrator.data.records import Instruction, Response, StoredMedia, prompt_of
+from orchestrator.rewards.critique_cache import CritiqueCache
+from orchestrator.rewards.critique_judge import CritiqueJudge, CritiqueLimits, Question
 from orchestrator.tasks.digits_model import build_digits_model
 from tests.tiny_models import TINY_MODELS
 from tests.tiny_prompts import MIXED_SIZES, picture_prompts

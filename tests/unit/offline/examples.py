@@ -4,7 +4,7 @@ from collections.abc import Sequence as Seq
 
 import numpy as np
 
-from orchestrator.offline.examples import Example
+from orchestrator.data.examples import Example
 from workers.types import Sequence
 
 PROMPT = 3

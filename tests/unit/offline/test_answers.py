@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.config import load_config
+from orchestrator.data.stores import open_data
 from orchestrator.errors import RefusedInput
-from orchestrator.offline.answers import ANSWERS_FILE, AnswerRewards, check_answers, compare, told_answers
-from orchestrator.offline.data import open_data
+from orchestrator.pipeline.answers import ANSWERS_FILE, AnswerRewards, check_answers, compare, told_answers
 from orchestrator.run.folder import RunFolder
 from orchestrator.tasks.digits_model import build_digits_model
 from tests.unit.datasets.rows import picture

@@ -3,8 +3,8 @@
 import pytest
 
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
-from orchestrator.offline.choice import Choice, choose
-from orchestrator.preference_store.records import Response
+from orchestrator.data.choice import Choice, choose
+from orchestrator.data.records import Response
 
 
 def _choose(algo: str, *responses: Response, score_margin: float = 0.0) -> Choice | str:

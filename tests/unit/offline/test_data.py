@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
-from orchestrator.batching import PromptCursor
 from orchestrator.config import load_config
 from orchestrator.config.schema import TrainConfig
+from orchestrator.data.choice import Choice, choose
+from orchestrator.data.stores import held_out_rows, open_data
+from orchestrator.data.stream import ExampleStream
 from orchestrator.errors import RefusedInput
-from orchestrator.offline.choice import Choice, choose
-from orchestrator.offline.data import held_out_rows, open_data
-from orchestrator.offline.stream import ExampleStream
+from orchestrator.run.cursor import PromptCursor
 from orchestrator.run.folder import RunFolder
 from tests.unit.datasets.rows import write_jsonl
 from tests.unit.offline.examples import example

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from orchestrator.batching import group_cost
+from orchestrator.cluster.microbatches import group_cost
 from orchestrator.config.preference_sections import CritiqueRmSection
-from orchestrator.offline.examples import Example
-from orchestrator.offline.generated import GeneratedCritiques
-from orchestrator.offline.reward_groups import reward_groups, with_room
+from orchestrator.data.examples import Example
+from orchestrator.training.generated import GeneratedCritiques
+from orchestrator.training.reward_groups import reward_groups, with_room
 from workers.types import Completion, EncodedPrompt, GenerationRequest, PreferenceGroup, RewardTerms, Sequence
 
 _PROMPT, _ASKED = (1, 2, 3), (7, 8)

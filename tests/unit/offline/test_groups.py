@@ -6,12 +6,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from algorithms.preference_losses import kto_pair_loss
+from algorithms.maths.preference_losses import kto_pair_loss
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
-from orchestrator.batching import SampleSize, group_cost, plan_microbatches, plan_samples
+from orchestrator.cluster.microbatches import SampleSize, group_cost, plan_microbatches, plan_samples
 from orchestrator.config.preference_sections import PreferenceSection
-from orchestrator.offline.examples import Example
-from orchestrator.offline.groups import GroupMaker, mismatched_sequences, score_ratios
+from orchestrator.data.examples import Example
+from orchestrator.training.groups import GroupMaker, mismatched_sequences, score_ratios
 from tests.unit.offline.examples import PROMPT, example, logprobs
 from workers.objectives import LossSpec, UpdateStats
 from workers.preference_objective import preference_objective

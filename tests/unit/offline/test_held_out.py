@@ -7,9 +7,9 @@ import pytest
 
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.config.schema import TrainConfig
-from orchestrator.offline.groups import GroupMaker
-from orchestrator.offline.held_out import HeldOut
-from orchestrator.offline.reference import Reference
+from orchestrator.training.groups import GroupMaker
+from orchestrator.training.held_out import HeldOut
+from orchestrator.training.reference import Reference
 from tests.unit.offline.examples import example
 from workers.types import Sequence
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from algorithms.aggregation import response_weights
-from algorithms.mm_dpo import mm_dpo_loss
+from algorithms.maths.aggregation import response_weights
+from algorithms.maths.mm_dpo import mm_dpo_loss
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from orchestrator.config.preference_sections import MmDpoSection, PreferenceSection
-from orchestrator.offline.examples import Example
-from orchestrator.offline.groups import GroupMaker, score_ratios, with_beta
-from orchestrator.offline.held_out import pair_margins
-from orchestrator.offline.pair_betas import step_beta
+from orchestrator.data.examples import Example
+from orchestrator.data.pair_betas import step_beta
+from orchestrator.training.groups import GroupMaker, score_ratios, with_beta
+from orchestrator.training.held_out import pair_margins
 from tests.unit.offline.examples import example, logprobs
 from workers.objectives import LossSpec, UpdateStats
 from workers.preference_objective import preference_objective

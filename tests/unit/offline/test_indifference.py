@@ -12,20 +12,21 @@ import numpy as np
 import pytest
 import torch
 
-from algorithms.kto import kto_baseline
+from algorithms.maths.kto import kto_baseline
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from orchestrator.cluster.pool import WorkerPool
+from orchestrator.cluster.specs import pair_kind
 from orchestrator.config import load_config
 from orchestrator.config.preference_sections import PreferenceSection
 from orchestrator.config.schema import TrainConfig
+from orchestrator.data.examples import Example, ExampleEncoder
+from orchestrator.data.limits import Limits
+from orchestrator.data.side_tables import SideTable
+from orchestrator.data.store import PreferenceStore
 from orchestrator.errors import RefusedInput
-from orchestrator.offline.examples import Example, ExampleEncoder
-from orchestrator.offline.groups import GroupMaker, mismatched_sequences, pair_kind, score_ratios
-from orchestrator.offline.lengths import Limits
-from orchestrator.offline.reference import Reference, by_example, reference_table
-from orchestrator.preference_store.side_tables import SideTable
-from orchestrator.preference_store.store import PreferenceStore
 from orchestrator.tasks.digits_model import build_digits_model
+from orchestrator.training.groups import GroupMaker, mismatched_sequences, score_ratios
+from orchestrator.training.reference import Reference, by_example, reference_table
 from tests.unit.datasets.rows import picture
 from tests.unit.preference_store.rows import feedback, imported, plain, rated
 from workers.models.loading import ModelSpec, load_model

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from orchestrator.config import load_config
-from orchestrator.datasets.counted import Counted
-from orchestrator.datasets.dataset import BadRow
+from orchestrator.data.counted import Counted
+from orchestrator.data.dataset import BadRow
+from orchestrator.data.learnable import look
+from orchestrator.data.stores import OfflineData, open_data
 from orchestrator.errors import RefusedInput
-from orchestrator.offline.data import OfflineData, open_data
-from orchestrator.offline.learnable import look
-from orchestrator.offline.session import looked_through
 from orchestrator.run.folder import RunFolder
+from orchestrator.training.offline_session import looked_through
 from tests.unit.datasets.rows import write_jsonl
 from tests.unit.preference_store.rows import feedback, labelled, plain, rated, records
 from tests.user_files import write_llava

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
-from orchestrator.batching import group_cost
-from orchestrator.offline.examples import REFERENCE_TABLE, Example, ExampleEncoder
-from orchestrator.offline.lengths import Limits
-from orchestrator.preference_store.records import Instruction, Response
+from orchestrator.cluster.microbatches import group_cost
+from orchestrator.data.examples import REFERENCE_TABLE, Example, ExampleEncoder
+from orchestrator.data.limits import Limits
+from orchestrator.data.records import Instruction, Response
 from tests.user_files import write_llava
 from workers.multimodal.prompt_encoder import PromptEncoder
 

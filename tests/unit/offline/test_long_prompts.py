@@ -3,11 +3,11 @@
 import pytest
 
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
-from orchestrator.batching import PromptCursor
-from orchestrator.offline.examples import ExampleEncoder
-from orchestrator.offline.lengths import Limits
-from orchestrator.offline.stream import ExampleStream
-from orchestrator.preference_store.store import PreferenceStore
+from orchestrator.data.examples import ExampleEncoder
+from orchestrator.data.limits import Limits
+from orchestrator.data.store import PreferenceStore
+from orchestrator.data.stream import ExampleStream
+from orchestrator.run.cursor import PromptCursor
 from tests.unit.datasets.rows import picture
 from tests.unit.preference_store.rows import imported, plain
 from tests.user_files import write_llava

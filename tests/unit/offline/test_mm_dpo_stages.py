@@ -16,16 +16,16 @@ import torch
 
 from orchestrator.config import load_config
 from orchestrator.config.schema import TrainConfig
-from orchestrator.critiques.cache import CritiqueCache
-from orchestrator.critiques.judge import CritiqueJudge
+from orchestrator.data.stores import open_data
 from orchestrator.errors import RefusedInput
-from orchestrator.offline import answers, mm_dpo
-from orchestrator.offline.data import open_data
-from orchestrator.offline.identity import offline_identity
-from orchestrator.offline.loop import OfflineOutcome
+from orchestrator.pipeline import answers, mm_dpo
+from orchestrator.rewards.critique_cache import CritiqueCache
+from orchestrator.rewards.critique_judge import CritiqueJudge
 from orchestrator.run.folder import RunFolder
 from orchestrator.tasks.digits_critiques import REQUEST, VOCABULARY
 from orchestrator.tasks.digits_model import build_digits_model
+from orchestrator.training.offline import OfflineOutcome
+from orchestrator.training.offline_identity import offline_identity
 from tests.critics import judge_of
 from tests.unit.critiques.fake_pool import FakePool
 from tests.unit.datasets.rows import picture

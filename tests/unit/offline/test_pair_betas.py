@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
-from orchestrator.batching import PromptCursor
 from orchestrator.config.preference_sections import MmDpoSection
-from orchestrator.critiques.cache import checked
-from orchestrator.offline.examples import Example, ExampleEncoder
-from orchestrator.offline.lengths import Limits
-from orchestrator.offline.metrics import margin_metrics
-from orchestrator.offline.pair_betas import WeighedPairs, step_beta, weigh_pairs
-from orchestrator.offline.stream import ExampleStream
-from orchestrator.preference_store.records import Instruction, Response
-from orchestrator.preference_store.side_tables import Fingerprint, SideTable
-from orchestrator.preference_store.store import PreferenceStore
+from orchestrator.data.examples import Example, ExampleEncoder
+from orchestrator.data.limits import Limits
+from orchestrator.data.pair_betas import WeighedPairs, step_beta, weigh_pairs
+from orchestrator.data.records import Instruction, Response
+from orchestrator.data.side_tables import Fingerprint, SideTable
+from orchestrator.data.store import PreferenceStore
+from orchestrator.data.stream import ExampleStream
+from orchestrator.rewards.critique_cache import checked
+from orchestrator.run.cursor import PromptCursor
 from orchestrator.tasks.digits_model import build_digits_model
+from orchestrator.training.offline_metrics import margin_metrics
 from tests.unit.offline.examples import example
 from tests.unit.preference_store.rows import written
 from workers.multimodal.prompt_encoder import PromptEncoder

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from orchestrator.config.preference_sections import CritiqueRmSection
-from orchestrator.offline.examples import Example
-from orchestrator.offline.reward_groups import reward_groups
+from orchestrator.data.examples import Example
+from orchestrator.training.reward_groups import reward_groups
 from tests.unit.offline.examples import PROMPT, example
 from workers.objectives import LossSpec, UpdateStats
 from workers.preference_objective import preference_objective

@@ -8,7 +8,7 @@ from orchestrator.cluster.resources import ClusterResources, NodeResources
 from orchestrator.config import load_config
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
-from orchestrator.offline.stage_plans import StagePlan, describe_stages, plan_stages
+from orchestrator.pipeline.stage_plans import StagePlan, describe_stages, plan_stages
 from orchestrator.train import main
 from tests.critics import write_critic
 from tests.unit.datasets.rows import picture, write_jsonl

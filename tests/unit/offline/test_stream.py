@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.batching import PromptCursor
+from orchestrator.data.examples import Example
+from orchestrator.data.records import Instruction
+from orchestrator.data.store import PreferenceStore
+from orchestrator.data.stream import ExampleStream, encoded
 from orchestrator.errors import RefusedInput
-from orchestrator.offline.examples import Example
-from orchestrator.offline.stream import ExampleStream, encoded
-from orchestrator.preference_store.records import Instruction
-from orchestrator.preference_store.store import PreferenceStore
+from orchestrator.run.cursor import PromptCursor
 from tests.unit.offline.examples import example
 from tests.unit.preference_store.rows import text_instruction, written
 

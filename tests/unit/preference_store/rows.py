@@ -6,13 +6,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from orchestrator.datasets.dataset import BadRow
-from orchestrator.preference_store.importing import SourceFile, import_file, read_records
-from orchestrator.preference_store.readers.registry import FormatName
-from orchestrator.preference_store.records import Instruction, Response
-from orchestrator.preference_store.splits import assign_split
-from orchestrator.preference_store.store import PreferenceStore
-from orchestrator.preference_store.writer import StoreWriter
+from orchestrator.data.dataset import BadRow
+from orchestrator.data.importing import SourceFile, import_file, read_records
+from orchestrator.data.readers.registry import FormatName
+from orchestrator.data.records import Instruction, Response
+from orchestrator.data.splits import assign_split
+from orchestrator.data.store import PreferenceStore
+from orchestrator.data.writer import StoreWriter
 from tests.unit.datasets.rows import MAX_PIXELS, write_jsonl
 
 FORMATS: tuple[FormatName, ...] = (

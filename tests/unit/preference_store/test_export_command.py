@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from orchestrator.data import main
+from orchestrator.data.__main__ import main
+from orchestrator.data.exporting import swift_rows
+from orchestrator.data.pairs import preference_pairs, tied_pairs
+from orchestrator.data.readers.registry import FormatName
+from orchestrator.data.records import Instruction, Response, StoredMedia
+from orchestrator.data.store import PreferenceStore
 from orchestrator.errors import RefusedInput
-from orchestrator.preference_store.exporting import swift_rows
-from orchestrator.preference_store.pairs import preference_pairs, tied_pairs
-from orchestrator.preference_store.readers.registry import FormatName
-from orchestrator.preference_store.records import Instruction, Response, StoredMedia
-from orchestrator.preference_store.store import PreferenceStore
 from tests.unit.datasets.rows import picture
 from tests.unit.preference_store.rows import compared, feedback, imported, labelled, plain, ranked, rated
 

@@ -5,9 +5,9 @@ from typing import get_args
 
 import pytest
 
-from orchestrator.data import main
-from orchestrator.preference_store.readers.registry import READERS, FormatName
-from orchestrator.preference_store.store import PreferenceStore
+from orchestrator.data.__main__ import main
+from orchestrator.data.readers.registry import READERS, FormatName
+from orchestrator.data.store import PreferenceStore
 from tests.unit.datasets.rows import picture, write_jsonl
 from tests.unit.preference_store.rows import FORMATS, good_row, plain, query
 

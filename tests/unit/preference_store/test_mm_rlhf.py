@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.data import main
-from orchestrator.datasets.dataset import BadRow
-from orchestrator.preference_store.pairs import preference_pairs
-from orchestrator.preference_store.readers.registry import FormatName
-from orchestrator.preference_store.records import Instruction, Response
+from orchestrator.data.__main__ import main
+from orchestrator.data.dataset import BadRow
+from orchestrator.data.pairs import preference_pairs
+from orchestrator.data.readers.registry import FormatName
+from orchestrator.data.records import Instruction, Response
 from tests.unit.datasets.rows import picture, write_jsonl
 from tests.unit.preference_store.rows import MM_RLHF, compared, good_row, ranked, records, the_record
 

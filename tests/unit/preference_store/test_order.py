@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.preference_store import store as store_module
-from orchestrator.preference_store.order import permutation, stream_key
-from orchestrator.preference_store.splits import assign_split
-from orchestrator.preference_store.store import PreferenceStore
+from orchestrator.data import store as store_module
+from orchestrator.data.order import permutation, stream_key
+from orchestrator.data.splits import assign_split
+from orchestrator.data.store import PreferenceStore
 from tests.unit.datasets.rows import picture
 from tests.unit.preference_store.rows import imported, plain, text_instruction, written
 

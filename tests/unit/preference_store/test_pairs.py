@@ -4,15 +4,8 @@ import re
 
 import pytest
 
-from orchestrator.preference_store.pairs import (
-    Pair,
-    pairs_by_rank,
-    pairs_by_score,
-    preference_pairs,
-    tied_pairs,
-    unpaired_reason,
-)
-from orchestrator.preference_store.records import Response
+from orchestrator.data.pairs import Pair, pairs_by_rank, pairs_by_score, preference_pairs, tied_pairs, unpaired_reason
+from orchestrator.data.records import Response
 
 
 def _sides(pairs: list[Pair]) -> list[tuple[int, int]]:

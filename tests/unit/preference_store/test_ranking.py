@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from orchestrator.preference_store.pairs import pairs_by_rank
-from orchestrator.preference_store.ranking import PreferenceCycle, order_from_pairs, parse_ranking
+from orchestrator.data.pairs import pairs_by_rank
+from orchestrator.data.ranking import PreferenceCycle, order_from_pairs, parse_ranking
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.datasets.dataset import BadRow
-from orchestrator.datasets.keys import Notes
-from orchestrator.preference_store.importing import read_records
-from orchestrator.preference_store.pairs import preference_pairs
-from orchestrator.preference_store.readers.registry import READERS, FormatName
-from orchestrator.preference_store.records import Instruction, Response
+from orchestrator.data.dataset import BadRow
+from orchestrator.data.importing import read_records
+from orchestrator.data.keys import Notes
+from orchestrator.data.pairs import preference_pairs
+from orchestrator.data.readers.registry import READERS, FormatName
+from orchestrator.data.records import Instruction, Response
 from tests.unit.datasets.rows import picture, write_jsonl
 from tests.unit.preference_store.rows import (
     FORMATS,

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.data.side_tables import Fingerprint, SideTable
+from orchestrator.data.store import PreferenceStore
 from orchestrator.errors import RefusedInput
-from orchestrator.preference_store.side_tables import Fingerprint, SideTable
-from orchestrator.preference_store.store import PreferenceStore
 from tests.unit.preference_store.rows import text_instruction, written
 
 PRINT = Fingerprint(

@@ -11,11 +11,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator.datasets.dataset import BadRow
+from orchestrator.data.dataset import BadRow
+from orchestrator.data.importing import import_file
+from orchestrator.data.records import Instruction, Response, prompt_of
+from orchestrator.data.store import PreferenceStore
 from orchestrator.errors import RefusedInput
-from orchestrator.preference_store.importing import import_file
-from orchestrator.preference_store.records import Instruction, Response, prompt_of
-from orchestrator.preference_store.store import PreferenceStore
 from tests.unit.datasets.rows import picture, write_jsonl
 from tests.unit.preference_store.rows import imported, plain, records, source, text_instruction, written
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from orchestrator.datasets.dataset import Dataset
-from orchestrator.datasets.registry import read_dataset
+from orchestrator.data.dataset import Dataset
+from orchestrator.data.registry import read_dataset
 from orchestrator.tasks.digits import SIDE, WORDS, DigitsPaths, build_digits_data
 from workers.types import Prompt
 

@@ -10,10 +10,10 @@ import pytest
 from sklearn.datasets import load_digits
 
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
-from orchestrator.offline.choice import Choice, choose
-from orchestrator.preference_store.importing import SourceFile, import_file
-from orchestrator.preference_store.records import Instruction
-from orchestrator.preference_store.store import PreferenceStore
+from orchestrator.data.choice import Choice, choose
+from orchestrator.data.importing import SourceFile, import_file
+from orchestrator.data.records import Instruction
+from orchestrator.data.store import PreferenceStore
 from orchestrator.tasks.digits import SIDE, WORDS, build_digits_data
 from orchestrator.tasks.digits_critiques import (
     HELD_OUT_FRAC,

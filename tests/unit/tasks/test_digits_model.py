@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from orchestrator.datasets.registry import read_dataset
+from orchestrator.data.registry import read_dataset
 from orchestrator.tasks.digits import SIDE, DigitsPaths, build_digits_data
 from orchestrator.tasks.digits_model import build_digits_model
 from workers.models.folder import check_model_folder

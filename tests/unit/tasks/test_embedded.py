@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from orchestrator.config import TrainConfig, load_config
+from orchestrator.data.choice import choose
+from orchestrator.data.store import PreferenceStore
+from orchestrator.data.stores import open_data
 from orchestrator.errors import RefusedInput
-from orchestrator.offline.choice import choose
-from orchestrator.offline.data import open_data
-from orchestrator.offline.identity import offline_identity
-from orchestrator.preference_store.store import PreferenceStore
+from orchestrator.pipeline.embedded import embedded
 from orchestrator.run.folder import RunFolder
 from orchestrator.tasks.digits_critiques import PROMPT, REFUSAL
-from orchestrator.tasks.embedded import embedded
+from orchestrator.training.offline_identity import offline_identity
 from workers.multimodal.prompt_encoder import PromptEncoder
 
 

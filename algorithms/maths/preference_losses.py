@@ -1,0 +1,143 @@
+"""Losses of pairs: a chosen and a rejected response, or their scalar scores. One loss a pair; the caller averages.
+
+A policy's opinion of a response is its log-ratio log π(y|x) − log π_ref(y|x): two ``response_logprobs`` (or two
+``ddpo_scores``) subtracted. Without a reference the log-ratio is log π(y|x) itself.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from algorithms.maths.masking import keep, masked_mean
+
+Reduction = Literal["sum", "mean"]
+DpoKind = Literal["sigmoid", "hinge", "ipo_sum", "ipo_mean"]
+
+DPO_REDUCTION: dict[DpoKind, Reduction] = {"sigmoid": "sum", "hinge": "sum", "ipo_sum": "sum", "ipo_mean": "mean"}
+"""How a response's token log-probs are reduced before each kind of ``dpo_loss``."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairLoss:
+    """Loss of every pair and the rewards it implies, each ``[B]``."""
+
+    loss: Tensor
+    """With gradient, not averaged."""
+    chosen_rewards: Tensor
+    """Detached: β times the log-ratio, or the score of a reward model."""
+    rejected_rewards: Tensor
+    """Detached, in the same unit."""
+
+    @property
+    def margin(self) -> Tensor:
+        """Chosen minus rejected reward."""
+        return self.chosen_rewards - self.rejected_rewards
+
+    @property
+    def correct(self) -> Tensor:
+        """bool: the chosen response has the greater reward; a tie is no success. Its mean is the accuracy."""
+        return self.chosen_rewards > self.rejected_rewards
+
+
+def response_logprobs(
+    logprobs: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], *, reduction: Reduction
+) -> Float[Tensor, " B"]:
+    """Log-probability of each response, nats, or its mean per token; 0 for a row without counted tokens.
+
+    Source: VL-RLHF, trainer.py:149-188, without its token diff; there the mean of an empty row is NaN.
+    """
+    if reduction == "mean":
+        return masked_mean(logprobs, mask, dim=1)
+    return keep(logprobs, mask).sum(dim=1)
+
+
+def dpo_loss(
+    chosen_log_ratios: Float[Tensor, " B"],
+    rejected_log_ratios: Float[Tensor, " B"],
+    *,
+    kind: DpoKind,
+    beta: float | Float[Tensor, " B"],
+    label_smoothing: float = 0.0,
+) -> PairLoss:
+    """Loss of the margin δ = chosen − rejected log-ratio.
+
+    sigmoid: −(1−ε) log σ(βδ) − ε log σ(−βδ); hinge: max(0, 1 − βδ); ipo_sum and ipo_mean: (δ − 1/(2β))². The two
+    IPOs differ in what the caller must pass, see ``DPO_REDUCTION``: β of ``ipo_mean`` is in 1/nats per token.
+
+    Args:
+        beta: 1/nats, positive; a tensor gives every pair its own and gets no gradient from here.
+        label_smoothing: ε, the probability that a pair's labels are swapped (conservative DPO); sigmoid only.
+    Raises:
+        ValueError: β not positive and finite, ε outside [0, 0.5], or ε > 0 with another kind than sigmoid.
+    Source: Rafailov et al. 2023, eq. 7, https://arxiv.org/abs/2305.18290; ε: Mitchell 2023, "A note on DPO with noisy
+        preferences"; hinge: Zhao et al. 2023, https://arxiv.org/abs/2305.10425; ipo: Azar et al. 2023, eq. 17,
+        https://arxiv.org/abs/2310.12036; as VL-RLHF, trainer.py:244-301
+    """
+    _check_smoothing(label_smoothing, kind)
+    beta = _checked(beta)
+    delta = chosen_log_ratios - rejected_log_ratios
+    if kind == "sigmoid":
+        loss = -(1.0 - label_smoothing) * logsigmoid(beta * delta) - label_smoothing * logsigmoid(-beta * delta)
+    elif kind == "hinge":
+        loss = (1.0 - beta * delta).relu()
+    elif kind in ("ipo_sum", "ipo_mean"):
+        loss = (delta - 0.5 / beta).square()
+    else:
+        raise ValueError(f"kind = {kind!r} must be one of {sorted(DPO_REDUCTION)}")
+    return _pair_loss(loss, chosen_log_ratios, rejected_log_ratios, beta)
+
+
+def kto_pair_loss(
+    chosen_log_ratios: Float[Tensor, " B"],
+    rejected_log_ratios: Float[Tensor, " B"],
+    *,
+    beta: float | Float[Tensor, " B"],
+) -> PairLoss:
+    """KTO over pairs as VL-RLHF has it: ½ [1 − σ(β (a − K_r))] + ½ [1 − σ(β (K_c − b))] with a, b the log-ratios.
+
+    K_c = max(0, mean a), K_r = max(0, mean b) over the rows *given*, so how a batch is split changes the objective,
+    and gradient flows through both. ``kto.kto_loss`` has neither property; this is for comparison with that code.
+
+    Raises:
+        ValueError: β not positive and finite.
+    Source: VL-RLHF, trainer.py:270-282; its 2B terms are averaged to one a pair here
+    """
+    beta = _checked(beta)
+    chosen_kl = chosen_log_ratios.mean().clamp(min=0)
+    rejected_kl = rejected_log_ratios.mean().clamp(min=0)
+    # 1 − σ(x) is written σ(−x), which keeps its digits where σ(x) rounds to 1.
+    chosen_terms = (-beta * (chosen_log_ratios - rejected_kl)).sigmoid()
+    rejected_terms = (-beta * (chosen_kl - rejected_log_ratios)).sigmoid()
+    return _pair_loss(0.5 * (chosen_terms + rejected_terms), chosen_log_ratios, rejected_log_ratios, beta)
+
+
+def bradley_terry_loss(chosen_scores: Float[Tensor, " B"], rejected_scores: Float[Tensor, " B"]) -> PairLoss:
+    """Loss −log σ(r_c − r_r) of a scalar reward model's scores; they are also the rewards reported.
+
+    Source: Ouyang et al. 2022, eq. 1, https://arxiv.org/abs/2203.02155
+    """
+    return _pair_loss(-logsigmoid(chosen_scores - rejected_scores), chosen_scores, rejected_scores, 1.0)
+
+
+def _pair_loss(loss: Tensor, chosen: Tensor, rejected: Tensor, beta: float | Tensor) -> PairLoss:
+    with torch.no_grad():
+        return PairLoss(loss=loss, chosen_rewards=beta * chosen, rejected_rewards=beta * rejected)
+
+
+def _checked(beta: float | Tensor) -> float | Tensor:
+    """β, detached; refused unless all of it is positive and finite."""
+    values = torch.as_tensor(beta)
+    if not bool(((values > 0) & values.isfinite()).all()):
+        raise ValueError(f"beta = {beta} must be positive and finite")
+    return beta.detach() if isinstance(beta, Tensor) else beta
+
+
+def _check_smoothing(label_smoothing: float, kind: DpoKind) -> None:
+    if not 0.0 <= label_smoothing <= 0.5:
+        raise ValueError(f"label_smoothing = {label_smoothing} must be in [0, 0.5]: above, the labels are inverted")
+    if label_smoothing and kind != "sigmoid":
+        raise ValueError(f"label_smoothing = {label_smoothing} has no meaning for {kind}, only for sigmoid")

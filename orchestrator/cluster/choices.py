@@ -1,0 +1,58 @@
+"""What ``auto`` comes to: the engine, the transport of weights, and whether prompts are shared. Pure."""
+
+import importlib.util
+from typing import Any, Literal
+
+from orchestrator.cluster.placement import PlacementPlan
+from orchestrator.cluster.resources import machine_of
+from orchestrator.config.schema import TrainConfig
+from orchestrator.errors import RefusedInput
+from workers.models.adapters import ModelAdapter, adapter_for
+from workers.models.folder import read_model_config
+from workers.weight_sync.manifest import Backend
+
+
+def engine_kind(config: TrainConfig, model_path: str | None = None) -> Literal["vllm", "transformers"]:
+    """The rollout engine this run uses, for its own model or for another."""
+    if config.rollout.engine != "auto":
+        return config.rollout.engine
+    path = model_path or config.model.path
+    # Without a path it is the embedded task's, which vLLM serves.
+    served = path is None or adapter_of(path).vllm
+    return "vllm" if served and importlib.util.find_spec("vllm") is not None else "transformers"
+
+
+def shares_prompts(config: TrainConfig, model_path: str) -> bool:
+    """Whether sequences of one prompt share a row: asked for, and possible with this model and its attention."""
+    described: dict[str, Any] = read_model_config(model_path)
+    adapter, text = adapter_for(described["model_type"]), described.get("text_config", described)
+    # A response attends to its whole prompt; and of transformers' attentions only this one takes our mask.
+    windowed = text.get("use_sliding_window", True) and text.get("sliding_window") is not None
+    possible = adapter.shares_prompts and config.model.attention == "sdpa" and not windowed
+    return config.batching.mode == "shared_prompt" and possible
+
+
+def sync_backend(config: TrainConfig, plan: PlacementPlan) -> Backend:
+    """How weights travel in this plan: shared memory within a machine, else IPC when colocated, NCCL when separate.
+
+    Raises:
+        RefusedInput: the transport that was asked for cannot serve the plan.
+    """
+    machines = {machine_of(bundle.node) for group in plan.groups for bundle in group.bundles}
+    chosen = config.sync.backend
+    if chosen == "auto":
+        across: Backend = "ipc" if config.placement.layout == "colocated" else "nccl"
+        chosen = "shared_memory" if len(machines) == 1 else across
+    if chosen == "shared_memory":
+        if len(machines) > 1:
+            raise RefusedInput(f"sync.backend = 'shared_memory' reaches 1 machine, the plan uses {len(machines)}")
+    elif engine_kind(config) == "transformers":
+        raise RefusedInput(f"sync.backend = {chosen!r} needs rollout.engine = 'vllm', not 'transformers'")
+    elif not any(worker.num_gpus for worker in plan.workers):
+        raise RefusedInput(f"sync.backend = {chosen!r} needs GPUs, the plan uses {len(machines)} machines without any")
+    return chosen
+
+
+def adapter_of(path: str) -> ModelAdapter:
+    """What is known of the architecture of the model in a folder."""
+    return adapter_for(str(read_model_config(path)["model_type"]))

@@ -1,0 +1,190 @@
+"""From a stored instruction to the token sequences that learn together."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from algorithms.preference_registry import PreferenceAlgorithm
+from orchestrator.data.choice import Choice, choose, without_strangers
+from orchestrator.data.limits import Limits, prompt_too_long, sequence_too_long, too_long
+from orchestrator.data.pair_betas import FACTOR, REWARD_TABLE, WeighedPairs
+from orchestrator.data.records import Instruction, prompt_of
+from workers.multimodal.critique_format import CritiqueFormat
+from workers.multimodal.fitting import UnfitImageError
+from workers.multimodal.prompt_encoder import PromptEncoder
+from workers.types import Sequence, UnusablePrompt
+
+REFERENCE_TABLE = "reference"
+"""Name of the side table with the reference's log-probs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """The responses of one instruction that an algorithm learns from."""
+
+    uid: str
+    sequences: tuple[Sequence, ...]
+    """One a response; ``sample_index`` is the response's place in the store."""
+    pairs: tuple[tuple[int, int], ...]
+    """Chosen and rejected, as indices of ``sequences``."""
+    ties: tuple[tuple[int, int], ...] = ()
+    """Equally good ones, likewise."""
+    desirable: tuple[bool, ...]
+    """For each sequence; empty where the algorithm asks for no labels."""
+    ref_logprobs: tuple[np.ndarray, ...] | None
+    """float32 ``[L]`` for each sequence, from a side table; None where none was joined."""
+    betas: tuple[float, ...] = ()
+    """Of the pairs, 1/nats; empty where all have the same."""
+    margins: tuple[float, ...] = ()
+    """Of the pairs under a reward model, those that were dropped among them; empty without one."""
+    num_dropped: int = 0
+    """Pairs that nothing is learned from."""
+    critique_starts: tuple[int, ...] = ()
+    """For each sequence, where in its ids the critique begins; empty where none is written."""
+    engine_prompt_ids: tuple[int, ...] = ()
+    """The prompt as an engine takes it, where engines are asked about it."""
+
+
+class ExampleEncoder:
+    """Encodes instructions for one algorithm with the model's own template and tokenizer."""
+
+    def __init__(
+        self,
+        encoder: PromptEncoder,
+        algorithm: PreferenceAlgorithm,
+        *,
+        media_root: Path,
+        score_margin: float,
+        limits: Limits,
+        critiques: CritiqueFormat | None = None,
+        weigh: Callable[..., WeighedPairs | str] | None = None,
+    ) -> None:
+        """
+        Args:
+            critiques: How a critique is asked for, where the algorithm learns to write them.
+            weigh: ``weigh_pairs`` with its settings, where each pair has a β of its own.
+        """
+        self._encoder, self._algorithm, self._critiques, self._weigh = encoder, algorithm, critiques, weigh
+        self._media_root, self._margin, self._limits = media_root, score_margin, limits
+
+    def __call__(self, instruction: Instruction) -> Example | str:
+        """The example, or why the instruction makes none: nothing is cut to fit."""
+        choice = choose(instruction.responses, self._algorithm, score_margin=self._margin)
+        if isinstance(choice, str):
+            return choice
+        try:
+            sequences, critique_starts, engine_prompt_ids = self._spelt(instruction, choice.responses)
+        except UnusablePrompt as error:
+            return error.reason
+        except UnfitImageError as error:
+            return f"its {error}"
+        # Different texts may be the same tokens, which no model could prefer one to the other.
+        read = [s.input_ids[:end] for s, end in zip(sequences, critique_starts or [None] * len(sequences), strict=True)]
+        different = tuple((c, r) for c, r in choice.pairs if not np.array_equal(read[c], read[r]))
+        if self._algorithm.learns_from == "pairs":
+            if not different:
+                return "the two responses of its every pair are the same tokens"
+            choice, kept = without_strangers(replace(choice, pairs=different))
+            sequences = tuple(sequences[i] for i in kept)
+            critique_starts = tuple(critique_starts[i] for i in kept) if critique_starts else ()
+        else:
+            choice = replace(choice, pairs=different)
+        reason = too_long(sequences, self._together(choice), self._limits)
+        if reason is not None:
+            return reason
+        ref_logprobs = joined(instruction.side, REFERENCE_TABLE, choice.responses)
+        if ref_logprobs is not None and any(
+            len(row) != len(s.input_ids) - s.prompt_len for row, s in zip(ref_logprobs, sequences, strict=True)
+        ):
+            return "the table of the reference has none of its log-probs"
+        example = Example(
+            uid=instruction.uid,
+            sequences=sequences,
+            pairs=choice.pairs,
+            ties=choice.ties,
+            critique_starts=critique_starts,
+            engine_prompt_ids=engine_prompt_ids,
+            desirable=choice.desirable,
+            ref_logprobs=ref_logprobs,
+        )
+        return example if self._weigh is None else self._weighed(example, instruction, choice)
+
+    def _weighed(self, example: Example, instruction: Instruction, choice: Choice) -> Example | str:
+        assert self._weigh is not None
+        weighed = self._weigh(
+            instruction.uid,
+            tuple((choice.responses[c], choice.responses[r]) for c, r in example.pairs),
+            rewards=instruction.side.get(REWARD_TABLE),
+            factors={(c, r): f for c, r, f in instruction.meta.get(FACTOR, ())},
+        )
+        if isinstance(weighed, str):
+            return weighed
+        at = {index: position for position, index in enumerate(choice.responses)}
+        return replace(
+            example,
+            pairs=tuple((at[c], at[r]) for c, r in weighed.pairs),
+            betas=weighed.betas,
+            margins=weighed.margins,
+            num_dropped=weighed.num_dropped,
+        )
+
+    def scorable_sequences(self, instruction: Instruction) -> tuple[Sequence, ...]:
+        """One for each response that any algorithm could learn from: whose prompt fits, and which fits behind it.
+
+        A response that is too long costs no other its place: who learns from the others need not know of it.
+        """
+        try:
+            sequences = self.sequences(instruction, tuple(range(len(instruction.responses))))
+        except (UnfitImageError, UnusablePrompt):
+            return ()
+        if not sequences or prompt_too_long(sequences[0], self._limits) is not None:
+            return ()
+        return tuple(s for s in sequences if sequence_too_long(s, self._limits) is None)
+
+    def sequences(self, instruction: Instruction, responses: tuple[int, ...]) -> tuple[Sequence, ...]:
+        """Prompt and response, closed by one end of turn, for some of the instruction's responses."""
+        prompt = self._encoder.encode(prompt_of(instruction, media_root=self._media_root))
+        return tuple(
+            Sequence(
+                uid=instruction.uid,
+                sample_index=index,
+                input_ids=np.asarray(
+                    (*prompt.prompt_ids, *self._encoder.encode_target(instruction.responses[index].text)), np.int64
+                ),
+                prompt_len=len(prompt.prompt_ids),
+                media=prompt.media,
+            )
+            for index in responses
+        )
+
+    def _spelt(
+        self, instruction: Instruction, responses: tuple[int, ...]
+    ) -> tuple[tuple[Sequence, ...], tuple[int, ...], tuple[int, ...]]:
+        """What the algorithm reads of each response, where in it the critique begins, and the engines' prompt."""
+        if self._critiques is None:
+            return self.sequences(instruction, responses), (), ()
+        prompt = prompt_of(instruction, media_root=self._media_root)
+        chosen = [instruction.responses[index] for index in responses]
+        asked = [self._critiques.ask(prompt, response.text) for response in chosen]
+        sequences = tuple(
+            self._critiques.answered(one, index, self._encoder.encode_target(response.critique or ""))
+            for one, index, response in zip(asked, responses, chosen, strict=True)
+        )
+        return sequences, tuple(one.critique_start for one in asked), asked[0].prompt.engine_prompt_ids
+
+    def _together(self, choice: Choice) -> list[tuple[int, ...]]:
+        """Which responses are in one micro-batch: see ``GroupMaker`` and ``reward_groups``."""
+        if self._algorithm.learns_from == "pairs" and not self._limits.share_prompts:
+            return [*choice.pairs, *choice.ties]
+        if self._algorithm.learns_from == "labels" and not self._limits.share_prompts:
+            return [(i,) for i in range(len(choice.responses))]
+        return [tuple(range(len(choice.responses)))]
+
+
+def joined(
+    side: Mapping[str, tuple[np.ndarray, ...]], table: str, responses: tuple[int, ...]
+) -> tuple[np.ndarray, ...] | None:
+    """What a side table says of some responses; None where it was not joined."""
+    return tuple(side[table][i] for i in responses) if table in side else None

@@ -1,0 +1,123 @@
+"""Which images the models of a run can take, asked of their processors before anything is started.
+
+Readers and stores know files, not models: an image that decodes may still be too thin for one model's processor.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from orchestrator.config.schema import TrainConfig
+from orchestrator.data.dataset import BadRow, Dataset, refuse_bad_rows
+from orchestrator.data.registry import read_rows
+from workers.models.adapters import adapter_for
+from workers.models.folder import read_model_config
+from workers.types import Prompt
+
+if TYPE_CHECKING:  # it imports transformers
+    from workers.multimodal.fitting import Fitting
+
+
+class Measured(Protocol):
+    """An image of a data set or of a store."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+
+
+class ImageCheck:
+    """Says what is wrong with a row's images for any model of the run; loads no processor before there is an image."""
+
+    def __init__(self, config: TrainConfig, *, root: Path | None = None) -> None:
+        """
+        Args:
+            root: Images are named by their path under it, where they are there.
+        """
+        self._config, self._root = config, root
+
+    def __call__(self, media: Iterable[Measured]) -> str | None:
+        """Why a row with these images cannot be used; None where it can."""
+        most = self._config.data.refused_above
+        for image in media:
+            size = f"{image.width} x {image.height} = {image.width * image.height} pixels"
+            if most is not None and image.width * image.height > most:
+                return f"image {self._named(image)} has {size}, more than data.max_pixels = {most}"
+            for fitting in self._fittings:
+                problem = fitting.problem((image.height, image.width))
+                if problem is not None:
+                    return f"image {self._named(image)} is {image.width} x {image.height}: {problem}"
+        return None
+
+    def usable(self, dataset: Dataset) -> Dataset:
+        """The same with the rows that no model of the run could use among the bad ones."""
+        prompts: list[Prompt] = []
+        bad_rows = list(dataset.bad_rows)
+        for prompt in dataset.prompts:
+            problem = self(prompt.media)
+            if problem is None:
+                prompts.append(prompt)
+            else:
+                bad_rows.append(BadRow(int(prompt.uid.rpartition("-")[2]), problem))
+        bad_rows.sort(key=lambda bad: bad.row)
+        return replace(dataset, prompts=tuple(prompts), bad_rows=tuple(bad_rows))
+
+    @cached_property
+    def _fittings(self) -> list["Fitting"]:
+        # Deferred: they import transformers, and most refusals can be had without.
+        from transformers import AutoConfig
+
+        from workers.multimodal.fitting import Fitting
+        from workers.multimodal.processor import load_processor
+
+        trusted, bound = self._config.model.trust_remote_code, self._config.data.resized_above
+        paths = dict.fromkeys(p for p in (self._config.model.path, self._config.reward.critique.path) if p is not None)
+        return [
+            Fitting(
+                load_processor(path, max_pixels=bound, trust_remote_code=trusted),
+                AutoConfig.from_pretrained(path, trust_remote_code=trusted),
+            )
+            for path in paths
+        ]
+
+    def _named(self, image: Measured) -> str:
+        from workers.multimodal.media import shown_name  # deferred: it imports numpy and Pillow
+
+        path, root = Path(image.path), self._root and self._root.resolve()
+        return shown_name(str(path.relative_to(root)) if root and path.is_relative_to(root) else str(path))
+
+
+def read_usable(config: TrainConfig, path: str) -> Dataset:
+    """Read a data set and refuse it where too many rows are bad, those whose images no model here can take among them.
+
+    Raises:
+        RefusedInput: see ``read_rows`` and ``refuse_bad_rows``.
+    """
+    data = config.data
+    dataset = read_rows(
+        path,
+        media_root=data.media_root,
+        data_format=data.format,
+        max_pixels=data.refused_above,
+        video_frames=data.video_frames,
+        demonstrations=config.algo == "sft",
+    )
+    usable = ImageCheck(config, root=Path(data.media_root or Path(path).parent)).usable(dataset)
+    refuse_bad_rows(usable, name=path, max_bad_frac=data.max_bad_frac)
+    return usable
+
+
+def describe_bound(config: TrainConfig) -> list[str]:
+    """What ``data.max_pixels`` does to this run's model where that is not what one would expect, in lines."""
+    bound, path = config.data.resized_above, config.model.path
+    if bound is None or path is None:
+        return []
+    model_type = str(read_model_config(path)["model_type"])
+    if adapter_for(model_type).bounds_pixels:
+        return []
+    return [f"data.max_pixels = {bound} changes nothing: the processor of {model_type} makes tiles of its own size"]

@@ -1,0 +1,173 @@
+"""Rows of a JSON array or of a JSONL file, numbered as people count them."""
+
+import codecs
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from orchestrator.data.dataset import BadRow
+from orchestrator.data.fields import shown
+from orchestrator.errors import RefusedInput
+
+# Besides JSONDecodeError: an integer of thousands of digits is a ValueError, brackets nested without end recurse.
+JSON_ERRORS = (ValueError, RecursionError)
+
+
+class RepeatedKey(ValueError):
+    """An object that has a key twice, of which JSON readers keep the last without a word."""
+
+
+@dataclass(frozen=True, slots=True)
+class JsonRow:
+    """One decoded row."""
+
+    number: int
+    """1-based: the line of a JSONL file, the element of a JSON array."""
+    value: Any
+
+
+def read_json_rows(path: Path) -> Iterator[JsonRow | BadRow]:
+    """Give every row in file order; blank lines are no rows, a line that is not JSON is a bad one.
+
+    JSONL is read line by line, so that a file of any length passes through; an array is read whole.
+
+    Raises:
+        RefusedInput: the file is missing or not UTF-8, or is an array that is not JSON.
+    """
+    return _opened(path, _rows)
+
+
+def read_json_groups(path: Path, *, field: str) -> Iterator[JsonRow | BadRow]:
+    """Yield the rows with the same value of a field together, wherever they stand, in the order of their first rows.
+
+    What is yielded has the number of the first row and, as its value, a tuple of all of them as ``JsonRow``. A row
+    stands alone where the field is no text and no whole number. JSONL is read twice, the second time a group at a time:
+    memory holds the places of the lines and never all their text.
+
+    Raises:
+        RefusedInput: as ``read_json_rows``.
+    """
+    return _opened(path, lambda file, _: _grouped(file, path, field))
+
+
+_Rows = Iterator[JsonRow | BadRow]
+
+
+def _opened(path: Path, read: Callable[[IO[bytes], Path], _Rows]) -> _Rows:
+    if not path.is_file():
+        raise RefusedInput(f"data file {str(path)!r} is not a file")
+    try:
+        with path.open("rb") as file:
+            yield from read(file, path)
+    except OSError as error:
+        raise RefusedInput(f"data file {str(path)!r} cannot be read ({error.strerror})") from error
+
+
+def _rows(file: IO[bytes], path: Path) -> _Rows:
+    if _is_array(file):
+        yield from _array(file.read(), path)
+    else:
+        yield from (row for _, row in _lines(file, path))
+
+
+def _grouped(file: IO[bytes], path: Path, field: str) -> _Rows:
+    if _is_array(file):
+        elements = list(_array(file.read(), path))
+        groups, row_at = _places(enumerate(elements), field), lambda _, index: elements[index]
+    else:
+        groups, row_at = _places(_lines(file, path), field), lambda number, offset: _line_at(file, path, number, offset)
+    for group in groups:
+        if isinstance(group, BadRow):
+            yield group
+        else:
+            rows = tuple(row_at(number, place) for number, place in group)
+            yield JsonRow(rows[0].number, rows)
+
+
+def _places(rows: Iterable[tuple[int, JsonRow | BadRow]], field: str) -> Iterable[BadRow | list[tuple[int, int]]]:
+    """Number and place of every row of each group; a dict keeps the order in which its keys came."""
+    groups: dict[tuple[bool, Any], BadRow | list[tuple[int, int]]] = {}
+    for place, row in rows:
+        if isinstance(row, BadRow):
+            groups[False, row.row] = row
+            continue
+        value = row.value.get(field) if isinstance(row.value, dict) else None
+        shared = isinstance(value, str | int) and not isinstance(value, bool)
+        group = groups.setdefault((shared, value if shared else row.number), [])
+        assert isinstance(group, list)
+        group.append((row.number, place))
+    return groups.values()
+
+
+def _line_at(file: IO[bytes], path: Path, number: int, offset: int) -> JsonRow:
+    file.seek(offset)
+    try:
+        return JsonRow(number, decoded(_text(file.readline(), offset, path)))
+    except JSON_ERRORS as error:
+        raise RefusedInput(f"data file {str(path)!r} changed while it was read (line {number})") from error
+
+
+def _is_array(file: IO[bytes]) -> bool:
+    """Whether the first character that is not white space opens an array; leaves the file at its start."""
+    first = next((text for line in file if (text := line.removeprefix(codecs.BOM_UTF8).strip())), b"")
+    file.seek(0)
+    return first.startswith(b"[")
+
+
+def _array(data: bytes, path: Path) -> Iterator[JsonRow]:
+    try:
+        elements = decoded(_text(data, 0, path))
+    except JSON_ERRORS as error:
+        raise RefusedInput(f"data file {str(path)!r} is not valid JSON: {json_problem(error)}") from error
+    yield from (JsonRow(number, element) for number, element in enumerate(elements, start=1))
+
+
+def _lines(file: IO[bytes], path: Path) -> Iterator[tuple[int, JsonRow | BadRow]]:
+    """Each row and the byte at which its line begins."""
+    # A binary file is cut at \n alone; a text one also at U+2028 and its like, which may stand in a JSON text.
+    end = 0
+    for number, line in enumerate(file, start=1):
+        offset, end = end, end + len(line)
+        text = _text(line, offset, path).removesuffix("\n")  # a column past the end would be told as line 2
+        if text.strip():
+            try:
+                yield offset, JsonRow(number, decoded(text))
+            except JSON_ERRORS as error:
+                yield offset, BadRow(number, f"not valid JSON: {json_problem(error)}")
+
+
+def decoded(text: str) -> Any:
+    """What a JSON text says.
+
+    Raises:
+        ValueError: or any other of ``JSON_ERRORS``: it is no JSON, or an object in it has a key twice.
+    """
+    return json.loads(text, object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise RepeatedKey(f"key {shown(next(key for key in keys if keys.count(key) > 1))} is given twice")
+    return made
+
+
+def json_problem(error: Exception) -> str:
+    """What is wrong and where, in a few words."""
+    if isinstance(error, json.JSONDecodeError):
+        line = f"line {error.lineno} " if error.lineno > 1 else ""  # a JSONL row has but one, which has its own number
+        return f"{error.msg} at {line}column {error.colno}"
+    if isinstance(error, RepeatedKey):
+        return str(error)
+    return "nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
+
+
+def _text(data: bytes, offset: int, path: Path) -> str:
+    """Decode what stands ``offset`` bytes into the file, less the mark that some editors put at its start."""
+    try:
+        return data.decode("utf-8").removeprefix("\ufeff" if offset == 0 else "")
+    except UnicodeDecodeError as error:
+        raise RefusedInput(f"data file {str(path)!r} is not UTF-8 text (byte {offset + error.start})") from error

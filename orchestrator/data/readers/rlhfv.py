@@ -1,0 +1,54 @@
+"""``rlhfv``: rows of HaoyeZhang/RLHF-V-Dataset, an answer and its correction by a person.
+
+``{"text": "<JSON of {question, chosen, rejected}>", "image_path"}``. The dataset's own ``image`` holds bytes where it
+was written by ``datasets``; it is read as a path only where there is no ``image_path``, and may not be another one.
+"""
+
+from typing import Any
+
+from orchestrator.data.fields import RowError, shown, text_field
+from orchestrator.data.json_rows import JSON_ERRORS, decoded, json_problem
+from orchestrator.data.keys import check_keys, is_empty, unread_inside
+from orchestrator.data.readers.draft import Draft, chosen_and_rejected, row_object, scalar_meta
+from orchestrator.data.readers.placeholders import VIDEO_FIELDS, media_parts, place_media
+
+_META = ("idx", "ds_name", "origin_dataset", "origin_split")
+_IMAGES = ("image_path", "image")
+_LONGEST_NAME = 255
+"""Longer texts are the bytes of the image."""
+
+
+def read_rlhfv(row: Any) -> Draft:
+    """Check one row; the chosen response gets rank 1, the rejected one rank 2.
+
+    Raises:
+        RowError: naming field and value.
+    """
+    fields = row_object(row)
+    text = _text(fields)
+    named = next((name for name in _IMAGES if not is_empty(fields.get(name))), "image")
+    beside = [name for name in _IMAGES if not _is_names(fields.get(name))]
+    keys = check_keys(fields, ("text", *_META, *beside, *VIDEO_FIELDS), images=(named,))
+    inside = unread_inside(text, ("question", "chosen", "rejected"), where="text")
+    return Draft(
+        turns=place_media([("user", text_field(text, "question"))], media_parts(fields, image_fields=keys.images)),
+        responses=chosen_and_rejected(text),
+        meta=scalar_meta(fields, _META),
+        unread=((*keys.unread, *inside),),
+    )
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) or (isinstance(value, str) and len(value) <= _LONGEST_NAME)
+
+
+def _text(fields: dict[str, Any]) -> dict[str, Any]:
+    text = fields.get("text")
+    if isinstance(text, str):
+        try:
+            text = decoded(text)
+        except JSON_ERRORS as error:
+            raise RowError(f"field 'text' is not valid JSON: {json_problem(error)}") from error
+    if not isinstance(text, dict):
+        raise RowError(f"field 'text' is {shown(text)}, expected an object with question, chosen and rejected")
+    return text

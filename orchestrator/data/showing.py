@@ -1,0 +1,109 @@
+"""A store, or what would become one, in lines for people."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from orchestrator.data.dataset import BadRow, uid_parts
+from orchestrator.data.pairs import preference_pairs
+from orchestrator.data.records import Instruction, Response
+
+
+class Tally:
+    """Counts over rows that pass by."""
+
+    def __init__(self, *, tell_images_apart: bool) -> None:
+        """Begin at nothing.
+
+        Args:
+            tell_images_apart: Keeps every digest in memory, which a store of any length must not.
+        """
+        self.num_good, self.num_bad = 0, 0
+        self._instructions, self._context = 0, 0
+        self._row_images = 0
+        self._digests: set[str] | None = set() if tell_images_apart else None
+        self._images = 0
+        self._labels: Counter[str] = Counter()
+        self._splits: Counter[str] = Counter()
+        self._responses, self._valued = 0, 0
+        self._pairs, self._unpaired = 0, 0
+        self._added, self._with_added = 0, 0
+
+    def add(self, record: Instruction | BadRow) -> None:
+        """Count a bad row, or one of the instructions that a good one became, which follow each other."""
+        if isinstance(record, BadRow):
+            self.num_bad += 1
+            return
+        self._instructions += 1
+        if uid_parts(record.uid)[2] == 1:
+            self.num_good += 1
+            self._row_images = 0
+            self._context += sum(turn["role"] == "assistant" for turn in record.messages)
+        # The later prompts of a conversation hold the images of the earlier ones.
+        self._images += len(record.media) - self._row_images
+        self._row_images = len(record.media)
+        if self._digests is not None:
+            self._digests.update(media.sha256 for media in record.media)
+        self._splits[record.split] += 1
+        if "label" in record.meta:
+            self._labels[record.meta["label"]] += 1
+        self._responses += len(record.responses)
+        self._valued += sum(r.is_valued for r in record.responses)
+        pairs = len(preference_pairs(record.responses, score_margin=0.0))
+        self._pairs += pairs
+        self._unpaired += pairs == 0
+        added = record.meta.get("num_pairs_added", 0)
+        self._added += added
+        self._with_added += added > 0
+
+    def lines(self) -> Iterator[str]:
+        """The counts that say something about these rows."""
+        yield f"rows    {self.num_good + self.num_bad}: {self.num_good} good, {self.num_bad} bad"
+        yield f"images  {self._images}" if self._digests is None else f"images  {len(self._digests)} different"
+        if self._splits["held_out"]:
+            yield f"splits  {self._splits['train']} train, {self._splits['held_out']} held out"
+        if self._instructions > self.num_good:
+            yield f"learned {self._instructions} answers: every one of a conversation"
+        if self._context:
+            yield f"context {self._context} earlier answers stand in prompts: nothing is learned from them"
+        if self._labels:
+            yield f"labels  {self._labels['1']} say 1, {self._labels['2']} say 2"
+        if self._responses:
+            yield f"responses  {self._responses}, {self._valued} with a rank or a score"
+        if self._valued:
+            yield f"pairs   {self._pairs}; {self._unpaired} rows make none"
+        if self._added:
+            yield f"added   {self._added} of the pairs are in no line of the file, in {self._with_added} rows"
+
+
+def instruction_lines(instruction: Instruction, *, media_root: Path) -> Iterator[str]:
+    """One row as a model sees it."""
+    yield f"uid    {instruction.uid}"
+    if "label" in instruction.meta:
+        yield f"label  {instruction.meta['label']}"
+    media = iter(instruction.media)
+    for turn in instruction.messages:
+        yield f"{turn['role']}:"
+        for part in turn["content"]:
+            if part["type"] == "text":
+                yield from (f"  {line}" for line in part["text"].split("\n"))
+            else:
+                image = next(media)
+                yield f"  [image {media_root / image.path}, {image.width} x {image.height}]"
+    for number, response in enumerate(instruction.responses, start=1):
+        yield _response_head(response, number, len(instruction.responses))
+        yield from (f"  {line}" for line in response.text.split("\n"))
+
+
+def _response_head(response: Response, number: int, total: int) -> str:
+    told = ["response" if total == 1 else f"response {number} of {total}"]
+    told += [] if response.rank is None else [f"rank {response.rank}"]
+    told += [] if response.score is None else [f"score {response.score:g}"]
+    told += [] if not response.preferred_to else [f"preferred to {_numbers(response.preferred_to)}"]
+    told += [] if not response.tied_with else [f"as good as {_numbers(response.tied_with)}"]
+    told += [] if response.provenance is None else [f"by {response.provenance}"]
+    return ", ".join(told) + ":"
+
+
+def _numbers(indices: tuple[int, ...]) -> str:
+    return " and ".join(str(index + 1) for index in indices)

@@ -1,0 +1,188 @@
+"""The stores of an offline run: opened or imported, checked from end to end before anything is started."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config.schema import TrainConfig
+from orchestrator.data.counted import Counted, unknown_keys
+from orchestrator.data.dataset import BadRow
+from orchestrator.data.image_check import ImageCheck
+from orchestrator.data.importing import SourceFile, file_sha256, import_file
+from orchestrator.data.learnable import Encode, Learnable, look, refuse_unlearnable
+from orchestrator.data.manifest import MANIFEST_FILE
+from orchestrator.data.records import SPLITS, Instruction, Split
+from orchestrator.data.side_tables import SideTable
+from orchestrator.data.store import PreferenceStore
+from orchestrator.errors import RefusedInput
+from orchestrator.run.folder import RunFolder
+from orchestrator.run.manifest import DataCounts
+
+MOST_HELD_OUT = 1024
+"""Instructions of an evaluation; more would only slow it down."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfflineData:
+    """What an offline run learns from and is measured on."""
+
+    train: PreferenceStore
+    held_out_store: PreferenceStore
+    """Where the held-out instructions come from: another store, or the same."""
+    held_out_splits: tuple[Split, ...]
+    learnable: Learnable
+    """What of the training split is learned from and what not."""
+    warning: str | None
+    """What a person should know before the run."""
+
+    def lines(self) -> Iterator[str]:
+        """What is learned from and what not, for people."""
+        yield from self._bad_rows().lines(self._num_read())
+        yield from self.learnable.lines()
+        yield from self.train.manifest.notes.lines()
+        if self.warning is not None:
+            yield self.warning
+
+    def _data_counts(self) -> dict[str, Any]:
+        return {
+            "bad_rows": self._bad_rows().to_json(self._num_read()),
+            **self.learnable.to_json(),
+            "unknown_keys": unknown_keys(self.train.manifest.notes),
+        }
+
+    def _bad_rows(self) -> Counted:
+        return Counted("bad rows", self.train.bad_rows())
+
+    def _num_read(self) -> int:
+        manifest = self.train.manifest
+        return manifest.notes.num_rows + manifest.counts.bad_rows
+
+    @property
+    def counts(self) -> DataCounts:
+        """Rows of the data, as a run's manifest has them."""
+        return DataCounts(
+            num_train=self.train.num_instructions("train"),
+            num_bad_rows=self.train.manifest.counts.bad_rows + len(self.learnable.unused),
+            num_held_out=sum(map(self.held_out_store.num_instructions, self.held_out_splits)),
+            data_counts=self._data_counts(),
+        )
+
+    @property
+    def by_role(self) -> dict[str, PreferenceStore]:
+        """The stores by what they are for; a store that is for both is the training one."""
+        if self.held_out_store is self.train:
+            return {"train": self.train}
+        return {"train": self.train, "held_out": self.held_out_store}
+
+
+def open_data(config: TrainConfig, folder: RunFolder) -> OfflineData:
+    """Open the store, or import the file into the run folder, and look at every instruction.
+
+    Raises:
+        RefusedInput: from the reader or the store; a store that was split otherwise than ``data.held_out_frac``; more
+            unusable instructions than ``data.max_bad_frac``; KTO with one instruction or one kind of response only.
+    """
+    algorithm, data = config.offline, config.data
+    assert algorithm is not None and data.path is not None
+    train = _store(config, data.path, folder.root / "store")
+    margin, unfit = config.preference.score_margin, ImageCheck(config)
+    learnable = look(train.rows(), algorithm, score_margin=margin, unfit=unfit)
+    warning = refuse_unlearnable(learnable, config, bad_rows=_bad_rows_of_file(config, train))
+    apart = None if data.eval_path is None else _store(config, data.eval_path, folder.root / "eval_store")
+    return OfflineData(
+        train=train,
+        held_out_store=apart or train,
+        held_out_splits=SPLITS if apart else ("held_out",),
+        learnable=learnable,
+        warning=warning,
+    )
+
+
+def measured(data: OfflineData, config: TrainConfig, encode: Encode) -> OfflineData:
+    """The same, with what is too long known too.
+
+    Args:
+        encode: Makes examples of the training rows.
+    Raises:
+        RefusedInput: see ``refuse_unlearnable``.
+    """
+    assert config.offline is not None
+    rows, margin = data.train.rows(), config.preference.score_margin
+    learnable = look(rows, config.offline, score_margin=margin, unfit=ImageCheck(config), encode=encode)
+    warning = refuse_unlearnable(learnable, config, bad_rows=_bad_rows_of_file(config, data.train))
+    return replace(data, learnable=learnable, warning=warning)
+
+
+def held_out_rows(data: OfflineData, *, side_tables: Mapping[str, SideTable]) -> list[Instruction]:
+    """Held-out instructions, the same ones every time: a sample where there are very many.
+
+    Raises:
+        RefusedInput: the store is damaged, or a side table is not complete.
+    """
+    splits = (data.held_out_store.iterate(split, seed=0, side_tables=side_tables) for split in data.held_out_splits)
+    return list(islice(chain.from_iterable(splits), MOST_HELD_OUT))
+
+
+def _store(config: TrainConfig, path: str, imported: Path) -> PreferenceStore:
+    """The store at ``path``, or the one that the file there becomes."""
+    held_out_frac = config.data.held_out_frac
+    if Path(path).is_dir():
+        return given_store(config, path)
+    source = source_file(config, path)
+    if (imported / MANIFEST_FILE).is_file():
+        store = PreferenceStore(imported, media_root=source.media_root.resolve())
+        if (store.manifest.source_sha256, store.manifest.reader) != (file_sha256(source.path), source.reader):
+            raise RefusedInput(
+                f"{str(imported)!r} was imported from another file than {path!r}; "
+                "use another run.dir or run.resume = 'never'"
+            )
+        if held_out_frac != store.manifest.held_out_frac:
+            raise RefusedInput(_split_already(str(imported), store, held_out_frac))
+        return store
+    import_file(
+        source,
+        out=imported,
+        held_out_frac=held_out_frac,
+        max_bad_frac=config.data.max_bad_frac,
+        option="data.max_bad_frac",
+    )
+    return PreferenceStore(imported)
+
+
+def _bad_rows_of_file(config: TrainConfig, store: PreferenceStore) -> list[BadRow]:
+    """Those of a store that somebody made before the run were accepted then."""
+    return [] if Path(str(config.data.path)).is_dir() else store.bad_rows()
+
+
+def given_store(config: TrainConfig, path: str) -> PreferenceStore:
+    """The store that somebody made before the run.
+
+    Raises:
+        RefusedInput: it cannot be opened, or was split otherwise than ``data.held_out_frac``.
+    """
+    media_root = None if config.data.media_root is None else Path(config.data.media_root)
+    store = PreferenceStore(Path(path), media_root=media_root)
+    if config.data.held_out_frac not in (0.0, store.manifest.held_out_frac):
+        raise RefusedInput(_split_already(path, store, config.data.held_out_frac))
+    return store
+
+
+def source_file(config: TrainConfig, path: str) -> SourceFile:
+    """How a file is read that no store was made of yet."""
+    root, data = config.data.media_root, config.data
+    return SourceFile(
+        path=Path(path),
+        reader=data.format,
+        media_root=Path(path).parent if root is None else Path(root),
+        max_pixels=data.refused_above,
+        video_frames=data.video_frames,
+    )
+
+
+def _split_already(path: str, store: PreferenceStore, held_out_frac: float) -> str:
+    return (
+        f"data.held_out_frac = {held_out_frac:g}, but the store {path!r} was split at {store.manifest.held_out_frac:g} "
+        "when it was made"
+    )

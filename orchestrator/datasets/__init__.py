@@ -1,1 +1,0 @@
-"""Readers of people's files, each declared by name."""

@@ -1,0 +1,103 @@
+"""One offline training: the reference's log-probs first, where they are computed beforehand, then the loop."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from orchestrator.cluster.launch import worker_pool
+from orchestrator.cluster.placement import PlacementPlan
+from orchestrator.cluster.plan import single_role_plan
+from orchestrator.cluster.specs import base_spec, engine_spec, prompt_encoder
+from orchestrator.config.schema import TrainConfig
+from orchestrator.data.examples import REFERENCE_TABLE
+from orchestrator.data.side_tables import SideTable
+from orchestrator.data.store import PreferenceStore
+from orchestrator.data.stores import OfflineData
+from orchestrator.pipeline.precompute import fill_table
+from orchestrator.run.console import Console
+from orchestrator.run.folder import RunFolder
+from orchestrator.run.manifest import write_config
+from orchestrator.run.recovery import with_restarts
+from orchestrator.training.offline import OfflineOutcome, run_offline
+from orchestrator.training.offline_identity import Tables
+from orchestrator.training.offline_session import example_encoder, longest_row, open_offline_session
+from orchestrator.training.reference import reference_table
+from workers.multimodal.prompt_encoder import PromptEncoder
+from workers.rollout.spec import EngineSpec
+
+
+def learn(
+    config: TrainConfig, plan: PlacementPlan, folder: RunFolder, data: OfflineData, tables: Tables
+) -> OfflineOutcome:
+    """Train in the running cluster.
+
+    Args:
+        tables: What was made of the data beforehand, finished.
+    Raises:
+        RefusedInput: see ``reference_table``.
+    """
+    assert config.model.path is not None
+    encoder = prompt_encoder(config)
+    of_reference = _reference_tables(config, folder, data)
+    write_config(config, folder)
+    for store in data.by_role.values():
+        if of_reference:
+            _precompute(config, folder, encoder, store, of_reference[store.folder])
+    joined = {**tables, **({REFERENCE_TABLE: of_reference} if of_reference else {})}
+    with worker_pool(config, plan, _engines(config, plan, data, encoder)) as pool:
+
+        def train(again: TrainConfig) -> OfflineOutcome:
+            with open_offline_session(again, folder, pool, encoder, data, joined) as (session, start):
+                return run_offline(session, start)
+
+        return with_restarts(train, config, folder)
+
+
+def _engines(config: TrainConfig, plan: PlacementPlan, data: OfflineData, encoder: PromptEncoder) -> EngineSpec | None:
+    """How the engines are built that write critiques while their model learns; None where there are none."""
+    if not config.generates_critiques:
+        return None
+    images = max((len(row.media) for row in data.train.rows()), default=0)
+    spec = engine_spec(config, plan, encoder, longest_prompt=0, max_images=images)
+    return replace(spec, max_model_len=longest_row(config, encoder))
+
+
+def _reference_tables(config: TrainConfig, folder: RunFolder, data: OfflineData) -> Mapping[Path, SideTable]:
+    """The tables that the run reads, by the folder of their store; none where nothing is precomputed."""
+    assert config.offline is not None and config.model.path is not None
+    if not config.offline.needs_reference or config.reference.mode != "precomputed":
+        return {}
+    root = Path(config.reference.path) if config.reference.path else folder.root / "reference"
+    return {store.folder: reference_table(root / role, store, config) for role, store in data.by_role.items()}
+
+
+def _precompute(
+    config: TrainConfig,
+    folder: RunFolder,
+    encoder: PromptEncoder,
+    store: PreferenceStore,
+    table: SideTable,
+) -> None:
+    """Let reference workers make what the table lacks; they are gone before the policy starts."""
+    if not table.missing_shards():
+        return
+    assert config.model.path is not None
+    encode = example_encoder(config, encoder, store.media_root, weighs_pairs=False).scorable_sequences
+    spec = base_spec(config, config.model.path)
+    with (
+        Console(table.num_shards, title=f"reference log-probs in {table.folder}") as console,
+        worker_pool(config, single_role_plan(config, "reference", config.reference.num_ranks), None) as pool,
+    ):
+
+        def fill(again: TrainConfig) -> None:
+            pool.start_reference(spec)
+            fill_table(
+                table,
+                store,
+                encode,
+                pool,
+                deadline_s=again.rollout.timeout_s,
+                on_shard=lambda done, total: console.note(f"reference: {done} of {total} shards"),
+            )
+
+        with_restarts(fill, config, folder)

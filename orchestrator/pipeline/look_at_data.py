@@ -1,0 +1,168 @@
+"""The data of a run as a dry run sees them: read as the run would, refused as it would, and nothing written."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.config.load import critique_rm_config
+from orchestrator.config.schema import TrainConfig
+from orchestrator.data.counted import Counted
+from orchestrator.data.dataset import BadRow, refuse_bad_share, uid_parts
+from orchestrator.data.image_check import ImageCheck
+from orchestrator.data.keys import Notes
+from orchestrator.data.records import Instruction
+
+if TYPE_CHECKING:  # it imports transformers
+    from workers.multimodal.prompt_encoder import PromptEncoder
+
+
+def data_lines(config: TrainConfig) -> list[str]:
+    """What the run would learn from and what not, for people.
+
+    On a described cluster the data may be there and not here, and the model a ``config.json``: what cannot be looked at
+    is said. Lengths are known where the model's processor is.
+
+    Raises:
+        RefusedInput: what the run would refuse.
+    """
+    if config.data.path is None:
+        return ["data: the embedded task's, written by the run"]
+    paths = [path for path in (config.data.path, config.data.eval_path) if path is not None]
+    if missing := [path for path in paths if not os.path.exists(path)]:
+        return [f"data: not looked at, as {missing[0]!r} is not on this machine"]
+    encoder = _encoder(config)
+    lines = _online(config, encoder) if config.offline is None else _offline(config, encoder)
+    unknown = [] if encoder else ["data: lengths not looked at, as the model folder has no processor"]
+    return [*lines, *unknown]
+
+
+def _encoder(config: TrainConfig) -> "PromptEncoder | None":
+    from workers.models.folder import check_model_folder
+
+    assert config.model.path is not None
+    try:
+        check_model_folder(config.model.path, trust_remote_code=config.model.trust_remote_code)
+    except ValueError:
+        return None  # whoever runs on this machine has had it refused
+    from orchestrator.cluster.specs import prompt_encoder
+    from orchestrator.run.noise import quiet_libraries
+
+    quiet_libraries()
+    return prompt_encoder(config)
+
+
+def _online(config: TrainConfig, encoder: "PromptEncoder | None") -> list[str]:
+    from orchestrator.data.prompts import fitting, read_data
+    from orchestrator.preflight import check_lengths
+
+    data = read_data(config)
+    if encoder is not None:
+        data = fitting(config, encoder, data)
+        check_lengths(config, encoder, [*data.train.prompts, *data.held_out])
+    return list(data.lines())
+
+
+def _offline(config: TrainConfig, encoder: "PromptEncoder | None") -> list[str]:
+    assert config.data.path is not None
+    lines = [f"data: {line}" for line in _learned_from(config, encoder)]
+    if config.measures_margins and config.reward.critique.path is None:
+        stage = critique_rm_config(config)
+        lines += [f"critique reward model: {line}" for line in _learned_from(stage, encoder)]
+    return [*lines, *(f"held-out data: {line}" for line in _measured_on(config, encoder))]
+
+
+def _learned_from(config: TrainConfig, encoder: "PromptEncoder | None") -> Iterator[str]:
+    from orchestrator.data.learnable import look, refuse_unlearnable
+    from orchestrator.training.offline_session import example_encoder
+
+    assert config.offline is not None and config.data.path is not None
+    read = _Read(config, config.data.path)
+    weighs = not config.measures_margins
+    encode = None if encoder is None else example_encoder(config, encoder, read.media_root, weighs_pairs=weighs)
+    margin, unfit = config.preference.score_margin, None if encoder is None else ImageCheck(config)
+    found = look(read.instructions(), config.offline, score_margin=margin, unfit=unfit, encode=encode)
+    read.refuse_bad_rows()
+    of_file = [] if Path(read.path).is_dir() else read.bad_rows
+    warning = refuse_unlearnable(found, config, bad_rows=of_file)
+    yield from found.lines()
+    yield from read.lines()
+    if warning is not None:
+        yield warning
+
+
+def _measured_on(config: TrainConfig, encoder: "PromptEncoder | None") -> Iterator[str]:
+    from orchestrator.training.offline_session import example_encoder
+
+    apart = config.data.eval_path
+    read = _Read(config, apart or str(config.data.path))
+    if apart is None and not config.data.held_out_frac and not Path(read.path).is_dir():
+        return
+    encode = None if encoder is None else example_encoder(config, encoder, read.media_root, weighs_pairs=False)
+    num_rows, left_out = 0, Counted("held-out rows left out")
+    for row in read.instructions():
+        if apart is not None or row.split == "held_out":
+            num_rows += 1
+            made = encode and encode(row)
+            if isinstance(made, str):
+                left_out.add(BadRow(uid_parts(row.uid)[1], made))
+    if apart is not None:
+        read.refuse_bad_rows()
+    if num_rows or apart is not None:
+        yield f"{num_rows} rows"
+        yield from left_out.lines(num_rows)
+    if apart is not None:
+        yield from read.lines()
+
+
+@dataclass(slots=True)
+class _Read:
+    """A file or a store that passes by."""
+
+    config: TrainConfig
+    path: str
+    bad_rows: list[BadRow] = field(default_factory=list)
+    notes: Notes = field(default_factory=Notes)
+
+    @property
+    def media_root(self) -> Path:
+        """Folder of the media."""
+        from orchestrator.data.stores import given_store, source_file
+
+        if Path(self.path).is_dir():
+            return given_store(self.config, self.path).media_root
+        return source_file(self.config, self.path).media_root
+
+    def instructions(self) -> Iterator[Instruction]:
+        """The good rows; the others are kept."""
+        from orchestrator.data.importing import read_records
+        from orchestrator.data.stores import given_store, source_file
+
+        if Path(self.path).is_dir():
+            store = given_store(self.config, self.path)
+            self.bad_rows, self.notes = store.bad_rows(), store.manifest.notes
+            yield from store.rows()
+            return
+        source, frac = source_file(self.config, self.path), self.config.data.held_out_frac
+        for record in read_records(source, held_out_frac=frac, notes=self.notes):
+            if isinstance(record, BadRow):
+                self.bad_rows.append(record)
+            else:
+                yield record
+
+    def refuse_bad_rows(self) -> None:
+        """Stop where an import would; the bad rows of a store were accepted when it was made.
+
+        Raises:
+            RefusedInput: more bad rows than ``data.max_bad_frac``.
+        """
+        if not Path(self.path).is_dir():
+            bound, good = self.config.data.max_bad_frac, self.notes.num_rows
+            name, option = self.path, "data.max_bad_frac"
+            refuse_bad_share(self.bad_rows, num_good=good, name=name, option=option, max_bad_frac=bound)
+
+    def lines(self) -> Iterator[str]:
+        """Bad rows, and the keys that nobody reads."""
+        yield from Counted("bad rows", self.bad_rows).lines(self.notes.num_rows + len(self.bad_rows))
+        yield from self.notes.lines()

@@ -1,0 +1,189 @@
+"""MM-DPO from data to figures: train the critique reward model, measure margins, learn, ask the policy and judge it.
+
+Every stage leaves its result in the run folder under what it was made from. One that is there is not made again, one
+that was interrupted goes on, and one that was made from something else is refused.
+"""
+
+import json
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+
+from orchestrator.cluster.placement import PlacementPlan
+from orchestrator.config.load import critique_rm_config
+from orchestrator.config.schema import TrainConfig
+from orchestrator.data.pair_betas import REWARD_TABLE
+from orchestrator.data.records import Split
+from orchestrator.data.side_tables import SideTable
+from orchestrator.data.store import PreferenceStore
+from orchestrator.data.stores import OfflineData, open_data
+from orchestrator.errors import RefusedInput
+from orchestrator.pipeline.answers import answers_made_from, evaluate_answers, told_answers
+from orchestrator.pipeline.learn import learn
+from orchestrator.pipeline.made_from import fits, keep
+from orchestrator.pipeline.stage_plans import STAGES
+from orchestrator.rewards.critique_margins import agreement, fill_rewards, reward_statuses, reward_table
+from orchestrator.rewards.critique_service import critique_judge, reward_fingerprint
+from orchestrator.run.checkpoint import finished_checkpoint, refuse_another_run
+from orchestrator.run.folder import RunFolder, write_atomic
+from orchestrator.run.model_folder import plain_folder
+from orchestrator.run.recovery import with_restarts
+from orchestrator.training.offline import OfflineOutcome
+from orchestrator.training.offline_identity import offline_identity
+from orchestrator.training.offline_session import Metrics, looked_through
+
+_ANSWERS_MADE_FROM = "answers_made_from.json"
+
+
+def run_mm_dpo(config: TrainConfig, plan: PlacementPlan, folder: RunFolder, data: OfflineData) -> OfflineOutcome:
+    """Run every stage in the running cluster.
+
+    Raises:
+        RefusedInput: the data cannot train the critique reward model, or the run folder holds the result of a stage
+            that was made from something else, or nothing at all where ``run.resume`` is ``must``.
+    """
+    config = _whole(config, folder)
+    model, tables = config.reward.critique.path, {}
+    if config.measures_margins:
+        if model is None:
+            model = _critique_model(config, plan, folder, data)
+        else:
+            _tell(0, f"taken from {model}")
+        tables = {REWARD_TABLE: _margins(config, folder, data, model)}
+    outcome = _policy(config, plan, folder, data, tables)
+    if model is not None:
+        _answers(config, folder, data, model)
+    return outcome
+
+
+def critique_stage(config: TrainConfig, data: OfflineData) -> TrainConfig:
+    """The training of the critique reward model on the run's own stores: a file is imported once."""
+    stage = critique_rm_config(config)
+    apart = None if data.held_out_store is data.train else str(data.held_out_store.folder)
+    paths = {"path": str(data.train.folder), "eval_path": apart}
+    return stage.model_copy(update={"data": stage.data.model_copy(update=paths)})
+
+
+def refuse_other_stages(config: TrainConfig, folder: RunFolder, data: OfflineData) -> None:
+    """Refuse a run folder in which a stage was made otherwise, as far as that is known before any is made.
+
+    Raises:
+        RefusedInput: naming what differs.
+    """
+    if config.measures_margins and config.reward.critique.path is None:
+        stage = critique_stage(config, data)
+        stage_folder = RunFolder(Path(stage.run.dir))
+        refuse_another_run(stage_folder, stage, offline_identity(stage, data, {}), stage=True)
+    refuse_another_run(folder, config, offline_identity(config, data, {}), whole=False)
+
+
+def most_images(stores: list[PreferenceStore]) -> int:
+    """Most images of an instruction."""
+    return max((len(row.media) for store in stores for row in store.rows()), default=0)
+
+
+def _whole(config: TrainConfig, folder: RunFolder) -> TrainConfig:
+    """``must`` asks that something of the run is there; a stage of it may begin all the same."""
+    if config.run.resume != "must":
+        return config
+    stage = RunFolder(folder.root / "critique_rm")
+    if not (folder.complete_checkpoints() or stage.complete_checkpoints() or (folder.root / "rewards").is_dir()):
+        raise RefusedInput(f"run.resume = 'must', but {str(folder.root)!r} holds nothing that a stage has made")
+    return config.model_copy(update={"run": config.run.model_copy(update={"resume": "auto"})})
+
+
+def _critique_model(config: TrainConfig, plan: PlacementPlan, folder: RunFolder, data: OfflineData) -> str:
+    """Folder of the critique reward model that the run trains first, in ``critique_rm`` inside its own."""
+    stage = critique_stage(config, data)
+    stage_folder = RunFolder(Path(stage.run.dir))
+    stage_folder.create()
+    try:
+        if finished_checkpoint(stage_folder, stage, offline_identity(stage, data, {}), stage=True):
+            _tell(0, f"{stage_folder.root}, made before")
+        else:
+            _tell(0, stage_folder.root)
+            learn(stage, plan, stage_folder, looked_through(stage, open_data(stage, stage_folder)), {})
+        return str(plain_folder(stage_folder.root))
+    finally:
+        stage_folder.release()
+
+
+def _margins(config: TrainConfig, folder: RunFolder, data: OfflineData, model: str) -> dict[Path, SideTable]:
+    """A finished table of rewards for each store."""
+    root, stores = folder.root / "rewards", data.by_role
+    if config.run.resume == "never":
+        shutil.rmtree(root, ignore_errors=True)
+    tables = {
+        store.folder: reward_table(root / role, store, reward_fingerprint(config, store, model))
+        for role, store in stores.items()
+    }
+    counted = root / "counts.json"
+    made = counted.is_file() and not any(table.missing_shards() for table in tables.values())
+    _tell(1, f"{root}, made before" if made else root)
+
+    def measure(again: TrainConfig) -> None:
+        images = most_images(list(stores.values()))
+        fingerprint = reward_fingerprint(again, data.train, model)
+        with critique_judge(again, folder, model, fingerprint, max_images=images) as judge:
+            for store in stores.values():
+                fill_rewards(tables[store.folder], store, judge, on_shard=_tell_shards)
+            counts = sum((reward_statuses(store, judge) for store in stores.values()), Counter[str]())
+        write_atomic(counted, json.dumps(counts, indent=1) + "\n")
+
+    if not made:
+        with_restarts(measure, config, folder)
+    told = ", ".join(f"{count} {status}" for status, count in json.loads(counted.read_text()).items())
+    sys.stdout.write(f"rewards of responses: {told}\n")
+    train: tuple[Split, ...] = ("train",)
+    for name, store, splits in (
+        ("train", data.train, train),
+        ("held out", data.held_out_store, data.held_out_splits),
+    ):
+        share, pairs = agreement(store, tables[store.folder], splits, score_margin=config.preference.score_margin)
+        if pairs:
+            sys.stdout.write(f"critique reward model: right on {share:.3f} of {pairs} pairs, {name}\n")
+    return tables
+
+
+def _policy(
+    config: TrainConfig,
+    plan: PlacementPlan,
+    folder: RunFolder,
+    data: OfflineData,
+    tables: dict[str, dict[Path, SideTable]],
+) -> OfflineOutcome:
+    """Learn, unless that has been done; run.steps may grow, as in any run that is resumed."""
+    if not finished_checkpoint(folder, config, offline_identity(config, data, tables), stage=False):
+        _tell(2, folder.root)
+        return learn(config, plan, folder, data, tables)
+    _tell(2, f"{folder.root}, made before")
+    return OfflineOutcome(before=_evaluation(folder, 0), after=_evaluation(folder, config.run.steps))
+
+
+def _answers(config: TrainConfig, folder: RunFolder, data: OfflineData, model: str) -> None:
+    made_from, mark = answers_made_from(config, folder, data, model), folder.evaluations / _ANSWERS_MADE_FROM
+    if config.run.resume != "never" and fits(mark, made_from):
+        _tell(3, f"{folder.evaluations}, made before")
+    else:
+        _tell(3, folder.evaluations)
+        # First: it must not vouch for answers that are only half replaced.
+        mark.unlink(missing_ok=True)
+        with_restarts(lambda again: evaluate_answers(again, folder, data, model), config, folder)
+        keep(mark, made_from)
+    sys.stdout.write(told_answers(folder) + "\n")
+
+
+def _evaluation(folder: RunFolder, step: int) -> Metrics:
+    file = folder.evaluation_file(step)
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def _tell(stage: int, text: object) -> None:
+    sys.stdout.write(f"\nstage {stage + 1} of {len(STAGES)}, {STAGES[stage]}: {text}\n")
+    sys.stdout.flush()
+
+
+def _tell_shards(done: int, total: int) -> None:
+    sys.stdout.write(f"rewards: {done} of {total} shards\n")
+    sys.stdout.flush()

@@ -1,0 +1,86 @@
+"""An offline run from its configuration to the closing summary."""
+
+import shutil
+import sys
+from pathlib import Path
+
+from orchestrator.cluster.launch import ray_cluster
+from orchestrator.cluster.placement import PlacementPlan
+from orchestrator.config.schema import TrainConfig
+from orchestrator.data.stores import OfflineData, open_data
+from orchestrator.pipeline.answers import check_answers
+from orchestrator.pipeline.learn import learn
+from orchestrator.pipeline.made_from import fits, keep
+from orchestrator.pipeline.mm_dpo import critique_stage, refuse_other_stages, run_mm_dpo
+from orchestrator.pipeline.stage_plans import STAGES
+from orchestrator.pipeline.summary import next_lines
+from orchestrator.rewards.critique_checks import check_critique_models
+from orchestrator.rewards.critique_service import critique_limits
+from orchestrator.run.folder import RunFolder
+from orchestrator.run.identity import option_identity, settled
+from orchestrator.training.offline import OfflineOutcome
+from orchestrator.training.offline_session import Metrics, looked_through
+
+_HELD_OUT = {"eval/pair_accuracy": "pair accuracy", "eval/token_accuracy": "token accuracy"}
+
+
+def train_offline(config: TrainConfig, plan: PlacementPlan, folder: RunFolder) -> None:
+    """Read the data, make what must be made before the first step, train, and say what came of it.
+
+    Raises:
+        RefusedInput: see ``critique_limits``, ``open_data``, ``check_critique_models``, ``check_answers`` and
+            ``reference_table``.
+    """
+    assert config.offline is not None
+    critic = config.reward.critique.path
+    judged = config.offline.weighs_pairs and (critic or config.measures_margins)
+    if judged:
+        assert config.model.path is not None
+        critique_limits(config, critic or config.model.path)
+    _forget_other_imports(config, folder)
+    data = open_data(config, folder)
+    check_critique_models(config, data)
+    if judged:
+        check_answers(config, data)
+    told = ""
+    if config.measures_margins and critic is None:
+        # Data without critiques is refused now, not by the stage that needs them.
+        stage = critique_stage(config, data)
+        told = _told(STAGES[0], looked_through(stage, open_data(stage, folder)))
+    refuse_other_stages(config, folder, data)
+    data = looked_through(config, data)
+    sys.stdout.write(told + _told("data", data))
+    with ray_cluster(plan):
+        run = run_mm_dpo if config.offline.weighs_pairs else _run
+        outcome = run(config, plan, folder, data)
+    _print_summary(outcome.before, outcome.after, folder.root)
+
+
+def _told(what: str, data: OfflineData) -> str:
+    return "".join(f"{what}: {line}\n" for line in data.lines())
+
+
+def _forget_other_imports(config: TrainConfig, folder: RunFolder) -> None:
+    """Let a file be imported again where its import is another run's, by its settings or because this one is afresh.
+
+    What lies there without our mark is not ours to remove.
+    """
+    data, mark = config.data, folder.root / "imported_with.json"
+    options = settled(option_identity(config))
+    made_from = {name: value for name, value in options.items() if name.startswith("data.")}
+    if mark.is_file() and (config.run.resume == "never" or not fits(mark, made_from)):
+        for name, path in (("store", data.path), ("eval_store", data.eval_path)):
+            if path is not None and Path(path).is_file():
+                shutil.rmtree(folder.root / name, ignore_errors=True)
+    keep(mark, made_from)
+
+
+def _run(config: TrainConfig, plan: PlacementPlan, folder: RunFolder, data: OfflineData) -> OfflineOutcome:
+    return learn(config, plan, folder, data, {})
+
+
+def _print_summary(before: Metrics, after: Metrics, root: Path) -> None:
+    for name, told in _HELD_OUT.items():
+        if name in after:
+            sys.stdout.write(f"\nHeld-out {told} {before[name]:.3f} before, {after[name]:.3f} after\n")
+    sys.stdout.write("".join(line + "\n" for line in next_lines(root)))

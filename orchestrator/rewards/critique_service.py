@@ -1,0 +1,141 @@
+"""The critique reward workers of a run: started where something is unknown, gone afterwards."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from transformers import AutoConfig
+
+from orchestrator.cluster.choices import engine_kind
+from orchestrator.cluster.launch import worker_pool
+from orchestrator.cluster.plan import single_role_plan
+from orchestrator.cluster.pool import WorkerPool
+from orchestrator.cluster.specs import model_spec, prompt_encoder
+from orchestrator.config.schema import TrainConfig
+from orchestrator.data.fingerprints import table_fingerprint
+from orchestrator.data.side_tables import Fingerprint
+from orchestrator.data.store import PreferenceStore
+from orchestrator.errors import RefusedInput
+from orchestrator.rewards.critique_cache import CritiqueCache
+from orchestrator.rewards.critique_judge import CritiqueJudge, CritiqueLimits
+from orchestrator.run.folder import RunFolder
+from workers.critique_reward import CritiqueRewardSpec
+from workers.models.folder import critique_request
+from workers.models.positions import max_positions
+from workers.rollout.spec import EngineSpec
+from workers.types import Prompt
+
+
+def known_request(model: str) -> str:
+    """What the critique reward model in the folder ``model`` was trained to be asked.
+
+    Raises:
+        RefusedInput: it is none.
+    """
+    try:
+        return critique_request(Path(model))
+    except ValueError as error:
+        raise RefusedInput(f"reward.critique.path: {error}") from error
+
+
+def critique_limits(config: TrainConfig, model: str) -> CritiqueLimits:
+    """What bounds the critiques of the model in the folder ``model``, whether it gives rewards yet or not.
+
+    Raises:
+        RefusedInput: a critique may be as long as the whole context, so that every question would be too long.
+    """
+    described = AutoConfig.from_pretrained(model, trust_remote_code=config.model.trust_remote_code)
+    budget, longest = config.policy.tokens_per_microbatch, config.reward.critique.max_new_tokens
+    positions = max_positions(described) or budget
+    if longest >= min(positions, budget):
+        raise RefusedInput(
+            f"reward.critique.max_new_tokens = {longest} leaves no room for a question: it must be below the "
+            f"{positions} positions of {model!r} and policy.tokens_per_microbatch = {budget}"
+        )
+    return CritiqueLimits(max_new_tokens=longest, max_model_len=min(positions, budget))
+
+
+def reward_fingerprint(config: TrainConfig, store: PreferenceStore | None, model: str) -> Fingerprint:
+    """What the rewards of a store's responses, or of any, depend on, and which of them there are."""
+    asked = {"request": known_request(model), **asdict(critique_limits(config, model))}
+    return table_fingerprint(config, store, model, asked=json.dumps(asked | {"engine": engine_kind(config, model)}))
+
+
+@contextmanager
+def critique_judge(
+    config: TrainConfig, folder: RunFolder, model: str, fingerprint: Fingerprint, *, max_images: int
+) -> Iterator[CritiqueJudge]:
+    """A judge with workers of its own, for as long as the block lasts.
+
+    Args:
+        model: Folder of the critique reward model.
+        fingerprint: Of it and what it is asked; the store it names does not matter.
+        max_images: Most images of a prompt.
+    """
+    plan = single_role_plan(config, "critic", config.reward.critique.num_workers)
+    with (
+        worker_pool(config, plan, None) as pool,
+        open_judge(config, folder, pool, model, fingerprint, max_images=max_images) as judge,
+    ):
+        yield judge
+
+
+@contextmanager
+def online_critics(
+    config: TrainConfig, folder: RunFolder, pool: WorkerPool, prompts: Sequence[Prompt]
+) -> Iterator[CritiqueJudge | None]:
+    """Who adds critique rewards to those of an online run; None where ``reward.critique.weight`` is 0.
+
+    Raises:
+        RefusedInput: ``reward.critique.path`` is no critique reward model.
+    """
+    model = config.reward.critique.path
+    if not config.reward.critique.weight or model is None:
+        yield None
+        return
+    images = max(len(p.media) for p in prompts)
+    fingerprint = reward_fingerprint(config, None, model)
+    with open_judge(config, folder, pool, model, fingerprint, max_images=images) as judge:
+        yield judge
+
+
+@contextmanager
+def open_judge(
+    config: TrainConfig, folder: RunFolder, pool: WorkerPool, model: str, fingerprint: Fingerprint, *, max_images: int
+) -> Iterator[CritiqueJudge]:
+    """A judge over a pool whose plan has critique reward workers; see ``critique_judge``."""
+    settings = config.reward.critique
+    encoder = prompt_encoder(config, model)
+    limits, request = critique_limits(config, model), known_request(model)
+    pool.start_critics(
+        CritiqueRewardSpec(
+            engine_kind=engine_kind(config, model),
+            engine=EngineSpec(
+                model=model_spec(config, model),
+                tensor_parallel_size=1,
+                max_model_len=limits.max_model_len,
+                max_num_seqs=config.rollout.max_num_seqs,
+                max_images_per_prompt=max(1, max_images),
+                gpu_memory_utilization=config.rollout.gpu_memory_utilization,
+                banned_token_ids=encoder.vision_token_ids,
+                stop_token_ids=encoder.eos_token_ids,
+                seed=config.run.seed,
+            ),
+            timeout_s=config.rollout.timeout_s,
+        )
+    )
+    # Not the length at which a question is too long: it changes which answers there are, and none of them.
+    content = [fingerprint.model, fingerprint.settings, request, limits.max_new_tokens, engine_kind(config, model)]
+    with CritiqueCache(Path(settings.cache_path or folder.root / "critiques.sqlite")) as cache:
+        yield CritiqueJudge(
+            pool,
+            encoder,
+            cache,
+            request=request,
+            fingerprint=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
+            limits=limits,
+            deadline_s=config.rollout.timeout_s,
+        )

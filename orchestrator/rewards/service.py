@@ -1,0 +1,161 @@
+"""The reward service as a Ray-managed process: it starts with the run and cannot outlive it."""
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from orchestrator.cluster.health import Health
+from orchestrator.cluster.pool import WorkerPool
+from orchestrator.cluster.waits import WaitTimeout, get
+from orchestrator.config.schema import TrainConfig
+from orchestrator.errors import RefusedInput
+from orchestrator.rewards.check import service_arguments, service_token
+from orchestrator.rewards.client import RewardClient
+from orchestrator.run.folder import RunFolder
+from workers.heartbeat import start_heartbeat
+
+_log = logging.getLogger(__name__)
+_PR_SET_PDEATHSIG = 1
+_PING_S = 10.0
+
+
+class RewardServiceActor:
+    """Owns one ``python -m remote_rm.serve`` process on a free loopback port.
+
+    No secret stands in its arguments, which any user of the machine can list: keys travel as names of files.
+    """
+
+    def __init__(self, arguments: list[str], log: str, board: Any) -> None:
+        self._log = Path(log)
+        with self._log.open("a") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "remote_rm.serve", "--port", "0", *arguments],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                preexec_fn=_die_with_parent,
+                env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+            )
+        start_heartbeat("reward-0", board, pid=self._process.pid)
+
+    def url(self) -> str:
+        """Wait until the service listens and return its address.
+
+        Raises:
+            RuntimeError: the process ended instead.
+        """
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("listening on "):
+                return line.removeprefix("listening on ").strip()
+        told = self._log.read_text(errors="replace").strip().splitlines()[-1:]
+        code = self._process.wait()
+        raise RuntimeError(f"the reward service ended with exit code {code} before listening: {''.join(told)}")
+
+    def ping(self) -> int:
+        """Process id of the service while it runs.
+
+        Raises:
+            RuntimeError: the service has ended.
+        """
+        if self._process.poll() is not None:
+            raise RuntimeError(f"the reward service ended with exit code {self._process.returncode}")
+        return self._process.pid
+
+
+class RewardService:
+    """The run's own reward service; it is started again whenever it is found gone."""
+
+    def __init__(self, config: TrainConfig, folder: RunFolder, health: Health) -> None:
+        """
+        Raises:
+            RefusedInput: it does not start.
+        """
+        self._config, self._folder, self._health = config, folder, health
+        self._lock = threading.Lock()
+        try:
+            self._url = self._start(service_arguments(config, folder))
+        except ConnectionError as error:
+            raise RefusedInput(str(error)) from error
+
+    def locate(self, unreachable: str | None = None) -> str:
+        """The service's address; ``unreachable`` is one that has just failed, so it is looked after first.
+
+        Raises:
+            ConnectionError: it has ended and cannot be started again.
+        """
+        with self._lock:
+            if unreachable == self._url and not self._runs():
+                _log.warning("the reward service has ended and is started again")
+                self.close()
+                self._url = self._start_again()
+            return self._url
+
+    def close(self) -> None:
+        """End the service."""
+        ray.kill(self._actor)
+
+    def _start_again(self) -> str:
+        try:
+            return self._start(service_arguments(self._config, self._folder))
+        except ConnectionError as error:
+            # In the middle of a run the verdicts may be lost, the rewards may not.
+            _log.warning("it is tried once more without its verdict cache: %s", error)
+            self.close()
+            return self._start(service_arguments(self._config, None))
+
+    def _start(self, arguments: list[str]) -> str:
+        # On this node, and taking no CPU of the plan.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor_class = ray.remote(RewardServiceActor).options(num_cpus=0, scheduling_strategy=here)
+        self._health.expect("reward-0")
+        log = str((self._folder.root / "reward_service.log").resolve())
+        self._actor: Any = actor_class.remote(arguments, log, self._health.board)
+        deadline_s = self._config.run.start_timeout_s
+        try:
+            return get(self._actor.url.remote(), name="reward service: start", deadline_s=deadline_s)
+        except (RuntimeError, WaitTimeout, ray.exceptions.RayError) as error:
+            raise ConnectionError(str(getattr(error, "cause", None) or error)) from error
+
+    def _runs(self) -> bool:
+        try:
+            get(self._actor.ping.remote(), name="reward service: ping", deadline_s=_PING_S)
+        except (RuntimeError, WaitTimeout, ray.exceptions.RayError):
+            return False
+        return True
+
+
+def _die_with_parent() -> None:
+    # SIGKILLing the driver takes Ray's workers down; the kernel then takes this process down with its worker.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@contextmanager
+def reward_client(config: TrainConfig, folder: RunFolder, pool: WorkerPool) -> Iterator[RewardClient]:
+    """A client of ``reward.url``, or of a service started for this run."""
+    url = config.reward.url
+    service = RewardService(config, folder, pool.health) if url is None else None
+    client = RewardClient(
+        service.locate if service is not None else lambda unreachable=None: str(url),
+        timeout_s=config.reward.timeout_s,
+        max_outage_s=config.reward.max_outage_s,
+        token=service_token(config) if service is None else None,
+    )
+    try:
+        yield client
+    finally:
+        client.close()
+        if service is not None:
+            service.close()
