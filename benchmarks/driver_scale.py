@@ -32,7 +32,7 @@ from orchestrator.run.folder import RunFolder
 from orchestrator.run.metrics import PhaseClock
 from orchestrator.tasks.digits import build_digits_data
 from orchestrator.tasks.digits_model import build_digits_model
-from orchestrator.training.online import train_step
+from orchestrator.training.online_step import train_step
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.objectives import UpdateStats
 from workers.types import Completion

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from transformers import AutoModelForImageTextToText
 
+from algorithms.records import Sequence as TokenSequence
 from orchestrator.cluster.microbatches import SampleSize, plan_samples
 from orchestrator.rewards.critique_cache import CritiqueCache
 from orchestrator.rewards.critique_judge import CritiqueJudge, CritiqueLimits
@@ -19,7 +20,6 @@ from workers.models.reward_head import RewardHead, save_reward_head
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.rollout.spec import EngineSpec
 from workers.types import Completion, GenerationRequest
-from workers.types import Sequence as TokenSequence
 
 CRITIQUE = "the image shows"
 CRITIQUE_TOKENS = 4

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from algorithms.records import Sequence
 from workers.multimodal.media import probe_image
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.types import Prompt, Sequence
+from workers.types import Prompt
 
 MIXED_SIZES = ((56, 56), (112, 56), (40, 90))
 """Width and height: processors that cut images treat them differently."""

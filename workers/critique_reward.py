@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 
+from algorithms.records import Sequence
 from workers.actor_base import WorkerBase
 from workers.models.loading import ModelSpec, load_model
 from workers.models.policy_module import CritiqueRewardModule
@@ -19,7 +20,7 @@ from workers.models.reward_head import load_reward_head
 from workers.multimodal.collate import Collator
 from workers.rollout.spec import EngineSpec
 from workers.rollout.worker import build_engine
-from workers.types import Completion, GenerationRequest, Sequence
+from workers.types import Completion, GenerationRequest
 
 _COLLECT_S = 1.0
 

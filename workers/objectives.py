@@ -15,8 +15,8 @@ from algorithms.maths.logprobs import TokenScores
 from algorithms.maths.off_policy import logprob_mismatch, truncated_is_weights
 from algorithms.maths.policy_losses import ppo_clip_loss_map, sft_loss_map
 from algorithms.maths.preference_losses import DpoKind
+from algorithms.records import PLAIN, SamplingDistribution, TrainSample
 from workers.models.reward_head import HeadKind
-from workers.types import PLAIN, SamplingDistribution, TrainSample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from algorithms.records import PLAIN, PreferenceGroup, SamplingDistribution, Sequence, TrainSample
 from workers.actor_base import WorkerBase
 from workers.backends.schedule import OptimizerSpec
 from workers.models.export import copy_processor, export_folder
@@ -32,7 +33,6 @@ from workers.models.scores import nothing, reward_scores, token_scores
 from workers.multimodal.collate import Batch, Collator, as_slots
 from workers.objectives import LossSpec, UpdateStats, token_objective
 from workers.preference_objective import preference_objective
-from workers.types import PLAIN, PreferenceGroup, SamplingDistribution, Sequence, TrainSample
 from workers.weight_sync.manifest import Backend, WeightManifest
 from workers.weight_sync.senders import SharedMemorySender, WeightSender
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from algorithms.maths.critique_reward_loss import critique_pair_loss
 from algorithms.maths.kto import kto_loss
 from algorithms.maths.preference_losses import PairLoss, bradley_terry_loss, dpo_loss
+from algorithms.records import LabelTerms, LinearTerms, PairTerms, PreferenceGroup, RewardTerms, Sequence
 from workers.objectives import LossSpec, UpdateStats
-from workers.types import LabelTerms, LinearTerms, PairTerms, PreferenceGroup, RewardTerms, Sequence
 
 
 def preference_objective(

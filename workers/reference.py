@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from algorithms.records import PLAIN, SamplingDistribution, Sequence
 from workers.actor_base import WorkerBase
 from workers.models.loading import ModelSpec, load_model
 from workers.models.policy_module import PolicyModule
 from workers.multimodal.collate import Collator, as_slots
-from workers.types import PLAIN, SamplingDistribution, Sequence
 
 
 class ReferenceWorker(WorkerBase):

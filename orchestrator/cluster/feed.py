@@ -16,10 +16,10 @@ from typing import Any, Protocol
 import numpy as np
 import ray
 
+from algorithms.records import Sequence as TokenSequence
 from orchestrator.cluster.waits import WaitTimeout, WorkerCannotStart, WorkerLost, get, silent_workers, waiting
 from orchestrator.errors import GuardStop
 from workers.types import Completion, EncodedPrompt, GenerationRequest
-from workers.types import Sequence as TokenSequence
 
 _COLLECT_S = 1.0
 _COLLECTS_AHEAD = 2

@@ -9,6 +9,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 import ray
 
+from algorithms.records import PLAIN
 from orchestrator.cluster.choices import engine_kind, shares_prompts
 from orchestrator.cluster.engines import Engines
 from orchestrator.cluster.placement import PlacementPlan
@@ -22,7 +23,7 @@ from orchestrator.cluster.worker_environment import worker_environment
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
 from workers.rollout.spec import EngineSpec
-from workers.types import PLAIN, EncodedPrompt
+from workers.types import EncodedPrompt
 from workers.weight_sync.manifest import SyncError
 from workers.weight_sync.shared_memory import clear_exchange
 

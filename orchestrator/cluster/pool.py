@@ -10,6 +10,8 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from algorithms.records import PLAIN, PreferenceGroup, SamplingDistribution
+from algorithms.records import Sequence as TokenSequence
 from orchestrator.cluster.feed import engine_name, split_prompts
 from orchestrator.cluster.health import Health, ended
 from orchestrator.cluster.microbatches import SampleSize, group_cost, plan_microbatches, plan_samples
@@ -22,8 +24,7 @@ from workers.policy import PolicySpec, PolicyWorker
 from workers.reference import ReferenceWorker
 from workers.rollout.spec import EngineSpec
 from workers.rollout.worker import RolloutWorker
-from workers.types import PLAIN, Completion, GenerationRequest, PreferenceGroup, SamplingDistribution
-from workers.types import Sequence as TokenSequence
+from workers.types import Completion, GenerationRequest
 
 _log = logging.getLogger(__name__)
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from algorithms.maths.preference_losses import DpoKind
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS, PreferenceAlgorithm
+from algorithms.records import PLAIN, SamplingDistribution
 from orchestrator.cluster.choices import shares_prompts, sync_backend
 from orchestrator.cluster.placement import PlacementPlan
 from orchestrator.cluster.probe import PROBE_LENGTH
@@ -17,7 +18,6 @@ from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.objectives import LossSpec
 from workers.policy import PolicySpec
 from workers.rollout.spec import EngineSpec
-from workers.types import PLAIN, SamplingDistribution
 
 
 def model_spec(config: TrainConfig, path: str) -> ModelSpec:

@@ -4,8 +4,8 @@ import difflib
 from functools import cache
 from typing import Any
 
+from algorithms.settings import Section
 from orchestrator.config.schema import TrainConfig
-from orchestrator.config.sections import Section
 from orchestrator.errors import RefusedInput
 
 

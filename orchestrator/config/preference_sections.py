@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from orchestrator.config.sections import Count, Section, Share, Text
+from algorithms.settings import Count, Section, Share, Text
 
 
 class PreferenceSection(Section):

@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS, PreferenceAlgorithm
+from algorithms.settings import Section
 from orchestrator.config.addresses import address_fault
 from orchestrator.config.preference_sections import (
     CritiqueRmSection,
@@ -25,7 +26,6 @@ from orchestrator.config.sections import (
     RewardSection,
     RolloutSection,
     RunSection,
-    Section,
     SyncSection,
 )
 

@@ -1,36 +1,14 @@
 """The sections of a run's configuration. The docstring under a field is its help on the command line."""
 
-from types import NoneType
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 
-Text = Annotated[str, Field(min_length=1)]
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Seconds = Annotated[float, Field(gt=0.0)]
+from algorithms.settings import Count, Seconds, Section, Share, Text
+
 DataFormat = Literal[
     "r1_reward", "mm_rlhf", "mm_rlhf_pairs", "plain_dpo", "plain_kto", "rlhfv", "vlfeedback", "vlquery_json"
 ]
-
-NONE_WORD = "none"
-
-
-class Section(BaseModel):
-    """Frozen, closed and strictly typed; an optional field is unset by the word ``none``."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _unset(cls, values: Any) -> Any:
-        # TOML has no null and a flag is a string, so both spell it as a word.
-        if not isinstance(values, dict):
-            return values
-        optional = {name for name, field in cls.model_fields.items() if NoneType in get_args(field.annotation)}
-        return {k: None if k in optional and v == NONE_WORD else v for k, v in values.items()}
 
 
 class RunSection(Section):

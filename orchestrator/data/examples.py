@@ -1,12 +1,13 @@
 """From a stored instruction to the token sequences that learn together."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from algorithms.preference_registry import PreferenceAlgorithm
+from algorithms.records import Example, Sequence
 from orchestrator.data.choice import Choice, choose, without_strangers
 from orchestrator.data.limits import Limits, prompt_too_long, sequence_too_long, too_long
 from orchestrator.data.pair_betas import FACTOR, REWARD_TABLE, WeighedPairs
@@ -14,37 +15,10 @@ from orchestrator.data.records import Instruction, prompt_of
 from workers.multimodal.critique_format import CritiqueFormat
 from workers.multimodal.fitting import UnfitImageError
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.types import Sequence, UnusablePrompt
+from workers.types import UnusablePrompt
 
 REFERENCE_TABLE = "reference"
 """Name of the side table with the reference's log-probs."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Example:
-    """The responses of one instruction that an algorithm learns from."""
-
-    uid: str
-    sequences: tuple[Sequence, ...]
-    """One a response; ``sample_index`` is the response's place in the store."""
-    pairs: tuple[tuple[int, int], ...]
-    """Chosen and rejected, as indices of ``sequences``."""
-    ties: tuple[tuple[int, int], ...] = ()
-    """Equally good ones, likewise."""
-    desirable: tuple[bool, ...]
-    """For each sequence; empty where the algorithm asks for no labels."""
-    ref_logprobs: tuple[np.ndarray, ...] | None
-    """float32 ``[L]`` for each sequence, from a side table; None where none was joined."""
-    betas: tuple[float, ...] = ()
-    """Of the pairs, 1/nats; empty where all have the same."""
-    margins: tuple[float, ...] = ()
-    """Of the pairs under a reward model, those that were dropped among them; empty without one."""
-    num_dropped: int = 0
-    """Pairs that nothing is learned from."""
-    critique_starts: tuple[int, ...] = ()
-    """For each sequence, where in its ids the critique begins; empty where none is written."""
-    engine_prompt_ids: tuple[int, ...] = ()
-    """The prompt as an engine takes it, where engines are asked about it."""
 
 
 class ExampleEncoder:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from algorithms.records import MediaRef
 from orchestrator.data.dataset import BadRow, refuse_bad_share, row_uid
 from orchestrator.data.fields import RowError
 from orchestrator.data.json_rows import JsonRow, read_json_groups, read_json_rows
@@ -25,7 +26,6 @@ from orchestrator.data.turns import check_prompt
 from orchestrator.data.writer import StoreWriter, prepare_folder
 from orchestrator.errors import RefusedInput
 from workers.multimodal.media import MediaError
-from workers.types import MediaRef
 
 _CHUNK_ROWS = 256
 # Images that many rows share are opened once, as long as their rows are not too far apart.

@@ -7,11 +7,11 @@ from typing import Any
 
 from algorithms.maths.kto import kto_weight_warning
 from algorithms.preference_registry import PreferenceAlgorithm
+from algorithms.records import Example
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.choice import Choice, choose
 from orchestrator.data.counted import Counted
 from orchestrator.data.dataset import BadRow, refuse_bad_share, uid_parts
-from orchestrator.data.examples import Example
 from orchestrator.data.image_check import ImageCheck
 from orchestrator.data.records import Instruction
 from orchestrator.errors import RefusedInput

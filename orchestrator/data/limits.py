@@ -3,8 +3,8 @@
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
+from algorithms.records import Sequence
 from orchestrator.cluster.microbatches import group_cost
-from workers.types import Sequence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

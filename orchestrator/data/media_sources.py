@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from algorithms.records import MediaRef
 from orchestrator.data.fields import RowError
 from workers.multimodal.media import FrameOrder, MediaError, probe_image, resolve_media, sample_frames, shown_name
-from workers.types import MediaRef
 
 Turn = dict[str, Any]
 """``{"role", "content": parts}``; a part is ``{"type": kind, kind: text or name}``, kind one of text, image, video."""

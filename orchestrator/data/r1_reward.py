@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from algorithms.records import MediaRef
 from orchestrator.data.dataset import BadRow, Dataset, row_uid
 from orchestrator.data.fields import RowError, shown, unicode_text
 from orchestrator.data.json_rows import JSON_ERRORS, JsonRow, decoded, json_problem, read_json_rows
@@ -24,7 +25,7 @@ from orchestrator.data.keys import Notes, check_keys, is_empty, unread_inside
 from orchestrator.data.media_sources import MediaFinder, Source, Turn, probe_all
 from orchestrator.data.turns import check_prompt, refuse_told_verdict, words
 from workers.multimodal.media import MediaError
-from workers.types import MediaRef, Prompt
+from workers.types import Prompt
 
 _ANSWER = re.compile(r"\s*([12])\s*|\s*<answer>\s*([12])\s*</answer>\s*")
 _PLACE = re.compile(r"\n?<image>\n?")

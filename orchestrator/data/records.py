@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from workers.types import MediaRef, Prompt
+from algorithms.records import MediaRef
+from workers.types import Prompt
 
 Split = Literal["train", "held_out"]
 SPLITS: tuple[Split, ...] = ("train", "held_out")

@@ -4,9 +4,9 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from algorithms.records import Example
 from orchestrator.data.counted import Counted
 from orchestrator.data.dataset import BadRow, uid_parts
-from orchestrator.data.examples import Example
 from orchestrator.data.records import Instruction
 from orchestrator.data.side_tables import SideTable
 from orchestrator.data.store import PreferenceStore

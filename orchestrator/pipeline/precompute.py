@@ -10,12 +10,12 @@ from typing import Any, Self
 import numpy as np
 import ray
 
+from algorithms.records import Sequence as TokenSequence
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.waits import WorkerLost, get, silent_workers, waiting
 from orchestrator.data.records import Instruction
 from orchestrator.data.side_tables import SideTable
 from orchestrator.data.store import PreferenceStore
-from workers.types import Sequence as TokenSequence
 
 _LOOK_EVERY_S = 2.0
 Encode = Callable[[Instruction], Sequence[TokenSequence]]

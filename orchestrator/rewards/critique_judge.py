@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Protocol
 
+from algorithms.records import Sequence as TokenSequence
 from orchestrator.rewards.critique_cache import CritiqueCache, CritiqueReward, checked, content_key
 from orchestrator.rewards.reward import Reward
 from workers.multimodal.critique_format import CritiqueFormat, CritiqueQuestion
 from workers.multimodal.fitting import UnfitImageError
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import Completion, GenerationRequest, Prompt, UnusablePrompt
-from workers.types import Sequence as TokenSequence
 
 _QUESTIONS_AT_ONCE = 512
 """At least so many, where there are, to keep engines busy; the responses to one prompt stay together."""

@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 
 from algorithms.maths.off_policy import Mismatch, truncated_is_weights
+from algorithms.records import TrainSample
 from orchestrator.errors import GuardStop
 from workers.objectives import UpdateStats
-from workers.types import TrainSample
 
 _log = logging.getLogger(__name__)
 _CAP = 2.0

@@ -19,25 +19,10 @@ from algorithms.maths.kl import KlEstimator, kl_estimate
 from algorithms.maths.masking import masked_mean
 from algorithms.maths.off_policy import Mismatch, logprob_mismatch
 from algorithms.maths.returns import discounted_returns, place_terminal_reward
+from algorithms.records import Rollout, TrainSample
+from algorithms.records import Sequence as TokenSequence
 from algorithms.registry import ALGORITHMS
 from orchestrator.errors import GuardStop
-from workers.types import Sequence as TokenSequence
-from workers.types import TrainSample
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rollout:
-    """One sampled sequence with everything known about it before learning."""
-
-    sequence: TokenSequence
-    reward: float | None
-    """None where scoring failed."""
-    rollout_logprobs: np.ndarray
-    """float32 ``[T]``, from the engine."""
-    old_logprobs: np.ndarray | None
-    """float32 ``[T]``, from the trainer; None where the update will find them itself."""
-    ref_logprobs: np.ndarray | None
-    """float32 ``[T]``; None without a reference."""
 
 
 class AdvantageSettings(Protocol):

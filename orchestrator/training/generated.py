@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from algorithms.records import Example
+from algorithms.records import Sequence as TokenSequence
 from orchestrator.cluster.engines import Engines
-from orchestrator.data.examples import Example
 from orchestrator.run.cursor import sample_seed
 from workers.types import Completion, EncodedPrompt, GenerationRequest
-from workers.types import Sequence as TokenSequence
 
 _SEED_RANGE = float(2**63)
 

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from algorithms.records import Example, PairTerms, PreferenceGroup
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.config.schema import TrainConfig
-from orchestrator.data.examples import Example
 from orchestrator.training.groups import GroupMaker, score_ratios
 from orchestrator.training.reference import Reference
-from workers.types import PairTerms, PreferenceGroup
 
 _TIE = 1e-7
 """Difference below which two responses count as equally good, nats: float32 sums of one forward differ by less."""

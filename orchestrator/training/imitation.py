@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 import torch
 
 from algorithms.maths.aggregation import response_weights
-from orchestrator.data.examples import Example
+from algorithms.records import Example
 
 
 class ImitationSettings(Protocol):

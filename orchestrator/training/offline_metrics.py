@@ -5,10 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from orchestrator.data.examples import Example
+from algorithms.records import Example, PreferenceGroup
 from orchestrator.training.held_out import pair_margins
 from workers.objectives import UpdateStats
-from workers.types import PreferenceGroup
 
 
 def step_metrics(ranks: Sequence[UpdateStats]) -> dict[str, float]:

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
+from algorithms.records import Example
+from algorithms.records import Sequence as TokenSequence
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.config.schema import TrainConfig
-from orchestrator.data.examples import Example
 from orchestrator.data.fingerprints import table_fingerprint
 from orchestrator.data.side_tables import SideTable
 from orchestrator.data.store import PreferenceStore
-from workers.types import Sequence as TokenSequence
 
 
 class Reference:

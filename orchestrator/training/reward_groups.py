@@ -13,10 +13,9 @@ from typing import Protocol
 import numpy as np
 
 from algorithms.maths.critique_reward_loss import mean_weights
+from algorithms.records import Example, PreferenceGroup, RewardTerms
+from algorithms.records import Sequence as TokenSequence
 from orchestrator.cluster.microbatches import group_cost
-from orchestrator.data.examples import Example
-from workers.types import PreferenceGroup, RewardTerms
-from workers.types import Sequence as TokenSequence
 
 
 class CritiqueWeights(Protocol):

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
+from algorithms.records import SamplingDistribution
 from orchestrator.cluster.engines import Engines
 from orchestrator.cluster.launch import policy_engines, run_id, start_policy
 from orchestrator.cluster.pool import WorkerPool
@@ -24,7 +25,7 @@ from orchestrator.run.metrics import PhaseClock
 from orchestrator.run.start import started_run
 from orchestrator.run.tracking import Tracker
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.types import EncodedPrompt, Prompt, SamplingDistribution
+from workers.types import EncodedPrompt, Prompt
 from workers.weight_sync.shared_memory import clear_exchange
 
 _PROBE_SUBSET = 128

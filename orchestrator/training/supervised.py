@@ -4,15 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 
+from algorithms.records import Sequence
 from orchestrator.run.checkpoint import Progress
 from orchestrator.run.metrics import MEMORY_PREFIX, PhaseClock
 from orchestrator.run.stopping import leaving_checkpoint
 from orchestrator.training.experience import supervised_samples
-from orchestrator.training.online import Outcome, checkpoint, keep, named_prompt
+from orchestrator.training.online import Outcome, checkpoint, keep
 from orchestrator.training.online_metrics import update_metrics
+from orchestrator.training.online_step import named_prompt
 from orchestrator.training.session import Session, eval_metrics
 from orchestrator.training.updates import Update, optimizer_step
-from workers.types import Prompt, Sequence
+from workers.types import Prompt
 
 
 def run_supervised(session: Session, start: Progress, *, is_stage: bool) -> Outcome:

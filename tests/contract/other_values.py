@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
 
+from algorithms.settings import Section
 from orchestrator.config import TrainConfig
 from orchestrator.config.options import options
-from orchestrator.config.sections import Section
 
 
 def other_values(config: TrainConfig, name: str) -> list[Any]:

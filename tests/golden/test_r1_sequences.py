@@ -6,8 +6,8 @@ Ours never looks at ids: the engine says what it sampled, and ``Sequence.prompt_
 import numpy as np
 import pytest
 
+from algorithms.records import Sequence
 from tests.golden.vectors import Case, one, select
-from workers.types import Sequence
 
 FILE = "r1_reward.json"
 SEQUENCES = "openrlhf/models/actor.py:159-185"

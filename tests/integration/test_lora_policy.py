@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from algorithms.records import Sequence
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.sync import WeightSync
 from orchestrator.cluster.waits import WorkerFailed
@@ -17,7 +18,7 @@ from tests.integration.pools import make_pool, policy_spec
 from workers.models.lora import LoraSpec
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.objectives import UpdateStats
-from workers.types import EncodedPrompt, Sequence
+from workers.types import EncodedPrompt
 
 pytestmark = pytest.mark.integration
 _LORA = LoraSpec(rank=4, alpha=8, seed=1)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from algorithms.records import Sequence, TrainSample
 from orchestrator.cluster import pool as pool_module
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.data.r1_reward import read_r1_reward
@@ -18,7 +19,6 @@ from workers.models import policy_module
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.objectives import UpdateStats
 from workers.policy import PolicyWorker
-from workers.types import Sequence, TrainSample
 
 pytestmark = pytest.mark.integration
 _STEPS, _BATCH = 5, 16

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import ray
 
+from algorithms.records import SamplingDistribution, Sequence, TrainSample
 from orchestrator.cluster.feed import build_requests, completion_sequence, generate
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.sync import WeightSync
@@ -27,7 +28,7 @@ from workers.policy import PolicyWorker
 from workers.rollout.spec import EngineSpec
 from workers.rollout.vllm_rollout import VllmEngine
 from workers.rollout.worker import RolloutWorker
-from workers.types import EncodedPrompt, SamplingDistribution, Sequence, TrainSample
+from workers.types import EncodedPrompt
 from workers.weight_sync.manifest import WeightManifest
 
 pytestmark = pytest.mark.integration

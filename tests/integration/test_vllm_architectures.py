@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from algorithms.records import MediaRef, SamplingDistribution, Sequence
 from orchestrator.cluster.worker_environment import worker_environment
 from tests.integration.vllm_sampler import TEMPERATURES, sampled_prompts
 from tests.tiny_models import TINY_MODELS
@@ -19,7 +20,6 @@ from workers.models.loading import ModelSpec, load_model
 from workers.models.policy_module import PolicyModule
 from workers.multimodal.collate import Collator
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.types import MediaRef, SamplingDistribution, Sequence
 
 pytestmark = [pytest.mark.integration, pytest.mark.soak]
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from algorithms.records import Rollout, Sequence
 from orchestrator.cluster.microbatches import plan_microbatches
 from orchestrator.config.sections import AlgorithmSection
 from orchestrator.errors import GuardStop
@@ -14,8 +15,7 @@ from orchestrator.rewards.coverage import check_coverage
 from orchestrator.rewards.replies import read_rewards
 from orchestrator.rewards.reward import Reward
 from orchestrator.run.cursor import split_whole
-from orchestrator.training.experience import Rollout, make_experience, training_samples
-from workers.types import Sequence
+from orchestrator.training.experience import make_experience, training_samples
 
 _GOOD = {"status": "scored", "parts": {"format": 1.0}}
 _BAD: tuple[dict[str, object], ...] = (

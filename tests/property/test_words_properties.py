@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken
 from transformers import AutoTokenizer
 
+from algorithms.records import MediaRef
 from orchestrator.tasks.digits_model import build_digits_model
 from tests.released_tokenizers import BOS_TEMPLATE
 from tests.tiny_models import TINY_MODELS, write_released_qwen2_5_vl
@@ -17,7 +18,7 @@ from workers.models.adapters import ADAPTERS
 from workers.multimodal.instructions import num_images, texts, with_texts
 from workers.multimodal.prompt_encoder import PromptEncoder, Rendered
 from workers.multimodal.word_tokenizer import Masks
-from workers.types import MediaRef, Prompt
+from workers.types import Prompt
 
 _SPELT = [
     "<image>", "<|image_pad|>", "<|vision_start|>", "<|im_end|>", "<|im_start|>", "</s>", "<s>", "<unk>", "<pad>",

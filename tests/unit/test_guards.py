@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from algorithms.maths.off_policy import Mismatch
+from algorithms.records import Sequence, TrainSample
 from orchestrator.errors import GuardStop
 from orchestrator.rewards.coverage import check_unknown
 from orchestrator.rewards.reward import Reward, RewardStatus
 from orchestrator.run.guards import check_finite, corrected, mismatch_in, mismatch_remedy
 from workers.objectives import UpdateStats
-from workers.types import Sequence, TrainSample
 
 _WIDE = Mismatch(abs_mean=0.3, abs_max=1.0, num_nonfinite=0)
 _CLOSE = Mismatch(abs_mean=0.01, abs_max=1.0, num_nonfinite=0)

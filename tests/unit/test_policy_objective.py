@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from algorithms.maths.logprobs import TokenScores
+from algorithms.records import Sequence, TrainSample
 from workers.objectives import LossSpec, UpdateStats, token_objective
-from workers.types import Sequence, TrainSample
 
 
 def _samples(old: list[np.ndarray | None]) -> list[TrainSample]:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from algorithms.maths.preference_losses import DpoKind, dpo_loss
+from algorithms.records import PairTerms, PreferenceGroup, Sequence
 from workers.objectives import LossSpec, UpdateStats
 from workers.preference_objective import preference_objective
-from workers.types import PairTerms, PreferenceGroup, Sequence
 
 _PROMPT = 3
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from algorithms.records import PairTerms, PreferenceGroup, RewardTerms, Sequence
 from tests.tiny_prompts import picture_prompts, respond
 from tests.user_files import write_llava
 from workers.backends.schedule import OptimizerSpec, Schedule
@@ -21,7 +22,6 @@ from workers.multimodal.collate import Collator
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.objectives import LossSpec
 from workers.policy import PolicySpec, PolicyWorker
-from workers.types import PairTerms, PreferenceGroup, RewardTerms, Sequence
 
 pytestmark = pytest.mark.usefixtures("one_rank")
 

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from algorithms.maths.logprobs import TokenScores, token_logprobs
+from algorithms.records import PLAIN, SamplingDistribution
 from workers.models import backbone
 from workers.models.reward_head import RewardHead
 from workers.models.shared_prompt import positions, segment_mask
 from workers.multimodal.collate import Batch
 from workers.multimodal.packing import Spans
-from workers.types import PLAIN, SamplingDistribution
 
 LOGITS_AT_ONCE = 1 << 27
 """Numbers; half a gigabyte in float32."""

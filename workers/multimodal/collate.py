@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoConfig
 
+from algorithms.records import MediaRef, Sequence
 from workers.models.adapters import ModelAdapter, adapter_for
 from workers.models.loading import ModelSpec
 from workers.multimodal.instructions import qformer_inputs
@@ -23,7 +24,6 @@ from workers.multimodal.packing import Segments, pack
 from workers.multimodal.placeholders import image_expansions
 from workers.multimodal.processor import load_processor
 from workers.multimodal.step_cache import StepCache
-from workers.types import MediaRef, Sequence
 
 _FEATURE_CACHE_BYTES = 1 << 30
 _TILED_NDIM = 5

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from algorithms.records import Sequence
 from workers.multimodal.prompt_encoder import PromptEncoder, Rendered, TemplateRefusal
-from workers.types import EncodedPrompt, Prompt, Sequence
+from workers.types import EncodedPrompt, Prompt
 
 _RESPONSE = "@@response@@"
 """Stands for the response while the template is rendered."""

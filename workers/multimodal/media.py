@@ -10,8 +10,8 @@ from typing import Literal
 
 from PIL import Image
 
+from algorithms.records import MediaRef
 from workers.multimodal.pictures import PictureError, decode
-from workers.types import MediaRef
 
 FrameOrder = Literal["natural", "name"]
 """``natural``: frame 2 before frame 10; ``name``: plain order of the names, which zero-padded numbers need."""

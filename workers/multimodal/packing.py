@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workers.types import Sequence
+from algorithms.records import Sequence
 
 _SHORTEST_CLASS = 16
 """Tokens; responses up to this length form one class, up to twice as much the next, and so on."""

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
+from algorithms.records import MediaRef
+from algorithms.records import Sequence as TokenSequence
 from workers.models.backbone import forget_generation_settings, generate
 from workers.models.loading import load_model
 from workers.multimodal.collate import Collator
 from workers.rollout.sleep import SleepCycle
 from workers.rollout.spec import EngineSpec
-from workers.types import Completion, FinishReason, GenerationRequest, MediaRef
-from workers.types import Sequence as TokenSequence
+from workers.types import Completion, FinishReason, GenerationRequest
 from workers.weight_sync.manifest import NameLedger, SyncError, WeightManifest, tensor_digest
 from workers.weight_sync.shared_memory import WeightReader
 

@@ -10,6 +10,7 @@ from PIL import Image
 from vllm import LLM, SamplingParams
 from vllm.config import WeightTransferConfig
 
+from algorithms.records import MediaRef
 from workers.models.adapters import adapter_for
 from workers.models.folder import read_model_config
 from workers.multimodal.media import load_image, pixel_bytes
@@ -18,7 +19,7 @@ from workers.multimodal.step_cache import StepCache
 from workers.rollout import vllm_onevision
 from workers.rollout.sleep import SleepCycle
 from workers.rollout.spec import EngineSpec
-from workers.types import Completion, GenerationRequest, MediaRef
+from workers.types import Completion, GenerationRequest
 from workers.weight_sync import vllm_engine
 from workers.weight_sync.manifest import NameLedger, WeightManifest
 

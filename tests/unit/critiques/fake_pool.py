@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from algorithms.records import Sequence as TokenSequence
 from workers.types import Completion, FinishReason, GenerationRequest, Prompt
-from workers.types import Sequence as TokenSequence
 
 
 class FakePool:

@@ -6,6 +6,7 @@ from zlib import crc32
 import numpy as np
 import pytest
 
+from algorithms.records import MediaRef, Sequence
 from orchestrator.cluster.feed import split_prompts
 from orchestrator.rewards import critique_judge as judging
 from orchestrator.rewards.critique_cache import CritiqueCache
@@ -15,7 +16,7 @@ from tests.critics import judge_of
 from tests.unit.critiques.fake_pool import FakePool, text_prompt
 from workers.multimodal.critique_format import CritiqueFormat
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.types import MediaRef, Prompt, Sequence
+from workers.types import Prompt
 
 TEXTS = ("it is one .", "it is two .", "no digit to see .")
 

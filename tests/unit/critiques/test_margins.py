@@ -8,6 +8,7 @@ from zlib import crc32
 import numpy as np
 import pytest
 
+from algorithms.records import Sequence as TokenSequence
 from orchestrator.data.records import Instruction, Response
 from orchestrator.data.side_tables import Fingerprint, SideTable
 from orchestrator.data.splits import assign_split
@@ -19,7 +20,6 @@ from orchestrator.tasks.digits import WORDS
 from tests.critics import judge_of
 from tests.unit.critiques.fake_pool import FakePool
 from tests.unit.preference_store.rows import written
-from workers.types import Sequence as TokenSequence
 
 PRINT = Fingerprint(store="s", model={"weights": "m"}, settings={"model.dtype": "float32"}, limits={}, asked="a")
 _HELD_OUT = 0.5

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from algorithms.records import Sequence as TokenSequence
 from orchestrator.data.importing import SourceFile, import_file
 from orchestrator.data.records import prompt_of
 from orchestrator.data.side_tables import Fingerprint, SideTable
@@ -23,7 +24,6 @@ from workers.multimodal.media import MediaError
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.reference import ReferenceWorker
 from workers.types import Prompt
-from workers.types import Sequence as TokenSequence
 
 RESPONSES = ("it is one because the image shows one .", "it is one .", "it is two .", "no digit to see .")
 _SIDE = 56

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from algorithms.records import Sequence
 from tests.tiny_models import TINY_MODELS
 from tests.tiny_prompts import picture_prompts, respond
 from workers.models.loading import ModelSpec, load_model
@@ -14,7 +15,6 @@ from workers.models.policy_module import CritiqueRewardModule, CritiqueScores
 from workers.models.reward_head import HeadKind, RewardHead
 from workers.multimodal.collate import Batch, Collator
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.types import Sequence
 
 _LENGTHS = {"one-image": [3, 40, 1], "text-only": [5, 2], "two-images": [7, 4]}
 _IMAGES = {"one-image": 1, "text-only": 0, "two-images": 2}

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from algorithms.records import TrainSample
 from orchestrator.cluster.microbatches import SampleSize, plan_samples
 from orchestrator.training.experience import supervised_samples
 from tests.tiny_models import TINY_MODELS
@@ -21,7 +22,6 @@ from workers.models.scores import nothing, token_scores
 from workers.multimodal.collate import Collator
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.objectives import LossSpec, UpdateStats, token_objective
-from workers.types import TrainSample
 
 # Importing DeepSpeed warns of what torch 2.13 has renamed.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("one_rank")]

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
+from algorithms.records import Example, PreferenceGroup
 from orchestrator.config.preference_sections import PreferenceSection
-from orchestrator.data.examples import Example, ExampleEncoder
+from orchestrator.data.examples import ExampleEncoder
 from orchestrator.data.limits import Limits
 from orchestrator.data.store import PreferenceStore
 from orchestrator.training.groups import GroupMaker
@@ -25,7 +26,6 @@ from workers.multimodal.collate import Collator
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.objectives import LossSpec, UpdateStats
 from workers.preference_objective import preference_objective
-from workers.types import PreferenceGroup
 
 _IMAGES = (0, 1, 2)
 """Of each row."""

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText
 
+from algorithms.records import Sequence
 from orchestrator.export import main
 from orchestrator.tasks.digits import build_digits_data
 from tests.tiny_models import TINY_MODELS
@@ -37,7 +38,7 @@ from workers.models.policy_module import PolicyModule
 from workers.multimodal.collate import Batch, Collator
 from workers.multimodal.media import probe_image
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.types import Prompt, Sequence
+from workers.types import Prompt
 
 _SPEC = LoraSpec(rank=4, alpha=8, seed=3)
 _PARTS = ("vision", "bridge", "language")

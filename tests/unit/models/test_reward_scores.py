@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from algorithms.records import Sequence
 from tests.tiny_models import TINY_MODELS
 from tests.tiny_prompts import picture_prompts, respond
 from workers.models.loading import ModelSpec, load_model
@@ -14,7 +15,6 @@ from workers.models.policy_module import RewardModule
 from workers.models.reward_head import RewardHead
 from workers.multimodal.collate import Batch, Collator
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.types import Sequence
 
 _ARCHITECTURES = ("qwen2_5_vl", "llava", "instructblip")
 _LENGTHS = {"one-image": [3, 90, 1], "text-only": [5, 2], "two-images": [7, 4]}

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from algorithms.records import Sequence
 from tests.tiny_models import TINY_MODELS
 from tests.tiny_prompts import picture_prompts, respond
 from workers.models import policy_module
@@ -19,7 +20,6 @@ from workers.models.shared_prompt import attend, positions, segment_mask
 from workers.multimodal.collate import Batch, Collator
 from workers.multimodal.packing import pack
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.types import Sequence
 
 _LENGTHS = {"two-images": [5, 1, 9], "one-image": [3, 7], "text-only": [4, 4], "alone": [6]}
 _IMAGES = {"two-images": 2, "one-image": 1, "text-only": 0, "alone": 1}

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from algorithms.records import SamplingDistribution, Sequence, TrainSample
 from tests.tiny_models import TINY_MODELS
 from tests.tiny_prompts import picture_prompts, respond
 from workers.models.loading import ModelSpec, load_model
@@ -14,7 +15,6 @@ from workers.models.policy_module import PolicyModule
 from workers.multimodal.collate import Batch, Collator
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.objectives import LossSpec, UpdateStats, token_objective
-from workers.types import SamplingDistribution, Sequence, TrainSample
 
 _LENGTHS = (3, 5)
 _CLIP = 0.2

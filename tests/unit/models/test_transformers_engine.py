@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from algorithms.records import SamplingDistribution
+from algorithms.records import Sequence as TokenSequence
 from tests.generation_settings import OBEYED_BY_NOBODY
 from tests.tiny_models import TINY_MODELS
 from tests.tiny_prompts import MIXED_SIZES, picture_prompts
@@ -17,8 +19,7 @@ from workers.multimodal.collate import Collator
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.rollout.spec import EngineSpec
 from workers.rollout.transformers_rollout import TransformersEngine
-from workers.types import Completion, EncodedPrompt, GenerationRequest, SamplingDistribution
-from workers.types import Sequence as TokenSequence
+from workers.types import Completion, EncodedPrompt, GenerationRequest
 
 
 @pytest.mark.parametrize("model_type", ["internvl", "instructblip"])

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from algorithms.records import MediaRef, Sequence
 from orchestrator.tasks.digits import build_digits_data
 from orchestrator.tasks.digits_model import build_digits_model
 from workers.multimodal.collate import Collator
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.types import MediaRef, Sequence
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
+from algorithms.records import Example, Sequence
 from orchestrator.cluster.pool import WorkerPool
-from orchestrator.data.examples import Example, ExampleEncoder
+from orchestrator.data.examples import ExampleEncoder
 from orchestrator.data.limits import Limits
 from orchestrator.data.records import Instruction, Response, StoredMedia, prompt_of
 from orchestrator.rewards.critique_cache import CritiqueCache
@@ -21,7 +22,7 @@ from workers.models.adapters import ADAPTERS
 from workers.multimodal.critique_format import CritiqueFormat
 from workers.multimodal.placeholders import expand_placeholders, image_expansions
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.types import Completion, GenerationRequest, Prompt, Sequence
+from workers.types import Completion, GenerationRequest, Prompt
 
 _REQUEST = "which response , the image or none ?"
 _SAID = (("the image shows one .", "so response one ."), ("two", "the image shows two . two"), ("so", "which ?"))

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from algorithms.records import Sequence
 from tests.tiny_models import TINY_MODELS
 from workers.models.loading import ModelSpec, load_model
 from workers.models.policy_module import PolicyModule
@@ -16,7 +17,7 @@ from workers.multimodal.collate import Collator
 from workers.multimodal.fitting import UnfitImageError
 from workers.multimodal.media import load_image, probe_image
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.types import Prompt, Sequence
+from workers.types import Prompt
 
 
 class _Model:

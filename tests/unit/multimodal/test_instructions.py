@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from algorithms.records import Sequence
 from tests.tiny_models import write_instructblip
 from tests.tiny_prompts import picture_prompts, respond
 from workers.models.loading import ModelSpec, load_model
@@ -13,7 +14,6 @@ from workers.models.policy_module import PolicyModule
 from workers.multimodal.collate import Collator
 from workers.multimodal.instructions import num_images, plain_text
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.types import Sequence
 
 _PAD, _CLS, _SEP, _UNK, _WHICH, _MARK, _ONE, _TWO = range(8)
 

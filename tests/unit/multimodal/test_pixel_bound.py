@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor
 
+from algorithms.records import Sequence
 from tests.tiny_models import TINY_MODELS
 from workers.models.adapters import ADAPTERS
 from workers.models.export import copy_processor, export_folder
@@ -15,7 +16,7 @@ from workers.multimodal.collate import Collator
 from workers.multimodal.media import probe_image
 from workers.multimodal.processor import engine_options, load_processor, write_bound
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.types import Prompt, Sequence
+from workers.types import Prompt
 
 _BOUND = 2 * 28 * 28 * 4
 

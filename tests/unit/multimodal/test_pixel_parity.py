@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from algorithms.records import Sequence
 from tests.tiny_models import TINY_MODELS
 from workers.models.loading import ModelSpec, load_model
 from workers.models.policy_module import PolicyModule
@@ -16,7 +17,7 @@ from workers.multimodal.collate import Collator
 from workers.multimodal.instructions import plain_text
 from workers.multimodal.media import load_image, probe_image
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.types import Prompt, Sequence
+from workers.types import Prompt
 
 _SHAPES = ((56, 56), (112, 56), (40, 90), (1, 1), (3, 200), (57, 29), (300, 17))
 """Width and height."""

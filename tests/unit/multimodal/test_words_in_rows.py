@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
-from orchestrator.data.examples import Example, ExampleEncoder, Limits
+from algorithms.records import Example
+from orchestrator.data.examples import ExampleEncoder, Limits
 from orchestrator.tasks.digits_model import build_digits_model
 from tests.tiny_models import TINY_MODELS
 from tests.tiny_prompts import picture_prompts, respond

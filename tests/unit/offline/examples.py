@@ -4,8 +4,7 @@ from collections.abc import Sequence as Seq
 
 import numpy as np
 
-from orchestrator.data.examples import Example
-from workers.types import Sequence
+from algorithms.records import Example, Sequence
 
 PROMPT = 3
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from algorithms.records import Example, PreferenceGroup, RewardTerms, Sequence
 from orchestrator.cluster.microbatches import group_cost
 from orchestrator.config.preference_sections import CritiqueRmSection
-from orchestrator.data.examples import Example
 from orchestrator.training.generated import GeneratedCritiques
 from orchestrator.training.reward_groups import reward_groups, with_room
-from workers.types import Completion, EncodedPrompt, GenerationRequest, PreferenceGroup, RewardTerms, Sequence
+from workers.types import Completion, EncodedPrompt, GenerationRequest
 
 _PROMPT, _ASKED = (1, 2, 3), (7, 8)
 

@@ -5,13 +5,13 @@ from typing import cast
 import numpy as np
 import pytest
 
+from algorithms.records import Sequence
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.config.schema import TrainConfig
 from orchestrator.training.groups import GroupMaker
 from orchestrator.training.held_out import HeldOut
 from orchestrator.training.reference import Reference
 from tests.unit.offline.examples import example
-from workers.types import Sequence
 
 
 class _Longer:

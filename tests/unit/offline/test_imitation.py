@@ -13,15 +13,14 @@ from torch import Tensor
 from algorithms.maths.aggregation import response_weights
 from algorithms.maths.mm_dpo import mm_dpo_loss
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
+from algorithms.records import Example, PairTerms, PreferenceGroup
 from orchestrator.config.preference_sections import MmDpoSection, PreferenceSection
-from orchestrator.data.examples import Example
 from orchestrator.data.pair_betas import step_beta
 from orchestrator.training.groups import GroupMaker, score_ratios, with_beta
 from orchestrator.training.held_out import pair_margins
 from tests.unit.offline.examples import example, logprobs
 from workers.objectives import LossSpec, UpdateStats
 from workers.preference_objective import preference_objective
-from workers.types import PairTerms, PreferenceGroup
 
 _SPEC = LossSpec(kind="preference")
 _MODES: tuple[tuple[Literal["token", "response"], Literal["token-mean", "seq-mean-token-mean"]], ...] = (

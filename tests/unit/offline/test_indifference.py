@@ -14,12 +14,14 @@ import torch
 
 from algorithms.maths.kto import kto_baseline
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
+from algorithms.records import Example, LabelTerms, PreferenceGroup
+from algorithms.records import Sequence as TokenSequence
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.specs import pair_kind
 from orchestrator.config import load_config
 from orchestrator.config.preference_sections import PreferenceSection
 from orchestrator.config.schema import TrainConfig
-from orchestrator.data.examples import Example, ExampleEncoder
+from orchestrator.data.examples import ExampleEncoder
 from orchestrator.data.limits import Limits
 from orchestrator.data.side_tables import SideTable
 from orchestrator.data.store import PreferenceStore
@@ -36,8 +38,6 @@ from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.objectives import LossSpec, UpdateStats
 from workers.preference_objective import preference_objective
 from workers.reference import ReferenceWorker
-from workers.types import LabelTerms, PreferenceGroup
-from workers.types import Sequence as TokenSequence
 
 _BETA = 0.1
 _EXPECTED = {

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
+from algorithms.records import Example
 from orchestrator.cluster.microbatches import group_cost
-from orchestrator.data.examples import REFERENCE_TABLE, Example, ExampleEncoder
+from orchestrator.data.examples import REFERENCE_TABLE, ExampleEncoder
 from orchestrator.data.limits import Limits
 from orchestrator.data.records import Instruction, Response
 from tests.user_files import write_llava

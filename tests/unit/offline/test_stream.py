@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.data.examples import Example
+from algorithms.records import Example
 from orchestrator.data.records import Instruction
 from orchestrator.data.store import PreferenceStore
 from orchestrator.data.stream import ExampleStream, encoded

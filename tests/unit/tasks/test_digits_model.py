@@ -8,13 +8,14 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from algorithms.records import Sequence
 from orchestrator.data.registry import read_dataset
 from orchestrator.tasks.digits import SIDE, DigitsPaths, build_digits_data
 from orchestrator.tasks.digits_model import build_digits_model
 from workers.models.folder import check_model_folder
 from workers.multimodal.collate import Collator
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.types import Prompt, Sequence
+from workers.types import Prompt
 
 
 @pytest.fixture(scope="module")

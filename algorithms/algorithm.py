@@ -1,0 +1,227 @@
+"""What an algorithm is: settings, what it needs, how a batch becomes training samples, and what the workers minimise.
+
+    driver    batch ──► samples(batch, ask) ──► one list of samples for each optimizer step, and figures
+    workers   (scores, samples) ──► objective ──► a loss for each sample, and figures
+    driver    held-out examples ──► evaluate(examples, ask) ──► figures
+
+An algorithm's file holds all of it. It is imported by whoever only plans a run, so it loads no torch: what computes
+imports it where it computes. Registered in ``algorithms.registry``, or named on a command line as ``FILE.py:NAME``.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+import numpy as np
+
+from algorithms.figures import Figure, Tallies
+from algorithms.records import Sequence as TokenSequence
+from algorithms.settings import Section
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DataKind = Literal["prompts", "demonstrations", "preferences"]
+"""Prompts that engines answer while the policy learns, prompts with a response to imitate, or stored responses that
+somebody compared."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScalarHead:
+    """A head that gives a sequence one reward, read at its last token."""
+
+    kind: Literal["linear", "mlp"] = "linear"
+    keeps_language: bool = False
+    """False: it stands in place of the language model's head. True: the model also writes."""
+    request: str | None = None
+    """What the model is asked before it writes a critique; None where it writes none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What an algorithm, with its settings, asks of a run."""
+
+    data: tuple[DataKind, ...]
+    """What it can learn from."""
+    responses: Literal["pairs", "labels", "best"] | None = None
+    """What it takes from stored responses: pairs, every response by itself as desirable or not, or the best alone."""
+    reference: bool = False
+    """A frozen copy of the model that the run began from."""
+    head: ScalarHead | None = None
+    """A second head, or another; None trains the model as it is."""
+    critiques: bool = False
+    """Stored responses come with people's critiques."""
+    generated_critiques: float = 0.0
+    """Share of the steps on which engines write critiques with the weights of the moment."""
+    pair_betas: bool = False
+    """Every pair has a beta of its own."""
+    margins: bool = False
+    """A critique reward model says beforehand by how much each pair differs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What the model thinks of the sequences of a micro-batch's samples, sample after sample."""
+
+    logprobs: "tuple[Tensor, ...]"
+    """Of each sequence's action tokens, float32 ``[L_i]``, nats, with gradient; empty from a model without a language
+    model's head."""
+    entropy: "Tensor | None" = None
+    """Of all these tokens, float32 ``[N]``, nats."""
+    greedy: "Tensor | None" = None
+    """bool ``[N]``: the token is the likeliest."""
+    rewards: "tuple[Tensor, ...]" = ()
+    """Of each sequence, ``[1]``, with gradient; empty from a model without a scalar head."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What a micro-batch adds to the objective."""
+
+    losses: "Tensor"
+    """``[S]``: each sample's share of the *global* batch's objective, with gradient; micro-batches and ranks add up."""
+    figures: Tallies = field(default_factory=dict)
+
+
+class Sample(Protocol):
+    """What a worker learns from, whole, in one micro-batch."""
+
+    @property
+    def uid(self) -> str:
+        """What to call it when it is at fault."""
+        ...
+
+    @property
+    def sequences(self) -> tuple[TokenSequence, ...]:
+        """What the model reads for it; of one prompt."""
+        ...
+
+
+class Objective(Protocol):
+    """What workers minimise; picklable, so plain settings."""
+
+    def __call__(self, scores: Scores, samples: Sequence[Any]) -> Loss:
+        """The losses of a micro-batch of at least one sample of the algorithm's own kind."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StepSamples:
+    """What one step learns from."""
+
+    updates: Sequence[Sequence[Any]]
+    """The samples of each optimizer step, one after the other."""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """What is known of the step before it is taken."""
+
+
+class Ask(Protocol):
+    """What an algorithm may ask of the run while it makes samples; every answer in the order of the question."""
+
+    @property
+    def step(self) -> int:
+        """Steps finished."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Of the run."""
+        ...
+
+    @property
+    def share_prompts(self) -> bool:
+        """Whether sequences of one prompt are read together; else every pair or response is a sample of its own."""
+        ...
+
+    @property
+    def token_budget(self) -> int:
+        """Most tokens of a micro-batch."""
+        ...
+
+    @property
+    def longest_row(self) -> int:
+        """Most tokens of a sequence."""
+        ...
+
+    def policy(self, sequences: Sequence[TokenSequence]) -> list[np.ndarray]:
+        """Log-probs of each sequence's response under the weights that will learn, float32 ``[L]``, nats."""
+        ...
+
+    def reference(self, sequences: Sequence[TokenSequence]) -> list[np.ndarray]:
+        """The same under the reference."""
+        ...
+
+    def reference_of(self, examples: Sequence[Any]) -> list[list[np.ndarray]]:
+        """The same for every sequence of each example, from a table where it was computed beforehand."""
+        ...
+
+    def rewards(self, sequences: Sequence[TokenSequence]) -> list[float]:
+        """The scalar head's reward of each sequence."""
+        ...
+
+    def greedy_hits(self, sequences: Sequence[TokenSequence]) -> list[int]:
+        """How many of each response's tokens are the likeliest."""
+        ...
+
+    def critiques(self, examples: Sequence[Any]) -> list[list[TokenSequence | None]] | None:
+        """Critiques that the model writes itself, behind each sequence's prompt; None on a step that has none."""
+        ...
+
+    def deal(self, uids: Sequence[str]) -> list[list[int]]:
+        """Samples, by their prompts, dealt out to the optimizer steps of this step; as indices."""
+        ...
+
+    def phase(self, name: str) -> AbstractContextManager[None]:
+        """Time what is done inside as ``time/<name>_s``, and show it."""
+        ...
+
+
+class Algorithm:
+    """One algorithm with its settings; final classes are registered."""
+
+    sections: ClassVar[Mapping[str, type[Section]]] = {}
+    """The configuration's sections that it brings along, by name; those of one name are one class."""
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    """Its defaults by dotted option name, where they differ from the sections' own."""
+    profiles: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Other defaults by name: those of a paper, or of released code."""
+    figures: ClassVar[tuple[Figure, ...]] = ()
+    """What its steps and evaluations report, beyond what every step does."""
+
+    def __init__(self, name: str, settings: Mapping[str, Section]) -> None:
+        """
+        Args:
+            name: As it is registered.
+            settings: Its sections, by name.
+        """
+        self.name = name
+        self.settings = settings
+
+    @property
+    def needs(self) -> Needs:
+        """What it asks of the run, with these settings."""
+        raise NotImplementedError
+
+    def check(self, config: Any) -> None:
+        """Refuse a configuration that it cannot serve.
+
+        Raises:
+            ValueError: in one sentence that names option, value and bound.
+        """
+
+    def objective(self) -> Objective:
+        """What every rank minimises."""
+        raise NotImplementedError
+
+    def samples(self, batch: Sequence[Any], ask: Ask) -> StepSamples:
+        """What a step learns from.
+
+        Args:
+            batch: ``records.Rollout`` of prompts, ``records.Example`` of anything else.
+        """
+        raise NotImplementedError
+
+    def evaluate(self, examples: Sequence[Any], ask: Ask) -> dict[str, float]:
+        """Figures on held-out examples; empty where engines are evaluated instead."""
+        return {}
