@@ -3,7 +3,8 @@
 import subprocess
 import sys
 
-_LIGHT = ", ".join(f"orchestrator.{name}" for name in ("config", "cluster.placement", "batching", "doctor", "errors"))
+_DRIVER = ("config", "cluster.placement", "cluster.microbatches", "run.cursor", "doctor", "errors")
+_LIGHT = ", ".join(("algorithms.algorithm", "algorithms.records", *(f"orchestrator.{name}" for name in _DRIVER)))
 _HEAVY = ("torch", "ray", "vllm", "transformers", "deepspeed")
 
 
