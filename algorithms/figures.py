@@ -14,7 +14,9 @@ class Figure:
     meaning: str
     """One sentence for people, with its unit; a line of docs/metrics.md."""
     title: str = ""
-    """Over its curve in a report; empty draws none."""
+    """Over the chart of a report that it is drawn in, with others of the same title; empty draws none."""
+    label: str = ""
+    """Of its line there; empty is the last part of its name."""
 
 
 @dataclass(frozen=True, slots=True)
