@@ -5,6 +5,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
+from algorithms.policy_gradient import AlgorithmSection
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS, PreferenceAlgorithm
 from algorithms.settings import Section
 from orchestrator.config.addresses import address_fault
@@ -15,7 +16,6 @@ from orchestrator.config.preference_sections import (
     ReferenceSection,
 )
 from orchestrator.config.sections import (
-    AlgorithmSection,
     BatchingSection,
     DataSection,
     GuardSection,

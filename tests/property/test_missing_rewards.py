@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from algorithms.policy_gradient import AlgorithmSection
 from algorithms.records import Rollout, Sequence
 from orchestrator.cluster.microbatches import plan_microbatches
-from orchestrator.config.sections import AlgorithmSection
 from orchestrator.errors import GuardStop
 from orchestrator.rewards.coverage import check_coverage
 from orchestrator.rewards.replies import read_rewards
