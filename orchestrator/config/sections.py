@@ -126,35 +126,6 @@ class RolloutSection(Section):
     """Longest time without a single finished completion, seconds."""
 
 
-class AlgorithmSection(Section):
-    """The reinforcement learning objective."""
-
-    adv_filter: Literal["none", "sigma3", "r1_released"] = "sigma3"
-    """Which standardised advantages are set to zero: none, |z| > 3 (the paper), or the released code's rule."""
-    preclip_min: float | None = Field(default=1e-3, gt=0.0, le=1.0)
-    """Pre-CLIP: least ratio before exponentiation; none = off."""
-    preclip_max: float | None = Field(default=1e3, ge=1.0)
-    """Pre-CLIP: largest ratio before exponentiation; none = off."""
-    clip_low: float = Field(default=0.2, ge=0.0, lt=1.0)
-    """PPO clip: the ratio counts down to 1 - clip_low."""
-    clip_high: float = Field(default=0.2, ge=0.0)
-    """PPO clip: the ratio counts up to 1 + clip_high."""
-    kl_coef: float = Field(default=0.0, ge=0.0)
-    """Weight of the KL penalty in the reward; 0 = no reference worker."""
-    kl_estimator: Literal["k1", "k2", "k3"] = "k1"
-    """Estimator of the KL divergence to the reference."""
-    gamma: Share = 1.0
-    """Discount per completion token."""
-    reward_clip: float = Field(default=10.0, gt=0.0)
-    """Rewards are clamped to plus or minus this."""
-    aggregation: Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm"] = (
-        "seq-mean-token-mean"
-    )
-    """How per-token losses become one number."""
-    tis_cap: float | None = Field(default=None, gt=0.0)
-    """Truncated importance sampling: largest trainer/engine ratio; none = off."""
-
-
 class OptimizerSection(Section):
     """AdamW and its learning rate."""
 

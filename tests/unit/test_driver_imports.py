@@ -4,7 +4,8 @@ import subprocess
 import sys
 
 _DRIVER = ("config", "cluster.placement", "cluster.microbatches", "run.cursor", "doctor", "errors")
-_LIGHT = ", ".join(("algorithms.algorithm", "algorithms.records", *(f"orchestrator.{name}" for name in _DRIVER)))
+_ALGORITHMS = ("algorithm", "records", "stable_reinforce", "reinforce_pp", "grpo", "rloo", "sft")
+_LIGHT = ", ".join((*(f"algorithms.{name}" for name in _ALGORITHMS), *(f"orchestrator.{name}" for name in _DRIVER)))
 _HEAVY = ("torch", "ray", "vllm", "transformers", "deepspeed")
 
 
