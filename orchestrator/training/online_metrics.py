@@ -43,12 +43,11 @@ class StepRecord:
     """Since the run or its last restart began."""
 
 
-def online_metrics(record: StepRecord, times: Mapping[str, float], rss_gib: Mapping[str, float]) -> dict[str, float]:
+def online_metrics(record: StepRecord, times: Mapping[str, float]) -> dict[str, float]:
     """The flat row of one online step; names as in docs/metrics.md.
 
     Args:
         times: ``time/<phase>_s`` of every phase and of the whole step, seconds.
-        rss_gib: Resident memory by role, GiB.
     """
     lengths = [len(c.completion_ids) for c in record.completions]
     mismatch = record.mismatch or Mismatch(float("nan"), float("nan"), 0)
@@ -70,7 +69,6 @@ def online_metrics(record: StepRecord, times: Mapping[str, float], rss_gib: Mapp
         "length/mean": float(np.mean(lengths)),
         "length/truncated_frac": float(np.mean([c.finish_reason == "length" for c in record.completions])),
         "throughput/rollout_tokens_per_s": sum(lengths) / times["time/rollout_s"],
-        **{f"memory/rss_gib/{role}": gib for role, gib in rss_gib.items()},
     }
 
 
