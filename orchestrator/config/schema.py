@@ -5,8 +5,10 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
+from algorithms.algorithm import Algorithm
 from algorithms.policy_gradient import AlgorithmSection
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS, PreferenceAlgorithm
+from algorithms.registry import algorithm_class
 from algorithms.settings import Section
 from orchestrator.config.addresses import address_fault
 from orchestrator.config.preference_sections import (
@@ -78,6 +80,12 @@ class TrainConfig(Section):
     def embedded_task(self) -> bool:
         """True when the run trains on the embedded task, digits, instead of a file of the user's."""
         return self.data.path is None
+
+    @property
+    def learner(self) -> Algorithm:
+        """The algorithm, with its settings."""
+        kind = algorithm_class(self.algo)
+        return kind(self.algo, {name: getattr(self, name) for name in kind.sections})
 
     @property
     def offline(self) -> PreferenceAlgorithm | None:

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from algorithms.registry import ALGORITHMS
+from algorithms.policy_gradient import AlgorithmSection
+from algorithms.registry import algorithm_class
 from orchestrator.config import load_config, option_names
 
 
@@ -13,8 +14,6 @@ def test_option_list_is_the_recorded_one() -> None:
 
 def test_configured_defaults_are_the_registered_algorithms() -> None:
     for name in ("stable_reinforce", "reinforce_pp"):
-        configured, registered = load_config(["--algo", name])[0].algorithm, ALGORITHMS[name]
-        assert configured.adv_filter == registered.adv_filter
-        assert configured.preclip_min == registered.preclip_min
-        assert configured.preclip_max == registered.preclip_max
-        assert configured.aggregation == registered.aggregation
+        defaults = algorithm_class(name).defaults
+        own = {option.removeprefix("algorithm."): value for option, value in defaults.items()}
+        assert load_config(["--algo", name])[0].algorithm == AlgorithmSection(**own)
