@@ -1,4 +1,7 @@
-"""The algorithms by name, and where each is; nothing of theirs is loaded before it is asked for."""
+"""The algorithms by name, and where each is; nothing of theirs is loaded before it is asked for.
+
+One more is its file and a line here. One that is not in the repository is named on a command line as ``FILE.py:NAME``.
+"""
 
 from importlib import import_module
 
@@ -11,11 +14,24 @@ ALGORITHMS: dict[str, str] = {
     "grpo": "algorithms.grpo:Grpo",
     "rloo": "algorithms.rloo:Rloo",
     "sft": "algorithms.sft:Sft",
+    "dpo": "algorithms.dpo:Dpo",
+    "ipo": "algorithms.dpo:Ipo",
+    "hinge": "algorithms.dpo:Hinge",
+    "ddpo": "algorithms.ddpo:Ddpo",
+    "kto": "algorithms.kto:Kto",
+    "kto_pair": "algorithms.kto_pair:KtoPair",
+    "scalar_rm": "algorithms.scalar_rm:ScalarRm",
+    "critique_rm": "algorithms.critique_rm:CritiqueRm",
+    "mm_dpo": "algorithms.mm_dpo:MmDpo",
 }
 
 
 def algorithm_class(name: str) -> type[Algorithm]:
-    """The class that is registered under a name."""
+    """The class that is registered under a name.
+
+    Raises:
+        KeyError: there is none.
+    """
     module, _, kind = ALGORITHMS[name].partition(":")
     found: type[Algorithm] = getattr(import_module(module), kind)
     return found

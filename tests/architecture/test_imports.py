@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import algorithms
+import algorithms.maths
 
 ROOT = Path(__file__).parents[2]
 ENGINES = {"ray", "transformers", "deepspeed", "vllm"}
@@ -21,9 +21,11 @@ def _packages_after_importing(*modules: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_algorithms_bring_in_no_engine() -> None:
-    modules = [f"algorithms.{module.name}" for module in pkgutil.iter_modules(algorithms.__path__)]
-    loaded = _packages_after_importing(*modules)
+def test_algorithms_bring_in_no_engine_and_torch_only_where_they_compute() -> None:
+    own = [f"algorithms.{module.name}" for module in pkgutil.iter_modules(algorithms.__path__)]
+    assert _packages_after_importing(*own) & (ENGINES | {"torch"}) == set()
+    mathematics = [f"algorithms.maths.{module.name}" for module in pkgutil.iter_modules(algorithms.maths.__path__)]
+    loaded = _packages_after_importing(*mathematics)
     assert "torch" in loaded
     assert loaded & ENGINES == set()
 
