@@ -14,7 +14,7 @@ from orchestrator.tasks.digits import build_digits_data
 from orchestrator.tasks.digits_critiques import DEMONSTRATIONS, HELD_OUT_FRAC, VOCABULARY, build_digits_critiques
 from orchestrator.tasks.digits_model import build_digits_model
 from orchestrator.tasks.digits_preferences import build_digits_preferences
-from orchestrator.training.offline_identity import offline_identity
+from orchestrator.training.offline import offline_identity
 
 
 def embedded(config: TrainConfig, folder: RunFolder, *, train: Callable[[TrainConfig], None]) -> TrainConfig:

@@ -18,17 +18,15 @@ from orchestrator.run.console import Console
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.manifest import write_config
 from orchestrator.run.recovery import with_restarts
-from orchestrator.training.offline import OfflineOutcome, run_offline
-from orchestrator.training.offline_identity import Tables
-from orchestrator.training.offline_session import example_encoder, longest_row, open_offline_session
+from orchestrator.training.loop import Outcome, run
+from orchestrator.training.offline import Tables, example_encoder, longest_row, offline_identity, offline_work
 from orchestrator.training.reference import reference_table
+from orchestrator.training.session import open_session
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.rollout.spec import EngineSpec
 
 
-def learn(
-    config: TrainConfig, plan: PlacementPlan, folder: RunFolder, data: OfflineData, tables: Tables
-) -> OfflineOutcome:
+def learn(config: TrainConfig, plan: PlacementPlan, folder: RunFolder, data: OfflineData, tables: Tables) -> Outcome:
     """Train in the running cluster.
 
     Args:
@@ -46,9 +44,10 @@ def learn(
     joined = {**tables, **({REFERENCE_TABLE: of_reference} if of_reference else {})}
     with worker_pool(config, plan, _engines(config, plan, data, encoder)) as pool:
 
-        def train(again: TrainConfig) -> OfflineOutcome:
-            with open_offline_session(again, folder, pool, encoder, data, joined) as (session, start):
-                return run_offline(session, start)
+        def train(again: TrainConfig) -> Outcome:
+            identity = offline_identity(again, data, joined)
+            with open_session(again, folder, pool, identity=identity, counts=data.counts) as (session, start):
+                return run(session, offline_work(session, encoder, data, joined), start)
 
         return with_restarts(train, config, folder)
 

@@ -75,7 +75,7 @@ def _offline(config: TrainConfig, encoder: "PromptEncoder | None") -> list[str]:
 
 def _learned_from(config: TrainConfig, encoder: "PromptEncoder | None") -> Iterator[str]:
     from orchestrator.data.learnable import look, refuse_unlearnable
-    from orchestrator.training.offline_session import example_encoder
+    from orchestrator.training.offline import example_encoder
 
     assert config.offline is not None and config.data.path is not None
     read = _Read(config, config.data.path)
@@ -93,7 +93,7 @@ def _learned_from(config: TrainConfig, encoder: "PromptEncoder | None") -> Itera
 
 
 def _measured_on(config: TrainConfig, encoder: "PromptEncoder | None") -> Iterator[str]:
-    from orchestrator.training.offline_session import example_encoder
+    from orchestrator.training.offline import example_encoder
 
     apart = config.data.eval_path
     read = _Read(config, apart or str(config.data.path))

@@ -29,14 +29,14 @@ from orchestrator.run.checkpoint import finished_checkpoint, refuse_another_run
 from orchestrator.run.folder import RunFolder, write_atomic
 from orchestrator.run.model_folder import plain_folder
 from orchestrator.run.recovery import with_restarts
-from orchestrator.training.offline import OfflineOutcome
-from orchestrator.training.offline_identity import offline_identity
-from orchestrator.training.offline_session import Metrics, looked_through
+from orchestrator.training.loop import Outcome
+from orchestrator.training.offline import looked_through, offline_identity
+from orchestrator.training.session import Evaluation, evaluation_in
 
 _ANSWERS_MADE_FROM = "answers_made_from.json"
 
 
-def run_mm_dpo(config: TrainConfig, plan: PlacementPlan, folder: RunFolder, data: OfflineData) -> OfflineOutcome:
+def run_mm_dpo(config: TrainConfig, plan: PlacementPlan, folder: RunFolder, data: OfflineData) -> Outcome:
     """Run every stage in the running cluster.
 
     Raises:
@@ -152,13 +152,13 @@ def _policy(
     folder: RunFolder,
     data: OfflineData,
     tables: dict[str, dict[Path, SideTable]],
-) -> OfflineOutcome:
+) -> Outcome:
     """Learn, unless that has been done; run.steps may grow, as in any run that is resumed."""
     if not finished_checkpoint(folder, config, offline_identity(config, data, tables), stage=False):
         _tell(2, folder.root)
         return learn(config, plan, folder, data, tables)
     _tell(2, f"{folder.root}, made before")
-    return OfflineOutcome(before=_evaluation(folder, 0), after=_evaluation(folder, config.run.steps))
+    return Outcome(before=_evaluation(folder, 0), after=_evaluation(folder, config.run.steps))
 
 
 def _answers(config: TrainConfig, folder: RunFolder, data: OfflineData, model: str) -> None:
@@ -174,9 +174,8 @@ def _answers(config: TrainConfig, folder: RunFolder, data: OfflineData, model: s
     sys.stdout.write(told_answers(folder) + "\n")
 
 
-def _evaluation(folder: RunFolder, step: int) -> Metrics:
-    file = folder.evaluation_file(step)
-    return json.loads(file.read_text()) if file.is_file() else {}
+def _evaluation(folder: RunFolder, step: int) -> Evaluation:
+    return evaluation_in(folder, step) or Evaluation(figures={})
 
 
 def _tell(stage: int, text: object) -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from orchestrator.cluster.launch import ray_cluster
@@ -18,8 +19,8 @@ from orchestrator.rewards.critique_checks import check_critique_models
 from orchestrator.rewards.critique_service import critique_limits
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.identity import option_identity, settled
-from orchestrator.training.offline import OfflineOutcome
-from orchestrator.training.offline_session import Metrics, looked_through
+from orchestrator.training.loop import Outcome
+from orchestrator.training.offline import looked_through
 
 _HELD_OUT = {"eval/pair_accuracy": "pair accuracy", "eval/token_accuracy": "token accuracy"}
 
@@ -53,7 +54,7 @@ def train_offline(config: TrainConfig, plan: PlacementPlan, folder: RunFolder) -
     with ray_cluster(plan):
         run = run_mm_dpo if config.offline.weighs_pairs else _run
         outcome = run(config, plan, folder, data)
-    _print_summary(outcome.before, outcome.after, folder.root)
+    _print_summary(outcome.before.figures, outcome.after.figures, folder.root)
 
 
 def _told(what: str, data: OfflineData) -> str:
@@ -75,11 +76,11 @@ def _forget_other_imports(config: TrainConfig, folder: RunFolder) -> None:
     keep(mark, made_from)
 
 
-def _run(config: TrainConfig, plan: PlacementPlan, folder: RunFolder, data: OfflineData) -> OfflineOutcome:
+def _run(config: TrainConfig, plan: PlacementPlan, folder: RunFolder, data: OfflineData) -> Outcome:
     return learn(config, plan, folder, data, {})
 
 
-def _print_summary(before: Metrics, after: Metrics, root: Path) -> None:
+def _print_summary(before: Mapping[str, float], after: Mapping[str, float], root: Path) -> None:
     for name, told in _HELD_OUT.items():
         if name in after:
             sys.stdout.write(f"\nHeld-out {told} {before[name]:.3f} before, {after[name]:.3f} after\n")

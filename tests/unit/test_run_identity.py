@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from orchestrator.training.offline_identity import offline_identity
 
 from orchestrator.cluster import launch
 from orchestrator.cluster.number_format import settled_dtype
@@ -26,7 +27,6 @@ from orchestrator.run.manifest import DataCounts
 from orchestrator.run.start import started_run
 from orchestrator.tasks.digits_model import build_digits_model
 from orchestrator.train import main
-from orchestrator.training.offline_identity import offline_identity
 from orchestrator.training.session import online_identity
 from tests.contract.bad_inputs import valid_case
 from tests.unit.datasets.rows import write_jsonl

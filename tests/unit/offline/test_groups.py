@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from workers.objectives import LossSpec, UpdateStats
 
 from algorithms.maths.preference_losses import kto_pair_loss
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
@@ -14,7 +15,6 @@ from orchestrator.cluster.microbatches import SampleSize, group_cost, plan_micro
 from orchestrator.config.preference_sections import PreferenceSection
 from orchestrator.training.groups import GroupMaker, mismatched_sequences, score_ratios
 from tests.unit.offline.examples import PROMPT, example, logprobs
-from workers.objectives import LossSpec, UpdateStats
 from workers.preference_objective import preference_objective
 
 _BETA = 0.3

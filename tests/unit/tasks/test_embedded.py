@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from orchestrator.training.offline_identity import offline_identity
 
 from orchestrator.config import TrainConfig, load_config
 from orchestrator.data.choice import choose
@@ -13,7 +14,6 @@ from orchestrator.errors import RefusedInput
 from orchestrator.pipeline.embedded import embedded
 from orchestrator.run.folder import RunFolder
 from orchestrator.tasks.digits_critiques import PROMPT, REFUSAL
-from orchestrator.training.offline_identity import offline_identity
 from workers.multimodal.prompt_encoder import PromptEncoder
 
 
