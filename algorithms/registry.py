@@ -1,64 +1,37 @@
-"""Which pieces each algorithm is made of, as data."""
+"""The algorithms by name, and where each is; nothing of theirs is loaded before it is asked for.
 
-from dataclasses import dataclass
-from typing import Literal
+One more is its file and a line here. One that is not in the repository is named on a command line as ``FILE.py:NAME``.
+"""
 
-from algorithms.maths.advantage_filter import AdvantageFilter
-from algorithms.maths.aggregation import Aggregation
-from algorithms.maths.kl import KlEstimator
+from importlib import import_module
 
+from algorithms.algorithm import Algorithm
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AlgorithmSpec:
-    """Defaults that make up one online algorithm; every one of them can be overridden by configuration."""
-
-    advantage: Literal["whitened_return", "grpo", "rloo"]
-    adv_filter: AdvantageFilter
-    preclip_min: float | None
-    """Lower Pre-CLIP bound on the ratio; None in both bounds switches Pre-CLIP off."""
-    preclip_max: float | None
-    aggregation: Aggregation
-    clip_low: float = 0.2
-    clip_high: float = 0.2
-    kl_estimator: KlEstimator = "k1"
-    """Estimator of the KL term that shapes the rewards."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
-    """Where the paper of StableReinforce and its released code disagree."""
-
-    adv_filter: AdvantageFilter
-    kl_coef: float
-    learning_rate: float
-
-
-ALGORITHMS: dict[str, AlgorithmSpec] = {
-    "stable_reinforce": AlgorithmSpec(
-        advantage="whitened_return",
-        adv_filter="sigma3",
-        preclip_min=1e-3,
-        preclip_max=1e3,
-        aggregation="seq-mean-token-mean",
-    ),
-    # StableReinforce without its two guards.
-    "reinforce_pp": AlgorithmSpec(
-        advantage="whitened_return",
-        adv_filter="none",
-        preclip_min=None,
-        preclip_max=None,
-        aggregation="seq-mean-token-mean",
-    ),
-    "grpo": AlgorithmSpec(
-        advantage="grpo", adv_filter="none", preclip_min=None, preclip_max=None, aggregation="seq-mean-token-mean"
-    ),
-    "rloo": AlgorithmSpec(
-        advantage="rloo", adv_filter="none", preclip_min=None, preclip_max=None, aggregation="token-mean"
-    ),
+ALGORITHMS: dict[str, str] = {
+    "stable_reinforce": "algorithms.stable_reinforce:StableReinforce",
+    "reinforce_pp": "algorithms.reinforce_pp:ReinforcePp",
+    "reinforce_pp_baseline": "algorithms.reinforce_pp:ReinforcePpBaseline",
+    "grpo": "algorithms.grpo:Grpo",
+    "rloo": "algorithms.rloo:Rloo",
+    "sft": "algorithms.sft:Sft",
+    "dpo": "algorithms.dpo:Dpo",
+    "ipo": "algorithms.dpo:Ipo",
+    "hinge": "algorithms.dpo:Hinge",
+    "ddpo": "algorithms.ddpo:Ddpo",
+    "kto": "algorithms.kto:Kto",
+    "kto_pair": "algorithms.kto_pair:KtoPair",
+    "scalar_rm": "algorithms.scalar_rm:ScalarRm",
+    "critique_rm": "algorithms.critique_rm:CritiqueRm",
+    "mm_dpo": "algorithms.mm_dpo:MmDpo",
 }
 
-PROFILES: dict[str, Profile] = {
-    "paper": Profile(adv_filter="sigma3", kl_coef=0.0, learning_rate=1e-6),
-    "r1_released": Profile(adv_filter="r1_released", kl_coef=1e-3, learning_rate=3e-7),
-}
-"""Profiles of ``stable_reinforce``; ``paper`` is the default."""
+
+def algorithm_class(name: str) -> type[Algorithm]:
+    """The class that is registered under a name.
+
+    Raises:
+        KeyError: there is none.
+    """
+    module, _, kind = ALGORITHMS[name].partition(":")
+    found: type[Algorithm] = getattr(import_module(module), kind)
+    return found

@@ -57,6 +57,12 @@ class ModelSection(Section):
     trust_remote_code: bool = False
     """Run Python code shipped in the model folder."""
 
+    @property
+    def folder(self) -> str:
+        """``path``, for whoever comes after the embedded task has made its own."""
+        assert self.path is not None, "the embedded task makes its model before anything is done with it"
+        return self.path
+
 
 class DataSection(Section):
     """What the model is trained and evaluated on."""
@@ -85,6 +91,12 @@ class DataSection(Section):
     """Share of bad rows that is skipped with a count instead of refused."""
     video_frames: Count = 8
     """Frames read from each video."""
+
+    @property
+    def source(self) -> str:
+        """``path``, for whoever comes after the embedded task has made its own."""
+        assert self.path is not None, "the embedded task makes its data before anything is read"
+        return self.path
 
     @property
     def read_by(self) -> str:
@@ -171,6 +183,18 @@ class BatchingSection(Section):
 
     mode: Literal["shared_prompt", "pairs"] = "shared_prompt"
     """Responses to one prompt share it and its images in one row, or every sequence has a row of its own."""
+
+
+class ReferenceSection(Section):
+    """The frozen model behind the KL penalty and behind preferences; it exists only where one of them asks for it."""
+
+    mode: Literal["worker", "precomputed", "lora_off"] = "worker"
+    """For preferences: workers that answer at every step, log-probs of all data computed before the first step, or
+    the policy itself without its adapter."""
+    num_ranks: Count = 1
+    """Reference workers."""
+    path: Text | None = None
+    """Folder of precomputed log-probs, which runs can share; none = in the run folder."""
 
 
 class CritiqueSection(Section):

@@ -21,7 +21,6 @@ from algorithms.maths.off_policy import Mismatch, logprob_mismatch
 from algorithms.maths.returns import discounted_returns, place_terminal_reward
 from algorithms.records import Rollout, TrainSample
 from algorithms.records import Sequence as TokenSequence
-from algorithms.registry import ALGORITHMS
 from orchestrator.errors import GuardStop
 
 
@@ -74,7 +73,7 @@ def make_experience(rollouts: Sequence[Rollout], *, algo: str, settings: Advanta
         kl = kl_estimate(_stack(olds), _stack(refs), mask, estimator=settings.kl_estimator)
     scores = torch.tensor([r.reward for r in scored], dtype=torch.float32)
     raw_mean = 0.0
-    if ALGORITHMS[algo].advantage == "whitened_return":
+    if algo not in ("grpo", "rloo"):
         rewards = place_terminal_reward(scores, kl, mask, kl_coef=settings.kl_coef, reward_clip=settings.reward_clip)
         returns = discounted_returns(rewards, mask, gamma=settings.gamma)
         try:
@@ -156,7 +155,7 @@ def _group_relative(scored: Sequence[Rollout], scores: Tensor, mask: Tensor, alg
     """Advantage of each rollout among the samples of its prompt, on every one of its tokens."""
     uids = {uid: i for i, uid in enumerate(dict.fromkeys(r.sequence.uid for r in scored))}
     groups = torch.tensor([uids[r.sequence.uid] for r in scored])
-    baseline = "grpo" if ALGORITHMS[algo].advantage == "grpo" else "rloo"
+    baseline = "grpo" if algo == "grpo" else "rloo"
     per_rollout = group_advantages(scores, groups, torch.ones(len(scored), dtype=torch.bool), baseline=baseline)
     return torch.where(mask, per_rollout.unsqueeze(1), 0.0)
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from algorithms.registry import ALGORITHMS
-from orchestrator.config import load_config, option_names
+from algorithms.registry import ALGORITHMS, algorithm_class
+from orchestrator.config import option_names
 
 
 def test_option_list_is_the_recorded_one() -> None:
@@ -11,10 +11,9 @@ def test_option_list_is_the_recorded_one() -> None:
     assert option_names() == recorded
 
 
-def test_configured_defaults_are_the_registered_algorithms() -> None:
-    for name in ("stable_reinforce", "reinforce_pp"):
-        configured, registered = load_config(["--algo", name])[0].algorithm, ALGORITHMS[name]
-        assert configured.adv_filter == registered.adv_filter
-        assert configured.preclip_min == registered.preclip_min
-        assert configured.preclip_max == registered.preclip_max
-        assert configured.aggregation == registered.aggregation
+def test_every_algorithm_sets_options_that_there_are() -> None:
+    known = option_names()
+    for name in ALGORITHMS:
+        kind = algorithm_class(name)
+        for layer in (kind.defaults, *kind.profiles.values()):
+            assert set(layer) <= set(known), name

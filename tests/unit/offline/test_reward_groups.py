@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from algorithms.critique_rm import CritiqueRmSection
 from algorithms.records import Example, PreferenceGroup
-from orchestrator.config.preference_sections import CritiqueRmSection
 from orchestrator.training.reward_groups import reward_groups
 from tests.unit.offline.examples import PROMPT, example
 from workers.objectives import LossSpec, UpdateStats
