@@ -6,17 +6,15 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from algorithms.algorithm import Algorithm
+from algorithms.critique_rm import CritiqueRmSection
+from algorithms.mm_dpo import MmDpoSection
 from algorithms.policy_gradient import AlgorithmSection
+from algorithms.preference import PreferenceSection
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS, PreferenceAlgorithm
 from algorithms.registry import algorithm_class
 from algorithms.settings import Section
 from orchestrator.config.addresses import address_fault
-from orchestrator.config.preference_sections import (
-    CritiqueRmSection,
-    MmDpoSection,
-    PreferenceSection,
-    ReferenceSection,
-)
+from orchestrator.config.preference_sections import ReferenceSection
 from orchestrator.config.sections import (
     BatchingSection,
     DataSection,

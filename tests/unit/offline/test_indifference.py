@@ -11,15 +11,16 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
+from workers.objectives import LossSpec, UpdateStats
 
 from algorithms.maths.kto import kto_baseline
+from algorithms.preference import PreferenceSection
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from algorithms.records import Example, LabelTerms, PreferenceGroup
 from algorithms.records import Sequence as TokenSequence
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.specs import pair_kind
 from orchestrator.config import load_config
-from orchestrator.config.preference_sections import PreferenceSection
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.examples import ExampleEncoder
 from orchestrator.data.limits import Limits
@@ -35,7 +36,6 @@ from workers.models.loading import ModelSpec, load_model
 from workers.models.policy_module import PolicyModule
 from workers.multimodal.collate import Collator
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.objectives import LossSpec, UpdateStats
 from workers.preference_objective import preference_objective
 from workers.reference import ReferenceWorker
 
