@@ -116,6 +116,10 @@ class StepSamples:
     """What is known of the step before it is taken."""
 
 
+class Unlearnable(ValueError):
+    """Why nothing can be learned from a step, in one sentence; it stops the run."""
+
+
 class Ask(Protocol):
     """What an algorithm may ask of the run while it makes samples; every answer in the order of the question."""
 
@@ -142,6 +146,11 @@ class Ask(Protocol):
     @property
     def longest_row(self) -> int:
         """Most tokens of a sequence."""
+        ...
+
+    @property
+    def longest_response(self) -> int:
+        """Most tokens that an engine writes."""
         ...
 
     def policy(self, sequences: Sequence[TokenSequence]) -> list[np.ndarray]:
@@ -219,8 +228,17 @@ class Algorithm:
 
         Args:
             batch: ``records.Rollout`` of prompts, ``records.Example`` of anything else.
+        Raises:
+            Unlearnable: nothing can be learned from it.
         """
         raise NotImplementedError
+
+    def corrected(self, samples: Sequence[Any]) -> Sequence[Any]:
+        """Samples of one update, weighed for the gap between the engines that sampled and the policy that learns.
+
+        Asked for where ``guard.max_mismatch`` was exceeded; the same samples where the objective does it anyway.
+        """
+        return samples
 
     def evaluate(self, examples: Sequence[Any], ask: Ask) -> dict[str, float]:
         """Figures on held-out examples; empty where engines are evaluated instead."""

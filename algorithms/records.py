@@ -52,23 +52,34 @@ class Sequence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainSample:
-    """A sequence with everything the loss reads, slot t speaking of token t."""
+class TokenSample:
+    """A sequence whose tokens are learned, slot t speaking of token t."""
 
     sequence: Sequence
     loss_weight: np.ndarray
     """float64 ``[T]``: this token's share of the global-batch objective; 0 outside ``loss_mask``."""
-    advantages: np.ndarray
-    """float32 ``[T]``; zeros for supervised losses."""
-    old_logprobs: np.ndarray | None
-    """float32 ``[T]``; slot 0 unused. None where the update's own forward gives them: the first since the rollout."""
-    rollout_logprobs: np.ndarray
-    """float32 ``[T]``; slot 0 unused."""
 
     @property
     def uid(self) -> str:
         """What to call it when it is at fault."""
         return self.sequence.uid
+
+    @property
+    def sequences(self) -> tuple[Sequence, ...]:
+        """What the model reads for it."""
+        return (self.sequence,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSample(TokenSample):
+    """A sampled one, with everything a policy gradient reads."""
+
+    advantages: np.ndarray
+    """float32 ``[T]``."""
+    old_logprobs: np.ndarray | None
+    """float32 ``[T]``; slot 0 unused. None where the update's own forward gives them: the first since the rollout."""
+    rollout_logprobs: np.ndarray
+    """float32 ``[T]``; slot 0 unused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,8 +34,7 @@ from orchestrator.tasks.digits import build_digits_data
 from orchestrator.tasks.digits_model import build_digits_model
 from orchestrator.training.online_step import train_step
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.objectives import UpdateStats
-from workers.types import Completion
+from workers.types import Completion, RankUpdate
 
 _FULL = (64, 256, 4096, 8, 1000)
 _NAMES = ("engines", "ranks", "prompts", "samples", "tokens")
@@ -93,7 +92,7 @@ class FakeRank:
 
     def __init__(self) -> None:
         self.score = Method(lambda batches: [np.zeros(len(s.input_ids), np.float32) for b in batches for s in b])
-        self.update = Method(lambda batches: UpdateStats(num_tokens=1))
+        self.update = Method(lambda batches: RankUpdate())
 
 
 class FakeClient:

@@ -1,12 +1,18 @@
 """Prompts with some images each, and answers to them, for tests over several architectures."""
 
 from collections.abc import Mapping
+from collections.abc import Sequence as Seq
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from algorithms.records import Sequence
+from algorithms.maths.aggregation import Aggregation
+from algorithms.policy_gradient import AlgorithmSection
+from algorithms.records import Example, Sequence, TokenSample
+from algorithms.sft import Sft
 from workers.multimodal.media import probe_image
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import Prompt
@@ -47,3 +53,11 @@ def respond(encoder: PromptEncoder, prompt: Prompt, response: np.ndarray, *, sam
         prompt_len=len(ids),
         media=prompt.media,
     )
+
+
+def demonstrations(sequences: Seq[Sequence], *, aggregation: Aggregation) -> list[TokenSample]:
+    """What supervised learning makes of them."""
+    learner = Sft("sft", {"algorithm": AlgorithmSection(aggregation=aggregation)})
+    ask: Any = SimpleNamespace(longest_response=1)
+    (samples,) = learner.samples([Example(uid=s.uid, sequences=(s,)) for s in sequences], ask).updates
+    return list(samples)

@@ -1,6 +1,5 @@
 """The policy: one rank of the sharded model that scores, learns, publishes its weights and saves itself."""
 
-import math
 import os
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
@@ -14,7 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from algorithms.records import PLAIN, PreferenceGroup, SamplingDistribution, Sequence, TrainSample
+from algorithms.algorithm import Objective, Sample, ScalarHead
+from algorithms.figures import Sum, Tallies, added
+from algorithms.records import PLAIN, SamplingDistribution, Sequence
 from workers.actor_base import WorkerBase
 from workers.backends.schedule import OptimizerSpec
 from workers.models.export import copy_processor, export_folder
@@ -29,16 +30,14 @@ from workers.models.lora import (
 )
 from workers.models.policy_module import CritiqueRewardModule, PolicyModule, RewardModule
 from workers.models.reward_head import load_reward_head, save_reward_head
-from workers.models.scores import nothing, reward_scores, token_scores
+from workers.models.scores import nothing, reward_scores, scores_of, token_scores
 from workers.multimodal.collate import Batch, Collator, as_slots
-from workers.objectives import LossSpec, UpdateStats, token_objective
-from workers.preference_objective import preference_objective
+from workers.types import RankUpdate
 from workers.weight_sync.manifest import Backend, WeightManifest
 from workers.weight_sync.senders import SharedMemorySender, WeightSender
 
 _HEAD = "score."
-Microbatch = Seq[TrainSample] | Seq[PreferenceGroup]
-"""Empty where the other ranks have one more than this rank, which has to be in their collectives."""
+_LOSS = "policy/loss"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +49,13 @@ class PolicySpec:
     """Model folder whose configuration and processor every checkpoint carries. Not ``model.path``, which may be a
     checkpoint that this run removes."""
     optimizer: OptimizerSpec
-    loss: LossSpec
+    objective: Objective
     freeze: tuple[str, ...]
     gradient_checkpointing: bool
+    sampling: SamplingDistribution = PLAIN
+    """What the trained tokens were drawn from; the objective is of its log-probs."""
+    head: ScalarHead | None = None
+    """None = the model has its own head alone."""
     lora: LoraSpec | None = None
     """None = the weights themselves are trained."""
 
@@ -141,24 +144,27 @@ class PolicyWorker(WorkerBase):
                 hits += [int(piece.sum()) for piece in batch.split(token_scores(self._forward(batch)).greedy)]
         return hits
 
-    def update(self, microbatches: Seq[Microbatch]) -> UpdateStats:
-        """One optimizer step over this rank's micro-batches; none when any rank met something that is not finite."""
-        stats = UpdateStats(lr=self._engine.lr, grad_norm=math.nan)
+    def update(self, microbatches: Seq[Seq[Sample]]) -> RankUpdate:
+        """One optimizer step over this rank's micro-batches; none when any rank met something that is not finite.
+
+        A micro-batch is empty where other ranks have one more than this rank, which has to be in their collectives.
+        """
+        lr = self._engine.lr
+        figures: Tallies = {}
+        nonfinite: list[str] = []
         for index, samples in enumerate(microbatches):
-            before = len(stats.nonfinite)
-            loss = self._loss(samples, stats)
+            loss, shares, at_fault = self._loss(samples)
             finite = self._engine.backward(loss, last=index == len(microbatches) - 1)
-            if not finite and len(stats.nonfinite) == before:
-                stats.nonfinite += tuple(s.uid for s in samples)
-        if self._any_rank(bool(stats.nonfinite)):
+            figures = added((figures, shares))
+            nonfinite += at_fault if finite or at_fault else [s.uid for s in samples]
+        if self._any_rank(bool(nonfinite)):
             self._engine.discard()
-            return stats
+            return RankUpdate(figures=figures, lr=lr, nonfinite=tuple(nonfinite))
         norm = self._engine.step()
         if norm is None:
-            stats.nonfinite = tuple(s.uid for samples in microbatches for s in samples)
-            return stats
-        stats.grad_norm = norm
-        return stats
+            uids = tuple(s.uid for samples in microbatches for s in samples)
+            return RankUpdate(figures=figures, lr=lr, nonfinite=uids)
+        return RankUpdate(figures=figures, lr=lr, grad_norm=norm)
 
     def open_sender(self, *, backend: Backend, run_id: str, address: str, port: int, group_size: int) -> None:
         """Choose how weights travel; for NCCL it returns once every engine worker has joined the group."""
@@ -213,8 +219,8 @@ class PolicyWorker(WorkerBase):
             tensors = {name: tensor.cpu().clone() for name, tensor, _ in self._named() if self._rank == 0}
             if self._rank == 0:
                 export_folder(tensors, source=self._spec.source, target=target, max_pixels=max_pixels)
-        if self._has_reward_head:
-            self._save_reward_head(target)
+        if self._spec.head is not None:
+            self._save_reward_head(target, request=self._spec.head.request)
         state = Path(folder) / "state"
         state.mkdir(parents=True, exist_ok=True)
         save_file(self._engine.state_tensors(), state / f"rank_{self._rank:05d}.safetensors")
@@ -240,49 +246,37 @@ class PolicyWorker(WorkerBase):
 
     def _module(self, model: Any, *, lockstep: bool) -> PolicyModule | RewardModule:
         spec = self._spec
-        if not self._has_reward_head:
+        if spec.head is None:
             return PolicyModule(model, lockstep=lockstep)
         head = load_reward_head(
             Path(spec.lora.saved if spec.lora is not None and spec.lora.saved is not None else spec.model.path),
             model.config.get_text_config().hidden_size,
             dtype=spec.model.torch_dtype,
-            kind=spec.loss.reward_head,
+            kind=spec.head.kind,
         )
-        of_kind = CritiqueRewardModule if spec.loss.kind == "critique_rm" else RewardModule
+        of_kind = CritiqueRewardModule if spec.head.keeps_language else RewardModule
         return of_kind(model, head, lockstep=lockstep)
 
-    def _save_reward_head(self, folder: Path) -> None:
+    def _save_reward_head(self, folder: Path, *, request: str | None) -> None:
         head = self._engine.module.score
         with self._engine.gathered(list(head.parameters())):
             if self._rank == 0:
                 tensors = {name: p.detach().cpu().clone() for name, p in head.named_parameters()}
-                save_reward_head(head.kind, tensors, folder, request=self._spec.loss.critique_request)
-
-    @property
-    def _has_reward_head(self) -> bool:
-        return self._spec.loss.kind in ("bradley_terry", "critique_rm")
+                save_reward_head(head.kind, tensors, folder, request=request)
 
     def _forward(self, batch: Batch, sampling: SamplingDistribution = PLAIN) -> Any:
         return self._engine.forward(batch.to(self._device), sampling)
 
-    def _loss(self, samples: Microbatch, stats: UpdateStats) -> Tensor:
-        groups = [s for s in samples if isinstance(s, PreferenceGroup)]
-        tokens = [s for s in samples if isinstance(s, TrainSample)]
-        batch = self._collate([*(s for g in groups for s in g.sequences), *(s.sequence for s in tokens)])
-        scores = self._forward(batch, self._spec.loss.sampling)
+    def _loss(self, samples: Seq[Sample]) -> tuple[Tensor, Tallies, list[str]]:
+        """What a micro-batch adds to the objective and to its figures, and the samples whose loss is not finite."""
+        batch = self._collate([sequence for sample in samples for sequence in sample.sequences])
+        output = self._forward(batch, self._spec.sampling)
         if not samples:
-            return nothing(scores)
-        rewards = reward_scores(scores).split(1) if self._has_reward_head else ()
-        if isinstance(scores, Tensor):
-            return preference_objective(groups, self._spec.loss, stats, rewards=rewards)
-        of_tokens = token_scores(scores)
-        pieces = batch.split(of_tokens.logprobs)
-        if not groups:
-            return token_objective(tokens, pieces, of_tokens, self._spec.loss, stats)
-        stats.num_tokens += len(of_tokens.entropy)
-        stats.entropy_sum += float(of_tokens.entropy.sum())
-        stats.greedy_hits += int(of_tokens.greedy.sum())
-        return preference_objective(groups, self._spec.loss, stats, logprobs=pieces, rewards=rewards)
+            return nothing(output), {}, []
+        loss = self._spec.objective(scores_of(batch, output), samples)
+        finite = torch.isfinite(loss.losses).tolist()
+        at_fault = [s.uid for s, ok in zip(samples, finite, strict=True) if not ok]
+        return loss.losses.sum(), {_LOSS: Sum(float(loss.losses.detach().sum())), **loss.figures}, at_fault
 
     def _any_rank(self, flag: bool) -> bool:
         if self._world_size == 1:

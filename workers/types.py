@@ -8,11 +8,13 @@ Two token lists describe one prompt and are never interchangeable:
 Media are named by the SHA-256 of their bytes and travel as references; bytes are read where they are used.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
+from algorithms.figures import Tallies
 from algorithms.records import MediaRef
 
 FinishReason = Literal["stop", "length", "abort"]
@@ -87,3 +89,17 @@ class Completion:
     policy_version: int
     """Optimizer steps behind the weights that sampled it."""
     engine: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankUpdate:
+    """What one rank met in one optimizer step."""
+
+    figures: Tallies = field(default_factory=dict)
+    """Its shares of the figures."""
+    grad_norm: float = math.nan
+    """Of all ranks together, before clipping; NaN where no step was taken."""
+    lr: float = 0.0
+    nonfinite: tuple[str, ...] = ()
+    """Samples whose loss was not finite, or the whole micro-batch whose gradient was not, or all where only their sum
+    was not; then no rank has stepped."""

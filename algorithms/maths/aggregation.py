@@ -50,10 +50,10 @@ def token_weights(
     return weights
 
 
-def aggregate(loss: Float[Tensor, "B T"], weights: Float[Tensor, "B T"]) -> Float[Tensor, ""]:
-    """Σ loss · weight over tokens with a positive weight."""
+def weighted(loss: Float[Tensor, "B T"], weights: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    """loss · weight where the weight is positive, else 0: what each token adds to the objective."""
     counted = weights > 0
-    return (keep(loss, counted) * weights.to(loss.dtype)).sum()
+    return keep(loss, counted) * weights.to(loss.dtype)
 
 
 def response_weights(

@@ -10,7 +10,8 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from algorithms.records import PLAIN, PreferenceGroup, SamplingDistribution
+from algorithms.algorithm import Sample
+from algorithms.records import PLAIN, SamplingDistribution
 from algorithms.records import Sequence as TokenSequence
 from orchestrator.cluster.feed import engine_name, split_prompts
 from orchestrator.cluster.health import Health, ended
@@ -135,7 +136,7 @@ class WorkerPool:
             token_budget=self._spec.tokens_per_microbatch,
         )
 
-    def group_microbatches(self, groups: Sequence[PreferenceGroup], *, num_ranks: int) -> list[list[list[int]]]:
+    def group_microbatches(self, groups: Sequence[Sample], *, num_ranks: int) -> list[list[list[int]]]:
         """Micro-batches of ``groups``, each of which stays whole, for each of ``num_ranks`` ranks, as indices."""
         costs = [
             group_cost(

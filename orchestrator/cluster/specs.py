@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from algorithms.maths.preference_losses import DpoKind
 from algorithms.preference import PreferenceSection
-from algorithms.preference_registry import PREFERENCE_ALGORITHMS, PreferenceAlgorithm
+from algorithms.preference_registry import PreferenceAlgorithm
 from algorithms.records import PLAIN, SamplingDistribution
 from orchestrator.cluster.choices import shares_prompts, sync_backend
 from orchestrator.cluster.placement import PlacementPlan
@@ -15,7 +15,6 @@ from workers.models.loading import ModelSpec
 from workers.models.lora import LoraSpec
 from workers.models.positions import max_positions
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.objectives import LossSpec
 from workers.policy import PolicySpec
 from workers.rollout.spec import EngineSpec
 
@@ -67,10 +66,10 @@ def policy_spec(config: TrainConfig, saved: str | None, sampling: SamplingDistri
     """What a policy rank needs to start from ``model.path``, or where the checkpoint's ``policy/`` at ``saved`` was.
 
     Args:
-        sampling: What a run that learns from its own samples draws them from.
+        sampling: What the tokens that are learned were drawn from.
     """
     optimizer = config.optimizer
-    per_step = 1 if config.algo in PREFERENCE_ALGORITHMS else config.updates_per_step
+    learner, per_step = config.learner, config.updates_per_step if config.online else 1
     assert config.model.path is not None
     lora = lora_spec(config, saved)
     return PolicySpec(
@@ -91,34 +90,12 @@ def policy_spec(config: TrainConfig, saved: str | None, sampling: SamplingDistri
                 min_lr_frac=optimizer.min_lr_frac,
             ),
         ),
-        loss=loss_spec(config, sampling),
+        objective=learner.objective(),
+        sampling=sampling,
+        head=learner.needs.head,
         freeze=config.model.freeze,
         gradient_checkpointing=config.model.gradient_checkpointing,
         lora=lora,
-    )
-
-
-def loss_spec(config: TrainConfig, sampling: SamplingDistribution = PLAIN) -> LossSpec:
-    """What the policy minimises; ``sampling`` is read by those that learn from their own samples."""
-    algorithm, preferences = config.algorithm, config.offline
-    if config.algo == "sft":
-        return LossSpec(kind="sft")
-    if preferences is not None:
-        return LossSpec(
-            kind=preferences.loss if preferences.loss in ("bradley_terry", "critique_rm") else "preference",
-            pair_kind=pair_kind(preferences, config.preference),
-            label_smoothing=config.preference.label_smoothing,
-            reward_head=config.critique_rm.head if preferences.writes_critiques else "linear",
-            critique_request=config.critique_rm.request if preferences.writes_critiques else None,
-        )
-    return LossSpec(
-        kind="policy_gradient",
-        sampling=sampling,
-        clip_low=algorithm.clip_low,
-        clip_high=algorithm.clip_high,
-        preclip_min=algorithm.preclip_min,
-        preclip_max=algorithm.preclip_max,
-        tis_cap=algorithm.tis_cap,
     )
 
 

@@ -2,30 +2,28 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal
 
-import torch
-
-from algorithms.maths.off_policy import Mismatch, truncated_is_weights
-from algorithms.records import TrainSample
+from algorithms.figures import added
+from algorithms.maths.off_policy import Mismatch, logprob_mismatch
+from algorithms.records import Rollout
+from algorithms.tokens import MISMATCH, stacked
 from orchestrator.errors import GuardStop
-from workers.objectives import UpdateStats
+from workers.types import RankUpdate
 
 _log = logging.getLogger(__name__)
-_CAP = 2.0
 _SHOWN = 5
 Remedy = Literal["none", "warn", "correct", "resync"]
 _LADDER: tuple[Remedy, ...] = ("none", "warn", "correct", "resync")
 
 
-def check_finite(stats: Sequence[UpdateStats], *, action: Literal["stop", "skip"]) -> bool:
+def check_finite(ranks: Sequence[RankUpdate], *, action: Literal["stop", "skip"]) -> bool:
     """Whether the optimizer step was taken.
 
     Raises:
         GuardStop: it was not, because of samples it names, and ``action`` is ``stop``.
     """
-    nonfinite = [uid for rank in stats for uid in rank.nonfinite]
+    nonfinite = [uid for rank in ranks for uid in rank.nonfinite]
     if not nonfinite:
         return True
     named = ", ".join(nonfinite[:_SHOWN])
@@ -57,23 +55,20 @@ def mismatch_remedy(mismatch: Mismatch, strikes: int, *, bound: float) -> tuple[
     return _LADDER[strikes], strikes
 
 
-def mismatch_in(updates: Sequence[Sequence[UpdateStats]]) -> Mismatch | None:
-    """The same gap as the ranks met it in their own forward; None where no update was taken."""
-    ranks = [rank for update in updates for rank in update]
-    if not ranks:
+def mismatch_of(rollouts: Sequence[Rollout]) -> Mismatch | None:
+    """The gap on the rollouts that have a reward; None where the trainer's log-probs are not known yet."""
+    scored = [r for r in rollouts if r.reward is not None]
+    olds = [r.old_logprobs for r in scored if r.old_logprobs is not None]
+    if not olds:
         return None
-    unscored = sum(rank.num_unscored for rank in ranks)
-    tokens = sum(rank.num_tokens for rank in ranks) - unscored
-    return Mismatch(sum(r.gap_sum for r in ranks) / max(1, tokens), max(r.gap_max for r in ranks), unscored)
+    mask = stacked([r.sequence.action_mask for r in scored]).bool()
+    return logprob_mismatch(stacked(olds), stacked([r.rollout_logprobs for r in scored]), mask)
 
 
-def corrected(samples: Sequence[TrainSample]) -> list[TrainSample]:
-    """Samples with truncated importance weights between trainer and engine folded into their loss weights."""
-    out = []
-    for sample in samples:
-        assert sample.old_logprobs is not None
-        old, rollout = torch.from_numpy(sample.old_logprobs), torch.from_numpy(sample.rollout_logprobs)
-        mask = torch.from_numpy(sample.loss_weight) > 0
-        weights = truncated_is_weights(old[None], rollout[None], mask[None], cap=_CAP)[0].numpy()
-        out.append(replace(sample, loss_weight=sample.loss_weight * weights))
-    return out
+def mismatch_in(updates: Sequence[Sequence[RankUpdate]]) -> Mismatch | None:
+    """The same gap as the ranks met it in their own forward; None where no update was taken that looked at it."""
+    found = added(rank.figures for update in updates for rank in update)
+    if any(figure.name not in found for figure in MISMATCH):
+        return None
+    mean, most, unscored = (found[figure.name].value or 0.0 for figure in MISMATCH)
+    return Mismatch(mean, most, int(unscored))

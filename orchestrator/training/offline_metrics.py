@@ -7,32 +7,6 @@ import numpy as np
 
 from algorithms.records import Example, PreferenceGroup
 from orchestrator.training.held_out import pair_margins
-from workers.objectives import UpdateStats
-
-
-def step_metrics(ranks: Sequence[UpdateStats]) -> dict[str, float]:
-    """Figures of one optimizer step, taken or not, over all ranks; what a loss does not have is left out."""
-    tokens, pairs = sum(r.num_tokens for r in ranks), sum(r.num_pairs for r in ranks)
-    metrics = {
-        "preference/num_pairs": float(pairs),
-        "policy/loss": sum(r.loss for r in ranks),
-        "policy/grad_norm": ranks[0].grad_norm,
-        "policy/lr": ranks[0].lr,
-    }
-    if tokens:
-        metrics["policy/entropy"] = sum(r.entropy_sum for r in ranks) / tokens
-        metrics["policy/token_accuracy"] = sum(r.greedy_hits for r in ranks) / tokens
-    if pairs:
-        metrics["preference/accuracy"] = sum(r.num_correct for r in ranks) / pairs
-        metrics["preference/margin"] = sum(r.margin_sum for r in ranks) / pairs
-    if any(r.imitation_loss for r in ranks):
-        metrics["policy/imitation_loss"] = sum(r.imitation_loss for r in ranks)
-    chosen, rejected = sum(r.num_chosen for r in ranks), sum(r.num_rejected for r in ranks)
-    if chosen:
-        metrics["preference/chosen_reward"] = sum(r.chosen_reward_sum for r in ranks) / chosen
-    if rejected:
-        metrics["preference/rejected_reward"] = sum(r.rejected_reward_sum for r in ranks) / rejected
-    return metrics
 
 
 def margin_metrics(examples: Sequence[Example]) -> dict[str, float]:

@@ -13,14 +13,13 @@ from orchestrator.data.pair_betas import step_beta
 from orchestrator.errors import GuardStop
 from orchestrator.run.checkpoint import Progress
 from orchestrator.run.metrics import PhaseClock
-from orchestrator.training.experience import supervised_samples
 from orchestrator.training.groups import mismatched_sequences, score_ratios, with_beta
 from orchestrator.training.held_out import pair_margins
-from orchestrator.training.offline_metrics import batch_digest48, coupled_metrics, margin_metrics, step_metrics
+from orchestrator.training.offline_metrics import batch_digest48, coupled_metrics, margin_metrics
 from orchestrator.training.offline_session import Metrics, OfflineSession
 from orchestrator.training.reference import by_example
 from orchestrator.training.reward_groups import reward_groups, with_room
-from orchestrator.training.updates import Update, optimizer_step
+from orchestrator.training.updates import Update, optimizer_step, step_ask, step_samples, update_figures
 
 
 def train_step(session: OfflineSession, progress: Progress, clock: PhaseClock) -> tuple[Progress, Metrics]:
@@ -30,7 +29,8 @@ def train_step(session: OfflineSession, progress: Progress, clock: PhaseClock) -
     extra: Metrics = {}
     match session.algorithm.loss:
         case "sft":
-            update = _supervised(session, examples, clock)
+            (samples,) = step_samples(session.config.learner, examples, step_ask(session.config, progress)).updates
+            update = _learn(session, samples, clock)
         case "kto":
             groups, extra = _labelled(session, examples, clock)
             update = _learn(session, groups, clock)
@@ -57,7 +57,7 @@ def train_step(session: OfflineSession, progress: Progress, clock: PhaseClock) -
         "data/passed_over": float(len(passed_over)),
         "guard/skipped_updates": float(not update.taken),
     }
-    return done, step_metrics(update.ranks) | margin_metrics(examples) | extra | counted | session.memory()
+    return done, update_figures([update.ranks]) | margin_metrics(examples) | extra | counted | session.memory()
 
 
 def _paired(session: OfflineSession, examples: Sequence[Example], clock: PhaseClock) -> list[PreferenceGroup]:
@@ -157,24 +157,12 @@ def _policy_logprobs(session: OfflineSession, sequences: Sequence[TokenSequence]
     return [row[s.prompt_len :] for s, row in zip(sequences, scored, strict=True)]
 
 
-def _learn(session: OfflineSession, groups: Sequence[PreferenceGroup], clock: PhaseClock) -> Update:
-    plan = session.pool.group_microbatches(groups, num_ranks=session.config.policy.num_ranks)
-    return _step(session, groups, plan, clock)
-
-
-def _supervised(session: OfflineSession, examples: Sequence[Example], clock: PhaseClock) -> Update:
-    sequences = [s for e in examples for s in e.sequences]
-    samples = supervised_samples(sequences, aggregation=session.config.algorithm.aggregation)
-    plan = session.pool.microbatches(sequences, num_ranks=session.config.policy.num_ranks)
-    return _step(session, samples, plan, clock)
-
-
-def _step(session: OfflineSession, samples: Sequence[Any], plan: list[list[list[int]]], clock: PhaseClock) -> Update:
+def _learn(session: OfflineSession, samples: Sequence[Any], clock: PhaseClock) -> Update:
     with session.phase("train", clock):
         return optimizer_step(
             session.pool,
             samples,
-            plan,
+            num_ranks=session.config.policy.num_ranks,
             nonfinite=session.config.guard.nonfinite,
             deadline_s=session.deadline_s,
         )

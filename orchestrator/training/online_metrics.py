@@ -1,24 +1,21 @@
 """One step's raw outcome, as metric rows and as rollout records for people."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
 from algorithms.maths.off_policy import Mismatch
+from algorithms.tokens import MISMATCH
 from orchestrator.cluster.sync import SyncResult
 from orchestrator.evaluation.held_out import prompt_text
 from orchestrator.evaluation.verdict import parse_verdict
 from orchestrator.rewards.reward import Reward
 from orchestrator.run.rollout_store import RolloutRow
-from orchestrator.training.experience import Experience
-from workers.objectives import UpdateStats
-from workers.types import Completion, GenerationRequest, Prompt
+from orchestrator.training.updates import update_figures
+from workers.types import Completion, GenerationRequest, Prompt, RankUpdate
 
 _DIGEST_HEX = 12
-_UPDATE_METRICS = tuple(
-    f"policy/{figure}" for figure in ("loss", "grad_norm", "entropy", "preclip_frac", "clip_frac", "lr")
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,13 +27,14 @@ class StepRecord:
     completions: tuple[Completion, ...]
     """In the order of ``requests``, as are the rewards."""
     rewards: tuple[Reward, ...]
-    experience: Experience
+    figures: Mapping[str, float]
+    """What the algorithm says of it."""
     mismatch: Mismatch | None
     """None where no update was taken that could measure it."""
-    updates: tuple[Sequence[UpdateStats], ...]
-    """For each optimizer step that was taken the statistics of every rank."""
+    updates: tuple[Sequence[RankUpdate], ...]
+    """For each optimizer step that was taken what every rank met."""
     sync: SyncResult
-    skipped: tuple[Sequence[UpdateStats], ...] = ()
+    skipped: tuple[Sequence[RankUpdate], ...] = ()
     """Likewise for those that were tried and not taken."""
     num_skipped_updates: int = 0
     """Those, and those for which there were no samples with a reward."""
@@ -53,17 +51,12 @@ def online_metrics(record: StepRecord, times: Mapping[str, float], rss_gib: Mapp
         rss_gib: Resident memory by role, GiB.
     """
     lengths = [len(c.completion_ids) for c in record.completions]
-    experience = record.experience
     mismatch = record.mismatch or Mismatch(float("nan"), float("nan"), 0)
     return {
         **reward_metrics(record.rewards),
-        "adv/filtered_pos_frac": experience.filtered.filtered_pos_frac,
-        "adv/filtered_neg_frac": experience.filtered.filtered_neg_frac,
-        **update_metrics(record.updates or record.skipped),
-        "kl/ref": experience.kl_mean,
-        "mismatch/logprob_abs_mean": mismatch.abs_mean,
-        "mismatch/logprob_abs_max": mismatch.abs_max,
-        "mismatch/nonfinite_tokens": float(mismatch.num_nonfinite),
+        **record.figures,
+        **update_figures(record.updates or record.skipped),
+        **{figure.name: float(value) for figure, value in zip(MISMATCH, astuple(mismatch), strict=True)},
         "sync/seconds": record.sync.seconds,
         "sync/verified": 1.0,
         "sync/probe_gap": record.sync.probe_gap,
@@ -96,24 +89,6 @@ def reward_metrics(rewards: Sequence[Reward]) -> dict[str, float]:
         "judge/cached_frac": sum(r.status == "cached" for r in rewards) / total,
         "judge/unknown_frac": sum(r.status == "unknown" for r in rewards) / total,
     }
-
-
-def update_metrics(updates: Sequence[Sequence[UpdateStats]]) -> dict[str, float]:
-    """Means over optimizer steps, NaN without any; within one, rank sums over rank token counts."""
-    rows: list[dict[str, float]] = []
-    for ranks in updates:
-        tokens = max(1, sum(r.num_tokens for r in ranks))
-        rows.append(
-            {
-                "policy/loss": sum(r.loss for r in ranks),
-                "policy/grad_norm": ranks[0].grad_norm,
-                "policy/entropy": sum(r.entropy_sum for r in ranks) / tokens,
-                "policy/preclip_frac": sum(r.preclip_hits for r in ranks) / tokens,
-                "policy/clip_frac": sum(r.clip_hits for r in ranks) / tokens,
-                "policy/lr": ranks[0].lr,
-            }
-        )
-    return {name: _mean([row[name] for row in rows]) for name in _UPDATE_METRICS}
 
 
 def rollout_rows(record: StepRecord, texts: Mapping[tuple[str, int], str]) -> list[RolloutRow]:

@@ -5,20 +5,21 @@ from dataclasses import replace
 
 import numpy as np
 
+from algorithms.algorithm import StepSamples
+from algorithms.records import Rollout
 from orchestrator.cluster.feed import build_requests, completion_sequence
 from orchestrator.rewards.client import RewardClient
 from orchestrator.rewards.coverage import check_coverage, check_unknown
 from orchestrator.rewards.critique_judge import Question, with_critiques
 from orchestrator.rewards.reward import Reward, RewardItem
 from orchestrator.run.checkpoint import Progress
-from orchestrator.run.cursor import PromptPick, sample_seed, split_whole
-from orchestrator.run.guards import corrected, mismatch_in, mismatch_remedy
+from orchestrator.run.cursor import PromptPick, sample_seed
+from orchestrator.run.guards import mismatch_in, mismatch_of, mismatch_remedy
 from orchestrator.run.metrics import PhaseClock
 from orchestrator.run.rollout_store import write_rollouts
-from orchestrator.training.experience import Experience, Rollout, make_experience, training_samples
 from orchestrator.training.online_metrics import StepRecord, rollout_rows
 from orchestrator.training.session import Session
-from orchestrator.training.updates import Update, optimizer_step
+from orchestrator.training.updates import Update, optimizer_step, step_ask, step_samples
 from workers.types import Completion, GenerationRequest, Prompt
 
 
@@ -55,12 +56,12 @@ def train_step(
         # A single update finds the old log-probs in its own forward; with a strike, they decide what is done to it.
         ask_first = config.updates_per_step > 1 or bool(session.pool.reference) or progress.mismatch_strikes > 0
         rollouts = _rollouts(session, requests, completions, rewards, ask_first=ask_first)
-        experience = make_experience(rollouts, algo=config.algo, settings=config.algorithm)
-        mismatch, remedy, strikes = experience.mismatch, "none", progress.mismatch_strikes
+        learned = step_samples(config.learner, rollouts, step_ask(config, progress))
+        mismatch, remedy, strikes = mismatch_of(rollouts), "none", progress.mismatch_strikes
         if mismatch is not None:
             remedy, strikes = mismatch_remedy(mismatch, strikes, bound=config.guard.max_mismatch)
         ahead = replace(progress, step=progress.step + 1, cursor=cursor)
-        updates = _update(session, experience, ahead, correct=remedy in ("correct", "resync"))
+        updates = _update(session, learned, ahead, correct=remedy in ("correct", "resync"))
         taken = [u.ranks for u in updates if u.taken]
         if mismatch is None and (mismatch := mismatch_in(taken)) is not None:
             _, strikes = mismatch_remedy(mismatch, strikes, bound=config.guard.max_mismatch)
@@ -71,7 +72,7 @@ def train_step(
         sync = session.verified_sync(done.policy_version, [uid for uid in prompts if "~" not in uid])
     record = StepRecord(
         prompts=tuple(prompts.values()), requests=tuple(requests), completions=tuple(completions),
-        rewards=tuple(rewards), experience=experience, mismatch=mismatch, updates=tuple(taken), sync=sync,
+        rewards=tuple(rewards), figures=learned.figures, mismatch=mismatch, updates=tuple(taken), sync=sync,
         skipped=tuple(u.ranks for u in updates if not u.taken),
         num_skipped_updates=config.updates_per_step - len(taken), mismatch_strikes=strikes,
         num_engine_restarts=session.engines.num_restarts,
@@ -138,29 +139,18 @@ def _rollouts(
     ]
 
 
-def _update(session: Session, experience: Experience, ahead: Progress, *, correct: bool) -> list[Update]:
+def _update(session: Session, learned: StepSamples, ahead: Progress, *, correct: bool) -> list[Update]:
     """All optimizer steps of one rollout.
 
     Args:
         ahead: Where the run stands after this step, had it none.
     """
-    config = session.config
-    prompts = [r.sequence.uid for r in experience.rollouts]
-    parts = split_whole(prompts, config.updates_per_step, seed=config.run.seed, epoch=ahead.policy_version)
-    updates: list[Update] = []
-    for part in parts:
-        samples = training_samples(
-            experience,
-            part,
-            aggregation=config.algorithm.aggregation,
-            max_tokens=config.rollout.max_new_tokens,
-        )
-        if correct and config.algorithm.tis_cap is None:
-            samples = corrected(samples)
+    config, updates = session.config, list[Update]()
+    for samples in learned.updates:
         update = optimizer_step(
             session.pool,
-            samples,
-            session.pool.microbatches([s.sequence for s in samples], num_ranks=config.policy.num_ranks),
+            config.learner.corrected(samples) if correct else samples,
+            num_ranks=config.policy.num_ranks,
             nonfinite=config.guard.nonfinite,
             deadline_s=session.deadline_s,
         )

@@ -4,16 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from algorithms.records import Sequence
+from algorithms.records import Example, Sequence
 from orchestrator.run.checkpoint import Progress
 from orchestrator.run.metrics import MEMORY_PREFIX, PhaseClock
 from orchestrator.run.stopping import leaving_checkpoint
-from orchestrator.training.experience import supervised_samples
 from orchestrator.training.online import Outcome, checkpoint, keep
-from orchestrator.training.online_metrics import update_metrics
 from orchestrator.training.online_step import named_prompt
 from orchestrator.training.session import Session, eval_metrics
-from orchestrator.training.updates import Update, optimizer_step
+from orchestrator.training.updates import Update, optimizer_step, step_ask, step_samples, update_figures
 from workers.types import Prompt
 
 
@@ -35,7 +33,7 @@ def run_supervised(session: Session, start: Progress, *, is_stage: bool) -> Outc
             clock = PhaseClock()
             progress, update = _train_step(session, progress, clock)
             metrics = {
-                **update_metrics([update.ranks]),
+                **update_figures([update.ranks]),
                 "guard/skipped_updates": float(not update.taken),
                 **clock.metrics(),
                 **{f"{MEMORY_PREFIX}{role}": gib for role, gib in session.pool.health.rss_gib().items()},
@@ -57,11 +55,12 @@ def _train_step(session: Session, progress: Progress, clock: PhaseClock) -> tupl
     config = session.config
     with session.phase("train", clock):
         picks, cursor = progress.cursor.take(config.policy.train_batch_size)
-        sequences = [_demonstration(session, named_prompt(session.train, pick)) for pick in picks]
+        examples = [_demonstration(session, named_prompt(session.train, pick)) for pick in picks]
+        (samples,) = step_samples(config.learner, examples, step_ask(config, progress)).updates
         update = optimizer_step(
             session.pool,
-            supervised_samples(sequences, aggregation=config.algorithm.aggregation),
-            session.pool.microbatches(sequences, num_ranks=config.policy.num_ranks),
+            samples,
+            num_ranks=config.policy.num_ranks,
             nonfinite=config.guard.nonfinite,
             deadline_s=session.deadline_s,
         )
@@ -75,13 +74,14 @@ def _train_step(session: Session, progress: Progress, clock: PhaseClock) -> tupl
     return done, update
 
 
-def _demonstration(session: Session, prompt: Prompt) -> Sequence:
+def _demonstration(session: Session, prompt: Prompt) -> Example:
     encoded = session.encoder.encode(prompt)
     target = session.encoder.encode_target(prompt.target or "")
-    return Sequence(
+    sequence = Sequence(
         uid=prompt.uid,
         sample_index=0,
         input_ids=np.asarray((*encoded.prompt_ids, *target), dtype=np.int64),
         prompt_len=len(encoded.prompt_ids),
         media=prompt.media,
     )
+    return Example(uid=prompt.uid, sequences=(sequence,))

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import algorithms
-from algorithms import maths
+import algorithms.maths
 
 ROOT = Path(__file__).parents[2]
 ENGINES = {"ray", "transformers", "deepspeed", "vllm"}
@@ -22,14 +21,11 @@ def _packages_after_importing(*modules: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_an_algorithm_is_imported_without_torch_or_an_engine() -> None:
-    modules = [f"algorithms.{module.name}" for module in pkgutil.iter_modules(algorithms.__path__)]
-    assert "algorithms.dpo" in modules
-    assert _packages_after_importing(*modules) & (ENGINES | {"torch"}) == set()
-
-
-def test_mathematics_brings_in_no_engine() -> None:
-    loaded = _packages_after_importing(*(f"algorithms.maths.{m.name}" for m in pkgutil.iter_modules(maths.__path__)))
+def test_algorithms_bring_in_no_engine_and_torch_only_where_they_compute() -> None:
+    own = [f"algorithms.{module.name}" for module in pkgutil.iter_modules(algorithms.__path__)]
+    assert _packages_after_importing(*own) & (ENGINES | {"torch"}) == set()
+    mathematics = [f"algorithms.maths.{module.name}" for module in pkgutil.iter_modules(algorithms.maths.__path__)]
+    loaded = _packages_after_importing(*mathematics)
     assert "torch" in loaded
     assert loaded & ENGINES == set()
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
+from workers.objectives import LossSpec, UpdateStats
 
 from algorithms.critique_rm import CritiqueRmSection
 from algorithms.records import Example
@@ -17,7 +18,6 @@ from orchestrator.training.reward_groups import reward_groups
 from tests.golden.test_mm_rlhf_reward_model import FILE, LOSS, RAISES
 from tests.golden.vectors import Case, assert_close, floats, one, select
 from tests.unit.offline.examples import PROMPT, example
-from workers.objectives import LossSpec, UpdateStats
 from workers.preference_objective import preference_objective
 
 # Every response has a critique here, and no margin is asked for: nothing makes one.

@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 
 from algorithms.maths.advantage_filter import filter_advantages
-from algorithms.maths.advantages import Moments, combine_moments, group_advantages, token_moments, whiten
+from algorithms.maths.advantages import Moments, group_advantages, token_moments, whiten
 from algorithms.maths.kl import kl_estimate
 from algorithms.maths.masking import masked_mean
 from algorithms.maths.returns import discounted_returns, place_terminal_reward
+from algorithms.policy_gradient import AlgorithmSection, PolicyGradient
+from algorithms.reinforce_pp import ReinforcePpBaseline
+from algorithms.stable_reinforce import StableReinforce
 from tests.golden.vectors import Case, assert_close, mask_of, one, select
 
 FILE = "r1_reward.json"
@@ -117,16 +120,28 @@ def test_a_hole_in_the_mask_is_stepped_over_where_the_original_discounts_through
     assert_close(returns[1, 1:], released[1, 1:])
 
 
-def _whiten_and_filter(shards: list[Shard]) -> tuple[Moments, list[list[Tensor]], list[list[Tensor]]]:
-    """Moments of all shards; for each shard its rows of z and of filtered advantages, padding cut off."""
-    moments = combine_moments([token_moments(values, mask) for values, mask in shards])
-    whitened, filtered = [], []
-    for values, mask in shards:
-        z = whiten(values, mask, moments)
-        result = filter_advantages(z, mask, rule="r1_released", raw_mean=moments.mean)
-        whitened.append([row[kept] for row, kept in zip(z, mask, strict=True)])
-        filtered.append([row[kept] for row, kept in zip(result.advantages, mask, strict=True)])
-    return moments, whitened, filtered
+def _rollout(shards: list[Shard]) -> Shard:
+    """The shards one below the other, as one driver sees them; the padding is NaN, which nothing may read."""
+    width = max(values.shape[1] for values, _ in shards)
+
+    def widened(part: Tensor, fill: float | bool) -> Tensor:
+        return torch.nn.functional.pad(part, (0, width - part.shape[1]), value=fill)
+
+    whole, masks = zip(*((widened(values, float("nan")), widened(mask, False)) for values, mask in shards), strict=True)
+    return torch.cat(whole), torch.cat(masks)
+
+
+def _rows(values: Tensor, mask: Tensor) -> list[Tensor]:
+    return [row[kept] for row, kept in zip(values, mask, strict=True)]
+
+
+def _whiten_and_filter(shards: list[Shard]) -> tuple[Moments, list[Tensor], list[Tensor]]:
+    """Moments of all shards; their rows of z and of filtered advantages, padding cut off."""
+    values, mask = _rollout(shards)
+    moments = token_moments(values, mask)
+    z = whiten(values, mask, moments)
+    result = filter_advantages(z, mask, rule="r1_released", raw_mean=moments.mean)
+    return moments, _rows(z, mask), _rows(result.advantages, mask)
 
 
 def _shards(experiences: list[dict[str, Any]], dtype: torch.dtype) -> list[Shard]:
@@ -162,8 +177,8 @@ def _assert_moments_close(moments: Moments, mean: float, rstd: float) -> None:
 def test_whitening_and_released_filter(case: Case) -> None:
     moments, whitened, filtered = _whiten_and_filter(_shards(case.inputs["experiences"], case.dtype))
     _assert_moments_close(moments, case.outputs["mean"], case.outputs["rstd"])
-    _assert_rows_close([row for shard in whitened for row in shard], case.outputs["z_before_filter"])
-    _assert_rows_close([row for shard in filtered for row in shard], case.outputs["advantages"])
+    _assert_rows_close(whitened, case.outputs["z_before_filter"])
+    _assert_rows_close(filtered, case.outputs["advantages"])
 
 
 def test_whitening_over_two_ranks() -> None:
@@ -172,7 +187,7 @@ def test_whitening_over_two_ranks() -> None:
     moments, _, filtered = _whiten_and_filter([shard for rank in by_rank for shard in rank])
     _assert_moments_close(moments, case.outputs["mean"][0], case.outputs["rstd"][0])
     expected = [row for rank in case.outputs["advantages_by_rank"] for row in rank]
-    _assert_rows_close([row for shard in filtered for row in shard], expected)
+    _assert_rows_close(filtered, expected)
 
 
 @pytest.mark.parametrize("name", ["zero_variance_equal_rewards", "zero_variance_mean_beyond_3"])
@@ -180,7 +195,7 @@ def test_equal_returns_give_exactly_zero_where_the_original_adds_1e_8(name: str)
     case = one(FILE, BUFFER, name)
     _, whitened, _ = _whiten_and_filter(_shards(case.inputs["experiences"], case.dtype))
     assert {value for row in case.outputs["z_before_filter"] for value in row} == {9.99999993922529e-09}
-    assert {value for shard in whitened for row in shard for value in row.tolist()} == {0.0}
+    assert {value for row in whitened for value in row.tolist()} == {0.0}
 
 
 @pytest.mark.parametrize("name", ["infinite_return", "nan_return"])
@@ -194,7 +209,7 @@ def test_nonfinite_return_is_refused_where_the_original_zeroes_the_whole_rollout
 def test_a_hole_in_the_mask_is_left_out_of_the_moments_where_the_original_strips_the_last_token() -> None:
     case = one(FILE, BUFFER, "quirk_mask_hole_strips_trailing_tokens")
     ((values, mask),) = _shards(case.inputs["experiences"], case.dtype)
-    moments, (z,), _ = _whiten_and_filter([(values, mask)])
+    moments, z, _ = _whiten_and_filter([(values, mask)])
     chosen = values[mask].double()
     assert len(case.outputs["z_before_filter"][0]) == 5
     assert [len(row) for row in z] == [5, 5]
@@ -203,45 +218,57 @@ def test_a_hole_in_the_mask_is_left_out_of_the_moments_where_the_original_strips
     assert abs(moments.mean - case.outputs["mean"]) > 1e-3
 
 
-def _scores(case: Case) -> list[Tensor]:
-    """Reward of each rollout of each experience, less the baseline of the estimator."""
-    rewards = [torch.tensor(experience["reward"], dtype=case.dtype) for experience in case.inputs["experiences"]]
-    estimator, group_size = case.params["advantage_estimator"], case.params["n_samples_per_prompt"]
-    if estimator == "reinforce":
-        return rewards
-    flat = torch.cat(rewards)
-    group_ids = torch.arange(len(flat)) // group_size
-    advantages = group_advantages(flat, group_ids, torch.ones_like(group_ids, dtype=torch.bool), baseline="rloo")
-    if estimator == "reinforce_baseline":
-        # r - mean(all) = (r - mean(others)) (n - 1) / n
-        advantages = advantages * (group_size - 1) / group_size
-    return list(advantages.split([len(part) for part in rewards]))
+def _algorithm(case: Case) -> PolicyGradient:
+    """What estimates as the case does, with its numbers."""
+    params = case.params
+    kind = ReinforcePpBaseline if params["advantage_estimator"] == "reinforce_baseline" else StableReinforce
+    section = AlgorithmSection(
+        adv_filter="r1_released",
+        kl_coef=params["init_kl_coef"],
+        kl_estimator="k3" if params["use_kl_estimator_k3"] else "k1",
+        gamma=params["gamma"],
+        reward_clip=_reward_clip(params) or 1e30,
+    )
+    return kind("as released", {"algorithm": section})
 
 
 def _kl(experience: dict[str, Any], mask: Tensor, case: Case) -> Tensor:
     logprobs = torch.tensor(experience["log_probs"], dtype=case.dtype)
     if experience["ref_log_probs"] is None:
         return torch.zeros_like(logprobs)
-    estimator = "k3" if case.params["use_kl_estimator_k3"] else "k1"
+    estimator = _algorithm(case).section.kl_estimator
     return kl_estimate(logprobs, torch.tensor(experience["ref_log_probs"], dtype=case.dtype), mask, estimator=estimator)
 
 
 @pytest.mark.parametrize("case", select(FILE, EXPERIENCE), ids=_name)
 def test_rollout_to_advantages(case: Case) -> None:
+    experiences = case.inputs["experiences"]
+    scores = torch.cat([torch.tensor(e["reward"], dtype=case.dtype) for e in experiences])
+    prompts = torch.arange(len(scores)) // case.params["n_samples_per_prompt"]
+    if case.params["advantage_estimator"] == "rloo":  # as released: whitened, too
+        scores = group_advantages(scores, prompts, baseline="rloo")
+    baselined = (
+        group_advantages(scores, prompts, baseline="mean")
+        if case.params["advantage_estimator"] == "reinforce_baseline"
+        else scores
+    )
+    of_experience = baselined.split([len(e["reward"]) for e in experiences])
     shards = []
-    for index, (experience, scores) in enumerate(zip(case.inputs["experiences"], _scores(case), strict=True)):
+    for index, (experience, own) in enumerate(zip(experiences, of_experience, strict=True)):
         mask = torch.tensor(experience["action_mask"], dtype=torch.bool)
         kl = _kl(experience, mask, case)
         rewards = place_terminal_reward(
-            scores, kl, mask, kl_coef=case.params["init_kl_coef"], reward_clip=_reward_clip(case.params)
+            own, kl, mask, kl_coef=case.params["init_kl_coef"], reward_clip=_reward_clip(case.params)
         )
-        returns = discounted_returns(rewards, mask, gamma=case.params["gamma"])
         assert_close(kl, case.outputs["kl"][index])
         assert_close(masked_mean(kl, mask, dim=-1), case.outputs["info_kl"][index])
         assert_close(rewards.sum(dim=-1), case.outputs["info_return"][index])
+        returns = discounted_returns(rewards, mask, gamma=case.params["gamma"])
         assert_close(returns, case.outputs["returns"][index])
-        shards.append((returns, mask))
-    moments, whitened, filtered = _whiten_and_filter(shards)
-    _assert_moments_close(moments, case.outputs["mean"], case.outputs["rstd"])
-    _assert_rows_close([row for shard in whitened for row in shard], case.outputs["z_before_filter"])
-    _assert_rows_close([row for shard in filtered for row in shard], case.outputs["advantages"])
+        shards.append((kl, mask))
+    kl, mask = _rollout(shards)
+    z, raw_mean = _algorithm(case).advantages(scores, prompts, kl, mask)
+    assert_close(torch.tensor(raw_mean, dtype=torch.float32), case.outputs["mean"])
+    _assert_rows_close(_rows(z, mask), case.outputs["z_before_filter"])
+    filtered = filter_advantages(z, mask, rule="r1_released", raw_mean=raw_mean)
+    _assert_rows_close(_rows(filtered.advantages, mask), case.outputs["advantages"])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from algorithms.maths.aggregation import aggregate, token_weights
+from algorithms.maths.aggregation import token_weights, weighted
 from algorithms.maths.kto import apo_zero_unpaired_loss, kto_baseline, kto_loss
 from algorithms.maths.policy_losses import sft_loss_map
 from algorithms.maths.preference_losses import (
@@ -174,7 +174,7 @@ def test_sft_term_is_the_token_mean_over_chosen_responses(name: str) -> None:
     weights = token_weights(
         mask[:half], mode="token-mean", global_num_sequences=half, global_num_tokens=int(mask[:half].sum())
     )
-    sft = aggregate(sft_loss_map(logprobs[:half], mask[:half]), weights)
+    sft = weighted(sft_loss_map(logprobs[:half], mask[:half]), weights).sum()
     if name == "dpo/sft":
         loss = sft
     else:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from algorithms.algorithm import Objective, ScalarHead
+from algorithms.sft import CrossEntropy
 from orchestrator.cluster.placement import RoleRequest, plan_placement
 from orchestrator.cluster.pool import PoolSpec, WorkerPool
 from orchestrator.cluster.resources import ClusterResources, NodeResources
@@ -9,16 +11,20 @@ from workers.backends.schedule import OptimizerSpec, Schedule
 from workers.models.loading import ModelSpec
 from workers.models.lora import LoraSpec
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.objectives import LossSpec
 from workers.policy import PolicySpec
 from workers.rollout.spec import EngineSpec
 
 _SCHEDULE = Schedule(peak_lr=1e-3, kind="constant", total_steps=100, warmup_frac=0.0, min_lr_frac=0.1)
-_SUPERVISED = LossSpec(kind="sft")
+_SUPERVISED = CrossEntropy()
 
 
 def policy_spec(
-    model: Path, *, zero_stage: int, loss: LossSpec = _SUPERVISED, lora: LoraSpec | None = None
+    model: Path,
+    *,
+    zero_stage: int,
+    objective: Objective = _SUPERVISED,
+    head: ScalarHead | None = None,
+    lora: LoraSpec | None = None,
 ) -> PolicySpec:
     """AdamW at 1e-3, supervised unless told otherwise; with adapters the vision tower gets none."""
     return PolicySpec(
@@ -32,7 +38,8 @@ def policy_spec(
             offload_optimizer=False,
             schedule=_SCHEDULE,
         ),
-        loss=loss,
+        objective=objective,
+        head=head,
         freeze=() if lora is None else ("vision",),
         gradient_checkpointing=False,
         lora=lora,

@@ -13,12 +13,11 @@ from orchestrator.cluster.sync import WeightSync
 from orchestrator.cluster.waits import WorkerFailed
 from orchestrator.data.reading import SourceFile, read_prompts
 from orchestrator.tasks.digits import DigitsPaths
-from orchestrator.training.experience import supervised_samples
 from tests.integration.pools import make_pool, policy_spec
+from tests.tiny_prompts import demonstrations
 from workers.models.lora import LoraSpec
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.objectives import UpdateStats
-from workers.types import EncodedPrompt
+from workers.types import EncodedPrompt, RankUpdate
 
 pytestmark = pytest.mark.integration
 _LORA = LoraSpec(rank=4, alpha=8, seed=1)
@@ -54,8 +53,8 @@ def _score(pool: WorkerPool, sequences: list[Sequence], *, adapters: bool = True
     return np.concatenate(pool.policy_score(sequences, deadline_s=60.0, adapters=adapters))
 
 
-def _update(pool: WorkerPool, sequences: list[Sequence]) -> list[UpdateStats]:
-    samples = supervised_samples(sequences, aggregation="token-mean")
+def _update(pool: WorkerPool, sequences: list[Sequence]) -> list[RankUpdate]:
+    samples = demonstrations(sequences, aggregation="token-mean")
     plan = pool.microbatches(sequences, num_ranks=len(pool.policy))
     return pool.policy_update([[[samples[i] for i in batch] for batch in rank] for rank in plan], deadline_s=120.0)
 

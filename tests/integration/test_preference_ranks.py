@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.torch import load_file
+from workers.objectives import LossSpec
 
 from algorithms.preference import PreferenceSection
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
@@ -19,7 +20,6 @@ from orchestrator.training.groups import GroupMaker
 from orchestrator.training.updates import optimizer_step
 from tests.integration.pools import make_pool, policy_spec
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.objectives import LossSpec
 
 pytestmark = pytest.mark.integration
 _STEPS, _BATCH = 10, 12

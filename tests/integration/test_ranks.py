@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from algorithms.records import Sequence, TrainSample
+from algorithms.figures import added
+from algorithms.records import Sequence, TokenSample
 from orchestrator.cluster import pool as pool_module
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.data.reading import SourceFile, read_prompts
 from orchestrator.tasks.digits import DigitsPaths
-from orchestrator.training.experience import supervised_samples
 from tests.integration.pools import make_pool, policy_spec
+from tests.tiny_prompts import demonstrations
 from workers.models import policy_module
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.objectives import UpdateStats
 from workers.policy import PolicyWorker
+from workers.types import RankUpdate
 
 pytestmark = pytest.mark.integration
 _STEPS, _BATCH = 5, 16
@@ -32,7 +33,7 @@ class PiecewisePolicy(PolicyWorker):
         return super().setup(master_address, master_port)
 
 
-def _batches(model: Path, digits: DigitsPaths) -> list[list[TrainSample]]:
+def _batches(model: Path, digits: DigitsPaths) -> list[list[TokenSample]]:
     encoder = PromptEncoder(model)
     file = digits.train
     source = SourceFile(path=file, read_by="r1_reward", media_root=file.parent, max_pixels=None, video_frames=1)
@@ -59,10 +60,10 @@ def _batches(model: Path, digits: DigitsPaths) -> list[list[TrainSample]]:
         )
     parts = [sequences[i * _BATCH : (i + 1) * _BATCH] for i in range(_STEPS)]
     parts.append(sequences[:1])  # not enough for two ranks
-    return [supervised_samples(part, aggregation="seq-mean-token-mean") for part in parts]
+    return [demonstrations(part, aggregation="seq-mean-token-mean") for part in parts]
 
 
-def _train(model: Path, batches: list[list[TrainSample]], out: Path, *, num_ranks: int, zero_stage: int):
+def _train(model: Path, batches: list[list[TokenSample]], out: Path, *, num_ranks: int, zero_stage: int):
     """First loss, the exported weights after all steps and what they say of one sample."""
     pool = make_pool(model, num_ranks=num_ranks)
     try:
@@ -72,7 +73,7 @@ def _train(model: Path, batches: list[list[TrainSample]], out: Path, *, num_rank
             if num_ranks == 2 and losses:
                 _refuse_a_broken_batch(pool, samples)
             stats = _update(pool, samples)
-            losses.append(sum(rank.loss for rank in stats))
+            losses.append(added(rank.figures for rank in stats)["policy/loss"].value)
         sequence = batches[-1][0].sequence
         (scored,) = pool.policy_score([sequence], deadline_s=60.0)
         assert len(pool.policy_greedy_hits([sequence], deadline_s=60.0)) == 1
@@ -82,13 +83,13 @@ def _train(model: Path, batches: list[list[TrainSample]], out: Path, *, num_rank
     return losses[0], load_file(out / "policy" / "model.safetensors"), scored
 
 
-def _update(pool: WorkerPool, samples: list[TrainSample]) -> list[UpdateStats]:
+def _update(pool: WorkerPool, samples: list[TokenSample]) -> list[RankUpdate]:
     plan = pool.microbatches([s.sequence for s in samples], num_ranks=len(pool.policy))
     per_rank = [[[samples[i] for i in batch] for batch in batches] for batches in plan]
     return pool.policy_update(per_rank, deadline_s=120.0)
 
 
-def _refuse_a_broken_batch(pool: WorkerPool, samples: list[TrainSample]) -> None:
+def _refuse_a_broken_batch(pool: WorkerPool, samples: list[TokenSample]) -> None:
     """One sample's loss is infinite: it is named, no rank steps, and nothing of its gradient stays behind."""
     *others, last = samples
     broken = replace(last, loss_weight=np.where(last.loss_weight > 0, np.inf, 0.0))

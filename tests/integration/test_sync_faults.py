@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import ray
 
-from algorithms.records import SamplingDistribution, Sequence, TrainSample
+from algorithms.records import SamplingDistribution, Sequence
 from orchestrator.cluster.feed import build_requests, completion_sequence, generate
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.sync import WeightSync
@@ -19,9 +19,9 @@ from orchestrator.cluster.worker_environment import worker_environment
 from orchestrator.data.reading import SourceFile, read_prompts
 from orchestrator.errors import GuardStop
 from orchestrator.tasks.digits import DigitsPaths
-from orchestrator.training.experience import supervised_samples
 from tests.generation_settings import OBEYED_BY_NOBODY
 from tests.integration.pools import engine_spec, make_pool, policy_spec
+from tests.tiny_prompts import demonstrations
 from workers.actor_base import WorkerBase
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.policy import PolicyWorker
@@ -102,7 +102,7 @@ def _learn(pool: WorkerPool, probe: list[EncodedPrompt]) -> None:
         sequences.append(
             Sequence(uid=p.uid, sample_index=0, input_ids=ids, prompt_len=len(p.prompt_ids), media=p.media)
         )
-    samples: list[TrainSample] = supervised_samples(sequences, aggregation="token-mean")
+    samples = demonstrations(sequences, aggregation="token-mean")
     for _ in range(2):
         pool.policy_update([[samples]], deadline_s=60.0)
 

@@ -9,19 +9,24 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from algorithms.maths.advantage_filter import filter_advantages
-from algorithms.maths.aggregation import Aggregation, aggregate, token_weights
+from algorithms.maths.aggregation import Aggregation, token_weights, weighted
 from algorithms.maths.kl import KlEstimator, kl_estimate
 from algorithms.maths.logprobs import token_logprobs
 from algorithms.maths.off_policy import logprob_mismatch, truncated_is_weights
 from algorithms.maths.policy_losses import PolicyLoss, ppo_clip_loss_map, sft_loss_map
-from algorithms.registry import ALGORITHMS, AlgorithmSpec
+from algorithms.policy_gradient import AlgorithmSection
+from algorithms.reinforce_pp import ReinforcePp
+from algorithms.stable_reinforce import StableReinforce
 from tests.property.batches import POISON, Batch, batches, poisoned, row_splits
 
 MODES = get_args(Aggregation)
-STABLE, PLAIN = ALGORITHMS["stable_reinforce"], ALGORITHMS["reinforce_pp"]
+STABLE, PLAIN = (
+    AlgorithmSection(**{name.removeprefix("algorithm."): value for name, value in kind.defaults.items()})
+    for kind in (StableReinforce, ReinforcePp)
+)
 
 
-def _loss_map(batch: Batch, logprobs: Tensor, spec: AlgorithmSpec, rows: Tensor | slice = slice(None)) -> PolicyLoss:
+def _loss_map(batch: Batch, logprobs: Tensor, spec: AlgorithmSection, rows: Tensor | slice = slice(None)) -> PolicyLoss:
     return ppo_clip_loss_map(
         logprobs[rows],
         batch.old_logprobs[rows],
@@ -44,9 +49,9 @@ def _weights(batch: Batch, mode: Aggregation, rows: Tensor | slice = slice(None)
     )
 
 
-def _loss_and_gradient(batch: Batch, spec: AlgorithmSpec, mode: Aggregation) -> tuple[Tensor, Tensor]:
+def _loss_and_gradient(batch: Batch, spec: AlgorithmSection, mode: Aggregation) -> tuple[Tensor, Tensor]:
     logprobs = batch.logprobs.clone().requires_grad_()
-    loss = aggregate(_loss_map(batch, logprobs, spec).loss, _weights(batch, mode))
+    loss = weighted(_loss_map(batch, logprobs, spec).loss, _weights(batch, mode)).sum()
     return loss.detach(), torch.autograd.grad(loss, logprobs)[0]
 
 
@@ -64,7 +69,7 @@ def test_splitting_the_batch_over_ranks_or_accumulation_never_changes_the_object
     logprobs = batch.logprobs.clone().requires_grad_()
     loss = torch.zeros((), dtype=torch.float64)
     for rows in data.draw(row_splits(len(batch.mask))):
-        loss = loss + aggregate(_loss_map(batch, logprobs, STABLE, rows).loss, _weights(batch, mode, rows))
+        loss = loss + weighted(_loss_map(batch, logprobs, STABLE, rows).loss, _weights(batch, mode, rows)).sum()
     (gradient,) = torch.autograd.grad(loss, logprobs)
     _assert_same((loss.detach(), gradient), _loss_and_gradient(batch, STABLE, mode))
 
@@ -94,7 +99,7 @@ def test_padding_on_either_side_never_changes_the_objective(
 @pytest.mark.parametrize("spec", [STABLE, PLAIN], ids=["stable_reinforce", "reinforce_pp"])
 @given(batch=batches())
 def test_poison_behind_the_mask_reaches_neither_loss_nor_gradient(
-    spec: AlgorithmSpec, poison: float, batch: Batch
+    spec: AlgorithmSection, poison: float, batch: Batch
 ) -> None:
     mask = batch.mask
     bad = Batch(
@@ -140,7 +145,7 @@ def test_poison_behind_the_mask_reaches_neither_sft_loss_nor_engine_correction(p
 
 @pytest.mark.parametrize("spec", [STABLE, PLAIN], ids=["stable_reinforce", "reinforce_pp"])
 @given(batch=batches(max_log_ratio=0))
-def test_ratio_one_gives_the_reinforce_gradient(spec: AlgorithmSpec, batch: Batch) -> None:
+def test_ratio_one_gives_the_reinforce_gradient(spec: AlgorithmSection, batch: Batch) -> None:
     loss, gradient = _loss_and_gradient(batch, spec, "token-mean")
     weighted = torch.where(batch.mask, -batch.advantages, 0.0) / batch.num_tokens
     _assert_same((loss, gradient), (weighted.sum(), weighted))

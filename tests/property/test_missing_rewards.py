@@ -1,6 +1,8 @@
 """Samples that fail at random, any share of them: what is learned is what would be without them, or the run stops."""
 
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,13 +11,13 @@ from hypothesis import strategies as st
 
 from algorithms.policy_gradient import AlgorithmSection
 from algorithms.records import Rollout, Sequence
+from algorithms.stable_reinforce import StableReinforce
 from orchestrator.cluster.microbatches import plan_microbatches
 from orchestrator.errors import GuardStop
 from orchestrator.rewards.coverage import check_coverage
 from orchestrator.rewards.replies import read_rewards
 from orchestrator.rewards.reward import Reward
 from orchestrator.run.cursor import split_whole
-from orchestrator.training.experience import make_experience, training_samples
 
 _GOOD = {"status": "scored", "parts": {"format": 1.0}}
 _BAD: tuple[dict[str, object], ...] = (
@@ -80,17 +82,16 @@ def test_failed_samples_leave_the_others_as_they_are_or_the_run_stops(
         return
     check_coverage(rewards, minimum=0.0)
     rollouts = _rollouts(rewards)
-    experience = make_experience(rollouts, algo="stable_reinforce", settings=AlgorithmSection(kl_coef=0.1))
-    alone = make_experience(
-        [rollouts[i] for i in scored], algo="stable_reinforce", settings=AlgorithmSection(kl_coef=0.1)
-    )
-    assert [r.sequence.uid for r in experience.rollouts] == [rollouts[i].sequence.uid for i in scored]
-    np.testing.assert_array_equal(experience.advantages.numpy(), alone.advantages.numpy())
-    assert np.isfinite(experience.advantages.numpy()).all() and np.isfinite(experience.kl_mean)
-    parts = split_whole([r.sequence.uid for r in experience.rollouts], num_updates, seed=seed, epoch=0)
-    assert sorted(i for part in parts for i in part) == list(range(len(scored)))
-    for part in parts:
-        samples = training_samples(experience, part, aggregation="seq-mean-token-mean", max_tokens=8)
+    learner = StableReinforce("stable_reinforce", {"algorithm": AlgorithmSection(kl_coef=0.1)})
+    ask: Any = SimpleNamespace(longest_response=8, deal=lambda uids: split_whole(uids, num_updates, seed=seed, epoch=0))
+    learned, alone = learner.samples(rollouts, ask), learner.samples([rollouts[i] for i in scored], ask)
+    assert learned.figures == alone.figures and np.isfinite(list(learned.figures.values())).all()
+    named = sorted((s.uid, s.sequence.sample_index) for samples in learned.updates for s in samples)
+    assert named == sorted((rollouts[i].sequence.uid, rollouts[i].sequence.sample_index) for i in scored)
+    for samples, others in zip(learned.updates, alone.updates, strict=True):
+        for sample, other in zip(samples, others, strict=True):
+            np.testing.assert_array_equal(sample.advantages, other.advantages)
+            assert np.isfinite(sample.advantages).all()
         assert sum(float(s.loss_weight.sum()) for s in samples) == pytest.approx(1.0)
         plan = plan_microbatches([len(s.sequence.input_ids) for s in samples], num_ranks=1, token_budget=16)
         assert sorted(i for rank in plan for batch in rank for i in batch) == list(range(len(samples)))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from algorithms.maths.aggregation import aggregate, response_weights, token_weights, weighted_nll
+from algorithms.maths.aggregation import response_weights, token_weights, weighted, weighted_nll
 from algorithms.maths.critique_reward_loss import critique_pair_loss, mean_weights
 from algorithms.maths.mm_dpo import mm_dpo_loss
 from algorithms.maths.pair_betas import factor_betas, implicit_beta, implicit_sample, margin_betas
@@ -136,7 +136,7 @@ def test_weights_of_responses_are_those_of_their_tokens(
         global_num_tokens=batch.num_tokens,
     )
     scores = response_logprobs(batch.logprobs, batch.mask, reduction="sum")
-    _close(weighted_nll(scores, of_responses), aggregate(sft_loss_map(batch.logprobs, batch.mask), weights))
+    _close(weighted_nll(scores, of_responses), weighted(sft_loss_map(batch.logprobs, batch.mask), weights).sum())
 
 
 @pytest.mark.parametrize("mode", SFT_MODES)

@@ -5,13 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from algorithms.figures import Mean, Most, Sum
 from algorithms.maths.off_policy import Mismatch
-from algorithms.records import Sequence, TrainSample
+from algorithms.policy_gradient import AlgorithmSection
+from algorithms.records import Rollout, Sequence, TrainSample
+from algorithms.reinforce_pp import ReinforcePp
+from algorithms.tokens import MISMATCH
 from orchestrator.errors import GuardStop
 from orchestrator.rewards.coverage import check_unknown
 from orchestrator.rewards.reward import Reward, RewardStatus
-from orchestrator.run.guards import check_finite, corrected, mismatch_in, mismatch_remedy
-from workers.objectives import UpdateStats
+from orchestrator.run.guards import check_finite, mismatch_in, mismatch_of, mismatch_remedy
+from workers.types import RankUpdate
 
 _WIDE = Mismatch(abs_mean=0.3, abs_max=1.0, num_nonfinite=0)
 _CLOSE = Mismatch(abs_mean=0.01, abs_max=1.0, num_nonfinite=0)
@@ -67,29 +71,60 @@ def _sample() -> TrainSample:
     )
 
 
+def _corrected(sample: TrainSample, *, tis_cap: float | None = None) -> TrainSample:
+    (found,) = ReinforcePp("reinforce_pp", {"algorithm": AlgorithmSection(tis_cap=tis_cap)}).corrected([sample])
+    return found
+
+
 def test_a_correction_weighs_each_token_by_trainer_over_engine_up_to_two() -> None:
-    (sample,) = corrected([_sample()])
     # Ratios 1, 3 cut to 2, and 0.5.
-    np.testing.assert_allclose(sample.loss_weight, [0.0, 0.25, 0.5, 0.25], rtol=1e-6)
+    np.testing.assert_allclose(_corrected(_sample()).loss_weight, [0.0, 0.25, 0.5, 0.25], rtol=1e-6)
+
+
+def test_a_loss_that_is_corrected_already_is_not_corrected_twice() -> None:
+    np.testing.assert_array_equal(_corrected(_sample(), tis_cap=2.0).loss_weight, _sample().loss_weight)
 
 
 def test_a_token_the_engine_could_not_score_is_left_out_of_a_corrected_batch() -> None:
     broken = replace(_sample(), rollout_logprobs=np.array([0.0, np.nan, -1.0, -1.0], np.float32))
-    assert corrected([broken])[0].loss_weight[1] == 0.0
+    assert _corrected(broken).loss_weight[1] == 0.0
 
 
 def test_what_is_not_finite_is_named_and_stops_the_run_or_is_skipped() -> None:
-    stats = [UpdateStats(), UpdateStats(nonfinite=("train-000007", "train-000009"))]
-    assert check_finite(stats[:1], action="stop")
-    assert not check_finite(stats, action="skip")
+    ranks = [RankUpdate(), RankUpdate(nonfinite=("train-000007", "train-000009"))]
+    assert check_finite(ranks[:1], action="stop")
+    assert not check_finite(ranks, action="skip")
     with pytest.raises(GuardStop, match=r"2 samples is not finite \(train-000007, train-000009\); no optimizer step"):
-        check_finite(stats, action="stop")
+        check_finite(ranks, action="stop")
+
+
+def _gap(total: float, count: float, most: float, unscored: int) -> RankUpdate:
+    shares = (Mean(total, count), Most(most), Sum(unscored))
+    return RankUpdate(figures={figure.name: share for figure, share in zip(MISMATCH, shares, strict=True)})
 
 
 def test_the_gap_of_an_update_is_that_of_all_ranks_over_the_tokens_they_could_compare() -> None:
-    ranks = [
-        UpdateStats(num_tokens=4, gap_sum=0.5, gap_max=0.3, num_unscored=1),
-        UpdateStats(num_tokens=3, gap_sum=1.0, gap_max=0.9),
-    ]
+    ranks = [_gap(0.5, 3, 0.3, 1), _gap(1.0, 3, 0.9, 0)]
     assert mismatch_in([ranks]) == Mismatch(1.5 / 6, 0.9, 1)
+    assert mismatch_in([[_gap(0.0, 0, 0.0, 4)]]) == Mismatch(0.0, 0.0, 4)
     assert mismatch_in([]) is None
+    assert mismatch_in([[RankUpdate()]]) is None
+
+
+def test_the_gap_of_a_rollout_is_that_of_what_has_a_reward() -> None:
+    sample = _sample()
+    lost = Rollout(
+        sequence=sample.sequence,
+        reward=None,
+        rollout_logprobs=np.full(4, np.nan, np.float32),
+        old_logprobs=sample.old_logprobs,
+        ref_logprobs=None,
+    )
+    good = replace(lost, reward=1.0, rollout_logprobs=sample.rollout_logprobs)
+    # ln 1, ln 3, ln 2 behind a prompt of one token
+    gaps = np.log([1.0, 3.0, 2.0])
+    found = mismatch_of([lost, good])
+    assert found is not None
+    assert (found.abs_mean, found.abs_max) == (pytest.approx(gaps.mean()), pytest.approx(gaps.max()))
+    assert found.num_nonfinite == 0
+    assert mismatch_of([replace(good, old_logprobs=None)]) is None

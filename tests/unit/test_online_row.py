@@ -3,18 +3,21 @@
 import math
 
 import numpy as np
-import torch
 
-from algorithms.maths.advantage_filter import FilterResult
+from algorithms.figures import Mean, Sum
 from algorithms.maths.off_policy import Mismatch
 from orchestrator.cluster.sync import SyncResult
 from orchestrator.rewards.reward import Reward, RewardStatus
 from orchestrator.run.metrics import REQUIRED_ONLINE_METRICS, metrics_row
-from orchestrator.training.experience import Experience
 from orchestrator.training.online_metrics import StepRecord, online_metrics
-from workers.objectives import UpdateStats
-from workers.types import Completion
+from workers.types import Completion, RankUpdate
 
+_FIGURES = {
+    "policy/loss": Sum(0.5),
+    "policy/entropy": Mean(2.0, 4),
+    "policy/preclip_frac": Mean(0.0, 4),
+    "policy/clip_frac": Mean(1.0, 4),
+}
 _MEMORY = {"policy": 1.5, "rollout": 2.5}
 _TIMES = {"time/rollout_s": 2.0, "time/reward_s": 0.5, "time/train_s": 1.0, "time/sync_s": 0.5, "time/step_s": 4.0}
 
@@ -33,23 +36,14 @@ def _record(*rewards: Reward) -> StepRecord:
         )
         for index in range(len(rewards))
     )
-    advantages = torch.zeros(len(rewards), 4)
-    experience = Experience(
-        rollouts=(),
-        advantages=advantages,
-        mask=advantages.bool(),
-        kl_mean=0.0,
-        mismatch=None,
-        filtered=FilterResult(advantages=advantages, filtered_pos_frac=0.0, filtered_neg_frac=0.25),
-    )
     return StepRecord(
         prompts=(),
         requests=(),
         completions=completions,
         rewards=rewards,
-        experience=experience,
+        figures={"adv/filtered_pos_frac": 0.0, "adv/filtered_neg_frac": 0.25, "kl/ref": 0.0},
         mismatch=Mismatch(abs_mean=1e-6, abs_max=1e-5, num_nonfinite=0),
-        updates=((UpdateStats(loss=0.5, num_tokens=4, entropy_sum=2.0, clip_hits=1),),),
+        updates=((RankUpdate(figures=_FIGURES, grad_norm=0.5),),),
         sync=SyncResult(policy_version=1, seconds=0.25, digest="ab" * 32, probe_gap=1e-7),
     )
 

@@ -2,25 +2,36 @@
 
 from torch import Tensor
 
+from algorithms.algorithm import Scores
 from algorithms.maths.logprobs import TokenScores
 from workers.models.policy_module import CritiqueScores
+from workers.multimodal.collate import Batch
 
-Scores = TokenScores | CritiqueScores | Tensor
+Output = TokenScores | CritiqueScores | Tensor
 
 
-def token_scores(scores: TokenScores | CritiqueScores) -> TokenScores:
+def token_scores(output: TokenScores | CritiqueScores) -> TokenScores:
     """Of the action tokens, ``[N]``."""
-    return scores.tokens if isinstance(scores, CritiqueScores) else scores
+    return output.tokens if isinstance(output, CritiqueScores) else output
 
 
-def reward_scores(scores: CritiqueScores | Tensor) -> Tensor:
+def reward_scores(output: CritiqueScores | Tensor) -> Tensor:
     """Of the sequences, float32 ``[S]``."""
-    return scores.rewards if isinstance(scores, CritiqueScores) else scores
+    return output.rewards if isinstance(output, CritiqueScores) else output
 
 
-def nothing(scores: Scores) -> Tensor:
+def scores_of(batch: Batch, output: Output) -> Scores:
+    """The same, cut into one piece a sequence, as an objective takes it."""
+    rewards = () if isinstance(output, TokenScores) else reward_scores(output).split(1)
+    if isinstance(output, Tensor):
+        return Scores((), rewards=rewards)
+    tokens = token_scores(output)
+    return Scores(batch.split(tokens.logprobs), entropy=tokens.entropy, greedy=tokens.greedy, rewards=rewards)
+
+
+def nothing(output: Output) -> Tensor:
     """0, and a gradient of 0 for every parameter that a score would depend on, of a batch that has none."""
-    if isinstance(scores, Tensor):
-        return scores.sum()
-    of_rewards = scores.rewards.sum() if isinstance(scores, CritiqueScores) else 0.0
-    return token_scores(scores).logprobs.sum() + of_rewards
+    if isinstance(output, Tensor):
+        return output.sum()
+    of_rewards = output.rewards.sum() if isinstance(output, CritiqueScores) else 0.0
+    return token_scores(output).logprobs.sum() + of_rewards

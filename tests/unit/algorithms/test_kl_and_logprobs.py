@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from algorithms.maths.kl import kl_estimate, next_kl_coef
+from algorithms.maths.kl import kl_estimate
 from algorithms.maths.logprobs import token_logprobs
 
 
@@ -68,20 +68,3 @@ def test_kl_estimators_by_hand() -> None:
     mask = torch.tensor([[False, True]])
     estimates = {name: kl_estimate(logprobs, ref, mask, estimator=name)[0, 1].item() for name in ("k1", "k2", "k3")}
     assert estimates == pytest.approx({"k1": math.log(2.0), "k2": 0.5 * math.log(2.0) ** 2, "k3": math.log(2.0) - 0.5})
-
-
-@pytest.mark.parametrize(
-    ("observed_kl", "expected"),
-    [
-        (0.11, 0.01 * (1 + 0.1 * 0.25)),  # 10 % above target, a quarter of the horizon
-        (9.0, 0.01 * (1 + 0.2 * 0.25)),  # the error is cut at 20 %
-        (0.0, 0.01 * (1 - 0.2 * 0.25)),
-    ],
-)
-def test_kl_coefficient_moves_towards_the_target(observed_kl: float, expected: float) -> None:
-    kl_coef = next_kl_coef(0.01, observed_kl=observed_kl, target_kl=0.1, num_samples=25, horizon=100)
-    assert kl_coef == pytest.approx(expected, rel=1e-12)
-
-
-def test_kl_coefficient_without_a_target_stays() -> None:
-    assert next_kl_coef(0.01, observed_kl=9.0, target_kl=None, num_samples=25, horizon=100) == 0.01

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from algorithms.maths.aggregation import Aggregation, aggregate, token_weights
+from algorithms.maths.aggregation import Aggregation, token_weights, weighted
 from algorithms.maths.masking import masked_mean
 from algorithms.maths.off_policy import Mismatch, logprob_mismatch, truncated_is_weights
 from algorithms.maths.policy_losses import pre_clip, sft_loss_map
@@ -27,13 +27,13 @@ MASK = torch.tensor([[False, True, True, True], [False, True, False, False], [Fa
 def test_the_four_aggregation_modes(mode: Aggregation, expected: float) -> None:
     loss = torch.tensor([[NAN, 1.0, 2.0, 3.0], [NAN, 8.0, NAN, INF], [NAN, NAN, NAN, NAN]])
     weights = token_weights(MASK, mode=mode, global_num_sequences=2, global_num_tokens=4, max_tokens=10)
-    assert aggregate(loss, weights).item() == pytest.approx(expected)
+    assert weighted(loss, weights).sum().item() == pytest.approx(expected)
 
 
 def test_part_of_a_batch_without_tokens_weighs_nothing() -> None:
     nothing = torch.zeros(2, 3, dtype=torch.bool)
     weights = token_weights(nothing, mode="token-mean", global_num_sequences=0, global_num_tokens=0)
-    assert aggregate(torch.full((2, 3), NAN), weights).item() == 0.0
+    assert weighted(torch.full((2, 3), NAN), weights).sum().item() == 0.0
 
 
 def test_counts_that_contradict_the_mask_are_refused() -> None:

@@ -7,7 +7,7 @@ import torch
 
 from algorithms.maths.advantage_filter import filter_advantages
 from algorithms.maths.advantages import token_moments, whiten
-from algorithms.maths.aggregation import Aggregation, aggregate, token_weights
+from algorithms.maths.aggregation import Aggregation, token_weights, weighted
 from algorithms.maths.policy_losses import PolicyLoss, ppo_clip_loss_map
 from algorithms.maths.returns import discounted_returns, place_terminal_reward
 
@@ -55,7 +55,7 @@ def _loss(*, preclip: bool) -> PolicyLoss:
 
 def _scalar(loss: PolicyLoss, mode: Aggregation) -> float:
     weights = token_weights(MASK, mode=mode, global_num_sequences=2, global_num_tokens=5)
-    return aggregate(loss.loss, weights).item()
+    return weighted(loss.loss, weights).sum().item()
 
 
 def test_policy_loss_with_pre_clip() -> None:

@@ -1,12 +1,13 @@
 """From rewards to advantages, by hand."""
 
 import math
+from typing import get_args
 
 import pytest
 import torch
 
 from algorithms.maths.advantage_filter import filter_advantages
-from algorithms.maths.advantages import Moments, combine_moments, group_advantages, token_moments, whiten
+from algorithms.maths.advantages import GroupBaseline, Moments, group_advantages, token_moments, whiten
 from algorithms.maths.returns import discounted_returns, place_terminal_reward
 
 NAN = float("nan")
@@ -45,21 +46,14 @@ def test_moments_count_tokens_so_a_long_response_weighs_more() -> None:
     values = torch.tensor([[3.0, 3.0, 3.0], [7.0, NAN, NAN]])
     mask = torch.tensor([[True, True, True], [True, False, False]])
     moments = token_moments(values, mask)
-    assert (moments.count, moments.mean, moments.variance) == (4.0, 4.0, 3.0)
+    assert (moments.mean, moments.variance) == (4.0, 3.0)
     # (3 - 4) / sqrt 3 and (7 - 4) / sqrt 3
     expected = torch.tensor([[-1.0, -1.0, -1.0], [3.0, 0.0, 0.0]]) / math.sqrt(3.0)
     torch.testing.assert_close(whiten(values, mask, moments), expected)
 
 
-def test_moments_of_shards_are_those_of_the_union() -> None:
-    # {1, 3} and {8}: mean 4, squared deviations 9 + 1 + 16
-    assert combine_moments([Moments(2.0, 2.0, 2.0), Moments(1.0, 8.0, 0.0)]) == Moments(3.0, 4.0, 26.0)
-
-
 def test_no_tokens_have_no_moments() -> None:
-    assert combine_moments([]) == Moments(0.0, 0.0, 0.0)
-    empty = token_moments(torch.ones(2, 2), torch.zeros(2, 2, dtype=torch.bool))
-    assert (empty, empty.variance) == (Moments(0.0, 0.0, 0.0), 0.0)
+    assert token_moments(torch.ones(2, 2), torch.zeros(2, 2, dtype=torch.bool)) == Moments(0.0, 0.0)
 
 
 def test_nonfinite_return_is_named_by_row_and_token() -> None:
@@ -70,22 +64,22 @@ def test_nonfinite_return_is_named_by_row_and_token() -> None:
 
 def test_groups_compare_siblings_only() -> None:
     scores, group_ids = torch.tensor([1.0, 0.0, 2.0, 5.0, 5.0]), torch.tensor([7, 3, 7, 3, 7])
-    valid = torch.ones(5, dtype=torch.bool)
     # Group 7: 1, 2, 5 less the means of the others, 3.5, 3, 1.5. Group 3: 0 - 5 and 5 - 0.
-    rloo = group_advantages(scores, group_ids, valid, baseline="rloo")
+    rloo = group_advantages(scores, group_ids, baseline="rloo")
     torch.testing.assert_close(rloo, torch.tensor([-2.5, -5.0, -1.0, 5.0, 3.5]))
-    grpo = group_advantages(scores, group_ids, valid, baseline="grpo")
+    grpo = group_advantages(scores, group_ids, baseline="grpo")
     # Group 3: ±2.5 over a sample deviation of 5 / sqrt 2
     spread = 2.5 / (5.0 / math.sqrt(2.0) + 1e-4)
     torch.testing.assert_close(grpo[[1, 3]], torch.tensor([-spread, spread]))
     assert grpo[[0, 2, 4]].sum().item() == pytest.approx(0.0, abs=1e-6)
+    # Group 7: mean 8/3; group 3: mean 2.5
+    mean = group_advantages(scores, group_ids, baseline="mean")
+    torch.testing.assert_close(mean, torch.tensor([-5 / 3, -2.5, -2 / 3, 2.5, 7 / 3]))
 
 
-def test_rollout_without_a_valid_sibling_has_no_advantage() -> None:
-    scores, group_ids = torch.tensor([1.0, NAN, 4.0]), torch.tensor([0, 0, 1])
-    valid = torch.tensor([True, False, True])
-    for baseline in ("grpo", "rloo"):
-        assert group_advantages(scores, group_ids, valid, baseline=baseline).tolist() == [0.0, 0.0, 0.0]
+@pytest.mark.parametrize("baseline", get_args(GroupBaseline))
+def test_rollout_without_a_sibling_has_no_advantage(baseline: GroupBaseline) -> None:
+    assert group_advantages(torch.tensor([1.0, 4.0]), torch.tensor([0, 1]), baseline=baseline).tolist() == [0.0, 0.0]
 
 
 def test_filter_zeroes_and_counts_each_sign() -> None:

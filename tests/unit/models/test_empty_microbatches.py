@@ -10,18 +10,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from algorithms.records import TrainSample
+from algorithms.records import TokenSample
+from algorithms.sft import CrossEntropy
 from orchestrator.cluster.microbatches import SampleSize, plan_samples
-from orchestrator.training.experience import supervised_samples
 from tests.tiny_models import TINY_MODELS
-from tests.tiny_prompts import picture_prompts, respond
+from tests.tiny_prompts import demonstrations, picture_prompts, respond
 from workers.models.loading import ModelSpec, load_model
 from workers.models.policy_module import CritiqueRewardModule, CritiqueScores, PolicyModule, RewardModule
 from workers.models.reward_head import RewardHead
-from workers.models.scores import nothing, token_scores
+from workers.models.scores import nothing, scores_of, token_scores
 from workers.multimodal.collate import Collator
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.objectives import LossSpec, UpdateStats, token_objective
 
 # Importing DeepSpeed warns of what torch 2.13 has renamed.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("one_rank")]
@@ -39,12 +38,11 @@ class Rank:
         scores: Any = self.module(self.collate([]))
         return nothing(scores)
 
-    def loss(self, samples: Sequence[TrainSample]) -> Tensor:
+    def loss(self, samples: Sequence[TokenSample]) -> Tensor:
         if not samples:
             return self.empty_loss()
         batch = self.collate([s.sequence for s in samples])
-        scores = token_scores(self.module(batch))
-        return token_objective(samples, batch.split(scores.logprobs), scores, LossSpec(kind="sft"), UpdateStats())
+        return CrossEntropy()(scores_of(batch, self.module(batch)), samples).losses.sum()
 
 
 def _rank(folder: Path, *, share: bool, kind: str = "policy") -> Rank:
@@ -106,7 +104,7 @@ def test_any_number_of_ranks_adds_up_to_the_gradient_of_one(share: bool, qwen: P
     rank = _rank(qwen, share=share)
     for count, several in ((1, [4]), (5, [2, 8])):
         sequences = [respond(encoder, prompts[i % 3], rng.integers(8, 30, 3 + 5 * i)) for i in range(count)]
-        samples = supervised_samples(sequences, aggregation="token-mean")
+        samples = demonstrations(sequences, aggregation="token-mean")
         sizes = [SampleSize(s.uid, s.prompt_len, len(s.input_ids)) for s in sequences]
         gradients = []
         for num_ranks in (1, *several):

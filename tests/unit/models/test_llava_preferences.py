@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from workers.objectives import LossSpec, UpdateStats
 
 from algorithms.preference import PreferenceSection
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
@@ -24,7 +25,6 @@ from workers.models.loading import ModelSpec, load_model
 from workers.models.policy_module import PolicyModule
 from workers.multimodal.collate import Collator
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.objectives import LossSpec, UpdateStats
 from workers.preference_objective import preference_objective
 
 _IMAGES = (0, 1, 2)

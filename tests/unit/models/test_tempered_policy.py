@@ -7,14 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from algorithms.policy_gradient import ClippedObjective
 from algorithms.records import SamplingDistribution, Sequence, TrainSample
 from tests.tiny_models import TINY_MODELS
 from tests.tiny_prompts import picture_prompts, respond
 from workers.models.loading import ModelSpec, load_model
 from workers.models.policy_module import PolicyModule
+from workers.models.scores import scores_of
 from workers.multimodal.collate import Batch, Collator
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.objectives import LossSpec, UpdateStats, token_objective
 
 _LENGTHS = (3, 5)
 _CLIP = 0.2
@@ -36,8 +37,8 @@ def test_the_gradient_is_that_of_the_tempered_policy(temperature: float, tmp_pat
         now = batch.split(module(batch, sampling).logprobs)
     samples = [_sample(s, piece.numpy(), rng) for s, piece in zip(sequences, now, strict=True)]
 
-    scores, loss = module(batch, sampling), LossSpec(kind="policy_gradient", sampling=sampling, tis_cap=None)
-    token_objective(samples, batch.split(scores.logprobs), scores, loss, UpdateStats()).backward()
+    objective = ClippedObjective(clip_low=_CLIP, clip_high=_CLIP)
+    objective(scores_of(batch, module(batch, sampling)), samples).losses.sum().backward()
     found = _gradients(model)
     _direct_loss(model, batch, samples, sampling).backward()
     wanted = _gradients(model)

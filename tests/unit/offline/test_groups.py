@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from workers.objectives import LossSpec, UpdateStats
 
 from algorithms.maths.preference_losses import kto_pair_loss
 from algorithms.preference import PreferenceSection
@@ -14,7 +15,6 @@ from algorithms.records import Sequence as TokenSequence
 from orchestrator.cluster.microbatches import SampleSize, group_cost, plan_microbatches, plan_samples
 from orchestrator.training.groups import GroupMaker, mismatched_sequences, score_ratios
 from tests.unit.offline.examples import PROMPT, example, logprobs
-from workers.objectives import LossSpec, UpdateStats
 from workers.preference_objective import preference_objective
 
 _BETA = 0.3

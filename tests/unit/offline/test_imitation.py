@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from workers.objectives import LossSpec, UpdateStats
 
 from algorithms.maths.aggregation import response_weights
 from algorithms.maths.mm_dpo import mm_dpo_loss
@@ -20,7 +21,6 @@ from orchestrator.data.pair_betas import step_beta
 from orchestrator.training.groups import GroupMaker, score_ratios, with_beta
 from orchestrator.training.held_out import pair_margins
 from tests.unit.offline.examples import example, logprobs
-from workers.objectives import LossSpec, UpdateStats
 from workers.preference_objective import preference_objective
 
 _SPEC = LossSpec(kind="preference")

@@ -11,6 +11,7 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
+from workers.objectives import LossSpec, UpdateStats
 
 from algorithms.maths.kto import kto_baseline
 from algorithms.preference import PreferenceSection
@@ -35,7 +36,6 @@ from workers.models.loading import ModelSpec, load_model
 from workers.models.policy_module import PolicyModule
 from workers.multimodal.collate import Collator
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.objectives import LossSpec, UpdateStats
 from workers.preference_objective import preference_objective
 from workers.reference import ReferenceWorker
 

@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
+from workers.objectives import LossSpec, UpdateStats
 
 from algorithms.critique_rm import CritiqueRmSection
 from algorithms.records import Example, PreferenceGroup
 from orchestrator.training.reward_groups import reward_groups
 from tests.unit.offline.examples import PROMPT, example
-from workers.objectives import LossSpec, UpdateStats
 from workers.preference_objective import preference_objective
 
 _SETTINGS = CritiqueRmSection(score_weight=0.75, tie_weight=0.5, centering=0.125, critique_weight=1.5)
