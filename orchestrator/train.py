@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from orchestrator.cluster.placement import PlacementPlan, describe_plan
 from orchestrator.cluster.waits import WaitTimeout, WorkerLost
 from orchestrator.config.load import load_config
-from orchestrator.config.resolved import resolved_json
-from orchestrator.config.schema import TrainConfig
+from orchestrator.config.schema import TrainConfig, resolved_json
 from orchestrator.errors import GuardStop, RefusedInput
 from workers.types import UnusablePrompt
 

@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 from algorithms.maths.preference_losses import DpoKind
+from algorithms.preference import PreferenceSection
 from algorithms.preference_registry import PreferenceAlgorithm
 from algorithms.records import PLAIN, SamplingDistribution
 from orchestrator.cluster.choices import shares_prompts, sync_backend
 from orchestrator.cluster.placement import PlacementPlan
 from orchestrator.cluster.probe import PROBE_LENGTH
-from orchestrator.config.preference_sections import PreferenceSection
 from orchestrator.config.schema import TrainConfig
 from workers.backends.schedule import OptimizerSpec, Schedule
 from workers.models.loading import ModelSpec

@@ -11,11 +11,11 @@ import torch
 
 from algorithms.maths.preference_losses import DPO_REDUCTION, kto_pair_loss
 from algorithms.maths.token_diff import DDPO_MODES, DdpoMode, token_diff
+from algorithms.preference import PreferenceSection
 from algorithms.preference_registry import PreferenceAlgorithm
 from algorithms.records import Example, LabelTerms, LinearTerms, PairTerms, PreferenceGroup
 from algorithms.records import Sequence as TokenSequence
 from orchestrator.cluster.specs import pair_kind
-from orchestrator.config.preference_sections import PreferenceSection
 from orchestrator.training.imitation import ImitationSettings, imitation_shares
 
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from workers.objectives import LossSpec, UpdateStats
 
+from algorithms.critique_rm import CritiqueRmSection
 from algorithms.records import Example
 from orchestrator.config import load_config
-from orchestrator.config.preference_sections import CritiqueRmSection
 from orchestrator.training.reward_groups import reward_groups
 from tests.golden.test_mm_rlhf_reward_model import FILE, LOSS, RAISES
 from tests.golden.vectors import Case, assert_close, floats, one, select

@@ -152,8 +152,9 @@ def test_hyphens_and_underscores_in_flags_are_the_same() -> None:
         (["--algo", "sft", "--zzz", "1"], "unknown flag --zzz"),
         (
             ["--algo", "sfft"],
-            "algo = 'sfft' on the command line: expected 'stable_reinforce', 'reinforce_pp', 'sft', 'dpo', 'ipo', "
-            "'hinge', 'ddpo', 'kto', 'kto_pair', 'scalar_rm', 'critique_rm' or 'mm_dpo'",
+            "algo = 'sfft' on the command line: expected 'stable_reinforce', 'reinforce_pp', "
+            "'reinforce_pp_baseline', 'grpo', 'rloo', 'sft', 'dpo', 'ipo', 'hinge', 'ddpo', 'kto', 'kto_pair', "
+            "'scalar_rm', 'critique_rm' or 'mm_dpo'",
         ),
         (
             ["--algo", "sft", "--optimizer.lr", "fast"],
@@ -245,6 +246,14 @@ def test_broken_toml_is_refused_with_its_place(tmp_path: Path) -> None:
         (["--reward.url", "s3cret"], "reward.url should start with http:// or https:// and name a host"),
         (["--reward.url", "http://host:s3cret"], "reward.url is no address: its host or port cannot be read"),
         (["--reward.url", "http://[s3cret"], "reward.url is no address: its host or port cannot be read"),
+        (
+            ["--preference.label_smoothing", "0.1"],
+            "preference.label_smoothing = 0.1 has no meaning for algo = 'stable_reinforce'",
+        ),
+        (
+            ["--preference.score_margin", "-0.5"],
+            "preference.score_margin = -0.5 must be at least 0, or -1 for the largest gap only",
+        ),
         (["--reward.judge", "openai"], "reward.judge_url is not set, but reward.judge = 'openai' needs it"),
         (
             ["--model.freeze", "vision,bridge,language"],
@@ -276,7 +285,7 @@ def test_several_problems_share_the_line() -> None:
 
 def test_resolved_json_is_complete_and_reads_back() -> None:
     config = _load("--algo", "stable_reinforce", "--model.freeze", "vision")
-    assert TrainConfig.model_validate_json(resolved_json(config)) == config
+    assert type(config).model_validate_json(resolved_json(config)) == config
     assert json.loads(resolved_json(config))["optimizer"]["min_lr_frac"] == 0.1
 
 

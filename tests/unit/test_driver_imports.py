@@ -3,8 +3,12 @@
 import subprocess
 import sys
 
+_ALGORITHMS = ("dpo", "ddpo", "kto", "kto_pair", "scalar_rm", "critique_rm", "mm_dpo")
+_ALGORITHMS = (
+    *("algorithm", "records", "stable_reinforce", "reinforce_pp", "grpo", "rloo", "sft"),
+    *("dpo", "ddpo", "kto", "kto_pair", "scalar_rm", "critique_rm", "mm_dpo"),
+)
 _DRIVER = ("config", "cluster.placement", "cluster.microbatches", "run.cursor", "doctor", "errors")
-_ALGORITHMS = ("algorithm", "records", "stable_reinforce", "reinforce_pp", "grpo", "rloo", "sft")
 _LIGHT = ", ".join((*(f"algorithms.{name}" for name in _ALGORITHMS), *(f"orchestrator.{name}" for name in _DRIVER)))
 _HEAVY = ("torch", "ray", "vllm", "transformers", "deepspeed")
 

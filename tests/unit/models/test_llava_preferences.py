@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from workers.objectives import LossSpec, UpdateStats
 
+from algorithms.preference import PreferenceSection
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from algorithms.records import Example, PreferenceGroup
-from orchestrator.config.preference_sections import PreferenceSection
 from orchestrator.data.examples import ExampleEncoder
 from orchestrator.data.limits import Limits
 from orchestrator.data.store import PreferenceStore

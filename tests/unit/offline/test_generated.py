@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from algorithms.critique_rm import CritiqueRmSection
 from algorithms.records import Example, PreferenceGroup, RewardTerms, Sequence
 from orchestrator.cluster.microbatches import group_cost
-from orchestrator.config.preference_sections import CritiqueRmSection
 from orchestrator.training.generated import GeneratedCritiques
 from orchestrator.training.reward_groups import reward_groups, with_room
 from workers.types import Completion, EncodedPrompt, GenerationRequest

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from workers.objectives import LossSpec, UpdateStats
 
 from algorithms.maths.preference_losses import kto_pair_loss
+from algorithms.preference import PreferenceSection
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from algorithms.records import Example, LabelTerms, PairTerms, PreferenceGroup
 from algorithms.records import Sequence as TokenSequence
 from orchestrator.cluster.microbatches import SampleSize, group_cost, plan_microbatches, plan_samples
-from orchestrator.config.preference_sections import PreferenceSection
 from orchestrator.training.groups import GroupMaker, mismatched_sequences, score_ratios
 from tests.unit.offline.examples import PROMPT, example, logprobs
 from workers.preference_objective import preference_objective

@@ -7,7 +7,7 @@ import pytest
 
 from algorithms.records import Sequence
 from orchestrator.cluster.pool import WorkerPool
-from orchestrator.config.schema import TrainConfig
+from orchestrator.config.options import config_type
 from orchestrator.training.groups import GroupMaker
 from orchestrator.training.held_out import HeldOut
 from orchestrator.training.reference import Reference
@@ -37,7 +37,7 @@ def _held_out(algo: str, *, share: bool) -> HeldOut:
         examples.append(example("alone", [[5]], desirable=(True,)))
     if algo == "sft":
         examples = [example("a", [[5, 6]]), example("b", [[5, 6, 7]])]
-    config = TrainConfig.model_validate(
+    config = config_type().model_validate(
         {"algo": algo, "data": {"path": ".", "format": "plain_dpo"}, "model": {"path": "m"}}
     )
     assert config.offline is not None

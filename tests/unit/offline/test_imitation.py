@@ -13,9 +13,10 @@ from workers.objectives import LossSpec, UpdateStats
 
 from algorithms.maths.aggregation import response_weights
 from algorithms.maths.mm_dpo import mm_dpo_loss
+from algorithms.mm_dpo import MmDpoSection
+from algorithms.preference import PreferenceSection
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from algorithms.records import Example, PairTerms, PreferenceGroup
-from orchestrator.config.preference_sections import MmDpoSection, PreferenceSection
 from orchestrator.data.pair_betas import step_beta
 from orchestrator.training.groups import GroupMaker, score_ratios, with_beta
 from orchestrator.training.held_out import pair_margins

@@ -14,13 +14,13 @@ import torch
 from workers.objectives import LossSpec, UpdateStats
 
 from algorithms.maths.kto import kto_baseline
+from algorithms.preference import PreferenceSection
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from algorithms.records import Example, LabelTerms, PreferenceGroup
 from algorithms.records import Sequence as TokenSequence
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.specs import pair_kind
 from orchestrator.config import load_config
-from orchestrator.config.preference_sections import PreferenceSection
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.examples import ExampleEncoder
 from orchestrator.data.limits import Limits

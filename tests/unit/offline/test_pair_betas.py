@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from algorithms.mm_dpo import MmDpoSection
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from algorithms.records import Example
-from orchestrator.config.preference_sections import MmDpoSection
 from orchestrator.data.examples import ExampleEncoder
 from orchestrator.data.limits import Limits
 from orchestrator.data.pair_betas import WeighedPairs, step_beta, weigh_pairs

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from workers.objectives import LossSpec, UpdateStats
 
+from algorithms.critique_rm import CritiqueRmSection
 from algorithms.records import Example, PreferenceGroup
-from orchestrator.config.preference_sections import CritiqueRmSection
 from orchestrator.training.reward_groups import reward_groups
 from tests.unit.offline.examples import PROMPT, example
 from workers.preference_objective import preference_objective
