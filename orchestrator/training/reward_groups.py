@@ -84,32 +84,8 @@ def reward_groups(
     return groups
 
 
-def with_room(
-    examples: Sequence[Example],
-    generated: Sequence[Sequence[TokenSequence | None]],
-    *,
-    share_prompts: bool,
-    token_budget: int,
-) -> list[list[TokenSequence | None]]:
-    """``generated`` without the longest ones, where a group would not fit into a micro-batch with them."""
-    return [
-        _with_room(example, list(row), share_prompts=share_prompts, token_budget=token_budget)
-        for example, row in zip(examples, generated, strict=True)
-    ]
 
 
-def _with_room(
-    example: Example, row: list[TokenSequence | None], *, share_prompts: bool, token_budget: int
-) -> list[TokenSequence | None]:
-    prompt_len = example.sequences[0].prompt_len
-    for pairs, ties in _parts(example, share_prompts=share_prompts):
-        used = {i for pair in (*pairs, *ties) for i in pair}
-        while added := {i: len(s.input_ids) - prompt_len for i in used if (s := row[i]) is not None}:
-            own = [len(example.sequences[i].input_ids) - prompt_len for i in used]
-            if group_cost(prompt_len, [*own, *added.values()], share_prompts=share_prompts) <= token_budget:
-                break
-            row[max(added, key=lambda i: (added[i], i))] = None
-    return row
 
 
 def _parts(
