@@ -8,6 +8,7 @@ from pydantic import model_validator
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS, PreferenceAlgorithm
 from algorithms.settings import Section
 from orchestrator.config.addresses import address_fault
+from orchestrator.config.formats import FORMATS, format_of, refuse_unserved
 from orchestrator.config.preference_sections import (
     CritiqueRmSection,
     MmDpoSection,
@@ -83,10 +84,11 @@ class TrainConfig(Section):
     def offline(self) -> PreferenceAlgorithm | None:
         """How the run learns from a preference store, without rollouts; None where it does not.
 
-        Supervised learning does, except from demonstrations in the format of the online algorithms.
+        Supervised learning does, except from demonstrations in a format of the online algorithms.
         """
-        from_store = self.data.format != "r1_reward" or (self.data.path is not None and Path(self.data.path).is_dir())
-        if self.algo == "sft" and not from_store:
+        data = self.data
+        from_store = data.reader is not None or "prompts" not in FORMATS[data.format].serves
+        if self.algo == "sft" and not (from_store or (data.path is not None and Path(data.path).is_dir())):
             return None
         return PREFERENCE_ALGORITHMS.get(self.algo)
 
@@ -148,10 +150,10 @@ class TrainConfig(Section):
         data, reward = self.data, self.reward
         if data.path is not None and self.model.path is None:
             raise ValueError(f"model.path is not set, but data.path = {data.path!r} needs a model folder")
-        own = (("media_root", data.media_root), ("eval_path", data.eval_path), ("held_out_frac", data.held_out_frac))
-        for name, value in own:
-            if data.path is None and value:
+        for name in ("media_root", "reader", "eval_path", "held_out_frac"):
+            if data.path is None and (value := getattr(data, name)):
                 raise ValueError(f"data.path is not set, but data.{name} = {value!r} belongs to it")
+        format_of(data.read_by)  # a file that cannot be loaded is refused before anything is started
         if data.oversize == "refuse" and data.max_pixels is None:
             raise ValueError("data.max_pixels is not set, but data.oversize = 'refuse' needs it")
         addresses = (("url", reward.url, "token_file"), ("judge_url", reward.judge_url, "judge_key_file"))
@@ -182,8 +184,8 @@ class TrainConfig(Section):
                 f"data.held_out_frac = {self.data.held_out_frac:g} splits a file of preferences, which "
                 f"algo = {self.algo!r} does not read in data.format = {self.data.format!r}: set data.eval_path"
             )
-        if self.algo not in PREFERENCE_ALGORITHMS and self.data.format != "r1_reward":
-            raise ValueError(f"data.format = {self.data.format!r} cannot serve algo = {self.algo!r}, only 'r1_reward'")
+        if self.algo not in PREFERENCE_ALGORITHMS:
+            refuse_unserved(self.data.read_by, algo=self.algo, needs=("prompts",))
         return self
 
     @model_validator(mode="after")

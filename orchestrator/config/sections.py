@@ -5,10 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from algorithms.settings import Count, Seconds, Section, Share, Text
-
-DataFormat = Literal[
-    "r1_reward", "mm_rlhf", "mm_rlhf_pairs", "plain_dpo", "plain_kto", "rlhfv", "vlfeedback", "vlquery_json"
-]
+from orchestrator.config.formats import DataFormat
 
 
 class RunSection(Section):
@@ -70,6 +67,8 @@ class DataSection(Section):
     """Folder that every media path must stay inside; none = the folder of the data file."""
     format: DataFormat = "r1_reward"
     """Format of the data files; online algorithms read r1_reward."""
+    reader: Text | None = None
+    """FILE.py:NAME of a function that reads a row of the data files, in place of data.format; none = the format's."""
     eval_path: Text | None = None
     """Held-out file in the same format, or store; none = no evaluation, the store's held-out split, or the embedded
     task's own."""
@@ -86,6 +85,11 @@ class DataSection(Section):
     """Share of bad rows that is skipped with a count instead of refused."""
     video_frames: Count = 8
     """Frames read from each video."""
+
+    @property
+    def read_by(self) -> str:
+        """What the data files are read by: a format's name, or the user's FILE.py:NAME."""
+        return self.reader or self.format
 
     @property
     def resized_above(self) -> int | None:

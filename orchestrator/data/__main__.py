@@ -8,16 +8,17 @@ from typing import Literal
 
 import tyro
 
+from orchestrator.config.formats import DataFormat
 from orchestrator.config.sections import DataSection
 from orchestrator.data.dataset import BadRow, refuse_no_rows, row_uid, uid_parts
 from orchestrator.data.exporting import export_swift
-from orchestrator.data.importing import SourceFile, import_file, read_records
 from orchestrator.data.keys import Notes
 from orchestrator.data.oddities import Oddities
-from orchestrator.data.readers.registry import FormatName
+from orchestrator.data.reading import SourceFile, read_records
 from orchestrator.data.records import Instruction, Split
 from orchestrator.data.showing import Tally, instruction_lines
 from orchestrator.data.store import PreferenceStore
+from orchestrator.data.writer import import_file
 from orchestrator.errors import RefusedInput
 
 _DEFAULTS = DataSection()
@@ -34,19 +35,25 @@ class _Source:
     video_frames: int = _DEFAULTS.video_frames
     """Frames read from each video."""
 
-    def source(self, reader: FormatName) -> SourceFile:
+    reader: str | None = None
+    """FILE.py:NAME of a function that reads a row of the file, in place of --format."""
+
+    def source(self, format: DataFormat | None) -> SourceFile:
         """The file to be read.
 
         Raises:
-            RefusedInput: a limit is below 1.
+            RefusedInput: a limit is below 1, or nothing says how the file is read.
         """
+        read_by = self.reader or format
+        if read_by is None:
+            raise RefusedInput("--format is not set, nor is --reader")
         for name, value in (("--max-pixels", self.max_pixels), ("--video-frames", self.video_frames)):
             if value is not None and value < 1:
                 raise RefusedInput(f"{name} = {value}: must be at least 1")
         file = Path(self.path)
         return SourceFile(
             path=file,
-            reader=reader,
+            read_by=read_by,
             media_root=file.parent if self.media_root is None else Path(self.media_root),
             max_pixels=self.max_pixels,
             video_frames=self.video_frames,
@@ -62,7 +69,7 @@ class _Source:
 class Check(_Source):
     """List every row that cannot be used, then a summary; exit code 2 when there is one."""
 
-    format: FormatName = _DEFAULTS.format
+    format: DataFormat = _DEFAULTS.format
     """Format of the file."""
 
 
@@ -73,7 +80,7 @@ class Show(_Source):
     row: int
     """1-based, in the data file: the line of a JSONL file, the element of a JSON array; of several that make an
     instruction, the first."""
-    format: FormatName = _DEFAULTS.format
+    format: DataFormat = _DEFAULTS.format
     """Format of the file."""
 
 
@@ -83,8 +90,8 @@ class Import(_Source):
 
     out: str
     """Folder of the store to be made."""
-    format: FormatName
-    """Format of the file."""
+    format: DataFormat | None = None
+    """Format of the file; none = it has a --reader."""
     held_out_frac: float = 0.0
     """Share of prompts that are held out, chosen by a hash of the prompt."""
     max_bad_frac: float = _DEFAULTS.max_bad_frac

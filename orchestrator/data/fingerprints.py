@@ -10,8 +10,8 @@ from workers.multimodal.pictures import PREPARATION
 _SECTIONS = ("model.", "data.", "batching.")
 """A new option in one of them counts unless it is named below."""
 _LIMITS = ("data.max_prompt_tokens", "policy.tokens_per_microbatch")
-_ELSEWHERE = ("data.format", "data.held_out_frac", "model.freeze", "model.lora_rank", "model.lora_alpha")
-"""The store's fingerprint tells the first two; the others are about training."""
+_ELSEWHERE = ("data.format", "data.reader", "data.held_out_frac", "model.freeze", "model.lora_rank", "model.lora_alpha")
+"""The store's fingerprint tells the first three; the others are about training."""
 
 
 def table_fingerprint(

@@ -54,7 +54,7 @@ class Manifest(_Fixed):
 
     schema_version: Literal[2] = SCHEMA_VERSION
     reader: str
-    """Name of the format that was read."""
+    """Name of the format that was read, or the user's reader and its digest."""
     source_name: str
     source_sha256: str
     media_root: str

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.counted import Told
-from orchestrator.data.dataset import Dataset
-from orchestrator.data.image_check import read_usable
+from orchestrator.data.dataset import Dataset, refuse_bad_rows
+from orchestrator.data.image_check import ImageCheck
+from orchestrator.data.reading import read_prompts, source_file
 from orchestrator.data.usable import look_through, without_unusable
 from orchestrator.run.manifest import DataCounts
 from workers.types import Prompt, UnusablePrompt
@@ -51,14 +52,14 @@ def read_data(config: TrainConfig) -> RunData:
         RefusedInput: from the reader, or rows without what the algorithm learns from.
     """
     assert config.data.path is not None
-    train = read_usable(config, config.data.path)
+    train = _usable(config, config.data.path)
     told = look_through(train)
     if config.algo == "sft":
         bound = config.data.max_bad_frac
         train = without_unusable(train, _no_demonstration, told, name=config.data.path, max_bad_frac=bound)
     if config.data.eval_path is None:
         return RunData(train=train, held_out=(), held_out_fingerprint=None, told=told)
-    held_out = read_usable(config, config.data.eval_path)
+    held_out = _usable(config, config.data.eval_path)
     return RunData(
         train=train,
         held_out=held_out.prompts,
@@ -101,6 +102,15 @@ def fitting(config: TrainConfig, encoder: "PromptEncoder", data: RunData) -> Run
     name = str(config.data.eval_path)
     held_out = without_unusable(held_out, reason, data.told_held_out, name=name, max_bad_frac=allowed)
     return replace(data, train=train, held_out=held_out.prompts)
+
+
+def _usable(config: TrainConfig, path: str) -> Dataset:
+    """A file, those rows among its bad ones whose images no model here can take."""
+    source = source_file(config, path)
+    dataset = read_prompts(source, demonstrations=config.algo == "sft")
+    usable = ImageCheck(config, root=source.media_root).usable(dataset)
+    refuse_bad_rows(usable, name=path, max_bad_frac=config.data.max_bad_frac)
+    return usable
 
 
 def _no_demonstration(prompt: Prompt) -> str | None:

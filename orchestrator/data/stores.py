@@ -10,12 +10,14 @@ from orchestrator.config.schema import TrainConfig
 from orchestrator.data.counted import Counted, unknown_keys
 from orchestrator.data.dataset import BadRow
 from orchestrator.data.image_check import ImageCheck
-from orchestrator.data.importing import SourceFile, file_sha256, import_file
 from orchestrator.data.learnable import Encode, Learnable, look, refuse_unlearnable
 from orchestrator.data.manifest import MANIFEST_FILE
+from orchestrator.data.readers import reader_of
+from orchestrator.data.reading import source_file
 from orchestrator.data.records import SPLITS, Instruction, Split
 from orchestrator.data.side_tables import SideTable
 from orchestrator.data.store import PreferenceStore
+from orchestrator.data.writer import file_sha256, import_file
 from orchestrator.errors import RefusedInput
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.manifest import DataCounts
@@ -133,7 +135,8 @@ def _store(config: TrainConfig, path: str, imported: Path) -> PreferenceStore:
     source = source_file(config, path)
     if (imported / MANIFEST_FILE).is_file():
         store = PreferenceStore(imported, media_root=source.media_root.resolve())
-        if (store.manifest.source_sha256, store.manifest.reader) != (file_sha256(source.path), source.reader):
+        same = (file_sha256(source.path), reader_of(source.read_by).name)
+        if (store.manifest.source_sha256, store.manifest.reader) != same:
             raise RefusedInput(
                 f"{str(imported)!r} was imported from another file than {path!r}; "
                 "use another run.dir or run.resume = 'never'"
@@ -167,18 +170,6 @@ def given_store(config: TrainConfig, path: str) -> PreferenceStore:
     if config.data.held_out_frac not in (0.0, store.manifest.held_out_frac):
         raise RefusedInput(_split_already(path, store, config.data.held_out_frac))
     return store
-
-
-def source_file(config: TrainConfig, path: str) -> SourceFile:
-    """How a file is read that no store was made of yet."""
-    root, data = config.data.media_root, config.data
-    return SourceFile(
-        path=Path(path),
-        reader=data.format,
-        media_root=Path(path).parent if root is None else Path(root),
-        max_pixels=data.refused_above,
-        video_frames=data.video_frames,
-    )
 
 
 def _split_already(path: str, store: PreferenceStore, held_out_frac: float) -> str:

@@ -128,7 +128,8 @@ class _Read:
     @property
     def media_root(self) -> Path:
         """Folder of the media."""
-        from orchestrator.data.stores import given_store, source_file
+        from orchestrator.data.reading import source_file
+        from orchestrator.data.stores import given_store
 
         if Path(self.path).is_dir():
             return given_store(self.config, self.path).media_root
@@ -136,8 +137,8 @@ class _Read:
 
     def instructions(self) -> Iterator[Instruction]:
         """The good rows; the others are kept."""
-        from orchestrator.data.importing import read_records
-        from orchestrator.data.stores import given_store, source_file
+        from orchestrator.data.reading import read_records, source_file
+        from orchestrator.data.stores import given_store
 
         if Path(self.path).is_dir():
             store = given_store(self.config, self.path)

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from sklearn.datasets import load_digits
 
-from orchestrator.data.importing import SourceFile, import_file
 from orchestrator.data.manifest import MANIFEST_FILE
+from orchestrator.data.reading import SourceFile
+from orchestrator.data.writer import import_file
 from orchestrator.run.folder import write_atomic
 from orchestrator.tasks.digits import SIDE, WORDS
 
@@ -43,7 +44,7 @@ def build_digits_critiques(data: Path, *, seed: int) -> Path:
         write_atomic(file, _jsonl(rows))
         rng = np.random.Generator(np.random.Philox(seed + 1))
         write_atomic(start, _jsonl([_demonstration(row, rng) for row in rows]))
-        source = SourceFile(path=file, reader="mm_rlhf", media_root=data, max_pixels=SIDE * SIDE, video_frames=1)
+        source = SourceFile(path=file, read_by="mm_rlhf", media_root=data, max_pixels=SIDE * SIDE, video_frames=1)
         import_file(source, out=store, held_out_frac=HELD_OUT_FRAC, max_bad_frac=0.0)
     return store
 

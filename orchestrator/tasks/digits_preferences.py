@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from sklearn.datasets import load_digits
 
-from orchestrator.data.importing import SourceFile, import_file
 from orchestrator.data.manifest import MANIFEST_FILE
+from orchestrator.data.reading import SourceFile
+from orchestrator.data.writer import import_file
 from orchestrator.run.folder import write_atomic
 from orchestrator.tasks.digits import SIDE, WORDS
 
@@ -35,7 +36,7 @@ def build_digits_preferences(data: Path, *, seed: int) -> Path:
     if not (store / MANIFEST_FILE).is_file() or file.read_text() != content:
         shutil.rmtree(store, ignore_errors=True)
         write_atomic(file, content)
-        source = SourceFile(path=file, reader="vlfeedback", media_root=data, max_pixels=SIDE * SIDE, video_frames=1)
+        source = SourceFile(path=file, read_by="vlfeedback", media_root=data, max_pixels=SIDE * SIDE, video_frames=1)
         import_file(source, out=store, held_out_frac=_HELD_OUT_FRAC, max_bad_frac=0.0)
     return store
 

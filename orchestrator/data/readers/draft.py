@@ -20,7 +20,9 @@ class Draft:
 
     turns: tuple[Turn, ...]
     """Parts still name their media."""
-    responses: tuple[Response, ...]
+    responses: tuple[Response, ...] = ()
+    label: str | None = None
+    """What rewards compare an answer with; of a pairwise judgement, the preferred response, ``"1"`` or ``"2"``."""
     meta: dict[str, Any] = field(default_factory=dict)
     frame_order: FrameOrder = "natural"
     """Of the frames of its videos."""
