@@ -10,13 +10,13 @@ import tyro
 
 from orchestrator.config.formats import DataFormat
 from orchestrator.config.sections import DataSection
-from orchestrator.data.dataset import BadRow, refuse_no_rows, row_uid, uid_parts
+from orchestrator.data.counted import refuse_no_rows
 from orchestrator.data.exporting import export_swift
 from orchestrator.data.keys import Notes
-from orchestrator.data.oddities import Oddities
 from orchestrator.data.reading import SourceFile, read_records
 from orchestrator.data.records import Instruction, Split
-from orchestrator.data.showing import Tally, instruction_lines
+from orchestrator.data.rows import BadRow, row_uid, uid_parts
+from orchestrator.data.showing import Oddities, Tally, instruction_lines
 from orchestrator.data.store import PreferenceStore
 from orchestrator.data.writer import import_file
 from orchestrator.errors import RefusedInput

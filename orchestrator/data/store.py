@@ -14,13 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.data.dataset import BadRow, uid_parts
-from orchestrator.data.manifest import QUARANTINE_FILE, Manifest, Part, TableName, read_manifest
-from orchestrator.data.order import permutation, stream_key
+from orchestrator.data.order import assign_split, permutation, stream_key
 from orchestrator.data.records import Instruction, Split
+from orchestrator.data.rows import BadRow, uid_parts
 from orchestrator.data.side_tables import SideTable
-from orchestrator.data.splits import assign_split
-from orchestrator.data.tables import TABLES, rows_of
+from orchestrator.data.store_files import QUARANTINE_FILE, TABLES, Manifest, Part, TableName, read_manifest, rows_of
 from orchestrator.errors import RefusedInput
 
 WINDOW_GROUPS = 8

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from sklearn.datasets import load_digits
 
-from orchestrator.data.manifest import MANIFEST_FILE
 from orchestrator.data.reading import SourceFile
+from orchestrator.data.store_files import MANIFEST_FILE
 from orchestrator.data.writer import import_file
 from orchestrator.run.folder import write_atomic
 from orchestrator.tasks.digits import SIDE, WORDS

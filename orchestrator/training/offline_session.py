@@ -13,8 +13,7 @@ from orchestrator.cluster.launch import policy_engines, start_policy
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.specs import base_spec, prompt_encoder
 from orchestrator.config.schema import TrainConfig
-from orchestrator.data.examples import ExampleEncoder
-from orchestrator.data.limits import Limits
+from orchestrator.data.examples import ExampleEncoder, Limits
 from orchestrator.data.pair_betas import weigh_pairs
 from orchestrator.data.side_tables import SideTable
 from orchestrator.data.store import PreferenceStore

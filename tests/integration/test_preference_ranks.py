@@ -10,8 +10,7 @@ from safetensors.torch import load_file
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from algorithms.records import Example, PreferenceGroup
 from orchestrator.config.preference_sections import PreferenceSection
-from orchestrator.data.examples import ExampleEncoder
-from orchestrator.data.limits import Limits
+from orchestrator.data.examples import ExampleEncoder, Limits
 from orchestrator.data.store import PreferenceStore
 from orchestrator.tasks.digits import DigitsPaths
 from orchestrator.tasks.digits_preferences import build_digits_preferences

@@ -14,8 +14,8 @@ from orchestrator.cluster.placement import PlacementPlan, WorkerPlacement
 from orchestrator.cluster.plan import plan_run
 from orchestrator.cluster.specs import model_spec, policy_spec
 from orchestrator.config import TrainConfig, load_config
-from orchestrator.data.fingerprints import table_fingerprint
 from orchestrator.data.prompts import read_data
+from orchestrator.data.side_tables import table_fingerprint
 from orchestrator.data.stores import open_data
 from orchestrator.errors import RefusedInput
 from orchestrator.pipeline import offline as offline_run

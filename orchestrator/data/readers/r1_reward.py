@@ -11,12 +11,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from orchestrator.data.fields import RowError, shown, unicode_text
-from orchestrator.data.json_rows import JSON_ERRORS, decoded, json_problem
 from orchestrator.data.keys import check_keys, is_empty, unread_inside
-from orchestrator.data.media_sources import Turn
+from orchestrator.data.media import Turn
 from orchestrator.data.readers.draft import Draft, row_object
 from orchestrator.data.records import Response
+from orchestrator.data.rows import JSON_ERRORS, RowError, decoded, json_problem, shown, unicode_text
 from orchestrator.data.turns import words
 
 _ANSWER = re.compile(r"\s*([12])\s*|\s*<answer>\s*([12])\s*</answer>\s*")

@@ -6,11 +6,10 @@ was written by ``datasets``; it is read as a path only where there is no ``image
 
 from typing import Any
 
-from orchestrator.data.fields import RowError, shown, text_field
-from orchestrator.data.json_rows import JSON_ERRORS, decoded, json_problem
 from orchestrator.data.keys import check_keys, is_empty, unread_inside
+from orchestrator.data.media import VIDEO_FIELDS, media_parts, place_media
 from orchestrator.data.readers.draft import Draft, chosen_and_rejected, row_object, scalar_meta
-from orchestrator.data.readers.placeholders import VIDEO_FIELDS, media_parts, place_media
+from orchestrator.data.rows import JSON_ERRORS, RowError, decoded, json_problem, shown, text_field
 
 _META = ("idx", "ds_name", "origin_dataset", "origin_split")
 _IMAGES = ("image_path", "image")

@@ -12,8 +12,7 @@ from torch import Tensor
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from algorithms.records import Example, PreferenceGroup
 from orchestrator.config.preference_sections import PreferenceSection
-from orchestrator.data.examples import ExampleEncoder
-from orchestrator.data.limits import Limits
+from orchestrator.data.examples import ExampleEncoder, Limits
 from orchestrator.data.store import PreferenceStore
 from orchestrator.training.groups import GroupMaker
 from tests.unit.datasets.rows import picture

@@ -14,8 +14,7 @@ import pytest
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from algorithms.records import Example
 from orchestrator.config.preference_sections import MmDpoSection
-from orchestrator.data.examples import ExampleEncoder
-from orchestrator.data.limits import Limits
+from orchestrator.data.examples import ExampleEncoder, Limits
 from orchestrator.data.pair_betas import WeighedPairs, step_beta, weigh_pairs
 from orchestrator.data.records import Instruction, Response
 from orchestrator.data.side_tables import Fingerprint, SideTable
