@@ -14,7 +14,7 @@ from orchestrator.errors import RefusedInput, one_line
 
 _SHOWN_CHARS, _MOST_CHARS = 80, 600
 # Besides JSONDecodeError: an integer of thousands of digits is a ValueError, brackets nested without end recurse.
-JSON_ERRORS = (ValueError, RecursionError)
+_JSON_ERRORS = (ValueError, RecursionError)
 _UID = re.compile(r"(.*-(\d+))(?:\.(\d+))?", re.S)
 
 
@@ -32,6 +32,19 @@ def text_field(row: dict[str, Any], field: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise RowError(f"field {field!r} is {shown(value)}, expected text")
     return unicode_text(value, field)
+
+
+def json_field(row: dict[str, Any], field: str) -> Any:
+    """The value of a field, which may be written as a text of JSON.
+
+    Raises:
+        RowError: it is a text and no JSON.
+    """
+    value = row.get(field)
+    try:
+        return _decoded(value) if isinstance(value, str) else value
+    except _JSON_ERRORS as error:
+        raise RowError(f"field {field!r} is not valid JSON: {_json_problem(error)}") from error
 
 
 def unicode_text(text: str, field: str) -> str:
@@ -58,7 +71,7 @@ def shown(value: Any) -> str:
     return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]} ..."
 
 
-class RepeatedKey(ValueError):
+class _RepeatedKey(ValueError):
     """An object that has a key twice, of which JSON readers keep the last without a word."""
 
 
@@ -191,8 +204,8 @@ def _places(rows: Iterable[tuple[int, JsonRow | BadRow]], field: str) -> Iterabl
 def _line_at(file: IO[bytes], path: Path, number: int, offset: int) -> JsonRow:
     file.seek(offset)
     try:
-        return JsonRow(number, decoded(_text(file.readline(), offset, path)))
-    except JSON_ERRORS as error:
+        return JsonRow(number, _decoded(_text(file.readline(), offset, path)))
+    except _JSON_ERRORS as error:
         raise RefusedInput(f"data file {str(path)!r} changed while it was read (line {number})") from error
 
 
@@ -205,9 +218,9 @@ def _is_array(file: IO[bytes]) -> bool:
 
 def _array(data: bytes, path: Path) -> Iterator[JsonRow]:
     try:
-        elements = decoded(_text(data, 0, path))
-    except JSON_ERRORS as error:
-        raise RefusedInput(f"data file {str(path)!r} is not valid JSON: {json_problem(error)}") from error
+        elements = _decoded(_text(data, 0, path))
+    except _JSON_ERRORS as error:
+        raise RefusedInput(f"data file {str(path)!r} is not valid JSON: {_json_problem(error)}") from error
     yield from (JsonRow(number, element) for number, element in enumerate(elements, start=1))
 
 
@@ -220,17 +233,13 @@ def _lines(file: IO[bytes], path: Path) -> Iterator[tuple[int, JsonRow | BadRow]
         text = _text(line, offset, path).removesuffix("\n")  # a column past the end would be told as line 2
         if text.strip():
             try:
-                yield offset, JsonRow(number, decoded(text))
-            except JSON_ERRORS as error:
-                yield offset, BadRow(number, f"not valid JSON: {json_problem(error)}")
+                yield offset, JsonRow(number, _decoded(text))
+            except _JSON_ERRORS as error:
+                yield offset, BadRow(number, f"not valid JSON: {_json_problem(error)}")
 
 
-def decoded(text: str) -> Any:
-    """What a JSON text says.
-
-    Raises:
-        ValueError: or any other of ``JSON_ERRORS``: it is no JSON, or an object in it has a key twice.
-    """
+def _decoded(text: str) -> Any:
+    """What a JSON text says; one of ``_JSON_ERRORS`` where it is no JSON, or an object in it has a key twice."""
     return json.loads(text, object_pairs_hook=_object)
 
 
@@ -238,16 +247,15 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise RepeatedKey(f"key {shown(next(key for key in keys if keys.count(key) > 1))} is given twice")
+        raise _RepeatedKey(f"key {shown(next(key for key in keys if keys.count(key) > 1))} is given twice")
     return made
 
 
-def json_problem(error: Exception) -> str:
-    """What is wrong and where, in a few words."""
+def _json_problem(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         line = f"line {error.lineno} " if error.lineno > 1 else ""  # a JSONL row has but one, which has its own number
         return f"{error.msg} at {line}column {error.colno}"
-    if isinstance(error, RepeatedKey):
+    if isinstance(error, _RepeatedKey):
         return str(error)
     return "nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
 

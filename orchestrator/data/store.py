@@ -176,7 +176,7 @@ class PreferenceStore:
             with pq.ParquetFile(self.folder / name, page_checksum_verification=True) as file:
                 return file.read_row_group(group.index, columns=columns or TABLES[table].names, use_threads=False)
         except (OSError, pa.ArrowException) as error:
-            raise RefusedInput(f"store {str(self.folder)!r}: {name!r} is damaged ({_one_line(error)})") from error
+            raise RefusedInput(f"store {str(self.folder)!r}: {name!r} is damaged ({error})") from error
 
     def _check_join(self, group: Group, instructions: pa.Table, responses: pa.Table) -> None:
         counts = instructions["num_responses"].to_numpy()
@@ -214,14 +214,10 @@ def _check_file(folder: Path, name: str, expected: list[int]) -> None:
     try:
         footer = pq.read_metadata(folder / name)
     except (OSError, pa.ArrowException) as error:
-        raise RefusedInput(f"store {str(folder)!r}: {name!r} is damaged ({_one_line(error)})") from error
+        raise RefusedInput(f"store {str(folder)!r}: {name!r} is damaged ({error})") from error
     found = [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
     if found != expected:
         raise RefusedInput(
             f"store {str(folder)!r}: {name!r} has {sum(found)} rows in {len(found)} row groups, "
             f"its manifest says {sum(expected)} in {len(expected)}"
         )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
