@@ -1,15 +1,16 @@
 """From a stored instruction to the token sequences that learn together."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from algorithms.preference_registry import PreferenceAlgorithm
 from algorithms.records import Example, Sequence
+from orchestrator.cluster.microbatches import group_cost
 from orchestrator.data.choice import Choice, choose, without_strangers
-from orchestrator.data.limits import Limits, prompt_too_long, sequence_too_long, too_long
 from orchestrator.data.pair_betas import FACTOR, REWARD_TABLE, WeighedPairs
 from orchestrator.data.records import Instruction, prompt_of
 from workers.multimodal.critique_format import CritiqueFormat
@@ -19,6 +20,54 @@ from workers.types import UnusablePrompt
 
 REFERENCE_TABLE = "reference"
 """Name of the side table with the reference's log-probs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What an example may take, tokens."""
+
+    max_prompt_tokens: int
+    tokens_per_microbatch: int
+    share_prompts: bool
+    positions: int | None = None
+    """That the model has; None = without end."""
+
+
+def prompt_too_long(sequence: Sequence, limits: Limits) -> str | None:
+    """Why its prompt cannot be learned from; None where it can."""
+    if sequence.prompt_len <= limits.max_prompt_tokens:
+        return None
+    return f"its prompt has {sequence.prompt_len} tokens, data.max_prompt_tokens = {limits.max_prompt_tokens}"
+
+
+def sequence_too_long(sequence: Sequence, limits: Limits) -> str | None:
+    """Why a response cannot even be read alone; None where it can."""
+    length, which = len(sequence.input_ids), f"its response {sequence.sample_index + 1}"
+    if limits.positions is not None and length > limits.positions:
+        return f"{which} and its prompt have {length} tokens, the model has {limits.positions} positions"
+    if length > limits.tokens_per_microbatch:
+        bound = limits.tokens_per_microbatch
+        return f"{which} and its prompt have {length} tokens, policy.tokens_per_microbatch = {bound}"
+    return None
+
+
+def too_long(sequences: Seq[Sequence], together: Seq[Seq[int]], limits: Limits) -> str | None:
+    """Why responses to one prompt cannot be learned from; None where they can.
+
+    Args:
+        together: Which of them are in one micro-batch, as indices; those that are in none do not count.
+    """
+    used = sorted({i for part in together for i in part})
+    reasons = [prompt_too_long(sequences[0], limits), *(sequence_too_long(sequences[i], limits) for i in used)]
+    for part in together:
+        prompt_len, lengths = sequences[0].prompt_len, [len(sequences[i].input_ids) for i in part]
+        cost = group_cost(prompt_len, [n - prompt_len for n in lengths], share_prompts=limits.share_prompts)
+        if cost > limits.tokens_per_microbatch:
+            reasons.append(
+                f"{len(part)} of its responses take {cost} tokens together, "
+                f"policy.tokens_per_microbatch = {limits.tokens_per_microbatch}"
+            )
+    return next((reason for reason in reasons if reason is not None), None)
 
 
 class ExampleEncoder:

@@ -4,16 +4,13 @@ Readers and stores know files, not models: an image that decodes may still be to
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.config.schema import TrainConfig
-from orchestrator.data.dataset import BadRow, Dataset, uid_parts
 from workers.models.adapters import adapter_for
 from workers.models.folder import read_model_config
-from workers.types import Prompt
 
 if TYPE_CHECKING:  # it imports transformers
     from workers.multimodal.fitting import Fitting
@@ -52,19 +49,6 @@ class ImageCheck:
                 if problem is not None:
                     return f"image {self._named(image)} is {image.width} x {image.height}: {problem}"
         return None
-
-    def usable(self, dataset: Dataset) -> Dataset:
-        """The same with the rows that no model of the run could use among the bad ones."""
-        prompts: list[Prompt] = []
-        bad_rows = list(dataset.bad_rows)
-        for prompt in dataset.prompts:
-            problem = self(prompt.media)
-            if problem is None:
-                prompts.append(prompt)
-            else:
-                bad_rows.append(BadRow(uid_parts(prompt.uid)[1], problem))
-        bad_rows.sort(key=lambda bad: bad.row)
-        return replace(dataset, prompts=tuple(prompts), bad_rows=tuple(bad_rows))
 
     @cached_property
     def _fittings(self) -> list["Fitting"]:

@@ -10,10 +10,10 @@ from algorithms.preference_registry import PreferenceAlgorithm
 from algorithms.records import Example
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.choice import Choice, choose
-from orchestrator.data.counted import Counted
-from orchestrator.data.dataset import BadRow, refuse_bad_share, uid_parts
+from orchestrator.data.counted import Counted, refuse_bad_share
 from orchestrator.data.image_check import ImageCheck
 from orchestrator.data.records import Instruction
+from orchestrator.data.rows import BadRow, uid_parts
 from orchestrator.errors import RefusedInput
 
 _FEWEST_LABELLED = 2

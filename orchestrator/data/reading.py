@@ -15,15 +15,13 @@ from pathlib import Path
 
 from orchestrator.config.formats import FORMATS, Served, refuse_unserved
 from orchestrator.config.schema import TrainConfig
-from orchestrator.data.dataset import BadRow, Dataset, row_uid
-from orchestrator.data.fields import RowError, shown
-from orchestrator.data.json_rows import JsonRow, read_json_groups, read_json_rows
 from orchestrator.data.keys import Notes
-from orchestrator.data.media_sources import MediaFinder, Source, Turn, probe_all
+from orchestrator.data.media import MediaFinder, Source, Turn, probe_all
+from orchestrator.data.order import assign_split
 from orchestrator.data.readers import Reader, reader_of
 from orchestrator.data.readers.draft import Draft
 from orchestrator.data.records import Instruction, Response, StoredMedia
-from orchestrator.data.splits import assign_split
+from orchestrator.data.rows import BadRow, JsonRow, RowError, read_json_groups, read_json_rows, row_uid, shown
 from orchestrator.data.turns import check_prompt, refuse_told_verdict, words
 from orchestrator.errors import RefusedInput
 from workers.multimodal.media import MediaError
@@ -67,6 +65,18 @@ def source_file(config: TrainConfig, path: str) -> SourceFile:
         video_frames=data.video_frames,
         root_option="data.media_root",
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """Usable prompts in file order, and every row that is not."""
+
+    prompts: tuple[Prompt, ...]
+    bad_rows: tuple[BadRow, ...]
+    fingerprint: str
+    """SHA-256 over rows and media digests: a resumed run must see the same data."""
+    notes: Notes = field(default_factory=Notes)
+    """What people should be told of the file once."""
 
 
 def read_prompts(source: SourceFile, *, demonstrations: bool = False) -> Dataset:

@@ -16,14 +16,26 @@ from typing import Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.data.dataset import BadRow, refuse_bad_share, uid_parts
+from orchestrator.data.counted import refuse_bad_share
 from orchestrator.data.keys import Notes
-from orchestrator.data.manifest import MANIFEST_FILE, QUARANTINE_FILE, Counts, Manifest, Part, TableName, write_manifest
+from orchestrator.data.order import assign_split
 from orchestrator.data.readers import reader_of
 from orchestrator.data.reading import SourceFile, read_records
 from orchestrator.data.records import SPLITS, Instruction, Response, Split
-from orchestrator.data.splits import assign_split
-from orchestrator.data.tables import TABLES, instruction_table, response_table, to_json
+from orchestrator.data.rows import BadRow, file_sha256, uid_parts
+from orchestrator.data.store_files import (
+    MANIFEST_FILE,
+    QUARANTINE_FILE,
+    TABLES,
+    Counts,
+    Manifest,
+    Part,
+    TableName,
+    instruction_table,
+    response_table,
+    to_json,
+    write_manifest,
+)
 from orchestrator.errors import RefusedInput
 from orchestrator.run.folder import flush, write_atomic
 
@@ -66,18 +78,6 @@ def import_file(
             bad_rows, num_good=notes.num_rows, name=str(source.path), option=option, max_bad_frac=max_bad_frac
         )
         return writer.commit(bad_rows, notes)
-
-
-def file_sha256(path: Path) -> str:
-    """Digest of a data file.
-
-    Raises:
-        RefusedInput: there is none.
-    """
-    if not path.is_file():
-        raise RefusedInput(f"data file {str(path)!r} is not a file")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class StoreWriter:

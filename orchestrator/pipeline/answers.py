@@ -8,9 +8,9 @@ from orchestrator.cluster.launch import worker_pool
 from orchestrator.cluster.plan import single_role_plan
 from orchestrator.cluster.specs import model_spec, prompt_encoder
 from orchestrator.config.schema import TrainConfig
-from orchestrator.data.fingerprints import table_fingerprint
 from orchestrator.data.image_check import ImageCheck
 from orchestrator.data.records import prompt_of
+from orchestrator.data.side_tables import table_fingerprint
 from orchestrator.data.stores import OfflineData, held_out_rows
 from orchestrator.lengths import check_positions
 from orchestrator.rewards.critique_cache import CritiqueReward

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from orchestrator.config.load import critique_rm_config
 from orchestrator.config.schema import TrainConfig
-from orchestrator.data.counted import Counted
-from orchestrator.data.dataset import BadRow, refuse_bad_share, uid_parts
+from orchestrator.data.counted import Counted, refuse_bad_share
 from orchestrator.data.image_check import ImageCheck
 from orchestrator.data.keys import Notes
 from orchestrator.data.records import Instruction
+from orchestrator.data.rows import BadRow, uid_parts
 
 if TYPE_CHECKING:  # it imports transformers
     from workers.multimodal.prompt_encoder import PromptEncoder

@@ -15,8 +15,7 @@ from orchestrator.cluster.plan import single_role_plan
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.specs import model_spec, prompt_encoder
 from orchestrator.config.schema import TrainConfig
-from orchestrator.data.fingerprints import table_fingerprint
-from orchestrator.data.side_tables import Fingerprint
+from orchestrator.data.side_tables import Fingerprint, table_fingerprint
 from orchestrator.data.store import PreferenceStore
 from orchestrator.errors import RefusedInput
 from orchestrator.rewards.critique_cache import CritiqueCache

@@ -9,8 +9,7 @@ from algorithms.records import Example
 from algorithms.records import Sequence as TokenSequence
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.config.schema import TrainConfig
-from orchestrator.data.fingerprints import table_fingerprint
-from orchestrator.data.side_tables import SideTable
+from orchestrator.data.side_tables import SideTable, table_fingerprint
 from orchestrator.data.store import PreferenceStore
 
 

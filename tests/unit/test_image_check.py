@@ -10,9 +10,9 @@ from PIL import Image
 from orchestrator.cluster.specs import prompt_encoder
 from orchestrator.config.load import load_config
 from orchestrator.config.schema import TrainConfig
-from orchestrator.data.fingerprints import table_fingerprint
 from orchestrator.data.image_check import ImageCheck, describe_bound
 from orchestrator.data.prompts import read_data
+from orchestrator.data.side_tables import table_fingerprint
 from orchestrator.data.stores import open_data
 from orchestrator.errors import RefusedInput
 from orchestrator.run.folder import RunFolder

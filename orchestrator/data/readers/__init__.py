@@ -7,8 +7,8 @@ from typing import Any
 
 from orchestrator.config.formats import FORMATS, format_of
 from orchestrator.config.plugins import load_object, plugin_digest
-from orchestrator.data.fields import RowError, shown
 from orchestrator.data.readers.draft import Draft
+from orchestrator.data.rows import RowError, shown
 
 Read = Callable[[Any], Draft | tuple[Draft, ...]]
 """Of a row of the file, or of several, one draft, or one for each of a conversation's answers."""

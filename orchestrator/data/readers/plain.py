@@ -6,12 +6,12 @@ Both with ``image`` or ``images``, ``video`` or ``videos``. ``system`` and ``his
 
 from typing import Any
 
-from orchestrator.data.fields import RowError, shown
 from orchestrator.data.keys import check_keys
+from orchestrator.data.media import IMAGE_FIELDS, VIDEO_FIELDS, media_parts, place_media
 from orchestrator.data.readers.draft import Draft, chosen_and_rejected, response_text, row_object, scalar_meta
-from orchestrator.data.readers.placeholders import IMAGE_FIELDS, VIDEO_FIELDS, media_parts, place_media
-from orchestrator.data.readers.turns import EARLIER_FIELDS, prompt_turns
 from orchestrator.data.records import Response
+from orchestrator.data.rows import RowError, shown
+from orchestrator.data.turns import EARLIER_FIELDS, prompt_turns
 
 _COMMON = ("id", "prompt", *EARLIER_FIELDS, *VIDEO_FIELDS)
 _LIKED, _DISLIKED = 1.0, -1.0

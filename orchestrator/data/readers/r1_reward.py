@@ -11,12 +11,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from orchestrator.data.fields import RowError, shown, unicode_text
-from orchestrator.data.json_rows import JSON_ERRORS, decoded, json_problem
 from orchestrator.data.keys import check_keys, is_empty, unread_inside
-from orchestrator.data.media_sources import Turn
+from orchestrator.data.media import Turn, media_parts
 from orchestrator.data.readers.draft import Draft, row_object
 from orchestrator.data.records import Response
+from orchestrator.data.rows import RowError, json_field, shown, text_field, unicode_text
 from orchestrator.data.turns import words
 
 _ANSWER = re.compile(r"\s*([12])\s*|\s*<answer>\s*([12])\s*</answer>\s*")
@@ -32,16 +31,18 @@ def read_r1_reward(row: Any) -> Draft:
         RowError: naming field and value.
     """
     fields = row_object(row)
-    turns, responses, label = tuple(_turn(turn) for turn in _chat(fields)), _demonstration(fields), _label(fields)
+    turns = tuple(_turn(turn) for turn in _chat(fields))
+    demonstrated = () if fields.get("response") is None else (Response(text=text_field(fields, "response")),)
+    label = _label(fields)
     media = [part[part["type"]] for turn in turns for part in turn["content"] if part["type"] != "text"]
     keys = check_keys(fields, ("message", "question", "answer", "response"), images=("image",), media=media)
     (field,) = keys.images
     if not media and not is_empty(fields.get(field)):
-        turns = _with_images(turns, fields[field], field)
+        turns = _with_images(turns, media_parts(fields, image_fields=keys.images)["image"], field)
     question = fields.get("question")
     return Draft(
         turns=turns,
-        responses=responses,
+        responses=demonstrated,
         label=label,
         meta={"question": unicode_text(question, "question") if isinstance(question, str) else ""},
         unread=((*keys.unread, *_unread(fields)),),
@@ -77,42 +78,33 @@ def _part(part: Any) -> dict[str, str]:
     return {"type": kind, kind: unicode_text(value, "message") if kind == "text" else value}
 
 
-def _with_images(turns: tuple[Turn, ...], names: Any, field: str) -> tuple[Turn, ...]:
+def _with_images(turns: tuple[Turn, ...], images: list[dict[str, str]], field: str) -> tuple[Turn, ...]:
     """Put the row's images where the user's words have ``<image>``, else before those of its first user turn."""
-    names = [names] if isinstance(names, str) else names
-    if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
-        raise RowError(f"field {field!r} is {shown(names)}, expected a path or a list of paths")
     asked = words(turn for turn in turns if turn["role"] == "user")
     if num_places := len(_PLACE.findall(asked)):
-        if num_places != len(names):
-            raise RowError(f"the prompt has {num_places} '<image>' placeholders, the row has {len(names)} images")
-        waiting = iter(names)
+        if num_places != len(images):
+            raise RowError(f"the prompt has {num_places} '<image>' placeholders, the row has {len(images)} images")
+        waiting = iter(images)
         return tuple(_placed(turn, waiting) if turn["role"] == "user" else turn for turn in turns)
     first = next((i for i, turn in enumerate(turns) if turn["role"] == "user"), None)
     if first is None:
         raise RowError(f"field 'message' has no user turn that could hold the images of field {field!r}")
-    images = [{"type": "image", "image": name} for name in names]
     turn = {"role": "user", "content": [*images, *turns[first]["content"]]}
     return (*turns[:first], turn, *turns[first + 1 :])
 
 
-def _placed(turn: Turn, names: Iterator[str]) -> Turn:
+def _placed(turn: Turn, images: Iterator[dict[str, str]]) -> Turn:
     content: list[dict[str, str]] = []
     for part in turn["content"]:
         before, *others = _PLACE.split(part["text"])
         content += [{"type": "text", "text": before}] if before else []
         for text in others:
-            content += [{"type": "image", "image": next(names)}, *([{"type": "text", "text": text}] if text else [])]
+            content += [next(images), *([{"type": "text", "text": text}] if text else [])]
     return {"role": turn["role"], "content": content}
 
 
 def _chat(row: dict[str, Any]) -> list[Any]:
-    message = row.get("message")
-    if isinstance(message, str):
-        try:
-            message = decoded(message)
-        except JSON_ERRORS as error:
-            raise RowError(f"field 'message' is not valid JSON: {json_problem(error)}") from error
+    message = json_field(row, "message")
     if not isinstance(message, list) or not message:
         raise RowError(f"field 'message' is {shown(message)}, expected a list of chat turns")
     return message
@@ -125,12 +117,3 @@ def _label(row: dict[str, Any]) -> str:
     if match is None:
         raise RowError(f"field 'answer' is {shown(only)}, expected 1 or 2")
     return match[1] or match[2]
-
-
-def _demonstration(row: dict[str, Any]) -> tuple[Response, ...]:
-    target = row.get("response")
-    if target is None:
-        return ()
-    if not isinstance(target, str) or not target.strip():
-        raise RowError(f"field 'response' is {shown(target)}, expected text")
-    return (Response(text=unicode_text(target, "response")),)

@@ -6,8 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from orchestrator.data.dataset import Dataset
-from orchestrator.data.reading import SourceFile, read_prompts
+from orchestrator.data.reading import Dataset, SourceFile, read_prompts
 
 MAX_PIXELS = 100
 

@@ -9,16 +9,17 @@ from typing import get_args
 import pytest
 
 from orchestrator.config.sections import DataSection
-from orchestrator.data.dataset import Dataset, refuse_bad_rows
+from orchestrator.data.counted import refuse_bad_share
 from orchestrator.data.readers import reader_of
-from orchestrator.data.reading import read_prompts
+from orchestrator.data.reading import Dataset, read_prompts
 from orchestrator.errors import RefusedInput
 from tests.unit.datasets.rows import image, row, source, write_jsonl
 
 
 def _read(path: Path, *, media_root: Path | None = None, max_bad_frac: float = 0.0) -> Dataset:
     dataset = read_prompts(replace(source(path, media_root=media_root), root_option="data.media_root"))
-    refuse_bad_rows(dataset, name=str(path), max_bad_frac=max_bad_frac)
+    bad, num_good = dataset.bad_rows, len(dataset.prompts)
+    refuse_bad_share(bad, num_good=num_good, name=str(path), option="data.max_bad_frac", max_bad_frac=max_bad_frac)
     return dataset
 
 

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.data.dataset import BadRow
-from orchestrator.data.fields import RowError
 from orchestrator.data.records import Instruction
+from orchestrator.data.rows import BadRow, RowError
 from orchestrator.data.turns import check_prompt, refuse_told_verdict
 from tests.unit.datasets.rows import picture, read, write_jsonl
 from tests.unit.preference_store.rows import FORMATS, MM_RLHF, good_row, judged, query, records

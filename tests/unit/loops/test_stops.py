@@ -13,8 +13,8 @@ import pytest
 
 from orchestrator.config import TrainConfig, load_config
 from orchestrator.data.counted import Told
-from orchestrator.data.dataset import Dataset
 from orchestrator.data.prompts import RunData
+from orchestrator.data.reading import Dataset
 from orchestrator.data.stores import open_data
 from orchestrator.errors import GuardStop
 from orchestrator.rewards.reward import Reward

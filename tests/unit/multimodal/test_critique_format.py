@@ -10,8 +10,7 @@ import pytest
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from algorithms.records import Example, Sequence
 from orchestrator.cluster.pool import WorkerPool
-from orchestrator.data.examples import ExampleEncoder
-from orchestrator.data.limits import Limits
+from orchestrator.data.examples import ExampleEncoder, Limits
 from orchestrator.data.records import Instruction, Response, StoredMedia, prompt_of
 from orchestrator.rewards.critique_cache import CritiqueCache
 from orchestrator.rewards.critique_judge import CritiqueJudge, CritiqueLimits, Question

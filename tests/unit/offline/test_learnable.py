@@ -11,8 +11,8 @@ from orchestrator.training.offline_session import looked_through
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from orchestrator.config import load_config
 from orchestrator.data.counted import Counted
-from orchestrator.data.dataset import BadRow
 from orchestrator.data.learnable import look
+from orchestrator.data.rows import BadRow
 from orchestrator.data.stores import OfflineData, open_data
 from orchestrator.errors import RefusedInput
 from orchestrator.run.folder import RunFolder

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config import formats
-from orchestrator.data.dataset import BadRow
+from orchestrator.data.order import assign_split
 from orchestrator.data.reading import read_records
 from orchestrator.data.records import Instruction, Response
-from orchestrator.data.splits import assign_split
+from orchestrator.data.rows import BadRow
 from orchestrator.data.store import PreferenceStore
 from orchestrator.data.writer import StoreWriter, import_file
 from tests.unit.datasets.rows import source, write_jsonl

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from orchestrator.data.__main__ import main
-from orchestrator.data.dataset import BadRow
 from orchestrator.data.pairs import preference_pairs
 from orchestrator.data.records import Instruction, Response
+from orchestrator.data.rows import BadRow
 from tests.unit.datasets.rows import picture, write_jsonl
 from tests.unit.preference_store.rows import MM_RLHF, compared, good_row, ranked, records, the_record
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.data.dataset import BadRow
 from orchestrator.data.keys import Notes
 from orchestrator.data.pairs import preference_pairs
 from orchestrator.data.reading import read_records
 from orchestrator.data.records import Instruction, Response
+from orchestrator.data.rows import BadRow
 from tests.unit.datasets.rows import picture, write_jsonl
 from tests.unit.preference_store.rows import (
     FORMATS,

@@ -11,8 +11,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator.data.dataset import BadRow
 from orchestrator.data.records import Instruction, Response, prompt_of
+from orchestrator.data.rows import BadRow
 from orchestrator.data.store import PreferenceStore
 from orchestrator.data.writer import import_file
 from orchestrator.errors import RefusedInput

@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from orchestrator.data.dataset import Dataset
-from orchestrator.data.reading import SourceFile, read_prompts
+from orchestrator.data.reading import Dataset, SourceFile, read_prompts
 from orchestrator.tasks.digits import SIDE, WORDS, DigitsPaths, build_digits_data
 from workers.types import Prompt
 
