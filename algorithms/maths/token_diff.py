@@ -92,8 +92,8 @@ def ddpo_weights(
 ) -> Float[Tensor, "B T"]:
     """What each token's log-prob counts in the score of its response: γ where corrected, else ``base_weight``; float64.
 
-    ``average`` divides by the sum of the weights. γ = 1 with base weight 1 is DPO's sum or mean. A row of weight 0, such
-    as an identical pair under base weight 0, scores 0 and has no gradient.
+    ``average`` divides by the sum of the weights. γ = 1 with base weight 1 is DPO's sum or mean. A row of weight 0,
+    such as an identical pair under base weight 0, scores 0 and has no gradient.
 
     Args:
         mask: Response tokens; ``corrected`` counts only inside it.
