@@ -125,10 +125,28 @@ def test_several_rows_may_be_one_instruction(tmp_path: Path) -> None:
     assert isinstance(second, Instruction) and [response.text for response in second.responses] == ["2"]
 
 
-def test_what_it_makes_must_be_drafts(tmp_path: Path) -> None:
-    (tmp_path / "my.py").write_text("def read(row):\n    return {'prompt': row}\n")
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        ("{'prompt': row}", 'makes {"prompt": {}} of it, expected a Draft or a tuple of them'),
+        ("()", "makes [] of it, expected a Draft or a tuple of them"),
+        (
+            "Draft(turns=('which ?',))",
+            'makes the turn "which ?" of it, expected a role of system, user or assistant, and',
+        ),
+        (
+            "Draft(turns=({'role': 'user', 'content': [{'type': 'text'}]},))",
+            "of it, expected a role of system, user or",
+        ),
+        ("Draft(turns=())", "the prompt has no turn of the user, expected one that asks something"),
+    ],
+)
+def test_what_it_makes_must_be_drafts(tmp_path: Path, made: str, told: str) -> None:
+    (tmp_path / "my.py").write_text(
+        f"from orchestrator.data.readers.draft import Draft\ndef read(row):\n    return {made}\n"
+    )
     found = read_prompts(source(write_jsonl(tmp_path / "d.jsonl", {}), f"{tmp_path / 'my.py'}:read"))
-    assert found.bad_rows[0].reason.endswith('makes {"prompt": {}} of it, expected a Draft or a tuple of them')
+    assert told in found.bad_rows[0].reason
 
 
 def test_a_file_that_does_not_give_it_ends_the_run_with_one_sentence(
