@@ -1,6 +1,6 @@
 """From a stored instruction to the token sequences that learn together."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -118,7 +118,8 @@ class ExampleEncoder:
         reason = too_long(sequences, self._together(choice), self._limits)
         if reason is not None:
             return reason
-        ref_logprobs = joined(instruction.side, REFERENCE_TABLE, choice.responses)
+        table = instruction.side.get(REFERENCE_TABLE)
+        ref_logprobs = None if table is None else tuple(table[i] for i in choice.responses)
         if ref_logprobs is not None and any(
             len(row) != len(s.input_ids) - s.prompt_len for row, s in zip(ref_logprobs, sequences, strict=True)
         ):
@@ -205,10 +206,3 @@ class ExampleEncoder:
         if self._needs.responses == "labels" and not self._limits.share_prompts:
             return [(i,) for i in range(len(choice.responses))]
         return [tuple(range(len(choice.responses)))]
-
-
-def joined(
-    side: Mapping[str, tuple[np.ndarray, ...]], table: str, responses: tuple[int, ...]
-) -> tuple[np.ndarray, ...] | None:
-    """What a side table says of some responses; None where it was not joined."""
-    return tuple(side[table][i] for i in responses) if table in side else None
