@@ -236,8 +236,10 @@ def _scores(group: Group, pieces: "Sequence[Tensor]") -> "Tensor":
 def _weighted(sequence: TokenSequence, weights: np.ndarray, logprobs: "Tensor") -> "Tensor":
     import torch
 
+    from algorithms.maths.preference_losses import weighted_scores
+
     of_response = torch.from_numpy(np.array(weights[sequence.prompt_len :], dtype=np.float64)).to(logprobs.device)
-    return (logprobs.double() * of_response).sum()
+    return weighted_scores(logprobs[None], of_response[None])[0]
 
 
 def _token_figures(scores: Scores) -> Tallies:

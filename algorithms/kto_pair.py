@@ -12,7 +12,17 @@ import numpy as np
 
 from algorithms.algorithm import Ask, Objective, StepSamples
 from algorithms.figures import Tallies
-from algorithms.groups import ACCURACY, HELD_OUT, MARGIN, NUM_PAIRS, Group, GroupObjective, PairGroup, pair_margins, ratios_now
+from algorithms.groups import (
+    ACCURACY,
+    HELD_OUT,
+    MARGIN,
+    NUM_PAIRS,
+    Group,
+    GroupObjective,
+    PairGroup,
+    pair_margins,
+    ratios_now,
+)
 from algorithms.preference import Preference
 from algorithms.records import Example
 from algorithms.tokens import ENTROPY, TOKEN_ACCURACY

@@ -71,12 +71,6 @@ class PreferenceSection(Section):
             )
 
 
-
-
-
-
-
-
 @dataclass(frozen=True, slots=True)
 class PairObjective(GroupObjective):
     """Each pair's loss, by its share."""
@@ -229,29 +223,3 @@ class Preference(Algorithm):
             weights=np.full(len(rows), 1.0 / num_pairs),
             betas=np.array([self.beta(example, i) for i in part]),
         )
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
