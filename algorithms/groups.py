@@ -141,7 +141,8 @@ class GroupObjective:
             if group.imitation:
                 terms = zip(group.sequences, group.imitation, scores.logprobs[own], strict=True)
                 imitated = -torch.stack([_weighted(s, weights, piece) for s, weights, piece in terms]).sum()
-                shares.append({IMITATION.name: Sum(float(imitated.detach()))})
+                if any(weights.any() for weights in group.imitation):
+                    shares.append({IMITATION.name: Sum(float(imitated.detach()))})
                 loss = loss + imitated
             losses.append(loss)
         return Loss(torch.stack(losses), added(shares))
