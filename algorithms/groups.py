@@ -142,7 +142,8 @@ class GroupObjective:
             if group.imitation:
                 terms = zip(group.sequences, group.imitation, scores.logprobs[own], strict=True)
                 imitated = -torch.stack([_weighted(s, weights, piece) for s, weights, piece in terms]).sum()
-                shares.append({IMITATION.name: Sum(float(imitated.detach()))})
+                if any(weights.any() for weights in group.imitation):
+                    shares.append({IMITATION.name: Sum(float(imitated.detach()))})
                 loss = loss + imitated
             losses.append(loss)
         return Loss(torch.stack(losses), added(shares))
@@ -237,8 +238,10 @@ def _scores(group: Group, pieces: "Sequence[Tensor]") -> "Tensor":
 def _weighted(sequence: TokenSequence, weights: np.ndarray, logprobs: "Tensor") -> "Tensor":
     import torch
 
+    from algorithms.maths.preference_losses import weighted_scores
+
     of_response = torch.from_numpy(np.array(weights[sequence.prompt_len :], dtype=np.float64)).to(logprobs.device)
-    return (logprobs.double() * of_response).sum()
+    return weighted_scores(logprobs[None], of_response[None])[0]
 
 
 def _token_figures(scores: Scores) -> Tallies:

@@ -97,6 +97,7 @@ class MmDpo(Dpo):
     }
 
     figures = (*Preference.figures, IMITATION, *_BETAS, *_MARGINS, _DROPPED)
+    smooths_labels = False
 
     @property
     def mm_dpo(self) -> MmDpoSection:

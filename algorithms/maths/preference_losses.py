@@ -44,11 +44,11 @@ class PairLoss:
 
 
 def score_weights(mask: Bool[Tensor, "B T"], *, reduction: Reduction) -> Float[Tensor, "B T"]:
-    """What each token's log-prob counts in the score of its response, float32; 0 for a row without counted tokens.
+    """What each token's log-prob counts in the score of its response, float64; 0 for a row without counted tokens.
 
     Source: VL-RLHF, trainer.py:149-188, without its token diff; there the mean of an empty row is NaN.
     """
-    weights = mask.float()
+    weights = mask.double()
     return weights if reduction == "sum" else weights / weights.sum(dim=1, keepdim=True).clamp(min=1)
 
 

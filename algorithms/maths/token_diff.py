@@ -51,7 +51,8 @@ def token_diff(
         ValueError: ``min_match`` below 1.
     Source: RLHF-V, https://arxiv.org/abs/2312.00849; VL-RLHF, diff_lib.py:73-180, less its losses
     """
-    _check_min_match(min_match)
+    if min_match < 1:
+        raise ValueError(f"min_match = {min_match} must be at least 1")
     start = _common_prefix(chosen_ids, rejected_ids)
     tail = _common_prefix(chosen_ids[start:][::-1], rejected_ids[start:][::-1])
     left = chosen_ids[start : len(chosen_ids) - tail]
@@ -62,24 +63,6 @@ def token_diff(
         head + _marks(len(left), (span for span, _ in gaps)) + rest,
         head + _marks(len(right), (span for _, span in gaps)) + rest,
     )
-
-
-def vl_rlhf_token_diff(
-    chosen_ids: Sequence[int], rejected_ids: Sequence[int], *, min_match: int = MIN_MATCH
-) -> tuple[list[bool], list[bool]]:
-    """Diff as VL-RLHF has it: pure insertions and deletions go unseen, and long responses lose frequent tokens.
-
-    Only gaps with tokens on both sides count, a short common beginning is no match, and difflib's autojunk drops
-    every token that makes up over 1 % of a ``rejected_ids`` of 200 or more. Given padded rows it depends on the
-    padding, as the original does. For comparison with that code only; results and errors as in ``token_diff``.
-
-    Source: VL-RLHF, diff_lib.py:73-180
-    """
-    _check_min_match(min_match)
-    gaps = [
-        (a, b) for a, b in _gaps(SequenceMatcher(None, chosen_ids, rejected_ids, autojunk=True), min_match) if a and b
-    ]
-    return _marks(len(chosen_ids), (a for a, _ in gaps)), _marks(len(rejected_ids), (b for _, b in gaps))
 
 
 def ddpo_weights(
@@ -108,11 +91,6 @@ def ddpo_weights(
         return weights
     total = weights.sum(dim=1, keepdim=True)
     return weights / total.where(total > 0, total.new_ones(()))
-
-
-def _check_min_match(min_match: int) -> None:
-    if min_match < 1:
-        raise ValueError(f"min_match = {min_match} must be at least 1")
 
 
 def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
