@@ -9,7 +9,7 @@ from algorithms.maths.off_policy import Mismatch
 from orchestrator.cluster.sync import SyncResult
 from orchestrator.evaluation.held_out import prompt_text
 from orchestrator.evaluation.verdict import parse_verdict
-from orchestrator.rewards.reward import Reward
+from orchestrator.rewards.reward import Reward, reward_metrics
 from orchestrator.run.rollout_store import RolloutRow
 from orchestrator.training.experience import Experience
 from workers.objectives import UpdateStats
@@ -78,23 +78,6 @@ def online_metrics(record: StepRecord, times: Mapping[str, float], rss_gib: Mapp
         "length/truncated_frac": float(np.mean([c.finish_reason == "length" for c in record.completions])),
         "throughput/rollout_tokens_per_s": sum(lengths) / times["time/rollout_s"],
         **{f"memory/rss_gib/{role}": gib for role, gib in rss_gib.items()},
-    }
-
-
-def reward_metrics(rewards: Sequence[Reward]) -> dict[str, float]:
-    """Means over the rewards that exist, and what share of them does."""
-    scored = [r for r in rewards if r.value is not None]
-    total = len(rewards)
-    critiques = [r.critique for r in scored if r.critique is not None]
-    return {
-        "reward/mean": _mean([r.value for r in scored]),
-        **({"reward/critique": _mean(critiques)} if critiques else {}),
-        "reward/format": _mean([r.format for r in scored]),
-        "reward/accuracy": _mean([r.accuracy for r in scored]),
-        "reward/consistency": _mean([r.consistency for r in scored]),
-        "judge/coverage": sum(r.status in ("scored", "cached") for r in rewards) / total,
-        "judge/cached_frac": sum(r.status == "cached" for r in rewards) / total,
-        "judge/unknown_frac": sum(r.status == "unknown" for r in rewards) / total,
     }
 
 
