@@ -7,9 +7,8 @@ import numpy as np
 
 from orchestrator.cluster.feed import build_requests, completion_sequence
 from orchestrator.rewards.client import RewardClient
-from orchestrator.rewards.coverage import check_coverage, check_unknown
 from orchestrator.rewards.critique_judge import Question, with_critiques
-from orchestrator.rewards.reward import Reward, RewardItem
+from orchestrator.rewards.reward import Reward, RewardItem, check_coverage, check_unknown
 from orchestrator.run.checkpoint import Progress
 from orchestrator.run.cursor import PromptPick, sample_seed, split_whole
 from orchestrator.run.guards import corrected, mismatch_in, mismatch_remedy

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 
 from orchestrator.errors import GuardStop
 from orchestrator.rewards.client import RewardClient
-from orchestrator.rewards.coverage import check_coverage
 from orchestrator.rewards.replies import read_rewards
-from orchestrator.rewards.reward import Reward, RewardItem
+from orchestrator.rewards.reward import Reward, RewardItem, check_coverage
 
 Answer = Callable[[BaseHTTPRequestHandler, list[dict[str, Any]]], None]
 _OUTAGE_S = 1.5
@@ -215,7 +214,7 @@ def test_what_nobody_asked_about_is_passed_over() -> None:
 def test_keys_of_a_services_own_and_missing_parts_are_its_own_affair() -> None:
     with answering(_each({"extra": [1], "reward": 1}, without=("parts", "detail"))) as (url, _):
         (reward,) = _score(url, 1)
-    assert reward == Reward(value=1.0, format=None, accuracy=None, consistency=None, status="scored")
+    assert reward == Reward(value=1.0, status="scored")
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])

@@ -55,7 +55,8 @@ def test_the_client_sends_and_reads_the_golden_exchange() -> None:
         finally:
             client.close()
     assert rewards == {
-        r["id"]: Reward(value=r["reward"], status=r["status"], detail=r["detail"], **r["parts"]) for r in reply["items"]
+        r["id"]: Reward(value=r["reward"], status=r["status"], detail=r["detail"], parts=r["parts"])
+        for r in reply["items"]
     }
 
 

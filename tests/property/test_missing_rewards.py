@@ -11,9 +11,8 @@ from algorithms.records import Rollout, Sequence
 from orchestrator.cluster.microbatches import plan_microbatches
 from orchestrator.config.sections import AlgorithmSection
 from orchestrator.errors import GuardStop
-from orchestrator.rewards.coverage import check_coverage
 from orchestrator.rewards.replies import read_rewards
-from orchestrator.rewards.reward import Reward
+from orchestrator.rewards.reward import Reward, check_coverage
 from orchestrator.run.cursor import split_whole
 from orchestrator.training.experience import make_experience, training_samples
 
