@@ -13,8 +13,8 @@ import numpy as np
 from algorithms.critique_rm import comparisons
 from algorithms.records import Example
 from algorithms.records import Sequence as TokenSequence
-from orchestrator.cluster.microbatches import group_cost
 from orchestrator.cluster.engines import Engines
+from orchestrator.cluster.microbatches import group_cost
 from orchestrator.run.cursor import sample_seed
 from workers.types import Completion, EncodedPrompt, GenerationRequest
 

@@ -15,7 +15,6 @@ import numpy as np
 from algorithms.maths.critique_reward_loss import mean_weights
 from algorithms.records import Example, PreferenceGroup, RewardTerms
 from algorithms.records import Sequence as TokenSequence
-from orchestrator.cluster.microbatches import group_cost
 
 
 class CritiqueWeights(Protocol):
@@ -82,10 +81,6 @@ def reward_groups(
                 )
             )
     return groups
-
-
-
-
 
 
 def _parts(

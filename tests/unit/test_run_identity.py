@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from orchestrator.data.fingerprints import table_fingerprint
 from orchestrator.training.offline_identity import offline_identity
 
 from orchestrator.cluster import launch
@@ -16,7 +17,6 @@ from orchestrator.cluster.plan import plan_run
 from orchestrator.cluster.specs import model_spec, policy_spec
 from orchestrator.config import TrainConfig, load_config
 from orchestrator.config.options import config_type
-from orchestrator.data.fingerprints import table_fingerprint
 from orchestrator.data.prompts import read_data
 from orchestrator.data.stores import open_data
 from orchestrator.errors import RefusedInput
