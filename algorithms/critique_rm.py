@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 Compared = tuple[tuple[int, int], ...]
 _GENERATED = Figure(
     "critique/generated_frac",
-    "on a step of `scheduled_sampling`, share of the responses whose reward was read off a critique that the model wrote "
-    "itself",
+    "on a step of `scheduled_sampling`, share of the responses whose reward was read off a critique that the "
+    "model wrote itself",
     "Rewards read off the model's own critiques",
     "share of the step's",
 )

@@ -35,7 +35,8 @@ NUM_PAIRS = Figure("preference/num_pairs", "pairs of the step; ties of `critique
 
 ACCURACY = Figure(
     "preference/accuracy",
-    "share of the step's own pairs whose chosen response has the greater reward, before its update; a tie counts nothing",
+    "share of the step's own pairs whose chosen response has the greater reward, before its update; a tie counts "
+    "nothing",
     "Pair accuracy",
     "the step's own",
 )
@@ -57,8 +58,8 @@ REJECTED = Figure("preference/rejected_reward", "mean over the rejected side of 
 
 IMITATION = Figure(
     "policy/imitation_loss",
-    "the part of `policy/loss` that is a cross-entropy, its weight included: of the chosen responses in `mm_dpo`, of the "
-    "critiques in `critique_rm`; nats",
+    "the part of `policy/loss` that is a cross-entropy, its weight included: of the chosen responses in `mm_dpo`, of "
+    "the critiques in `critique_rm`; nats",
     "Cross-entropy in the loss, nats",
     "its share",
 )
@@ -141,7 +142,8 @@ class GroupObjective:
             if group.imitation:
                 terms = zip(group.sequences, group.imitation, scores.logprobs[own], strict=True)
                 imitated = -torch.stack([_weighted(s, weights, piece) for s, weights, piece in terms]).sum()
-                shares.append({IMITATION.name: Sum(float(imitated.detach()))})
+                if any(weights.any() for weights in group.imitation):
+                    shares.append({IMITATION.name: Sum(float(imitated.detach()))})
                 loss = loss + imitated
             losses.append(loss)
         return Loss(torch.stack(losses), added(shares))

@@ -122,11 +122,11 @@ class Kto(Preference):
                 at = mixed[int(np.flatnonzero(~np.isfinite(ratios))[0])]
                 raise Unlearnable(f"the log-probs of prompt {at.uid}, for KTO's baseline, are not finite")
             baseline = kto_baseline(float(sum(ratios)), len(ratios))
-        groups = self._labelled(batch, refs, baseline=baseline, together=ask.share_prompts)
+        groups = self.labelled(batch, refs, baseline=baseline, together=ask.share_prompts)
         told = (baseline, float(len(mixed)))
         return StepSamples([groups], {figure.name: value for figure, value in zip(_OF_STEP, told, strict=True)})
 
-    def _labelled(
+    def labelled(
         self, examples: Sequence[Example], refs: Sequence[Sequence[np.ndarray]], *, baseline: float, together: bool
     ) -> list[LabelGroup]:
         """Groups of labelled responses; without shared prompts each response is a group of its own."""

@@ -35,8 +35,8 @@ _BETAS = (
 _MARGINS = (
     Figure(
         "margin/mean",
-        "with margins: mean chosen less rejected reward of the critique reward model, over all pairs with a reward on both "
-        "sides, dropped ones included",
+        "with margins: mean chosen less rejected reward of the critique reward model, over all pairs with a reward on "
+        "both sides, dropped ones included",
         "Margin under the critique reward model",
         "mean",
     ),
@@ -49,8 +49,8 @@ _MARGINS = (
 )
 _DROPPED = Figure(
     "data/dropped_pairs",
-    "pairs of the step's instructions left out: without a reward or factor, or with a negative margin that is dropped; an "
-    "instruction that is left without any counts in `data/passed_over` instead",
+    "pairs of the step's instructions left out: without a reward or factor, or with a negative margin that is dropped; "
+    "an instruction that is left without any counts in `data/passed_over` instead",
     "Pairs left out",
     "of the step",
 )

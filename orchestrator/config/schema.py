@@ -6,8 +6,7 @@ from typing import ClassVar, Self, TypeVar
 
 from pydantic import model_validator
 
-from algorithms.algorithm import Algorithm, DataKind
-from algorithms.preference_registry import PREFERENCE_ALGORITHMS, PreferenceAlgorithm
+from algorithms.algorithm import Algorithm, DataKind, Needs
 from algorithms.registry import algorithm_class
 from algorithms.settings import Section
 from orchestrator.config.addresses import address_fault
@@ -86,6 +85,11 @@ class TrainConfig(Section):
         kind = self.class_of(self.algo)
         return kind(self.algo, {name: getattr(self, name) for name in kind.sections})
 
+    @property
+    def needs(self) -> Needs:
+        """What the algorithm, with its settings, asks of the run."""
+        return self.learner.needs
+
     def section(self, kind: type[_S]) -> _S:
         """The settings of a section that algorithms bring along."""
         found = (value for name in type(self).model_fields if type(value := getattr(self, name)) is kind)
@@ -99,7 +103,7 @@ class TrainConfig(Section):
     @property
     def data_kind(self) -> DataKind:
         """What the run learns from; an algorithm that takes several kinds learns from what its data is."""
-        kinds, data = self.learner.needs.data, self.data
+        kinds, data = self.needs.data, self.data
         stored = data.reader is not None or "prompts" not in FORMATS[data.format].serves
         stored = stored or (data.path is not None and Path(data.path).is_dir())
         return min(kinds, key=lambda kind: (kind == "preferences") != stored)
@@ -110,24 +114,24 @@ class TrainConfig(Section):
         return self.data_kind == "prompts"
 
     @property
-    def offline(self) -> PreferenceAlgorithm | None:
-        """How the run learns from a preference store, without rollouts; None where it does not."""
-        return PREFERENCE_ALGORITHMS.get(self.algo) if self.data_kind == "preferences" else None
+    def offline(self) -> bool:
+        """True where the run learns from a preference store, without rollouts."""
+        return self.data_kind == "preferences"
 
     @property
     def generates_critiques(self) -> bool:
         """True where a critique reward model learns from critiques of its own, which engines write."""
-        return self.learner.needs.generated_critiques > 0
+        return self.needs.generated_critiques > 0
 
     @property
     def measures_margins(self) -> bool:
         """True where a critique reward model says how much each pair counts."""
-        return self.learner.needs.margins
+        return self.needs.margins
 
     @property
     def reference_workers(self) -> int:
         """Reference workers that the run needs."""
-        asked = self.learner.needs.reference and (self.online or self.reference.mode == "worker")
+        asked = self.needs.reference and (self.online or self.reference.mode == "worker")
         return self.reference.num_ranks if asked else 0
 
     @property
@@ -191,7 +195,7 @@ class TrainConfig(Section):
             )
         if kind != "preferences":
             refuse_unserved(self.data.read_by, algo=self.algo, needs=(kind,))
-        if top_p < 1 and not self.online and not self.learner.needs.pair_betas:
+        if top_p < 1 and not self.online and not self.needs.pair_betas:
             raise ValueError(f"rollout.top_p = {top_p:g} has no meaning for algo = {self.algo!r}")
         if critique.weight and not self.online:
             raise ValueError(f"reward.critique.weight = {critique.weight} has no meaning for algo = {self.algo!r}")

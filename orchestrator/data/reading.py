@@ -53,9 +53,9 @@ def source_file(config: TrainConfig, path: str) -> SourceFile:
         RefusedInput: the run does not learn from such rows.
     """
     root, data = config.data.media_root, config.data
-    if config.offline is not None:
+    if config.offline:
         learned: tuple[Served, ...] = ("preferences",)
-        needs = ("demonstrations", *learned) if config.offline.learns_from == "best" else learned
+        needs = ("demonstrations", *learned) if config.needs.responses == "best" else learned
         refuse_unserved(data.read_by, algo=config.algo, needs=needs)
     return SourceFile(
         path=Path(path),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 
-from algorithms.preference_registry import PREFERENCE_ALGORITHMS
+from algorithms.algorithm import Needs
 from orchestrator.data.choice import choose
 from orchestrator.data.counted import Counted, refuse_no_rows
 from orchestrator.data.keys import Notes
@@ -25,6 +25,12 @@ _WAYS = {
     "critique_rm": "critiques (critique_rm)",
 }
 """An algorithm for each way to learn from responses."""
+_NEEDS = {
+    "dpo": Needs(data=("preferences",), responses="pairs"),
+    "kto": Needs(data=("preferences",), responses="labels"),
+    "sft": Needs(data=("preferences",), responses="best"),
+    "critique_rm": Needs(data=("preferences",), responses="pairs", critiques=True),
+}
 
 
 def tally(source: PreferenceStore | SourceFile, notes: Notes, *, bad: Callable[[BadRow], None]) -> "Tally":
@@ -201,7 +207,7 @@ class _Oddities:
         _, row, answer = uid_parts(instruction.uid)
         self._num_instructions += 1
         for algo, counted in self._unused.items():
-            reason = choose(instruction.responses, PREFERENCE_ALGORITHMS[algo], score_margin=0.0)
+            reason = choose(instruction.responses, _NEEDS[algo], score_margin=0.0)
             if isinstance(reason, str):
                 counted.add(BadRow(row, reason))
         if answer > 1:

@@ -6,6 +6,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from algorithms.preference import PreferenceSection
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.counted import Counted, unknown_keys
 from orchestrator.data.image_check import ImageCheck
@@ -153,9 +154,9 @@ def _looked_at(
     config: TrainConfig, store: PreferenceStore, encode: Encode | None = None
 ) -> tuple[Learnable, str | None]:
     """What is learned from, and what a person should know of the rest."""
-    assert config.offline is not None
-    margin, unfit = config.preference.score_margin, ImageCheck(config)
-    learnable = look(store.rows(), config.offline, score_margin=margin, unfit=unfit, encode=encode)
+    assert config.offline
+    margin, unfit = config.section(PreferenceSection).score_margin, ImageCheck(config)
+    learnable = look(store.rows(), config.needs, score_margin=margin, unfit=unfit, encode=encode)
     # The bad rows of a store that somebody made before the run were accepted then.
     bad_rows = [] if Path(str(config.data.path)).is_dir() else store.bad_rows()
     return learnable, refuse_unlearnable(learnable, config, bad_rows=bad_rows)

@@ -10,6 +10,7 @@ from orchestrator.cluster.plan import single_role_plan
 from orchestrator.cluster.specs import base_spec, engine_spec, prompt_encoder
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.examples import REFERENCE_TABLE
+from orchestrator.data.side_tables import table_fingerprint
 from orchestrator.data.side_tables import SideTable
 from orchestrator.data.store import PreferenceStore
 from orchestrator.data.stores import OfflineData
@@ -18,9 +19,9 @@ from orchestrator.run.console import Console
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.manifest import write_config
 from orchestrator.run.recovery import with_restarts
+from orchestrator.training.ask import longest_row
 from orchestrator.training.loop import Outcome, run
-from orchestrator.training.offline import Tables, example_encoder, longest_row, offline_identity, offline_work
-from orchestrator.training.reference import reference_table
+from orchestrator.training.offline import Tables, example_encoder, offline_identity, offline_work
 from orchestrator.training.session import open_session
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.rollout.spec import EngineSpec
@@ -58,13 +59,12 @@ def _engines(config: TrainConfig, plan: PlacementPlan, data: OfflineData, encode
         return None
     images = max((len(row.media) for row in data.train.rows()), default=0)
     spec = engine_spec(config, plan, encoder, longest_prompt=0, max_images=images)
-    return replace(spec, max_model_len=longest_row(config, encoder))
+    return replace(spec, max_model_len=longest_row(encoder, config.policy.tokens_per_microbatch))
 
 
 def _reference_tables(config: TrainConfig, folder: RunFolder, data: OfflineData) -> Mapping[Path, SideTable]:
     """The tables that the run reads, by the folder of their store; none where nothing is precomputed."""
-    assert config.offline is not None and config.model.path is not None
-    if not config.offline.needs_reference or config.reference.mode != "precomputed":
+    if not config.needs.reference or config.reference.mode != "precomputed":
         return {}
     root = Path(config.reference.path) if config.reference.path else folder.root / "reference"
     return {store.folder: reference_table(root / role, store, config) for role, store in data.by_role.items()}
@@ -100,3 +100,13 @@ def _precompute(
             )
 
         with_restarts(fill, config, folder)
+
+
+def reference_table(folder: Path, store: PreferenceStore, config: TrainConfig) -> SideTable:
+    """The table of the reference's log-probs of a store's responses, begun where there is none.
+
+    Raises:
+        RefusedInput: the folder has a table of another model, or of other settings or another store.
+    """
+    fingerprint = table_fingerprint(config, store, config.model.folder)
+    return SideTable(folder, fingerprint=fingerprint, num_shards=len(store.groups))

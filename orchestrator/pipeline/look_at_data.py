@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from algorithms.preference import PreferenceSection
 from orchestrator.config.load import critique_rm_config
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.counted import Counted, refuse_bad_share
@@ -33,7 +34,7 @@ def data_lines(config: TrainConfig) -> list[str]:
     if missing := [path for path in paths if not os.path.exists(path)]:
         return [f"data: not looked at, as {missing[0]!r} is not on this machine"]
     encoder = _encoder(config)
-    lines = _online(config, encoder) if config.offline is None else _offline(config, encoder)
+    lines = _online(config, encoder) if not config.offline else _offline(config, encoder)
     unknown = [] if encoder else ["data: lengths not looked at, as the model folder has no processor"]
     return [*lines, *unknown]
 
@@ -77,12 +78,12 @@ def _learned_from(config: TrainConfig, encoder: "PromptEncoder | None") -> Itera
     from orchestrator.data.learnable import look, refuse_unlearnable
     from orchestrator.training.offline import example_encoder
 
-    assert config.offline is not None and config.data.path is not None
+    assert config.offline and config.data.path is not None
     read = _Read(config, config.data.path)
     weighs = not config.measures_margins
     encode = None if encoder is None else example_encoder(config, encoder, read.media_root, weighs_pairs=weighs)
-    margin, unfit = config.preference.score_margin, None if encoder is None else ImageCheck(config)
-    found = look(read.instructions(), config.offline, score_margin=margin, unfit=unfit, encode=encode)
+    margin, unfit = config.section(PreferenceSection).score_margin, None if encoder is None else ImageCheck(config)
+    found = look(read.instructions(), config.needs, score_margin=margin, unfit=unfit, encode=encode)
     read.refuse_bad_rows()
     of_file = [] if Path(read.path).is_dir() else read.bad_rows
     warning = refuse_unlearnable(found, config, bad_rows=of_file)

@@ -10,10 +10,11 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from algorithms.preference import PreferenceSection
 from orchestrator.cluster.placement import PlacementPlan
 from orchestrator.config.load import critique_rm_config
 from orchestrator.config.schema import TrainConfig
-from orchestrator.data.pair_betas import REWARD_TABLE
+from orchestrator.data.examples import REWARD_TABLE
 from orchestrator.data.records import Split
 from orchestrator.data.side_tables import SideTable
 from orchestrator.data.store import PreferenceStore
@@ -140,7 +141,7 @@ def _margins(config: TrainConfig, folder: RunFolder, data: OfflineData, model: s
         ("train", data.train, train),
         ("held out", data.held_out_store, data.held_out_splits),
     ):
-        share, pairs = agreement(store, tables[store.folder], splits, score_margin=config.preference.score_margin)
+        share, pairs = agreement(store, tables[store.folder], splits, score_margin=config.section(PreferenceSection).score_margin)
         if pairs:
             sys.stdout.write(f"critique reward model: right on {share:.3f} of {pairs} pairs, {name}\n")
     return tables

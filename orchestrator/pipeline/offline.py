@@ -34,7 +34,7 @@ def train_offline(config: TrainConfig, plan: PlacementPlan, folder: RunFolder) -
     """
     assert config.offline is not None
     critic = config.reward.critique.path
-    judged = config.offline.weighs_pairs and (critic or config.measures_margins)
+    judged = config.needs.pair_betas and (critic or config.needs.margins)
     if judged:
         critique_limits(config, critic or config.model.folder)
     _forget_other_imports(config, folder)
@@ -43,7 +43,7 @@ def train_offline(config: TrainConfig, plan: PlacementPlan, folder: RunFolder) -
     if judged:
         check_answers(config, data)
     told = ""
-    if config.measures_margins and critic is None:
+    if config.needs.margins and critic is None:
         # Data without critiques is refused now, not by the stage that needs them.
         stage = critique_stage(config, data)
         told = _told(STAGES[0], looked_through(stage, open_data(stage, folder)))
@@ -51,7 +51,7 @@ def train_offline(config: TrainConfig, plan: PlacementPlan, folder: RunFolder) -
     data = looked_through(config, data)
     sys.stdout.write(told + _told("data", data))
     with ray_cluster(plan):
-        run = run_mm_dpo if config.offline.weighs_pairs else _run
+        run = run_mm_dpo if config.needs.pair_betas else _run
         outcome = run(config, plan, folder, data)
     _print_summary(outcome.before.figures, outcome.after.figures, folder.root)
 

@@ -12,6 +12,7 @@ from orchestrator.config.schema import TrainConfig
 from orchestrator.data.prompts import RunData
 from orchestrator.evaluation.held_out import evaluate
 from orchestrator.run.identity import Identity, run_identity
+from orchestrator.training.ask import RunAsk, run_ask
 from orchestrator.training.session import Evaluation, Session, judged_evaluation
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import EncodedPrompt, Prompt
@@ -29,6 +30,8 @@ class Answering:
     encoder: PromptEncoder
     train: Sequence[Prompt]
     held_out: Sequence[Prompt]
+    ask: RunAsk
+    """What the algorithm may ask."""
 
     @property
     def sampling(self) -> SamplingDistribution:
@@ -68,7 +71,14 @@ def answering(session: Session, encoder: PromptEncoder, data: RunData, *, policy
     engines = policy_engines(
         session.config, session.folder.root, session.pool, probe=lambda: _first(train, encoder, count)
     )
-    found = Answering(session=session, engines=engines, encoder=encoder, train=train, held_out=data.held_out)
+    found = Answering(
+        session=session,
+        engines=engines,
+        encoder=encoder,
+        train=train,
+        held_out=data.held_out,
+        ask=run_ask(session, encoder),
+    )
     found.verified_sync(policy_version)
     return found
 

@@ -1,33 +1,30 @@
 """Learning from stored responses: the store as a stream of examples, and held-out ones that nobody learns from."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import partial
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from algorithms.preference_registry import PreferenceAlgorithm
+from algorithms.algorithm import Algorithm
+from algorithms.preference import PreferenceSection
+from algorithms.records import Example
 from orchestrator.cluster.choices import shares_prompts
 from orchestrator.cluster.launch import policy_engines
-from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.specs import prompt_encoder
 from orchestrator.config.schema import TrainConfig
-from orchestrator.data.examples import REFERENCE_TABLE, ExampleEncoder
-from orchestrator.data.limits import Limits
-from orchestrator.data.pair_betas import weigh_pairs
+from orchestrator.data.examples import REFERENCE_TABLE, ExampleEncoder, Limits
 from orchestrator.data.side_tables import SideTable
 from orchestrator.data.store import PreferenceStore
 from orchestrator.data.stores import OfflineData, held_out_rows, measured
 from orchestrator.data.stream import ExampleStream, encoded
 from orchestrator.run.checkpoint import Progress
-from orchestrator.run.folder import RunFolder
 from orchestrator.run.identity import Identity, run_identity
 from orchestrator.run.metrics import PhaseClock
+from orchestrator.training.ask import RunAsk, longest_row, run_ask
 from orchestrator.training.generated import GeneratedCritiques
-from orchestrator.training.groups import GroupMaker
-from orchestrator.training.held_out import HeldOut
-from orchestrator.training.offline_step import train_step
-from orchestrator.training.reference import Reference
 from orchestrator.training.session import Evaluation, Metrics, Session
+from orchestrator.training.updates import after_updates, step_samples, take_updates, update_figures
 from workers.models.positions import max_positions
 from workers.multimodal.critique_format import CritiqueFormat
 from workers.multimodal.prompt_encoder import PromptEncoder
@@ -36,21 +33,16 @@ Tables = Mapping[str, Mapping[Path, SideTable]]
 """Side tables by name, and by the folder of their store."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class OfflineWork:
-    """One optimizer step on the next examples of the store."""
+    """Learning from the next examples of the store."""
 
     session: Session
-    algorithm: PreferenceAlgorithm
+    learner: Algorithm
     stream: ExampleStream
-    groups: GroupMaker
-    share_prompts: bool
-    longest_row: int
-    """Most tokens of a prompt with all that follows it."""
-    generated: GeneratedCritiques | None
-    """Writes critiques for the steps that learn from the model's own; None where no step does."""
-    reference: Reference
-    held_out: HeldOut
+    ask: RunAsk
+    held_out: Sequence[Example]
+    _prepared: Sequence[Any] | None = None
 
     @property
     def measures_start(self) -> bool:
@@ -58,14 +50,37 @@ class OfflineWork:
         return True
 
     def step(self, progress: Progress, clock: PhaseClock) -> tuple[Progress, Metrics]:
-        """The next examples, and how many pairs a second."""
-        progress, metrics = train_step(self, progress, clock)
-        rate = metrics["preference/num_pairs"] / clock.metrics()["time/step_s"]
-        return progress, metrics | {"throughput/pairs_per_s": rate}
+        """From the next examples to optimizer steps."""
+        session, config = self.session, self.session.config
+        with session.phase("data", clock):
+            examples, cursor, passed_over = self.stream.take(progress.cursor, config.policy.train_batch_size)
+        learned = step_samples(self.learner, examples, self.ask.at(progress, clock))
+        ahead = replace(progress, step=progress.step + 1, cursor=cursor)
+        with session.phase("train", clock):
+            updates = take_updates(session, learned.updates, ahead)
+        taken = [u.ranks for u in updates if u.taken]
+        metrics = {**update_figures(taken or [u.ranks for u in updates]), **learned.figures}
+        metrics |= {
+            "data/epoch": float(cursor.epoch),
+            "data/batch_digest48": batch_digest48(examples),
+            "data/passed_over": float(len(passed_over)),
+            "guard/skipped_updates": float(len(updates) - len(taken)),
+        }
+        if (pairs := metrics.get("preference/num_pairs")) is not None:
+            metrics["throughput/pairs_per_s"] = pairs / clock.metrics()["time/step_s"]
+        return after_updates(ahead, len(taken)), metrics
 
     def evaluate(self, progress: Progress, *, last: bool) -> Evaluation:
-        """What the policy itself thinks of held-out responses."""
-        return Evaluation(figures=self.held_out.evaluate())
+        """What the policy itself thinks of held-out responses; what the reference does is asked once."""
+        if self._prepared is None:
+            self._prepared = self.learner.prepared(self.held_out, self.ask)
+        return Evaluation(figures=self.learner.evaluate(self._prepared, self.ask))
+
+
+def batch_digest48(examples: Sequence[Example]) -> float:
+    """48 bits, which fit a float exactly, of who is in a step and in which order: equal numbers, equal batches."""
+    ids = [(s.uid, s.sample_index) for e in examples for s in e.sequences]
+    return float(int(hashlib.sha256(repr(ids).encode()).hexdigest()[:12], 16))
 
 
 def offline_work(session: Session, encoder: PromptEncoder, data: OfflineData, tables: Tables) -> OfflineWork:
@@ -74,31 +89,24 @@ def offline_work(session: Session, encoder: PromptEncoder, data: OfflineData, ta
     Args:
         tables: Finished ones; empty where nothing is precomputed.
     """
-    config, pool, algorithm = session.config, session.pool, session.config.offline
-    assert algorithm is not None and config.model.path is not None
-    reference, share = Reference(config, pool), shares_prompts(config, config.model.path)
-    imitate = config.mm_dpo if algorithm.weighs_pairs and config.mm_dpo.sft_weight else None
-    groups = GroupMaker(algorithm, config.preference, share_prompts=share, imitate=imitate)
+    config = session.config
     # Held-out pairs are judged whatever they would count in training.
     of_held_out = example_encoder(config, encoder, data.held_out_store.media_root, weighs_pairs=False)
     measured_on = held_out_rows(data, side_tables=_joined(tables, data.held_out_store))
     held_out, left_out = encoded(measured_on, of_held_out)
     for line in left_out.lines(len(measured_on)):
         session.console.note(line)
+    generated = scheduled_critiques(session, encoder) if config.needs.generated_critiques else None
     return OfflineWork(
         session=session,
-        algorithm=algorithm,
+        learner=config.learner,
         stream=ExampleStream(
             data.train,
             example_encoder(config, encoder, data.train.media_root, weighs_pairs=True),
             side_tables=_joined(tables, data.train),
         ),
-        groups=groups,
-        share_prompts=share,
-        longest_row=longest_row(config, encoder),
-        generated=scheduled_critiques(config, session.folder, pool, encoder) if config.generates_critiques else None,
-        reference=reference,
-        held_out=HeldOut(held_out, config, pool, groups=groups, reference=reference),
+        ask=run_ask(session, encoder, generated),
+        held_out=held_out,
     )
 
 
@@ -127,22 +135,21 @@ def example_encoder(
     Args:
         weighs_pairs: Give each pair its β, where the algorithm asks for one.
     """
-    assert config.offline is not None and config.model.path is not None
-    critiques = CritiqueFormat(encoder, config.critique_rm.request) if config.offline.writes_critiques else None
-    weigh = partial(weigh_pairs, settings=config.mm_dpo, beta=config.preference.beta)
+    needs = config.needs
+    request = needs.head.request if needs.critiques and needs.head else None
     return ExampleEncoder(
         encoder,
-        config.offline,
+        needs,
         media_root=media_root,
-        score_margin=config.preference.score_margin,
+        score_margin=config.section(PreferenceSection).score_margin,
         limits=Limits(
             max_prompt_tokens=config.data.max_prompt_tokens,
             tokens_per_microbatch=config.policy.tokens_per_microbatch,
-            share_prompts=shares_prompts(config, config.model.path),
+            share_prompts=shares_prompts(config, config.model.folder),
             positions=max_positions(encoder.config),
         ),
-        critiques=critiques,
-        weigh=weigh if config.offline.weighs_pairs and weighs_pairs else None,
+        critiques=None if request is None else CritiqueFormat(encoder, request),
+        weigh=config.learner.weigh if needs.pair_betas and weighs_pairs else None,
     )
 
 
@@ -152,31 +159,23 @@ def looked_through(config: TrainConfig, data: OfflineData) -> OfflineData:
     Raises:
         RefusedInput: see ``measured``.
     """
-    assert config.model.path is not None
     encoder = prompt_encoder(config)
     # Margins are known only once there is a reward model.
-    weighs = not config.measures_margins
+    weighs = not config.needs.margins
     return measured(data, config, example_encoder(config, encoder, data.train.media_root, weighs_pairs=weighs))
 
 
-def scheduled_critiques(
-    config: TrainConfig, folder: RunFolder, pool: WorkerPool, encoder: PromptEncoder
-) -> GeneratedCritiques:
+def scheduled_critiques(session: Session, encoder: PromptEncoder) -> GeneratedCritiques:
     """Engines that follow the critique reward model while it learns."""
+    config = session.config
     return GeneratedCritiques(
-        lambda probe: policy_engines(config, folder.root, pool, probe=probe),
-        share=config.critique_rm.scheduled_sampling,
+        lambda probe: policy_engines(config, session.folder.root, session.pool, probe=probe),
+        share=config.needs.generated_critiques,
         seed=config.run.seed,
         max_new_tokens=config.reward.critique.max_new_tokens,
-        max_model_len=longest_row(config, encoder),
+        max_model_len=longest_row(encoder, config.policy.tokens_per_microbatch),
         probe_prompts=config.sync.probe_prompts,
     )
-
-
-def longest_row(config: TrainConfig, encoder: PromptEncoder) -> int:
-    """Most tokens of a prompt with all that follows it."""
-    positions, budget = max_positions(encoder.config), config.policy.tokens_per_microbatch
-    return budget if positions is None else min(positions, budget)
 
 
 def _joined(tables: Tables, store: PreferenceStore) -> dict[str, SideTable]:

@@ -8,8 +8,8 @@ import numpy as np
 from algorithms.maths.off_policy import Mismatch
 from algorithms.tokens import MISMATCH
 from orchestrator.cluster.sync import SyncResult
+from orchestrator.evaluation.answers import parse_verdict
 from orchestrator.evaluation.held_out import prompt_text
-from orchestrator.evaluation.verdict import parse_verdict
 from orchestrator.rewards.reward import Reward
 from orchestrator.run.rollout_store import RolloutRow
 from orchestrator.training.updates import update_figures

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from algorithms.algorithm import StepSamples
 from algorithms.records import Rollout
 from orchestrator.cluster.feed import build_requests, completion_sequence
 from orchestrator.rewards.client import RewardClient
@@ -19,8 +18,8 @@ from orchestrator.run.metrics import PhaseClock
 from orchestrator.run.rollout_store import write_rollouts
 from orchestrator.training.answering import Answering
 from orchestrator.training.online_metrics import StepRecord, online_metrics, rollout_rows
-from orchestrator.training.session import Evaluation, Metrics, Session
-from orchestrator.training.updates import Update, optimizer_step, step_ask, step_samples
+from orchestrator.training.session import Evaluation, Metrics
+from orchestrator.training.updates import after_updates, step_samples, take_updates
 from workers.types import Completion, GenerationRequest, Prompt
 
 
@@ -80,16 +79,18 @@ def train_step(work: OnlineWork, progress: Progress, clock: PhaseClock) -> tuple
         # A single update finds the old log-probs in its own forward; with a strike, they decide what is done to it.
         ask_first = config.updates_per_step > 1 or bool(session.pool.reference) or progress.mismatch_strikes > 0
         rollouts = _rollouts(answering, requests, completions, rewards, ask_first=ask_first)
-        learned = step_samples(config.learner, rollouts, step_ask(config, progress))
+        learned = step_samples(config.learner, rollouts, answering.ask.at(progress, clock))
         mismatch, remedy, strikes = mismatch_of(rollouts), "none", progress.mismatch_strikes
         if mismatch is not None:
             remedy, strikes = mismatch_remedy(mismatch, strikes, bound=config.guard.max_mismatch)
         ahead = replace(progress, step=progress.step + 1, cursor=cursor)
-        updates = _update(session, learned, ahead, correct=remedy in ("correct", "resync"))
+        correct = remedy in ("correct", "resync")
+        samples = [config.learner.corrected(some) if correct else some for some in learned.updates]
+        updates = take_updates(session, samples, ahead)
         taken = [u.ranks for u in updates if u.taken]
         if mismatch is None and (mismatch := mismatch_in(taken)) is not None:
             _, strikes = mismatch_remedy(mismatch, strikes, bound=config.guard.max_mismatch)
-    done = replace(_after(ahead, len(taken)), mismatch_strikes=strikes)
+    done = replace(after_updates(ahead, len(taken)), mismatch_strikes=strikes)
     with session.phase("sync", clock):
         if remedy == "resync":
             engines.require_full_sync()
@@ -161,32 +162,3 @@ def _rollouts(
         )
         for s, c, reward, o, ref in zip(sequences, completions, rewards, old, refs, strict=True)
     ]
-
-
-def _update(session: Session, learned: StepSamples, ahead: Progress, *, correct: bool) -> list[Update]:
-    """All optimizer steps of one rollout.
-
-    Args:
-        ahead: Where the run stands after this step, had it none.
-    """
-    config, updates = session.config, list[Update]()
-    for samples in learned.updates:
-        update = optimizer_step(
-            session.pool,
-            config.learner.corrected(samples) if correct else samples,
-            num_ranks=config.policy.num_ranks,
-            nonfinite=config.guard.nonfinite,
-            deadline_s=session.deadline_s,
-        )
-        updates.append(update)
-        if update.taken:
-            session.reached = _after(ahead, sum(u.taken for u in updates))
-    return updates
-
-
-def _after(ahead: Progress, num_updates: int) -> Progress:
-    return replace(
-        ahead,
-        num_updates=ahead.num_updates + num_updates,
-        policy_version=ahead.policy_version + num_updates,
-    )

@@ -10,7 +10,7 @@ from orchestrator.run.metrics import PhaseClock
 from orchestrator.training.answering import Answering
 from orchestrator.training.online_step import named_prompt
 from orchestrator.training.session import Evaluation, Metrics
-from orchestrator.training.updates import optimizer_step, step_ask, step_samples, update_figures
+from orchestrator.training.updates import after_updates, step_samples, take_updates, update_figures
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import Prompt
 
@@ -40,22 +40,12 @@ class SupervisedWork:
             picks, cursor = progress.cursor.take(config.policy.train_batch_size)
             named = [named_prompt(self.answering.train, pick) for pick in picks]
             examples = [_demonstration(self.answering.encoder, prompt) for prompt in named]
-            (samples,) = step_samples(config.learner, examples, step_ask(config, progress)).updates
-            update = optimizer_step(
-                session.pool,
-                samples,
-                num_ranks=config.policy.num_ranks,
-                nonfinite=config.guard.nonfinite,
-                deadline_s=session.deadline_s,
-            )
-        done = replace(
-            progress,
-            step=progress.step + 1,
-            num_updates=progress.num_updates + update.taken,
-            policy_version=progress.policy_version + update.taken,
-            cursor=cursor,
-        )
-        return done, update_figures([update.ranks]) | {"guard/skipped_updates": float(not update.taken)}
+            learned = step_samples(config.learner, examples, self.answering.ask.at(progress, clock))
+            ahead = replace(progress, step=progress.step + 1, cursor=cursor)
+            updates = take_updates(session, learned.updates, ahead)
+        taken = [u.ranks for u in updates if u.taken]
+        metrics = update_figures(taken or [u.ranks for u in updates])
+        return after_updates(ahead, len(taken)), metrics | {"guard/skipped_updates": float(len(updates) - len(taken))}
 
     def evaluate(self, progress: Progress, *, last: bool) -> Evaluation:
         """Give the engines the policy's weights, where they have others, and judge what they answer."""

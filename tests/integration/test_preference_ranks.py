@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from orchestrator.data.limits import Limits
 from safetensors.torch import load_file
 from workers.objectives import LossSpec
 
@@ -12,7 +13,6 @@ from algorithms.preference import PreferenceSection
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from algorithms.records import Example, PreferenceGroup
 from orchestrator.data.examples import ExampleEncoder
-from orchestrator.data.limits import Limits
 from orchestrator.data.store import PreferenceStore
 from orchestrator.tasks.digits import DigitsPaths
 from orchestrator.tasks.digits_preferences import build_digits_preferences

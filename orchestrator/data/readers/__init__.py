@@ -54,6 +54,19 @@ def _of_user(read_by: str) -> Read:
         drafts = made if isinstance(made, tuple) else (made,)
         if not drafts or not all(isinstance(draft, Draft) for draft in drafts):
             raise RowError(f"data.reader = {read_by!r} makes {shown(made)} of it, expected a Draft or a tuple of them")
+        if wrong := [turn for draft in drafts for turn in draft.turns if not _is_turn(turn)]:
+            expected = "a role of system, user or assistant, and a list of text, image and video parts"
+            raise RowError(f"data.reader = {read_by!r} makes the turn {shown(wrong[0])} of it, expected {expected}")
         return drafts
 
     return read
+
+
+def _is_turn(turn: Any) -> bool:
+    content = turn.get("content") if isinstance(turn, dict) else None
+    if not isinstance(content, list) or turn.get("role") not in ("system", "user", "assistant"):
+        return False
+    kinds = [(part, part.get("type")) for part in content if isinstance(part, dict)]
+    return len(kinds) == len(content) and all(
+        kind in ("text", "image", "video") and isinstance(part.get(kind), str) for part, kind in kinds
+    )

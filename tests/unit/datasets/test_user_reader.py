@@ -110,10 +110,43 @@ def test_files_are_checked_shown_and_imported_by_it(
     assert "refused: --format is not set, nor is --reader" in capsys.readouterr().err
 
 
-def test_what_it_makes_must_be_drafts(tmp_path: Path) -> None:
-    (tmp_path / "my.py").write_text("def read(row):\n    return {'prompt': row}\n")
+def test_several_rows_may_be_one_instruction(tmp_path: Path) -> None:
+    (tmp_path / "my.py").write_text(
+        "from orchestrator.data.readers.draft import Draft\nfrom orchestrator.data.records import Response\n"
+        "def read(rows):\n"
+        "    asked = {'role': 'user', 'content': [{'type': 'text', 'text': rows[0].value['ask']}]}\n"
+        "    return Draft(turns=(asked,), responses=tuple(Response(text=row.value['said']) for row in rows))\n"
+        "read.rows_share = 'ask'\n"
+    )
+    said = (("a ?", "1"), ("b ?", "2"), ("a ?", "3"))
+    file = write_jsonl(tmp_path / "d.jsonl", *({"ask": ask, "said": text} for ask, text in said))
+    first, second = (row for row in read_records(source(file, f"{tmp_path / 'my.py'}:read")))
+    assert isinstance(first, Instruction) and [response.text for response in first.responses] == ["1", "3"]
+    assert isinstance(second, Instruction) and [response.text for response in second.responses] == ["2"]
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        ("{'prompt': row}", 'makes {"prompt": {}} of it, expected a Draft or a tuple of them'),
+        ("()", "makes [] of it, expected a Draft or a tuple of them"),
+        (
+            "Draft(turns=('which ?',))",
+            'makes the turn "which ?" of it, expected a role of system, user or assistant, and',
+        ),
+        (
+            "Draft(turns=({'role': 'user', 'content': [{'type': 'text'}]},))",
+            "of it, expected a role of system, user or",
+        ),
+        ("Draft(turns=())", "the prompt has no turn of the user, expected one that asks something"),
+    ],
+)
+def test_what_it_makes_must_be_drafts(tmp_path: Path, made: str, told: str) -> None:
+    (tmp_path / "my.py").write_text(
+        f"from orchestrator.data.readers.draft import Draft\ndef read(row):\n    return {made}\n"
+    )
     found = read_prompts(source(write_jsonl(tmp_path / "d.jsonl", {}), f"{tmp_path / 'my.py'}:read"))
-    assert found.bad_rows[0].reason.endswith('makes {"prompt": {}} of it, expected a Draft or a tuple of them')
+    assert told in found.bad_rows[0].reason
 
 
 def test_a_file_that_does_not_give_it_ends_the_run_with_one_sentence(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from orchestrator.data.limits import Limits
 from torch import Tensor
 from workers.objectives import LossSpec, UpdateStats
 
@@ -14,7 +15,6 @@ from algorithms.preference import PreferenceSection
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from algorithms.records import Example, PreferenceGroup
 from orchestrator.data.examples import ExampleEncoder
-from orchestrator.data.limits import Limits
 from orchestrator.data.store import PreferenceStore
 from orchestrator.training.groups import GroupMaker
 from tests.unit.datasets.rows import picture

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from orchestrator.data.limits import Limits
 
 from algorithms.mm_dpo import MmDpoSection
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from algorithms.records import Example
 from orchestrator.data.examples import ExampleEncoder
-from orchestrator.data.limits import Limits
 from orchestrator.data.pair_betas import WeighedPairs, step_beta, weigh_pairs
 from orchestrator.data.records import Instruction, Response
 from orchestrator.data.side_tables import Fingerprint, SideTable
