@@ -35,8 +35,7 @@ def train_offline(config: TrainConfig, plan: PlacementPlan, folder: RunFolder) -
     critic = config.reward.critique.path
     judged = config.needs.pair_betas and (critic or config.needs.margins)
     if judged:
-        assert config.model.path is not None
-        critique_limits(config, critic or config.model.path)
+        critique_limits(config, critic or config.model.folder)
     _forget_other_imports(config, folder)
     data = open_data(config, folder)
     check_critique_models(config, data)

@@ -5,6 +5,7 @@ from typing import cast
 import numpy as np
 import pytest
 
+from algorithms.preference import PreferenceSection
 from algorithms.records import Sequence
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.config.options import config_type
@@ -42,7 +43,7 @@ def _held_out(algo: str, *, share: bool) -> HeldOut:
     )
     assert config.offline is not None
     pool = cast(WorkerPool, _Longer())
-    groups = GroupMaker(config.offline, config.preference, share_prompts=share)
+    groups = GroupMaker(config.offline, config.section(PreferenceSection), share_prompts=share)
     return HeldOut(examples, config, pool, groups=groups, reference=Reference(config, pool))
 
 
