@@ -137,6 +137,7 @@ def _margins(config: TrainConfig, folder: RunFolder, data: OfflineData, model: s
     told = ", ".join(f"{count} {status}" for status, count in json.loads(counted.read_text()).items())
     sys.stdout.write(f"rewards of responses: {told}\n")
     train: tuple[Split, ...] = ("train",)
+    margin = config.section(PreferenceSection).score_margin
     for name, store, splits in (
         ("train", data.train, train),
         ("held out", data.held_out_store, data.held_out_splits),
