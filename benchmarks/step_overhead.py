@@ -27,7 +27,7 @@ from vllm import SamplingParams
 from orchestrator.cluster.feed import build_requests, generate
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.sync import WeightSync
-from orchestrator.cluster.worker_environment import worker_environment
+from orchestrator.cluster.pool import worker_environment
 from orchestrator.data.reading import SourceFile, read_prompts
 from orchestrator.tasks.digits import DigitsPaths, build_digits_data
 from orchestrator.tasks.digits_model import build_digits_model

@@ -89,7 +89,7 @@ def run(command: RewardBench) -> RewardBenchResult:
         Question(prompt_of(row, media_root=root), response.text) for row in instructions for response in row.responses
     ]
     quiet_libraries()
-    plan = single_role_plan(config, "critic", 1)
+    plan = single_role_plan(config, "critique_reward")
     config = settled_dtype(config, plan)
     fingerprint = reward_fingerprint(config, None, command.model)
     images = max(len(i.media) for i in instructions)

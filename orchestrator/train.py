@@ -41,9 +41,9 @@ def dry_run(config: TrainConfig) -> None:
     Nothing is started or written. On a described cluster the model may be described too: a folder with nothing but its
     ``config.json``; and the data may be elsewhere.
     """
-    from orchestrator.cluster.memory_plan import describe_memory, model_shape, plan_memory
+    from orchestrator.cluster.memory_plan import describe_memory
     from orchestrator.cluster.number_format import settled_dtype
-    from orchestrator.cluster.plan import plan_run
+    from orchestrator.cluster.plan import plan_memory, plan_run
     from orchestrator.data.image_check import describe_bound
     from orchestrator.pipeline.look_at_data import data_lines
     from orchestrator.pipeline.stage_plans import describe_stages, plan_stages
@@ -59,10 +59,7 @@ def dry_run(config: TrainConfig) -> None:
     lines = [*describe_batches(config), *describe_plan(plan), *describe_stages(plan_stages(config, cluster))]
     if config.model.path is not None:
         gpu_memory_gib = min((n.gpu_memory_gib for n in cluster.nodes if n.gpu_memory_gib is not None), default=None)
-        shape = model_shape(config.model.path, config.model.freeze, lora_rank=config.model.lora_rank)
-        judge = config.reward.critique.path
-        critic = None if judge is None else model_shape(judge, ())
-        roles = plan_memory(config, plan, shape, critic=critic, gpu_memory_gib=gpu_memory_gib)
+        roles = plan_memory(config, plan, gpu_memory_gib=gpu_memory_gib)
         colocated = config.placement.layout == "colocated"
         lines += [*describe_memory(roles, colocated=colocated, gpu_memory_gib=gpu_memory_gib), *describe_bound(config)]
     if config.placement.cluster is None:
@@ -153,7 +150,7 @@ def _check_files(config: TrainConfig) -> None:
 
 def _launch(config: TrainConfig, plan: PlacementPlan, folder: "RunFolder", data: "RunData") -> None:
     from orchestrator.cluster import launch
-    from orchestrator.cluster.specs import engine_spec, prompt_encoder
+    from orchestrator.cluster.specs import following_engine_spec, prompt_encoder
     from orchestrator.data.prompts import fitting
     from orchestrator.pipeline import online as stages
     from orchestrator.preflight import check_lengths
@@ -165,7 +162,7 @@ def _launch(config: TrainConfig, plan: PlacementPlan, folder: "RunFolder", data:
     prompts = [*data.train.prompts, *data.held_out]
     if config.reward.critique.path is not None:
         critique_limits(config, config.reward.critique.path)
-    spec = engine_spec(
+    spec = following_engine_spec(
         config,
         plan,
         encoder,

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -29,7 +29,6 @@ _COLLECT_S = 1.0
 class CritiqueRewardSpec:
     """What a critique reward worker needs to start."""
 
-    engine_kind: Literal["vllm", "transformers"]
     engine: EngineSpec
     timeout_s: float
     """Longest time in which the engine finishes nothing, seconds."""
@@ -54,14 +53,15 @@ class CritiqueRewardWorker(WorkerBase):
         module = CritiqueRewardModule(model, head, lockstep=False)
         self._module = module.to(self._device).requires_grad_(False)
         self._collate = Collator.of(spec.model)
-        self._engine = build_engine(name, spec.engine_kind, spec.engine)
+        self._engine = build_engine(name, spec.engine)
 
-    def write(self, requests: Seq[GenerationRequest]) -> list[Completion]:
-        """A critique for each request, in the order given.
+    def write(self, microbatches: Seq[Seq[GenerationRequest]]) -> list[Completion]:
+        """A critique for each request, in the order given; the engine makes batches of its own.
 
         Raises:
             RuntimeError: the engine has finished nothing for ``timeout_s``.
         """
+        requests = [request for batch in microbatches for request in batch]
         self._engine.submit(requests)
         written: dict[tuple[str, int], Completion] = {}
         last = time.monotonic()

@@ -68,7 +68,7 @@ class Engines:
         """Start a successor of an engine; it samples again after the next verified sync."""
         self.num_restarts += 1
         _log.warning("engine %d is replaced: %s", index, reason)
-        self._pool.replace_engine(index)
+        self._pool.role("rollout").replace(index)
         self._sync.require_full()
         self._unsynced.add(index)
 
@@ -87,4 +87,4 @@ class Engines:
                 self.lost(index, lost.reason)
 
     def _by_index(self) -> dict[int, Any]:
-        return dict(enumerate(self._pool.engines))
+        return dict(enumerate(self._pool.role("rollout").actors))

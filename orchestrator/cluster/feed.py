@@ -66,15 +66,6 @@ def build_requests(
     ]
 
 
-def split_prompts(requests: Sequence[GenerationRequest], *, num_parts: int) -> list[list[GenerationRequest]]:
-    """The requests in parts of about equally many prompts; those of one prompt stay together."""
-    prompts = {uid: number for number, uid in enumerate(dict.fromkeys(r.uid for r in requests))}
-    parts: list[list[GenerationRequest]] = [[] for _ in range(num_parts)]
-    for request in requests:
-        parts[prompts[request.uid] * num_parts // len(prompts)].append(request)
-    return parts
-
-
 def engine_name(index: int) -> str:
     """The name under which an engine reports its health."""
     return f"rollout-{index}"

@@ -1,4 +1,4 @@
-"""From a checked configuration to live workers: Ray, the pool, its policy and its engines."""
+"""From a checked configuration to live workers: Ray, the pool, its engines and what trains."""
 
 import logging
 import os
@@ -9,26 +9,25 @@ from uuid import NAMESPACE_URL, uuid5
 
 import ray
 
-from algorithms.records import PLAIN
-from orchestrator.cluster.choices import engine_kind, shares_prompts
+from orchestrator.cluster.choices import shares_prompts
 from orchestrator.cluster.engines import Engines
 from orchestrator.cluster.placement import PlacementPlan
-from orchestrator.cluster.pool import PoolSpec, WorkerPool
+from orchestrator.cluster.pool import PoolSpec, WorkerPool, worker_environment
 from orchestrator.cluster.reaper import reaped_processes
 from orchestrator.cluster.resources import ray_is_running
-from orchestrator.cluster.specs import model_spec, policy_spec, sampled_from
+from orchestrator.cluster.roles import ROLES
+from orchestrator.cluster.specs import model_spec, sampled_from
 from orchestrator.cluster.sync import WeightSync
 from orchestrator.cluster.waits import start_of, watched_by
-from orchestrator.cluster.worker_environment import worker_environment
 from orchestrator.config.plugins import plugin_modules
 from orchestrator.config.schema import TrainConfig
+from orchestrator.config.sections import LOGPROB_TOLERANCE
 from orchestrator.errors import RefusedInput
 from workers.rollout.spec import EngineSpec
 from workers.types import EncodedPrompt
 from workers.weight_sync.manifest import SyncError
 from workers.weight_sync.shared_memory import clear_exchange
 
-_TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}
 _OBJECT_STORE_BYTES = 1 << 30
 
 
@@ -62,13 +61,11 @@ def ray_cluster(plan: PlacementPlan) -> Iterator[None]:
 
 @contextmanager
 def worker_pool(config: TrainConfig, plan: PlacementPlan, spec: EngineSpec | None) -> Iterator[WorkerPool]:
-    """Create the pool and start its engines, if it has any; policy and reference follow stage by stage."""
+    """Create the pool and start its engines, if it has any; what else the plan has follows stage by stage."""
     ranks = max(1, len(plan.workers_of("policy")))
     pool = WorkerPool(
         plan,
         PoolSpec(
-            engine=spec,
-            engine_kind=engine_kind(config),
             tokens_per_microbatch=config.policy.tokens_per_microbatch,
             share_prompts=shares_prompts(config, config.model.folder),
             # Roles take turns, so one rank may use every core of a small machine.
@@ -79,7 +76,8 @@ def worker_pool(config: TrainConfig, plan: PlacementPlan, spec: EngineSpec | Non
     )
     try:
         with watched_by(pool.health):
-            pool.start_engines()
+            if spec is not None:
+                pool.role("rollout").start(spec)
             yield pool
     finally:
         pool.close()
@@ -94,7 +92,7 @@ def policy_engines(
         pool,
         run_id=run_id(folder),
         # What rounding does to logits, a temperature below 1 makes larger.
-        tolerance=config.sync.tolerance or _TOLERANCE[dtype] / min(1.0, config.rollout.temperature),
+        tolerance=config.sync.tolerance or LOGPROB_TOLERANCE[dtype] / min(1.0, config.rollout.temperature),
         deadline_s=config.rollout.timeout_s,
         sampling=sampled_from(config, pool.engine_spec.banned_token_ids),
     )
@@ -118,8 +116,8 @@ def run_id(folder: Path) -> str:
     return uuid5(NAMESPACE_URL, str(folder.resolve())).hex[:12]
 
 
-def start_policy(config: TrainConfig, pool: WorkerPool, found: Path | None, *, num_updates: int) -> None:
-    """Start the policy on the weights and optimizer state that the run continues from.
+def start_roles(config: TrainConfig, pool: WorkerPool, found: Path | None, *, num_updates: int) -> None:
+    """Start what a run trains with, on the weights and optimizer state that it continues from.
 
     Args:
         found: The checkpoint; None for a fresh start.
@@ -127,8 +125,14 @@ def start_policy(config: TrainConfig, pool: WorkerPool, found: Path | None, *, n
     Raises:
         WorkerCannotStart: a rank said why.
     """
-    sampling = sampled_from(config, pool.engine_spec.banned_token_ids) if config.online else PLAIN
-    with start_of([f"policy-{place.index}" for place in pool.plan.workers_of("policy")]):
-        pool.start_policy(policy_spec(config, str(found / "policy") if found else None, sampling))
-        if found:
-            pool.policy_call("load_state", str(found), num_steps=num_updates, deadline_s=config.rollout.timeout_s)
+    asked = [pool.role(name) for name, role in ROLES.items() if role.spec is not None and role.in_run(config)]
+    # Frozen ones load while the ranks meet.
+    for workers in sorted(asked, key=lambda workers: workers.role.trainable):
+        role, saved = workers.role, None
+        if found is not None and role.saved_in is not None:
+            saved = found / role.saved_in
+        with start_of(workers.names):
+            assert role.spec is not None
+            workers.start(role.spec(config, pool, saved))
+            if saved is not None:
+                workers.shared("load_state", str(saved), num_steps=num_updates, deadline_s=config.rollout.timeout_s)

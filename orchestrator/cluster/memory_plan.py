@@ -4,11 +4,11 @@ It counts what grows with the model and the batch: weights, gradients, optimizer
 cannot know (the allocator's fragments, NCCL's buffers, the CUDA context) is the share it leaves free.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from orchestrator.cluster.number_format import settled_dtype
-from orchestrator.cluster.placement import PlacementPlan
 from orchestrator.cluster.resources import GIB
 from orchestrator.config.schema import TrainConfig
 
@@ -35,12 +35,32 @@ class ModelShape:
 class RoleMemory:
     """What one worker of a role holds on its GPU (or, without GPU, in memory), and on the host."""
 
-    role: str
     gpu: dict[str, float]
     """Bytes by what they are for."""
     host: dict[str, float]
     resident: float
     """Bytes that stay on the GPU while another role has its turn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryQuestion:
+    """What the memory of a worker follows from."""
+
+    config: TrainConfig
+    """Its number format is settled."""
+    gpu_memory_gib: float | None
+    """Of one GPU, of which engines take a share; None where there is none, or its size is not known."""
+
+    @property
+    def width(self) -> int:
+        """Bytes of a weight."""
+        return _BYTES[self.config.model.dtype]
+
+    @cached_property
+    def shape(self) -> ModelShape:
+        """Of the run's own model."""
+        model = self.config.model
+        return model_shape(model.folder, model.freeze, lora_rank=model.lora_rank)
 
 
 def model_shape(path: str, freeze: tuple[str, ...], *, lora_rank: int | None = None) -> ModelShape:
@@ -71,46 +91,15 @@ def model_shape(path: str, freeze: tuple[str, ...], *, lora_rank: int | None = N
     )
 
 
-def plan_memory(
-    config: TrainConfig,
-    plan: PlacementPlan,
-    shape: ModelShape,
-    *,
-    critic: ModelShape | None = None,
-    gpu_memory_gib: float | None,
-) -> list[RoleMemory]:
-    """Memory of one worker of every role there is; engines take a share of their GPU and so need its size.
-
-    Args:
-        critic: The critique reward model, where the plan has workers for it.
-    """
-    width = _BYTES[settled_dtype(config, plan).model.dtype]
-    roles = [_policy(config, shape, width)]
-    if plan.workers_of("reference"):
-        weights = {"weights": float(shape.num_params * width), "logits": _logits(config, shape)}
-        roles.append(RoleMemory("reference", weights, {}, weights["weights"]))
-    if plan.workers_of("critic") and critic is not None:
-        # Two copies of its weights, one in an engine, which does not sleep.
-        size = critic.num_params * width
-        held = {"weights": float(size)} | _engine(config, size, gpu_memory_gib, prefix="engine's ")
-        roles.append(RoleMemory("critic", held, {}, sum(held.values())))
-    if plan.workers_of("rollout"):
-        size = shape.num_params * width / config.rollout.tensor_parallel_size
-        engine = _engine(config, size, gpu_memory_gib)
-        # Asleep, an engine keeps its weights on the host and nothing on the GPU.
-        asleep, resident = ({}, size) if gpu_memory_gib is None else ({"weights while asleep": size}, 0.0)
-        roles.append(RoleMemory("rollout", engine, asleep, resident))
-    return roles
-
-
-def describe_memory(roles: list[RoleMemory], *, colocated: bool, gpu_memory_gib: float | None) -> list[str]:
+def describe_memory(roles: Mapping[str, RoleMemory], *, colocated: bool, gpu_memory_gib: float | None) -> list[str]:
     """Lines for a person: each role, and whether the fullest moment of a GPU fits."""
-    lines = [f"memory of one {role.role} worker: {_terms(role.gpu)}{_host(role)}" for role in roles]
+    lines = [f"memory of one {name} worker: {_terms(role.gpu)}{_host(role)}" for name, role in roles.items()]
     if gpu_memory_gib is None:
         return lines
     peaks = {
-        f"{role.role}'s turn": sum(role.gpu.values()) + sum(o.resident for o in roles if colocated and o is not role)
-        for role in roles
+        f"{name}'s turn": sum(role.gpu.values())
+        + sum(other.resident for other in roles.values() if colocated and other is not role)
+        for name, role in roles.items()
     }
     for turn, peak in peaks.items():
         verdict = "fits" if peak <= gpu_memory_gib * GIB else "DOES NOT FIT"
@@ -118,15 +107,9 @@ def describe_memory(roles: list[RoleMemory], *, colocated: bool, gpu_memory_gib:
     return lines
 
 
-def _engine(config: TrainConfig, weights: float, gpu_memory_gib: float | None, *, prefix: str = "") -> dict[str, float]:
-    """What an engine takes: its share of the GPU, or, where that is not known, its weights alone; bytes."""
-    if gpu_memory_gib is None:
-        return {f"{prefix}weights": weights}
-    share = config.rollout.gpu_memory_utilization * gpu_memory_gib * GIB
-    return {f"{prefix}weights": weights, f"{prefix}cache and activations": share - weights}
-
-
-def _policy(config: TrainConfig, shape: ModelShape, width: int) -> RoleMemory:
+def of_policy(asked: MemoryQuestion) -> RoleMemory:
+    """Weights, what they learn with, and the activations of one micro-batch."""
+    config, shape, width = asked.config, asked.shape, asked.width
     policy, ranks = config.policy, config.policy.num_ranks
     stage = policy.zero_stage
     weights = shape.num_params * width / (ranks if stage == 3 else 1)
@@ -145,8 +128,37 @@ def _policy(config: TrainConfig, shape: ModelShape, width: int) -> RoleMemory:
     }
     host: dict[str, float] = {}
     (host if policy.offload_optimizer else gpu)["optimizer"] = optimizer
-    resident = weights + (0.0 if policy.offload_optimizer else optimizer)
-    return RoleMemory("policy", gpu, host, resident)
+    return RoleMemory(gpu, host, weights + (0.0 if policy.offload_optimizer else optimizer))
+
+
+def of_reference(asked: MemoryQuestion) -> RoleMemory:
+    """The policy's weights, and its logits."""
+    weights = float(asked.shape.num_params * asked.width)
+    return RoleMemory({"weights": weights, "logits": _logits(asked.config, asked.shape)}, {}, weights)
+
+
+def of_critique_reward(asked: MemoryQuestion) -> RoleMemory:
+    """Two copies of the critique reward model's weights, one in an engine, which does not sleep."""
+    model = asked.config.reward.critique.path
+    assert model is not None
+    size = model_shape(model, ()).num_params * asked.width
+    held = {"weights": float(size)} | _engine(asked, size, prefix="engine's ")
+    return RoleMemory(held, {}, sum(held.values()))
+
+
+def of_engine(asked: MemoryQuestion) -> RoleMemory:
+    """Asleep, an engine keeps its weights on the host and nothing on the GPU."""
+    size = asked.shape.num_params * asked.width / asked.config.rollout.tensor_parallel_size
+    asleep, resident = ({}, size) if asked.gpu_memory_gib is None else ({"weights while asleep": size}, 0.0)
+    return RoleMemory(_engine(asked, size), asleep, resident)
+
+
+def _engine(asked: MemoryQuestion, weights: float, *, prefix: str = "") -> dict[str, float]:
+    """What an engine takes: its share of the GPU, or, where that is not known, its weights alone; bytes."""
+    if asked.gpu_memory_gib is None:
+        return {f"{prefix}weights": weights}
+    share = asked.config.rollout.gpu_memory_utilization * asked.gpu_memory_gib * GIB
+    return {f"{prefix}weights": weights, f"{prefix}cache and activations": share - weights}
 
 
 def _logits(config: TrainConfig, shape: ModelShape) -> float:

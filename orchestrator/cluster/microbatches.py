@@ -7,14 +7,28 @@ all, the last of some ranks are empty: they take part with nothing that counts.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from orchestrator.errors import GuardStop
+from workers.types import GenerationRequest
 
 _TOKENS_OF_KEYS = 8
 """Keys and values of so many tokens take the memory of one token's activations: 4 of 34 bytes a unit and layer."""
 
 
-def plan_microbatches(lengths: Sequence[int], *, num_ranks: int, token_budget: int) -> list[list[list[int]]]:
+Shares = list[list[list[int]]]
+"""For each worker its micro-batches, as indices of what is asked about."""
+
+
+class Deal(Protocol):
+    """A way to share out what is asked about."""
+
+    def __call__(self, items: Sequence[Any], *, num_ranks: int) -> Shares:
+        """The share of each of ``num_ranks`` workers."""
+        ...
+
+
+def plan_microbatches(lengths: Sequence[int], *, num_ranks: int, token_budget: int) -> Shares:
     """Split samples into micro-batches, as few as the budget allows, and deal them out to ranks.
 
     Sorted by length, an optimal split is made of neighbours. The i-th micro-batches of all ranks have similar cost, as
@@ -47,9 +61,7 @@ class SampleSize:
     """Prompt and completion, tokens."""
 
 
-def plan_samples(
-    samples: Sequence[SampleSize], *, share_prompts: bool, num_ranks: int, token_budget: int
-) -> list[list[list[int]]]:
+def plan_samples(samples: Sequence[SampleSize], *, share_prompts: bool, num_ranks: int, token_budget: int) -> Shares:
     """``plan_microbatches`` over prompts: samples that share one stay together, and it counts once.
 
     Args:
@@ -78,6 +90,15 @@ def group_cost(prompt_len: int, completions: Sequence[int], *, share_prompts: bo
     if not share_prompts:
         return (prompt_len + max(completions)) * len(completions)
     return prompt_len + (len(completions) - 1) * prompt_len // _TOKENS_OF_KEYS + sum(completions)
+
+
+def deal_prompts(items: Sequence[GenerationRequest], *, num_ranks: int) -> Shares:
+    """A batch for each worker, as indices, of about equally many prompts; requests of one prompt stay together."""
+    prompts = {uid: number for number, uid in enumerate(dict.fromkeys(r.uid for r in items))}
+    batches: list[list[int]] = [[] for _ in range(num_ranks)]
+    for index, request in enumerate(items):
+        batches[prompts[request.uid] * num_ranks // len(prompts)].append(index)
+    return [[batch] for batch in batches]
 
 
 def _check_budget(lengths: Sequence[int], token_budget: int) -> None:
@@ -137,7 +158,7 @@ def _split(order: list[int], lengths: Sequence[int], num_batches: int, token_bud
     return batches
 
 
-def _deal(batches: list[list[int]], lengths: Sequence[int], num_ranks: int) -> list[list[list[int]]]:
+def _deal(batches: list[list[int]], lengths: Sequence[int], num_ranks: int) -> Shares:
     """Round by round, similar costs side by side, the costliest to the rank with the least so far; empty ones last."""
     plan: list[list[list[int]]] = [[] for _ in range(num_ranks)]
     load = [0] * num_ranks

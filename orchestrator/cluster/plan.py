@@ -1,42 +1,20 @@
 """Which workers a run asks for, and where they go."""
 
-from typing import Literal
-
 from orchestrator.cluster.choices import sync_backend
+from orchestrator.cluster.memory_plan import MemoryQuestion, RoleMemory
 from orchestrator.cluster.placement import PlacementPlan, RoleRequest, plan_placement
 from orchestrator.cluster.resources import ClusterResources, available_cluster, load_cluster_file
+from orchestrator.cluster.roles import ROLES, Role
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
 
 
 def role_requests(config: TrainConfig, cluster: ClusterResources) -> list[RoleRequest]:
     """The workers a run asks for; on a cluster without GPUs they ask for CPUs alone."""
-    gpu = 1 if any(node.gpus for node in cluster.nodes) else 0
-    counts = {"policy": config.policy.num_ranks}
-    if config.reference_workers:
-        counts["reference"] = config.reference_workers
-    requests = [
-        RoleRequest(role=role, num_workers=count, gpus_per_worker=gpu, cpus_per_worker=1.0)
-        for role, count in counts.items()
-    ]
-    if config.offline and not config.generates_critiques:
-        return requests
-    if config.reward.critique.weight:
-        critics = config.reward.critique.num_workers
-        requests.append(RoleRequest(role="critic", num_workers=critics, gpus_per_worker=gpu, cpus_per_worker=1.0))
-    width = config.rollout.tensor_parallel_size * gpu
-    return [
-        *requests,
-        RoleRequest(role="rollout", num_workers=config.rollout.num_engines, gpus_per_worker=width, cpus_per_worker=1.0),
-    ]
+    return [_request(config, role, cluster) for role in ROLES.values() if role.in_run(config)]
 
 
-def single_role_plan(
-    config: TrainConfig,
-    role: Literal["reference", "critic", "rollout"],
-    num_workers: int,
-    cluster: ClusterResources | None = None,
-) -> PlacementPlan:
+def single_role_plan(config: TrainConfig, role: str, cluster: ClusterResources | None = None) -> PlacementPlan:
     """Workers of one role alone, for what is done before or after training.
 
     Args:
@@ -45,10 +23,13 @@ def single_role_plan(
         RefusedInput: with the sum that does not fit.
     """
     cluster = cluster or _cluster_of(config)
-    gpu = 1 if any(node.gpus for node in cluster.nodes) else 0
-    width = config.rollout.tensor_parallel_size if role == "rollout" else 1
-    request = RoleRequest(role=role, num_workers=num_workers, gpus_per_worker=width * gpu, cpus_per_worker=1.0)
-    return plan_placement(cluster, [request], layout=config.placement.layout)
+    return plan_placement(cluster, [_request(config, ROLES[role], cluster)], layout=config.placement.layout)
+
+
+def plan_memory(config: TrainConfig, plan: PlacementPlan, *, gpu_memory_gib: float | None) -> dict[str, RoleMemory]:
+    """Memory of one worker of every role in the plan; engines take a share of their GPU and so need its size."""
+    asked = MemoryQuestion(config=config, gpu_memory_gib=gpu_memory_gib)
+    return {name: role.memory(asked) for name, role in ROLES.items() if plan.workers_of(name)}
 
 
 def plan_run(config: TrainConfig) -> tuple[ClusterResources, PlacementPlan]:
@@ -63,6 +44,11 @@ def plan_run(config: TrainConfig) -> tuple[ClusterResources, PlacementPlan]:
     if config.model.quantize is not None:
         _check_quantize(plan)
     return cluster, plan
+
+
+def _request(config: TrainConfig, role: Role, cluster: ClusterResources) -> RoleRequest:
+    gpus = role.gpus(config) if any(node.gpus for node in cluster.nodes) else 0
+    return RoleRequest(role=role.name, num_workers=role.count(config), gpus_per_worker=gpus, cpus_per_worker=role.cpus)
 
 
 def _cluster_of(config: TrainConfig) -> ClusterResources:

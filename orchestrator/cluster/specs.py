@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from algorithms.records import PLAIN, SamplingDistribution
-from orchestrator.cluster.choices import shares_prompts, sync_backend
+from orchestrator.cluster.choices import engine_kind, shares_prompts, sync_backend
 from orchestrator.cluster.placement import PlacementPlan
 from orchestrator.cluster.probe import PROBE_LENGTH
 from orchestrator.config.schema import TrainConfig
@@ -97,24 +97,36 @@ def policy_spec(config: TrainConfig, saved: str | None, sampling: SamplingDistri
 
 
 def engine_spec(
-    config: TrainConfig, plan: PlacementPlan, encoder: PromptEncoder, *, longest_prompt: int, max_images: int
+    config: TrainConfig, path: str, encoder: PromptEncoder, *, max_model_len: int, max_images: int
 ) -> EngineSpec:
-    """How every rollout engine is built."""
-    assert config.model.path is not None
-    needed, positions = (
-        longest_prompt + max(config.rollout.max_new_tokens, PROBE_LENGTH) + 1,
-        max_positions(encoder.config),
-    )
+    """How an engine is built for the model in the folder ``path``, on whose weights it stays.
+
+    Args:
+        max_images: Most images of a prompt.
+    """
     return EngineSpec(
-        model=model_spec(config, config.model.path),
+        kind=engine_kind(config, path),
+        model=model_spec(config, path),
         tensor_parallel_size=config.rollout.tensor_parallel_size,
-        max_model_len=needed if positions is None else min(needed, positions),
+        max_model_len=max_model_len,
         max_num_seqs=config.rollout.max_num_seqs,
         max_images_per_prompt=max(1, max_images),
         gpu_memory_utilization=config.rollout.gpu_memory_utilization,
         banned_token_ids=encoder.vision_token_ids,
         stop_token_ids=encoder.eos_token_ids,
         seed=config.run.seed,
+    )
+
+
+def following_engine_spec(
+    config: TrainConfig, plan: PlacementPlan, encoder: PromptEncoder, *, longest_prompt: int, max_images: int
+) -> EngineSpec:
+    """How an engine is built that follows the policy while it learns."""
+    needed = longest_prompt + max(config.rollout.max_new_tokens, PROBE_LENGTH) + 1
+    positions = max_positions(encoder.config)
+    length = needed if positions is None else min(needed, positions)
+    return replace(
+        engine_spec(config, config.model.folder, encoder, max_model_len=length, max_images=max_images),
         sync_backend=sync_backend(config, plan),
         shares_device=config.placement.layout == "colocated",
     )

@@ -82,10 +82,10 @@ class WeightSync:
         if not self._open:
             self._connect()
         manifest = self._publish(policy_version, full=self._needs_full)
-        faults, gap = self._attempt(manifest, range(len(self._pool.engines)), probe)
+        faults, gap = self._attempt(manifest, range(len(self._engines)), probe)
         for index, fault in faults.items():
             # One that came after another may have met what that one left behind.
-            if isinstance(fault, WorkerCannotStart) and index not in self._pool.replaced:
+            if isinstance(fault, WorkerCannotStart) and index not in self._pool.role("rollout").replaced:
                 raise fault
         history = _told(faults)
         for repair in (self._resync, self._replace, self._replace_again, self._replace_again):
@@ -111,12 +111,16 @@ class WeightSync:
         self._needs_full = True
         self._open = self._open and self._backend != "nccl"
 
+    @property
+    def _engines(self) -> list[Any]:
+        return self._pool.role("rollout").actors
+
     def _connect(self) -> None:
         """Open the policy's side of the transport; for NCCL every engine worker joins one group with rank 0."""
-        pool, width = self._pool, self._pool.engine_spec.tensor_parallel_size
-        size = 1 + width * len(pool.engines)
+        policy, width = self._pool.role("policy"), self._pool.engine_spec.tensor_parallel_size
+        size = 1 + width * len(self._engines)
         address, port = get(
-            pool.policy[0].rendezvous.remote(),
+            policy.actors[0].rendezvous.remote(),
             name="sync: rendezvous",
             deadline_s=self._deadline_s,
             workers=["policy-0"],
@@ -125,9 +129,9 @@ class WeightSync:
         if self._backend == "nccl":
             joining = [
                 engine.connect.remote(address=address, port=port, rank_offset=1 + width * i, group_size=size)
-                for i, engine in enumerate(pool.engines)
+                for i, engine in enumerate(self._engines)
             ]
-        pool.policy_call(
+        policy.shared(
             "open_sender",
             backend=self._backend,
             run_id=self._run_id,
@@ -142,7 +146,7 @@ class WeightSync:
 
     def _publish(self, policy_version: int, *, full: bool) -> WeightManifest:
         started = time.monotonic()
-        manifests = self._pool.policy_call(
+        manifests = self._pool.role("policy").shared(
             "publish", policy_version=policy_version, full=full, deadline_s=self._deadline_s
         )
         self._transfer_s += time.monotonic() - started
@@ -153,7 +157,7 @@ class WeightSync:
 
     def _replace(self, policy_version: int, faults: Faults, probe: Sequence[EncodedPrompt]) -> tuple[Faults, float]:
         for index in sorted(faults):
-            self._pool.replace_engine(index)
+            self._pool.role("rollout").replace(index)
         self._connect()
         return self._resync(policy_version, faults, probe)
 
@@ -194,22 +198,22 @@ class WeightSync:
         """Move the weights; return the reason of each engine that could not take them."""
         started = time.monotonic()
         # A broadcast needs every member of its group, also the engines that are well.
-        loading = range(len(self._pool.engines)) if self._backend == "nccl" else indices
-        refs = {i: self._pool.engines[i].load_weights.remote(manifest) for i in loading}
-        self._pool.policy_call("send", deadline_s=self._deadline_s)
+        loading = range(len(self._engines)) if self._backend == "nccl" else indices
+        refs = {i: self._engines[i].load_weights.remote(manifest) for i in loading}
+        self._pool.role("policy").shared("send", deadline_s=self._deadline_s)
         faults: Faults = {}
         for index, ref in refs.items():
             try:
                 self._get(ref, index, "load")
             except (WorkerLost, WorkerFailed) as error:
                 faults[index] = error
-        self._pool.policy_call("release", deadline_s=self._deadline_s)
+        self._pool.role("policy").shared("release", deadline_s=self._deadline_s)
         self._transfer_s += time.monotonic() - started
         return faults
 
     def _disagreeing(self, indices: Sequence[int]) -> Faults:
         """Engines that hold other tensors than their peers."""
-        refs = {i: self._pool.engines[i].checksums.remote() for i in indices}
+        refs = {i: self._engines[i].checksums.remote() for i in indices}
         faults: Faults = {}
         held: dict[int, dict[str, str]] = {}
         for index, ref in refs.items():
@@ -224,7 +228,7 @@ class WeightSync:
         return get(ref, name=name, deadline_s=self._deadline_s, workers=[engine_name(index)])
 
     def _probe_gap(self, index: int, policy_version: int, probe: Sequence[EncodedPrompt]) -> float:
-        engine = self._pool.engines[index]
+        engine = self._engines[index]
         requests = build_requests(
             [off_course(p, self._sampling.banned_ids, policy_version) for p in probe],
             samples_per_prompt=1,
@@ -237,7 +241,9 @@ class WeightSync:
         if any(c.policy_version != policy_version for c in completions):
             return float("inf")
         sequences = [completion_sequence(r, c) for r, c in zip(requests, completions, strict=True)]
-        scored = self._pool.policy_score(sequences, deadline_s=self._deadline_s, sampling=self._sampling)
+        scored = self._pool.role("policy").each(
+            "score", sequences, deadline_s=self._deadline_s, sampling=self._sampling
+        )
         # What the probe itself cached must not make this step differ from the same step after a resume.
         self._get(engine.reset_caches.remote(), index, "caches")
         gaps = [

@@ -252,6 +252,10 @@ class PlacementSection(Section):
     """TOML file that describes the cluster; none = the cluster Ray reports."""
 
 
+LOGPROB_TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}
+"""How far rounding may put two computations of a log-prob apart by number format, nats."""
+
+
 class SyncSection(Section):
     """How new weights reach the engines."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from orchestrator.cluster.feed import build_requests, generate
 from orchestrator.cluster.launch import worker_pool
 from orchestrator.cluster.plan import single_role_plan
-from orchestrator.cluster.specs import model_spec, prompt_encoder
+from orchestrator.cluster.specs import engine_spec, prompt_encoder
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.image_check import ImageCheck
 from orchestrator.data.records import prompt_of
@@ -19,7 +19,6 @@ from orchestrator.run.cursor import sample_seed
 from orchestrator.run.folder import RunFolder, write_atomic
 from orchestrator.run.identity import Identity, option_identity, settled
 from orchestrator.run.model_folder import plain_folder
-from workers.rollout.spec import EngineSpec
 from workers.types import Prompt
 
 ANSWERS_FILE = "answers.jsonl"
@@ -124,19 +123,15 @@ def sampled(config: TrainConfig, policy: str, prompts: list[Prompt]) -> list[str
         temperature=rollout.temperature,
         top_p=rollout.top_p,
     )
-    spec = EngineSpec(
-        model=model_spec(config, policy),
-        tensor_parallel_size=rollout.tensor_parallel_size,
+    spec = engine_spec(
+        config,
+        policy,
+        encoder,
         max_model_len=max(len(e.prompt_ids) for e in encoded) + rollout.max_new_tokens,
-        max_num_seqs=rollout.max_num_seqs,
-        max_images_per_prompt=max(1, *(len(p.media) for p in prompts)),
-        gpu_memory_utilization=rollout.gpu_memory_utilization,
-        banned_token_ids=encoder.vision_token_ids,
-        stop_token_ids=encoder.eos_token_ids,
-        seed=config.run.seed,
+        max_images=max(len(p.media) for p in prompts),
     )
-    with worker_pool(config, single_role_plan(config, "rollout", rollout.num_engines), spec) as pool:
-        engines = dict(enumerate(pool.engines))
+    with worker_pool(config, single_role_plan(config, "rollout"), spec) as pool:
+        engines = dict(enumerate(pool.role("rollout").actors))
         completions = generate(engines, requests, deadline_s=rollout.timeout_s)
     return [encoder.decode(c.completion_ids) for c in completions]
 

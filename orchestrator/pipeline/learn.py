@@ -7,7 +7,7 @@ from pathlib import Path
 from orchestrator.cluster.launch import worker_pool
 from orchestrator.cluster.placement import PlacementPlan
 from orchestrator.cluster.plan import single_role_plan
-from orchestrator.cluster.specs import base_spec, engine_spec, prompt_encoder
+from orchestrator.cluster.specs import base_spec, following_engine_spec, prompt_encoder
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.examples import REFERENCE_TABLE
 from orchestrator.data.side_tables import SideTable, table_fingerprint
@@ -57,7 +57,7 @@ def _engines(config: TrainConfig, plan: PlacementPlan, data: OfflineData, encode
     if not config.generates_critiques:
         return None
     images = max((len(row.media) for row in data.train.rows()), default=0)
-    spec = engine_spec(config, plan, encoder, longest_prompt=0, max_images=images)
+    spec = following_engine_spec(config, plan, encoder, longest_prompt=0, max_images=images)
     return replace(spec, max_model_len=longest_row(encoder, config.policy.tokens_per_microbatch))
 
 
@@ -84,11 +84,11 @@ def _precompute(
     spec = base_spec(config, config.model.path)
     with (
         Console(table.num_shards, title=f"reference log-probs in {table.folder}") as console,
-        worker_pool(config, single_role_plan(config, "reference", config.reference.num_ranks), None) as pool,
+        worker_pool(config, single_role_plan(config, "reference"), None) as pool,
     ):
 
         def fill(again: TrainConfig) -> None:
-            pool.start_reference(spec)
+            pool.role("reference").start(spec)
             fill_table(
                 table,
                 store,

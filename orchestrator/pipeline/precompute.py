@@ -43,7 +43,7 @@ def fill_table(
     count = len(missing)
     running: dict[Any, _Job] = {}
     with waiting("reference: shards", deadline_s) as wait:
-        free = list(range(len(pool.reference)))
+        free = list(range(len(pool.role("reference").actors)))
         while missing or running:
             while missing and free:
                 job = _Job.of(missing.pop(0), free.pop(), store, encode)
@@ -87,7 +87,7 @@ class _Job:
         flat = [s for some in self.sequences for s in some]
         (plan,) = pool.microbatches(flat, num_ranks=1) if flat else ([],)
         self.order = [i for batch in plan for i in batch]
-        return pool.reference[self.worker].score.remote([[flat[i] for i in batch] for batch in plan])
+        return pool.role("reference").actors[self.worker].score.remote([[flat[i] for i in batch] for batch in plan])
 
     def write(self, table: SideTable, scored: Sequence[np.ndarray]) -> None:
         in_order = iter([scored[at] for at in np.argsort(self.order)])

@@ -33,26 +33,26 @@ def plan_stages(config: TrainConfig, cluster: ClusterResources) -> list[StagePla
     if not config.offline:
         return []
     precomputed = needs.reference and config.reference.mode == "precomputed"
-    reference = (single_role_plan(config, "reference", config.reference.num_ranks, cluster),) if precomputed else ()
+    reference = (single_role_plan(config, "reference", cluster),) if precomputed else ()
     if not needs.pair_betas:
         return [StagePlan(title="reference log-probs, before the first step", plans=reference)] if precomputed else []
     titles = [f"stage {number} of {len(STAGES)}, {name}" for number, name in enumerate(STAGES, start=1)]
     has_margins = config.measures_margins
     if has_margins or settings.path is not None:
-        critics = (single_role_plan(config, "critic", settings.num_workers, cluster),)
-        engines = (single_role_plan(config, "rollout", config.rollout.num_engines, cluster),)
+        judges = (single_role_plan(config, "critique_reward", cluster),)
+        engines = (single_role_plan(config, "rollout", cluster),)
     else:
-        critics = engines = ()
+        judges = engines = ()
     return [
         StagePlan(title=f"{titles[0]}: {_critique_model(config)}"),
         StagePlan(
             title=f"{titles[1]}: {'a reward for every response' if has_margins else _not_needed(config)}",
-            plans=critics if has_margins else (),
+            plans=judges if has_margins else (),
         ),
         StagePlan(title=f"{titles[2]}: {config.run.steps} steps on the policy's workers", plans=reference),
         StagePlan(
-            title=f"{titles[3]}: {'held-out answers, and their rewards' if critics else 'no model to judge answers'}",
-            plans=(*engines, *critics),
+            title=f"{titles[3]}: {'held-out answers, and their rewards' if judges else 'no model to judge answers'}",
+            plans=(*engines, *judges),
         ),
     ]
 

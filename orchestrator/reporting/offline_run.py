@@ -1,6 +1,8 @@
 """Runs that learn from a preference store: pairs, labelled responses, or the best response alone."""
 
 from algorithms.preference_registry import PreferenceAlgorithm
+
+from orchestrator.config.sections import LOGPROB_TOLERANCE
 from orchestrator.reporting.charts import number
 from orchestrator.reporting.findings import (
     BESIDE_CHANCE,
@@ -16,8 +18,6 @@ from orchestrator.reporting.findings import (
 from orchestrator.reporting.run_kind import CHANCE_LINE, POLICY_CURVES, SHARE, Curve, RunKind
 from orchestrator.reporting.run_record import Point, RunRecord
 
-_START_MARGIN = {"float32": 1e-4, "bfloat16": 5e-2}
-"""How far from 0 rounding may put the mean margin of a policy that is its own reference, reward units."""
 _BOTH_MAY_FALL = "The margin can rise while both fall: then the policy leaves both kinds of responses behind."
 
 
@@ -100,9 +100,10 @@ def _starts_as_reference(record: RunRecord) -> Check:
     if start is None:
         return Check(question, "unknown", "the held-out margin at step 0 has not been measured")
     size, dtype = abs(start), number_format(record)
-    most = _START_MARGIN[dtype or "float32"]
+    # A policy that is its own reference: rounding alone puts its mean margin apart from 0.
+    most = LOGPROB_TOLERANCE[dtype or "float32"]
     # Left to the machine, and the machine not known: what only one format explains is not judged.
-    if dtype is None and most < size <= _START_MARGIN["bfloat16"]:
+    if dtype is None and most < size <= LOGPROB_TOLERANCE["bfloat16"]:
         told = f"{number(start)} at step 0 is rounding in bfloat16 and too much in float32; the run does not say which"
         return Check(question, "unknown", told)
     return Check(question, "yes" if size <= most else "no", f"{number(start)} at step 0; wanted: within {most:g} of 0")

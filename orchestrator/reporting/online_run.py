@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from orchestrator.config.sections import LOGPROB_TOLERANCE
 from orchestrator.reporting.findings import (
     BESIDE_CHANCE,
     CHANCE,
@@ -20,13 +21,12 @@ _BLIND_MARGIN = 0.06
 """How far from chance a judge may be that is shown the wrong images."""
 _SIDE_MARGIN = 0.1
 """How far from one half its choice of the response shown first may be."""
-_MISMATCH_BOUND = {"float32": 1e-4, "bfloat16": 5e-2}
 
 
 def mismatch_bound(record: RunRecord) -> float:
     """The run's own tolerance, else that of its number format, the stricter where that is not known; nats."""
     own = record.setting("sync", "tolerance")
-    return own if isinstance(own, float) else _MISMATCH_BOUND[number_format(record) or "float32"]
+    return own if isinstance(own, float) else LOGPROB_TOLERANCE[number_format(record) or "float32"]
 
 
 def coverage_bound(record: RunRecord) -> float:

@@ -19,7 +19,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
-from algorithms.records import Sequence as TokenSequence
+from orchestrator.cluster.microbatches import Deal, deal_prompts
 from orchestrator.rewards.reward import Reward
 from workers.multimodal.critique_format import CritiqueFormat, CritiqueQuestion
 from workers.multimodal.fitting import UnfitImageError
@@ -120,15 +120,11 @@ class CritiqueLimits:
     max_model_len: int
 
 
-class CritiquePool(Protocol):
-    """Critique reward workers, wherever they are; answers come in the order given."""
+class CritiqueWorkers(Protocol):
+    """Critique reward workers, wherever they are."""
 
-    def write_critiques(self, requests: Sequence[GenerationRequest], *, deadline_s: float) -> list[Completion]:
-        """A critique for each request."""
-        ...
-
-    def critique_rewards(self, sequences: Sequence[TokenSequence], *, deadline_s: float) -> list[float]:
-        """The reward that follows each critique."""
+    def each(self, method: str, items: Sequence[Any], *, deadline_s: float, deal: Deal | None = None) -> list[Any]:
+        """To ``write`` a critique for each request; the ``rewards`` of each critique. Both in the order given."""
         ...
 
 
@@ -137,7 +133,7 @@ class CritiqueJudge:
 
     def __init__(
         self,
-        pool: CritiquePool,
+        workers: CritiqueWorkers,
         encoder: PromptEncoder,
         cache: CritiqueCache,
         *,
@@ -152,7 +148,7 @@ class CritiqueJudge:
             fingerprint: see ``content_key``.
             deadline_s: Longest wait for the answers to a piece, seconds.
         """
-        self._pool, self._encoder, self._cache = pool, encoder, cache
+        self._workers, self._encoder, self._cache = workers, encoder, cache
         self._format, self._limits, self._deadline_s = CritiqueFormat(encoder, request), limits, deadline_s
         self._fingerprint = fingerprint
         self.counts: Counter[str] = Counter()
@@ -195,7 +191,9 @@ class CritiqueJudge:
                 answers[index] = CritiqueReward(reward=None, critique="", num_tokens=0, status="too_long")
             else:
                 requests.append(_request(index, one, self._limits.max_new_tokens))
-        written = self._pool.write_critiques(requests, deadline_s=self._deadline_s) if requests else []
+        written: list[Completion] = []
+        if requests:
+            written = self._workers.each("write", requests, deadline_s=self._deadline_s, deal=deal_prompts)
         whole = []
         for request, completion in zip(requests, written, strict=True):
             index = request.sample_index
@@ -204,7 +202,7 @@ class CritiqueJudge:
             else:
                 answers[index] = self._answer(completion, None)
         sequences = [self._format.answered(asked[i], i, tuple(c.completion_ids.tolist())) for i, c in whole]
-        rewards = self._pool.critique_rewards(sequences, deadline_s=self._deadline_s) if sequences else []
+        rewards = self._workers.each("rewards", sequences, deadline_s=self._deadline_s) if sequences else []
         for (index, completion), reward in zip(whole, rewards, strict=True):
             answers[index] = self._answer(completion, reward)
         return [answers[index] for index in range(len(questions))]

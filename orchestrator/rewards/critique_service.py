@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from orchestrator.cluster.choices import engine_kind
 from orchestrator.cluster.launch import worker_pool
 from orchestrator.cluster.plan import single_role_plan
 from orchestrator.cluster.pool import WorkerPool
-from orchestrator.cluster.specs import model_spec, prompt_encoder
+from orchestrator.cluster.specs import engine_spec, prompt_encoder
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.side_tables import Fingerprint, table_fingerprint
 from orchestrator.data.store import PreferenceStore
@@ -31,7 +31,6 @@ from workers.models.folder import check_model_folder, critique_request
 from workers.models.positions import max_positions
 from workers.multimodal.critique_format import CritiqueFormat
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.rollout.spec import EngineSpec
 from workers.types import Prompt
 
 
@@ -129,7 +128,7 @@ def critique_judge(
         fingerprint: Of it and what it is asked; the store it names does not matter.
         max_images: Most images of a prompt.
     """
-    plan = single_role_plan(config, "critic", config.reward.critique.num_workers)
+    plan = single_role_plan(config, "critique_reward")
     with (
         worker_pool(config, plan, None) as pool,
         open_judge(config, folder, pool, model, fingerprint, max_images=max_images) as judge,
@@ -164,19 +163,13 @@ def open_judge(
     settings = config.reward.critique
     encoder = prompt_encoder(config, model)
     limits, request = critique_limits(config, model), known_request(model)
-    pool.start_critics(
+    workers = pool.role("critique_reward")
+    workers.start(
         CritiqueRewardSpec(
-            engine_kind=engine_kind(config, model),
-            engine=EngineSpec(
-                model=model_spec(config, model),
+            # One on each device, beside the model with the head.
+            engine=replace(
+                engine_spec(config, model, encoder, max_model_len=limits.max_model_len, max_images=max_images),
                 tensor_parallel_size=1,
-                max_model_len=limits.max_model_len,
-                max_num_seqs=config.rollout.max_num_seqs,
-                max_images_per_prompt=max(1, max_images),
-                gpu_memory_utilization=config.rollout.gpu_memory_utilization,
-                banned_token_ids=encoder.vision_token_ids,
-                stop_token_ids=encoder.eos_token_ids,
-                seed=config.run.seed,
             ),
             timeout_s=config.rollout.timeout_s,
         )
@@ -185,7 +178,7 @@ def open_judge(
     content = [fingerprint.model, fingerprint.settings, request, limits.max_new_tokens, engine_kind(config, model)]
     with CritiqueCache(Path(settings.cache_path or folder.root / "critiques.sqlite")) as cache:
         yield CritiqueJudge(
-            pool,
+            workers,
             encoder,
             cache,
             request=request,

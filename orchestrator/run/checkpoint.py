@@ -40,7 +40,7 @@ def save_checkpoint(
     extra: Mapping[str, Any],
     deadline_s: float,
 ) -> Path:
-    """Write ``checkpoints/step_N`` with ``policy/`` and ``state/``; its manifest, written last, makes it exist.
+    """Write ``checkpoints/step_N`` with all that learns; its manifest, written last, makes it exist.
 
     Args:
         identity: Of the run, so that another does not continue it.
@@ -51,7 +51,8 @@ def save_checkpoint(
     if target.exists():
         shutil.rmtree(target)
     target.mkdir(parents=True)
-    pool.policy_call("save", str(target), deadline_s=deadline_s)
+    for workers in pool.trained:
+        workers.shared("save", str(target / (workers.role.saved_in or "")), deadline_s=deadline_s)
     for file in target.rglob("*"):
         flush(file)
     manifest = {

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -59,14 +60,14 @@ class RunAsk:
 
     def policy(self, sequences: Sequence[TokenSequence]) -> list[np.ndarray]:
         """Under the weights of the moment."""
-        return _responses(sequences, self.session.pool.policy_score(sequences, deadline_s=self.session.deadline_s))
+        return _responses(sequences, self._of_policy("score", sequences))
 
     def reference(self, sequences: Sequence[TokenSequence]) -> list[np.ndarray]:
         """Asked now, of its workers or of the policy's base."""
-        pool, deadline_s = self.session.pool, self.session.deadline_s
         if self.session.config.reference.mode == "lora_off":
-            return _responses(sequences, pool.policy_score(sequences, deadline_s=deadline_s, adapters=False))
-        return _responses(sequences, pool.reference_score(sequences, deadline_s=deadline_s))
+            return _responses(sequences, self._of_policy("score", sequences, adapters=False))
+        reference = self.session.pool.role("reference")
+        return _responses(sequences, reference.each("score", sequences, deadline_s=self.session.deadline_s))
 
     def reference_of(self, examples: Sequence[Example]) -> list[list[np.ndarray]]:
         """For each example, for each of its sequences, wherever it comes from."""
@@ -77,11 +78,11 @@ class RunAsk:
 
     def rewards(self, sequences: Sequence[TokenSequence]) -> list[float]:
         """Of the policy's scalar head."""
-        return self.session.pool.policy_rewards(sequences, deadline_s=self.session.deadline_s)
+        return self._of_policy("rewards", sequences)
 
     def greedy_hits(self, sequences: Sequence[TokenSequence]) -> list[int]:
         """Of the policy."""
-        return self.session.pool.policy_greedy_hits(sequences, deadline_s=self.session.deadline_s)
+        return self._of_policy("greedy_hits", sequences)
 
     def critiques(self, examples: Sequence[Example]) -> list[list[TokenSequence | None]] | None:
         """By engines that are given the policy's weights, as far as they leave room for learning."""
@@ -106,6 +107,10 @@ class RunAsk:
         """On the console and in the step's row."""
         with self.session.phase(name, self.clock):
             yield
+
+    def _of_policy(self, method: str, sequences: Sequence[TokenSequence], **options: Any) -> list[Any]:
+        policy = self.session.pool.role("policy")
+        return policy.each(method, sequences, deadline_s=self.session.deadline_s, **options)
 
 
 def run_ask(session: Session, encoder: PromptEncoder, generated: GeneratedCritiques | None = None) -> RunAsk:

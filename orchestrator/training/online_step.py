@@ -76,7 +76,9 @@ def train_step(work: OnlineWork, progress: Progress, clock: PhaseClock) -> tuple
     with session.phase("train", clock):
         engines.sleep()
         # A single update finds the old log-probs in its own forward; with a strike, they decide what is done to it.
-        ask_first = config.updates_per_step > 1 or bool(session.pool.reference) or progress.mismatch_strikes > 0
+        ask_first = (
+            config.updates_per_step > 1 or bool(session.pool.role("reference").actors) or progress.mismatch_strikes > 0
+        )
         rollouts = _rollouts(answering, requests, completions, rewards, ask_first=ask_first)
         learned = step_samples(config.learner, rollouts, answering.ask.at(progress, clock))
         mismatch, remedy, strikes = mismatch_of(rollouts), "none", progress.mismatch_strikes
@@ -148,9 +150,9 @@ def _rollouts(
     old: list[np.ndarray | None] = [None] * len(sequences)
     refs: list[np.ndarray | None] = [None] * len(sequences)
     if ask_first:
-        old = list(pool.policy_score(sequences, **asked))
-    if pool.reference:
-        refs = list(pool.reference_score(sequences, **asked))
+        old = list(pool.role("policy").each("score", sequences, **asked))
+    if pool.role("reference").actors:
+        refs = pool.role("reference").each("score", sequences, **asked)
     return [
         Rollout(
             sequence=s,

@@ -6,9 +6,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 from algorithms.figures import Figure
-from orchestrator.cluster.launch import run_id, start_policy
+from orchestrator.cluster.launch import run_id, start_roles
 from orchestrator.cluster.pool import WorkerPool
-from orchestrator.cluster.specs import base_spec
 from orchestrator.config.schema import TrainConfig
 from orchestrator.evaluation.types import EvalResult, EvalSample
 from orchestrator.run.checkpoint import Progress, save_checkpoint
@@ -111,7 +110,7 @@ def open_session(
     counts: DataCounts,
     figures: Iterable[Figure] = (),
 ) -> Iterator[tuple[Session, Progress]]:
-    """Start the policy, and the reference where it answers at every step; resume if there is something to resume.
+    """Start what the run trains with; resume if there is something to resume.
 
     Args:
         identity: What makes this run this run.
@@ -123,9 +122,7 @@ def open_session(
         RefusedInput: the run folder holds a checkpoint of another run.
     """
     with started_run(config, folder, identity=identity, counts=counts) as start:
-        if config.reference_workers:
-            pool.start_reference(base_spec(config, config.model.folder))
-        start_policy(config, pool, start.checkpoint, num_updates=start.progress.num_updates)
+        start_roles(config, pool, start.checkpoint, num_updates=start.progress.num_updates)
         session = Session(
             config=config,
             folder=folder,

@@ -99,7 +99,7 @@ def _optimizer_step(
     else:
         plan = pool.group_microbatches(samples, num_ranks=num_ranks)
     per_rank = [[[samples[i] for i in batch] for batch in batches] for batches in plan]
-    ranks = pool.policy_update(per_rank, deadline_s=deadline_s)
+    ranks = pool.role("policy").update(per_rank, deadline_s=deadline_s)
     return Update(ranks, check_finite(ranks, action=nonfinite))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from orchestrator.cluster.worker_environment import worker_environment
+from orchestrator.cluster.pool import worker_environment
 from orchestrator.tasks.digits import DigitsPaths, build_digits_data
 from orchestrator.tasks.digits_model import build_digits_model
 from tests.integration.runs import WARM_UP_STEPS, online_arguments, warm_up_arguments

@@ -15,7 +15,7 @@ from orchestrator.cluster.feed import build_requests, completion_sequence, gener
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.sync import WeightSync
 from orchestrator.cluster.waits import WorkerCannotStart
-from orchestrator.cluster.worker_environment import worker_environment
+from orchestrator.cluster.pool import worker_environment
 from orchestrator.data.reading import SourceFile, read_prompts
 from orchestrator.errors import GuardStop
 from orchestrator.tasks.digits import DigitsPaths

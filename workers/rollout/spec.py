@@ -1,6 +1,7 @@
 """How a rollout engine is built, whichever library is behind it."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from workers.models.loading import ModelSpec
 from workers.weight_sync.manifest import Backend
@@ -8,8 +9,9 @@ from workers.weight_sync.manifest import Backend
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSpec:
-    """How a rollout engine is built; engine-independent."""
+    """How a rollout engine is built."""
 
+    kind: Literal["vllm", "transformers"]
     model: ModelSpec
     tensor_parallel_size: int
     max_model_len: int

@@ -1,7 +1,7 @@
 """The rollout actor: picks the engine and hands every call through."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from workers.actor_base import WorkerBase
 from workers.protocols import RolloutEngine
@@ -13,17 +13,9 @@ from workers.weight_sync.manifest import WeightManifest
 class RolloutWorker(WorkerBase):
     """One engine in one process."""
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        engine: Literal["vllm", "transformers"],
-        spec: EngineSpec,
-        num_threads: int,
-        board: Any = None,
-    ) -> None:
+    def __init__(self, *, name: str, spec: EngineSpec, num_threads: int, board: Any = None) -> None:
         super().__init__(num_threads=num_threads, name=name, board=board)
-        self._engine = build_engine(name, engine, spec)
+        self._engine = build_engine(name, spec)
 
     def submit(self, requests: Sequence[GenerationRequest]) -> None:
         """Queue requests."""
@@ -56,9 +48,9 @@ class RolloutWorker(WorkerBase):
         self._engine.reset_caches()
 
 
-def build_engine(name: str, engine: Literal["vllm", "transformers"], spec: EngineSpec) -> RolloutEngine:
-    """Construct the named engine; its library is imported only here."""
-    if engine == "vllm":
+def build_engine(name: str, spec: EngineSpec) -> RolloutEngine:
+    """Construct an engine of the kind that is told; its library is imported only here."""
+    if spec.kind == "vllm":
         from workers.rollout.vllm_rollout import VllmEngine
 
         return VllmEngine(name, spec)
