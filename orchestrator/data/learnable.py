@@ -123,7 +123,7 @@ def refuse_unlearnable(found: Learnable, config: TrainConfig, *, bad_rows: Seque
         )
     if not config.offline or config.needs.responses != "labels":
         return None
-    kinds, settings = found.kinds, config.preference
+    kinds, settings = found.kinds, config.section(PreferenceSection)
     if found.num_used < _FEWEST_LABELLED:
         raise RefusedInput(
             f"data.path: --algo {config.algo} needs at least {_FEWEST_LABELLED} usable instructions, "

@@ -4,14 +4,14 @@ from typing import cast
 
 import numpy as np
 import pytest
+from orchestrator.training.groups import GroupMaker
+from orchestrator.training.held_out import HeldOut
+from orchestrator.training.reference import Reference
 
 from algorithms.preference import PreferenceSection
 from algorithms.records import Sequence
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.config.options import config_type
-from orchestrator.training.groups import GroupMaker
-from orchestrator.training.held_out import HeldOut
-from orchestrator.training.reference import Reference
 from tests.unit.offline.examples import example
 
 
