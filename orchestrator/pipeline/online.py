@@ -8,7 +8,7 @@ from orchestrator.config.load import cold_start_config
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.prompts import RunData, read_data
 from orchestrator.pipeline.summary import print_summary
-from orchestrator.rewards.critique_service import online_critics
+from orchestrator.rewards.critique_service import online_critique_judge
 from orchestrator.rewards.service import reward_client
 from orchestrator.run.checkpoint import Progress, finished_checkpoint, refuse_another_run
 from orchestrator.run.folder import RunFolder
@@ -41,7 +41,7 @@ def run_stages(config: TrainConfig, folder: RunFolder, pool: WorkerPool, encoder
         def online(again: TrainConfig) -> Outcome:
             with (
                 _session(again, folder, pool, data) as (session, start),
-                online_critics(again, folder, pool, [*data.train.prompts, *data.held_out]) as critics,
+                online_critique_judge(again, folder, pool, [*data.train.prompts, *data.held_out]) as critics,
             ):
                 asked = answering(session, encoder, data, policy_version=start.policy_version)
                 return run(session, OnlineWork(answering=asked, client=client, critics=critics), start)
