@@ -67,12 +67,11 @@ def policy_spec(config: TrainConfig, saved: str | None, sampling: SamplingDistri
     """
     optimizer = config.optimizer
     learner, per_step = config.learner, config.updates_per_step if config.online else 1
-    assert config.model.path is not None
     lora = lora_spec(config, saved)
     return PolicySpec(
         # An adapter's checkpoint has no weights of its own: its base is loaded again.
-        model=base_spec(config, saved if saved is not None and lora is None else config.model.path),
-        source=config.model.path,
+        model=base_spec(config, saved if saved is not None and lora is None else config.model.folder),
+        source=config.model.folder,
         optimizer=OptimizerSpec(
             zero_stage=config.policy.zero_stage,
             betas=optimizer.betas,
@@ -100,13 +99,12 @@ def engine_spec(
     config: TrainConfig, plan: PlacementPlan, encoder: PromptEncoder, *, longest_prompt: int, max_images: int
 ) -> EngineSpec:
     """How every rollout engine is built."""
-    assert config.model.path is not None
     needed, positions = (
         longest_prompt + max(config.rollout.max_new_tokens, PROBE_LENGTH) + 1,
         max_positions(encoder.config),
     )
     return EngineSpec(
-        model=model_spec(config, config.model.path),
+        model=model_spec(config, config.model.folder),
         tensor_parallel_size=config.rollout.tensor_parallel_size,
         max_model_len=needed if positions is None else min(needed, positions),
         max_num_seqs=config.rollout.max_num_seqs,

@@ -7,6 +7,7 @@ from typing import Any
 
 from algorithms.algorithm import Needs
 from algorithms.maths.kto import kto_weight_warning
+from algorithms.preference import PreferenceSection
 from algorithms.records import Example
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.choice import Choice, choose

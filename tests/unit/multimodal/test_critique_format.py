@@ -6,7 +6,6 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 
 from algorithms.records import Example, Sequence
 from orchestrator.cluster.pool import WorkerPool
@@ -14,6 +13,7 @@ from orchestrator.data.examples import ExampleEncoder, Limits
 from orchestrator.data.records import Instruction, Response, StoredMedia, prompt_of
 from orchestrator.rewards.critique_judge import CritiqueCache, CritiqueJudge, CritiqueLimits, Question
 from orchestrator.tasks.digits_model import build_digits_model
+from tests.needs import needs_of
 from tests.tiny_models import TINY_MODELS
 from tests.tiny_prompts import MIXED_SIZES, picture_prompts
 from workers.models.adapters import ADAPTERS
@@ -48,7 +48,7 @@ def _instruction(prompt: Prompt) -> Instruction:
 def _trained_on(encoder: PromptEncoder, instruction: Instruction) -> Example:
     made = ExampleEncoder(
         encoder,
-        PREFERENCE_ALGORITHMS["critique_rm"],
+        needs_of("critique_rm"),
         media_root=Path("/"),
         score_margin=0.0,
         limits=Limits(max_prompt_tokens=10**6, tokens_per_microbatch=10**6, share_prompts=True),

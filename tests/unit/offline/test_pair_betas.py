@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from orchestrator.data.limits import Limits
 from orchestrator.data.pair_betas import WeighedPairs, step_beta, weigh_pairs
 from orchestrator.training.offline_metrics import margin_metrics
@@ -25,6 +24,7 @@ from orchestrator.data.stream import ExampleStream
 from orchestrator.rewards.critique_judge import checked
 from orchestrator.run.cursor import PromptCursor
 from orchestrator.tasks.digits_model import build_digits_model
+from tests.needs import needs_of
 from tests.unit.offline.examples import example
 from tests.unit.preference_store.rows import written
 from workers.multimodal.prompt_encoder import PromptEncoder
@@ -145,7 +145,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> PromptEncoder:
 def _encode(encoder: PromptEncoder, settings: MmDpoSection) -> ExampleEncoder:
     return ExampleEncoder(
         encoder,
-        PREFERENCE_ALGORITHMS["mm_dpo"],
+        needs_of("mm_dpo"),
         media_root=Path("/"),
         score_margin=0.0,
         limits=Limits(max_prompt_tokens=99, tokens_per_microbatch=999, share_prompts=True),
