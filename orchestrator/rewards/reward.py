@@ -1,7 +1,10 @@
-"""What is asked about a completion, and what it earns: a value with a status."""
+"""What is asked about a completion, and what it earns: a value with a status. What a step's rewards come to."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import numpy as np
 
 RewardStatus = Literal["scored", "cached", "unknown", "failed"]
 _SHOWN = 300
@@ -58,3 +61,25 @@ def one_line(words: str) -> str:
     """Somebody else's words, fit for a log and a terminal."""
     line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(words.split()))
     return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."
+
+
+def reward_metrics(rewards: Sequence[Reward]) -> dict[str, float]:
+    """Means over the rewards that exist, and what share of them does."""
+    scored = [r for r in rewards if r.value is not None]
+    total = len(rewards)
+    critiques = [r.critique for r in scored if r.critique is not None]
+    return {
+        "reward/mean": _mean([r.value for r in scored]),
+        **({"reward/critique": _mean(critiques)} if critiques else {}),
+        "reward/format": _mean([r.format for r in scored]),
+        "reward/accuracy": _mean([r.accuracy for r in scored]),
+        "reward/consistency": _mean([r.consistency for r in scored]),
+        "judge/coverage": sum(r.status in ("scored", "cached") for r in rewards) / total,
+        "judge/cached_frac": sum(r.status == "cached" for r in rewards) / total,
+        "judge/unknown_frac": sum(r.status == "unknown" for r in rewards) / total,
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    present = [v for v in values if v is not None]
+    return float(np.mean(present)) if present else float("nan")

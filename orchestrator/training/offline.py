@@ -45,7 +45,7 @@ def run_offline(session: OfflineSession, start: Progress) -> OfflineOutcome:
             if last or progress.step % config.run.eval_every == 0:
                 after = session.evaluate(progress.step)
                 metrics |= after
-            pairs_per_s = metrics["preference/num_pairs"] / times["time/step_s"]
+            pairs_per_s = metrics.get("preference/num_pairs", 0.0) / times["time/step_s"]
             session.report(progress.step, metrics | times | {"throughput/pairs_per_s": pairs_per_s})
             if last or progress.step % config.run.checkpoint_every == 0:
                 _checkpoint(session, progress, after)

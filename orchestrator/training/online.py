@@ -12,7 +12,6 @@ from orchestrator.rewards.client import RewardClient
 from orchestrator.run.checkpoint import Progress, save_checkpoint
 from orchestrator.run.metrics import PhaseClock
 from orchestrator.run.stopping import leaving_checkpoint
-from orchestrator.training.online_metrics import online_metrics
 from orchestrator.training.online_step import train_step
 from orchestrator.training.session import Session, eval_metrics
 
@@ -36,10 +35,9 @@ def run_online(session: Session, client: RewardClient, start: Progress) -> Outco
             session.report(0, eval_metrics(before))
         while progress.step < config.run.steps:
             clock = PhaseClock()
-            progress, record = train_step(session, client, progress, clock)
-            times = clock.metrics()
+            progress, metrics = train_step(session, client, progress, clock)
+            metrics |= clock.metrics() | session.memory()
             last = progress.step == config.run.steps
-            metrics = online_metrics(record, times, session.pool.health.rss_gib())
             if last or progress.step % config.run.eval_every == 0:
                 after = session.evaluate(progress.step)
                 metrics |= eval_metrics(after)

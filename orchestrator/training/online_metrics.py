@@ -5,17 +5,40 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 
+from algorithms.figures import Figure
 from algorithms.maths.off_policy import Mismatch
 from algorithms.tokens import MISMATCH
 from orchestrator.cluster.sync import SyncResult
 from orchestrator.evaluation.held_out import prompt_text
 from orchestrator.evaluation.verdict import parse_verdict
-from orchestrator.rewards.reward import Reward
+from orchestrator.rewards.reward import Reward, reward_metrics
 from orchestrator.run.rollout_store import RolloutRow
-from orchestrator.training.updates import update_figures
+from orchestrator.training.updates import SKIPPED, update_figures
 from workers.types import Completion, GenerationRequest, Prompt, RankUpdate
 
 _DIGEST_HEX = 12
+FIGURES = (
+    *MISMATCH,
+    Figure("sync/seconds", "weights to every engine, with verification"),
+    Figure("sync/verified", "1: a sync that is not verified ends the run"),
+    Figure("sync/probe_gap", "largest log-prob gap of the probe prompts, nats"),
+    Figure("sync/faults", "engines that needed a second transfer or a restart"),
+    Figure("sync/weights_digest48", "first 48 bits of the weights' digest: equal numbers, equal weights"),
+    Figure(
+        "guard/mismatch_strikes",
+        "steps in a row whose mismatch was beyond `guard.max_mismatch`: 1 warned, 2 corrected, 3 re-synced",
+    ),
+    Figure("faults/engine_restarts", "rollout engines replaced since the run, or its last restart, began"),
+    Figure("length/mean", "completion tokens", "Completion length, tokens"),
+    Figure("length/truncated_frac", "share of completions cut at the limit", "Share of cut completions", "cut"),
+    Figure(
+        "throughput/rollout_tokens_per_s",
+        "sampled tokens a second, all engines together",
+        "Rollout tokens a second",
+        "rate",
+    ),
+)
+"""Of every online step, beyond its rewards, its updates and what its algorithm says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +52,8 @@ class StepRecord:
     rewards: tuple[Reward, ...]
     figures: Mapping[str, float]
     """What the algorithm says of it."""
+    rollout_s: float
+    """Seconds of sampling."""
     mismatch: Mismatch | None
     """None where no update was taken that could measure it."""
     updates: tuple[Sequence[RankUpdate], ...]
@@ -43,13 +68,8 @@ class StepRecord:
     """Since the run or its last restart began."""
 
 
-def online_metrics(record: StepRecord, times: Mapping[str, float], rss_gib: Mapping[str, float]) -> dict[str, float]:
-    """The flat row of one online step; names as in docs/metrics.md.
-
-    Args:
-        times: ``time/<phase>_s`` of every phase and of the whole step, seconds.
-        rss_gib: Resident memory by role, GiB.
-    """
+def online_metrics(record: StepRecord) -> dict[str, float]:
+    """The figures of one online step, but for its times and the memory it takes."""
     lengths = [len(c.completion_ids) for c in record.completions]
     mismatch = record.mismatch or Mismatch(float("nan"), float("nan"), 0)
     return {
@@ -63,31 +83,12 @@ def online_metrics(record: StepRecord, times: Mapping[str, float], rss_gib: Mapp
         "sync/faults": float(len(record.sync.faults)),
         # 48 bits fit a float exactly: two runs with equal weights show equal numbers.
         "sync/weights_digest48": float(int(record.sync.digest[:_DIGEST_HEX], 16)),
-        "guard/skipped_updates": float(record.num_skipped_updates),
+        SKIPPED.name: float(record.num_skipped_updates),
         "guard/mismatch_strikes": float(record.mismatch_strikes),
         "faults/engine_restarts": float(record.num_engine_restarts),
-        **times,
         "length/mean": float(np.mean(lengths)),
         "length/truncated_frac": float(np.mean([c.finish_reason == "length" for c in record.completions])),
-        "throughput/rollout_tokens_per_s": sum(lengths) / times["time/rollout_s"],
-        **{f"memory/rss_gib/{role}": gib for role, gib in rss_gib.items()},
-    }
-
-
-def reward_metrics(rewards: Sequence[Reward]) -> dict[str, float]:
-    """Means over the rewards that exist, and what share of them does."""
-    scored = [r for r in rewards if r.value is not None]
-    total = len(rewards)
-    critiques = [r.critique for r in scored if r.critique is not None]
-    return {
-        "reward/mean": _mean([r.value for r in scored]),
-        **({"reward/critique": _mean(critiques)} if critiques else {}),
-        "reward/format": _mean([r.format for r in scored]),
-        "reward/accuracy": _mean([r.accuracy for r in scored]),
-        "reward/consistency": _mean([r.consistency for r in scored]),
-        "judge/coverage": sum(r.status in ("scored", "cached") for r in rewards) / total,
-        "judge/cached_frac": sum(r.status == "cached" for r in rewards) / total,
-        "judge/unknown_frac": sum(r.status == "unknown" for r in rewards) / total,
+        "throughput/rollout_tokens_per_s": sum(lengths) / record.rollout_s,
     }
 
 
@@ -126,8 +127,3 @@ def rollout_rows(record: StepRecord, texts: Mapping[tuple[str, int], str]) -> li
             )
         )
     return rows
-
-
-def _mean(values: Sequence[float | None]) -> float:
-    present = [v for v in values if v is not None]
-    return float(np.mean(present)) if present else float("nan")

@@ -17,7 +17,7 @@ from orchestrator.run.cursor import PromptPick, sample_seed
 from orchestrator.run.guards import mismatch_in, mismatch_of, mismatch_remedy
 from orchestrator.run.metrics import PhaseClock
 from orchestrator.run.rollout_store import write_rollouts
-from orchestrator.training.online_metrics import StepRecord, rollout_rows
+from orchestrator.training.online_metrics import StepRecord, online_metrics, rollout_rows
 from orchestrator.training.session import Session
 from orchestrator.training.updates import Update, optimizer_step, step_ask, step_samples
 from workers.types import Completion, GenerationRequest, Prompt
@@ -25,8 +25,8 @@ from workers.types import Completion, GenerationRequest, Prompt
 
 def train_step(
     session: Session, client: RewardClient, progress: Progress, clock: PhaseClock
-) -> tuple[Progress, StepRecord]:
-    """One rollout, its updates and a verified sync."""
+) -> tuple[Progress, dict[str, float]]:
+    """One rollout, its updates and a verified sync; where the run stands then, and the step's figures."""
     config = session.config
     picks, cursor = progress.cursor.take(config.rollout.prompts_per_step)
     prompts = {p.uid: p for p in (named_prompt(session.train, pick) for pick in picks)}
@@ -73,13 +73,14 @@ def train_step(
     record = StepRecord(
         prompts=tuple(prompts.values()), requests=tuple(requests), completions=tuple(completions),
         rewards=tuple(rewards), figures=learned.figures, mismatch=mismatch, updates=tuple(taken), sync=sync,
+        rollout_s=clock.metrics()["time/rollout_s"],
         skipped=tuple(u.ranks for u in updates if not u.taken),
         num_skipped_updates=config.updates_per_step - len(taken), mismatch_strikes=strikes,
         num_engine_restarts=session.engines.num_restarts,
     )  # fmt: skip
     write_rollouts(session.folder.rollout_file(done.step), rollout_rows(record, texts))
     session.reached = None
-    return done, record
+    return done, online_metrics(record)
 
 
 def named_prompt(prompts: Sequence[Prompt], pick: PromptPick) -> Prompt:

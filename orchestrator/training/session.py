@@ -21,7 +21,7 @@ from orchestrator.run.console import Console
 from orchestrator.run.folder import RunFolder, write_atomic
 from orchestrator.run.identity import Identity, run_identity
 from orchestrator.run.log import RunLogFormatter
-from orchestrator.run.metrics import PhaseClock
+from orchestrator.run.metrics import MEMORY_PREFIX, PhaseClock
 from orchestrator.run.start import started_run
 from orchestrator.run.tracking import Tracker
 from workers.multimodal.prompt_encoder import PromptEncoder
@@ -98,6 +98,10 @@ class Session:
         self.folder.evaluations.mkdir(exist_ok=True)
         write_atomic(self.folder.evaluation_file(step), json.dumps(asdict(result), indent=1) + "\n")
         return result
+
+    def memory(self) -> dict[str, float]:
+        """Resident memory of the roles, GiB."""
+        return {f"{MEMORY_PREFIX}{role}": gib for role, gib in self.pool.health.rss_gib().items()}
 
     def report(self, step: int, metrics: Mapping[str, float]) -> None:
         """Put the figures of a finished step on disk and on the console."""

@@ -6,12 +6,12 @@ import numpy as np
 
 from algorithms.records import Example, Sequence
 from orchestrator.run.checkpoint import Progress
-from orchestrator.run.metrics import MEMORY_PREFIX, PhaseClock
+from orchestrator.run.metrics import PhaseClock
 from orchestrator.run.stopping import leaving_checkpoint
 from orchestrator.training.online import Outcome, checkpoint, keep
 from orchestrator.training.online_step import named_prompt
 from orchestrator.training.session import Session, eval_metrics
-from orchestrator.training.updates import Update, optimizer_step, step_ask, step_samples, update_figures
+from orchestrator.training.updates import SKIPPED, Update, optimizer_step, step_ask, step_samples, update_figures
 from workers.types import Prompt
 
 
@@ -34,9 +34,9 @@ def run_supervised(session: Session, start: Progress, *, is_stage: bool) -> Outc
             progress, update = _train_step(session, progress, clock)
             metrics = {
                 **update_figures([update.ranks]),
-                "guard/skipped_updates": float(not update.taken),
+                SKIPPED.name: float(not update.taken),
                 **clock.metrics(),
-                **{f"{MEMORY_PREFIX}{role}": gib for role, gib in session.pool.health.rss_gib().items()},
+                **session.memory(),
             }
             last = progress.step == config.run.steps
             if last or progress.step % config.run.eval_every == 0:

@@ -17,15 +17,17 @@ from orchestrator.run.guards import check_finite
 from workers.types import RankUpdate
 
 _GRAD_NORM, _LR = "policy/grad_norm", "policy/lr"
+SKIPPED = Figure(
+    "guard/skipped_updates",
+    "optimizer steps not taken, because a loss or gradient was not finite or no sample was left that has a reward",
+)
 FIGURES = (
     Figure("policy/loss", "training objective, mean over the step's updates", "Policy loss"),
     Figure(_GRAD_NORM, "global norm before clipping", "Gradient norm before clipping", "norm"),
     Figure(_LR, "learning rate, mean over the step's updates"),
-    Figure(
-        "guard/skipped_updates",
-        "optimizer steps not taken, because a loss or gradient was not finite or no sample was left that has a reward",
-    ),
+    SKIPPED,
 )
+"""Of every step."""
 
 
 @dataclass(frozen=True, slots=True)
