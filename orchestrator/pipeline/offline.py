@@ -14,8 +14,7 @@ from orchestrator.pipeline.made_from import fits, keep
 from orchestrator.pipeline.mm_dpo import critique_stage, refuse_other_stages, run_mm_dpo
 from orchestrator.pipeline.stage_plans import STAGES
 from orchestrator.pipeline.summary import next_lines
-from orchestrator.rewards.critique_checks import check_critique_models
-from orchestrator.rewards.critique_service import critique_limits
+from orchestrator.rewards.critique_service import check_critique_models, critique_limits
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.identity import option_identity, settled
 from orchestrator.training.offline import OfflineOutcome

@@ -7,7 +7,7 @@ from orchestrator.config.load import cold_start_config
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.prompts import RunData, read_data
 from orchestrator.pipeline.summary import print_summary
-from orchestrator.rewards.critique_service import online_critics
+from orchestrator.rewards.critique_service import online_critique_judge
 from orchestrator.rewards.service import reward_client
 from orchestrator.run.checkpoint import finished_checkpoint, refuse_another_run
 from orchestrator.run.folder import RunFolder
@@ -38,7 +38,7 @@ def run_stages(config: TrainConfig, folder: RunFolder, pool: WorkerPool, encoder
         def online(again: TrainConfig) -> Outcome:
             with (
                 open_session(again, folder, pool, encoder, data) as (session, start),
-                online_critics(again, folder, pool, [*data.train.prompts, *data.held_out]) as session.critics,
+                online_critique_judge(again, folder, pool, [*data.train.prompts, *data.held_out]) as session.critics,
             ):
                 return run_online(session, client, start)
 

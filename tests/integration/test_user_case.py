@@ -25,6 +25,7 @@ def test_a_users_own_llava_and_preference_file(tmp_path: Path) -> None:
         *("--policy.train_batch_size", "4", "--optimizer.lr", "1e-3", "--policy.num_ranks", "2"),
         *("--policy.zero_stage", "3", "--rollout.engine", "transformers", "--rollout.num_engines", "2"),
         *("--model.freeze", "vision", "--model.gradient_checkpointing", "true"),
+        *("--rollout.max_new_tokens", "8"),
     )
     assert result.returncode == 0, result.stderr[-3000:]
     shown = cold / "checkpoints" / "step_000002" / "policy"
