@@ -17,6 +17,7 @@ import numpy as np
 
 from algorithms.figures import Figure, Tallies
 from algorithms.records import Sequence as TokenSequence
+from algorithms.records import WeighedPairs
 from algorithms.settings import Section
 
 if TYPE_CHECKING:
@@ -181,6 +182,10 @@ class Ask(Protocol):
         """Samples, by their prompts, dealt out to the optimizer steps of this step; as indices."""
         ...
 
+    def draw(self, name: str) -> int:
+        """A seed of 63 bits for something random of this step, the same whenever it is taken again."""
+        ...
+
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Time what is done inside as ``time/<name>_s``, and show it."""
         ...
@@ -240,6 +245,21 @@ class Algorithm:
         """
         return samples
 
-    def evaluate(self, examples: Sequence[Any], ask: Ask) -> dict[str, float]:
-        """Figures on held-out examples; empty where engines are evaluated instead."""
+    def weigh(
+        self,
+        uid: str,
+        pairs: tuple[tuple[int, int], ...],
+        *,
+        rewards: tuple[np.ndarray, ...] | None,
+        factors: Mapping[tuple[int, int], float],
+    ) -> WeighedPairs | str:
+        """What each pair of an instruction counts; asked where ``needs.pair_betas``."""
+        raise NotImplementedError
+
+    def prepared(self, examples: Sequence[Any], ask: Ask) -> Sequence[Any]:
+        """What ``evaluate`` is given, made once of held-out examples."""
+        return examples
+
+    def evaluate(self, prepared: Sequence[Any], ask: Ask) -> dict[str, float]:
+        """Figures on held-out data; empty where engines are evaluated instead."""
         return {}

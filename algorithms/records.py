@@ -83,81 +83,6 @@ class TrainSample(TokenSample):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PairTerms:
-    """Scores compared two by two."""
-
-    pairs: np.ndarray
-    """int64 ``[P, 2]``: chosen and rejected, as indices of scores."""
-    weights: np.ndarray
-    """float64 ``[P]``: each pair's share of the global batch's objective."""
-    betas: np.ndarray
-    """float64 ``[P]``, 1/nats; not read for scalar rewards."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LabelTerms:
-    """Every score desired or not, by itself (KTO)."""
-
-    desirable: np.ndarray
-    """bool ``[S]``."""
-    weights: np.ndarray
-    """float64 ``[S]``: each score's share of the global batch's objective, times the weight of its kind."""
-    beta: float
-    """1/nats."""
-    baseline: float
-    """z₀ of the global batch, nats."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinearTerms:
-    """A loss that couples the whole batch, by its derivatives: the driver has scored it under the same weights."""
-
-    coefficients: np.ndarray
-    """float64 ``[S]``: derivative of the global loss by each score."""
-    constant: float
-    """What makes the sum over all groups equal to the loss where it was differentiated."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RewardTerms:
-    """Rewards compared two by two, ties among them, and drawn to zero (the critique reward model)."""
-
-    pairs: np.ndarray
-    """int64 ``[P, 2]``: chosen and rejected, as indices of scores; of a tie, either."""
-    is_tie: np.ndarray
-    """bool ``[P]``."""
-    weights: np.ndarray
-    """float64 ``[P]``: each comparison's share of the global batch."""
-    preference_weight: float
-    tie_weight: float
-    centre_weight: float
-    """These three as ``critique_pair_loss`` takes them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PreferenceGroup:
-    """Responses to one prompt and what is made of their scores; they learn in one forward."""
-
-    sequences: tuple[Sequence, ...]
-    score_of: np.ndarray
-    """int64 ``[S]``: the sequence each score is of. One each, unless the weights of its tokens depend on the pair."""
-    score_weights: tuple[np.ndarray, ...]
-    """float32 ``[T]`` for each score, 0 on the prompt: a score is the sum of its sequence's token log-probs times
-    these. Empty where the model itself gives each sequence a scalar."""
-    ref_scores: np.ndarray
-    """float64 ``[S]``: the same sums under the reference; zeros where there is none."""
-    terms: PairTerms | LabelTerms | LinearTerms | RewardTerms
-    imitation: tuple[np.ndarray, ...] = ()
-    """float64 ``[T]`` for each sequence: each token's share of the cross-entropy in the global batch's objective, 0 on
-    the prompt. Empty where nothing is imitated."""
-
-    @property
-    def uid(self) -> str:
-        """What to call it when it is at fault."""
-        return self.sequences[0].uid
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
     """One sampled sequence with everything known about it before learning."""
 
@@ -170,6 +95,19 @@ class Rollout:
     """float32 ``[T]``, from the trainer; None where the update will find them itself."""
     ref_logprobs: np.ndarray | None
     """float32 ``[T]``; None without a reference."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeighedPairs:
+    """The pairs of an instruction that are learned from, and what became of the others."""
+
+    pairs: tuple[tuple[int, int], ...]
+    betas: tuple[float, ...]
+    """1/nats, one a pair."""
+    margins: tuple[float, ...]
+    """Reward of the chosen less that of the rejected, of every pair that has one; empty without a reward model."""
+    num_dropped: int
+    """Pairs left out: without a reward on either side, without a factor, or with a negative margin that is dropped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,13 @@ class Section(BaseModel):
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
 
+    def check(self, config: Any) -> None:
+        """Refuse what nobody can do with it beside the run's other options; asked whatever the run's algorithm is.
+
+        Raises:
+            ValueError: in one sentence that names option, value and bound.
+        """
+
     @model_validator(mode="before")
     @classmethod
     def _unset(cls, values: Any) -> Any:

@@ -71,6 +71,8 @@ class Sft(Algorithm):
 
     def evaluate(self, examples: Sequence[Example], ask: Ask) -> dict[str, float]:
         """How well it would have written held-out responses."""
+        if not examples:
+            return {}
         sequences = [s for example in examples for s in example.sequences]
         hits, scored = sum(ask.greedy_hits(sequences)), ask.policy(sequences)
         count = sum(len(s.input_ids) - s.prompt_len for s in sequences)

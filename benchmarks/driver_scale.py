@@ -23,7 +23,7 @@ from machine import machine_lines
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.sync import SyncResult
 from orchestrator.config import load_config
-from orchestrator.data.r1_reward import read_r1_reward
+from orchestrator.data.reading import SourceFile, read_prompts
 from orchestrator.rewards.client import RewardStream
 from orchestrator.rewards.reward import Reward, RewardItem
 from orchestrator.run.checkpoint import Progress
@@ -163,7 +163,9 @@ def _session(root: Path, size: tuple[int, ...]) -> Any:
     pool._spec = SimpleNamespace(tokens_per_microbatch=config.policy.tokens_per_microbatch, share_prompts=True)
     folder = RunFolder(root / "run")
     folder.create()
-    dataset = read_r1_reward(digits.train, media_root=digits.train.parent, max_pixels=10**6, video_frames=1)
+    train = digits.train
+    source = SourceFile(path=train, read_by="r1_reward", media_root=train.parent, max_pixels=10**6, video_frames=1)
+    dataset = read_prompts(source)
     return SimpleNamespace(
         config=config,
         pool=pool,

@@ -28,7 +28,7 @@ from orchestrator.cluster.feed import build_requests, generate
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.sync import WeightSync
 from orchestrator.cluster.worker_environment import worker_environment
-from orchestrator.data.r1_reward import read_r1_reward
+from orchestrator.data.reading import SourceFile, read_prompts
 from orchestrator.tasks.digits import DigitsPaths, build_digits_data
 from orchestrator.tasks.digits_model import build_digits_model
 from tests.integration.pools import engine_spec, make_pool, policy_spec
@@ -105,7 +105,9 @@ def _pool(model: Path) -> WorkerPool:
 
 
 def _encoded(digits: DigitsPaths, model: Path, count: int) -> list[EncodedPrompt]:
-    dataset = read_r1_reward(digits.train, media_root=digits.train.parent, max_pixels=10**6, video_frames=1)
+    train = digits.train
+    source = SourceFile(path=train, read_by="r1_reward", media_root=train.parent, max_pixels=10**6, video_frames=1)
+    dataset = read_prompts(source)
     encoder = PromptEncoder(model)
     return [encoder.encode(p) for p in dataset.prompts[:count]]
 

@@ -16,8 +16,8 @@ import numpy as np
 import psutil
 from machine import machine_lines
 
+from orchestrator.data.order import assign_split
 from orchestrator.data.records import Instruction, Response, StoredMedia
-from orchestrator.data.splits import assign_split
 from orchestrator.data.store import PreferenceStore
 from orchestrator.data.writer import StoreWriter
 

@@ -24,7 +24,8 @@ from machine import machine_lines
 from PIL import Image
 from race_model import ModelShape, build_race_model
 
-from orchestrator.data.importing import SourceFile, import_file
+from orchestrator.data.reading import SourceFile
+from orchestrator.data.writer import import_file
 from orchestrator.tasks.digits import WORDS, build_digits_data
 
 _MODEL = ModelShape(side=224, hidden=256, layers=6, vocab=4096)
@@ -97,7 +98,7 @@ def _prepare(root: Path, responses: int, instructions: int) -> tuple[Path, Path,
     file, pairs_file = data / "feedback.jsonl", data / "pairs.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     pairs_file.write_text("".join(json.dumps(row) + "\n" for row in pairs))
-    source = SourceFile(path=file, reader="vlfeedback", media_root=data, max_pixels=10**6, video_frames=1)
+    source = SourceFile(path=file, read_by="vlfeedback", media_root=data, max_pixels=10**6, video_frames=1)
     import_file(source, out=data / "store", held_out_frac=0.0, max_bad_frac=0.0)
     return build_race_model(root, _MODEL), data / "store", pairs_file
 

@@ -15,11 +15,11 @@ import tyro
 from orchestrator.cluster.waits import WaitTimeout
 from orchestrator.config.load import load_config
 from orchestrator.config.schema import TrainConfig
-from orchestrator.data.dataset import BadRow, uid_parts
 from orchestrator.data.image_check import ImageCheck
-from orchestrator.data.importing import SourceFile, read_records
 from orchestrator.data.pairs import preference_pairs
+from orchestrator.data.reading import SourceFile, read_records
 from orchestrator.data.records import Instruction, prompt_of
+from orchestrator.data.rows import BadRow, uid_parts
 from orchestrator.errors import GuardStop, RefusedInput
 from orchestrator.evaluation.benchmarks.reward_bench import (
     RewardBenchFigures,
@@ -165,7 +165,7 @@ def _config(command: RewardBench) -> TrainConfig:
 def _read(command: RewardBench, root: Path) -> list[Instruction]:
     source = SourceFile(
         path=Path(command.file),
-        reader="mm_rlhf_pairs",
+        read_by="mm_rlhf_pairs",
         media_root=root,
         max_pixels=None,
         video_frames=command.video_frames,

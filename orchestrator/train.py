@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from orchestrator.cluster.placement import PlacementPlan, describe_plan
 from orchestrator.cluster.waits import WaitTimeout, WorkerLost
 from orchestrator.config.load import load_config
-from orchestrator.config.resolved import resolved_json
-from orchestrator.config.schema import TrainConfig
+from orchestrator.config.schema import TrainConfig, resolved_json
 from orchestrator.errors import GuardStop, RefusedInput
 from workers.types import UnusablePrompt
 
@@ -76,7 +75,7 @@ def dry_run(config: TrainConfig) -> None:
 def describe_batches(config: TrainConfig) -> list[str]:
     """The arithmetic of one step, in lines."""
     size, ranks = config.policy.train_batch_size, config.policy.num_ranks
-    if config.offline is not None:
+    if config.offline:
         return [f"step: {size} instructions with all their responses, on {ranks} ranks"]
     if config.algo == "sft":
         return [f"step: {size} demonstrations, {size // ranks} a rank on {ranks} ranks"]
@@ -127,7 +126,7 @@ def train(config: TrainConfig) -> None:
             from orchestrator.pipeline.embedded import embedded
 
             config = embedded(config, folder, train=train)
-        if config.offline is not None:
+        if config.offline:
             # Deferred: it imports what only training needs.
             from orchestrator.pipeline.offline import train_offline
 
@@ -147,7 +146,7 @@ def _check_files(config: TrainConfig) -> None:
         ("reward.token_file", reward.token_file),
         ("reward.judge_key_file", reward.judge_key_file),
     ):
-        is_store = name.startswith("data.") and config.offline is not None and os.path.isdir(str(path))
+        is_store = name.startswith("data.") and config.offline and os.path.isdir(str(path))
         if path is not None and not os.path.isfile(path) and not is_store:
             raise RefusedInput(f"{name} {path!r} is not a file")
 

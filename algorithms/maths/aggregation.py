@@ -88,8 +88,3 @@ def response_weights(
     if mode == "token-mean":
         return weights / global_num_tokens
     return weights / (global_num_sequences * num_tokens.clamp(min=1))
-
-
-def weighted_nll(logprobs: Float[Tensor, " S"], weights: Float[Tensor, " S"]) -> Float[Tensor, ""]:
-    """−Σ weight · log-prob over responses with a positive weight, nats; the others do not matter, NaN included."""
-    return -(keep(logprobs, weights > 0) * weights.to(logprobs)).sum()

@@ -67,30 +67,6 @@ def kto_loss(
     return loss, beta * log_ratios.detach()
 
 
-def apo_zero_unpaired_loss(
-    log_ratios: Float[Tensor, " B"],
-    desirable: Bool[Tensor, " B"],
-    *,
-    beta: float,
-    desirable_weight: float,
-    undesirable_weight: float,
-) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-    """KTO with z₀ = 0: desirable w_D [1 − σ(β r)], undesirable w_U σ(β r). Needs no mismatched pairs.
-
-    Arguments, results and errors are those of ``kto_loss``.
-
-    Source: D'Oosterlinck et al. 2024, https://arxiv.org/abs/2408.06266, for single responses
-    """
-    return kto_loss(
-        log_ratios,
-        desirable,
-        baseline=0.0,
-        beta=beta,
-        desirable_weight=desirable_weight,
-        undesirable_weight=undesirable_weight,
-    )
-
-
 def kto_weight_warning(
     num_desirable: int, num_undesirable: int, *, desirable_weight: float, undesirable_weight: float
 ) -> str | None:

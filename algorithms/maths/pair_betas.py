@@ -2,7 +2,6 @@
 
     margin               β (1 + w (1 − exp(−k max(δ, 0)))), δ the chosen less the rejected reward; the paper's
     precomputed factor   β (1 + w f), with f = 1 − exp(−k δ) worked out elsewhere
-    fixed                β
     batch implicit       β (1 + w (S − A)), one number a batch, from the policy's own log-ratios; what was released
 
 Every β is float64 and without gradient, as ``preference_losses.dpo_loss`` takes it.
@@ -93,18 +92,6 @@ def factor_betas(factors: Float[Tensor, " P"], *, beta: float, weight: float) ->
     wide = factors.detach().double()
     _refuse_any(~wide.isfinite(), wide, "factors", "must be finite")
     return (beta * (1.0 + weight * wide)).clamp(min=MIN_BETA)
-
-
-def fixed_betas(num_pairs: int, *, beta: float) -> Float[Tensor, " P"]:
-    """β for every pair: plain DPO.
-
-    Raises:
-        ValueError: β not positive and finite, or a negative number of pairs.
-    """
-    _check_numbers(beta, weight=0.0)
-    if num_pairs < 0:
-        raise ValueError(f"num_pairs = {num_pairs} must not be negative")
-    return torch.full((num_pairs,), beta, dtype=torch.float64)
 
 
 def implicit_sample_weights(margins: Float[Tensor, " N"]) -> Float[Tensor, " N"]:

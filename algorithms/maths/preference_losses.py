@@ -1,7 +1,7 @@
 """Losses of pairs: a chosen and a rejected response, or their scalar scores. One loss a pair; the caller averages.
 
-A policy's opinion of a response is its log-ratio log π(y|x) − log π_ref(y|x): two ``response_logprobs`` (or two
-``ddpo_scores``) subtracted. Without a reference the log-ratio is log π(y|x) itself.
+A policy's opinion of a response is its log-ratio log π(y|x) − log π_ref(y|x): two ``weighted_scores``
+subtracted. Without a reference the log-ratio is log π(y|x) itself.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from algorithms.maths.masking import keep, masked_mean
+from algorithms.maths.masking import keep
 
 Reduction = Literal["sum", "mean"]
 DpoKind = Literal["sigmoid", "hinge", "ipo_sum", "ipo_mean"]
@@ -43,16 +43,18 @@ class PairLoss:
         return self.chosen_rewards > self.rejected_rewards
 
 
-def response_logprobs(
-    logprobs: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], *, reduction: Reduction
-) -> Float[Tensor, " B"]:
-    """Log-probability of each response, nats, or its mean per token; 0 for a row without counted tokens.
+def score_weights(mask: Bool[Tensor, "B T"], *, reduction: Reduction) -> Float[Tensor, "B T"]:
+    """What each token's log-prob counts in the score of its response, float64; 0 for a row without counted tokens.
 
     Source: VL-RLHF, trainer.py:149-188, without its token diff; there the mean of an empty row is NaN.
     """
-    if reduction == "mean":
-        return masked_mean(logprobs, mask, dim=1)
-    return keep(logprobs, mask).sum(dim=1)
+    weights = mask.double()
+    return weights if reduction == "sum" else weights / weights.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def weighted_scores(logprobs: Float[Tensor, "B T"], weights: Float[Tensor, "B T"]) -> Float[Tensor, " B"]:
+    """Σ weight · log-prob of each response, nats, in float64; what has no weight does not matter, NaN included."""
+    return (keep(logprobs.double(), weights != 0) * weights.double()).sum(dim=1)
 
 
 def dpo_loss(

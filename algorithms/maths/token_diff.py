@@ -1,4 +1,4 @@
-"""Which tokens differ between a chosen and a rejected response, and DDPO's scores that weigh those tokens.
+"""Which tokens differ between a chosen and a rejected response, and the weights that DDPO gives to those tokens.
 
 The diff takes the two responses themselves, never rows of a batch, so padding, prompt and batch cannot change it. It
 is quadratic in the worst case: run it once a pair, in preprocessing.
@@ -20,7 +20,7 @@ MIN_MATCH = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DdpoMode:
-    """One of the things called DDPO: numbers for ``ddpo_scores``."""
+    """One of the things called DDPO: numbers for ``ddpo_weights``."""
 
     gamma: float
     average: bool
@@ -51,7 +51,8 @@ def token_diff(
         ValueError: ``min_match`` below 1.
     Source: RLHF-V, https://arxiv.org/abs/2312.00849; VL-RLHF, diff_lib.py:73-180, less its losses
     """
-    _check_min_match(min_match)
+    if min_match < 1:
+        raise ValueError(f"min_match = {min_match} must be at least 1")
     start = _common_prefix(chosen_ids, rejected_ids)
     tail = _common_prefix(chosen_ids[start:][::-1], rejected_ids[start:][::-1])
     left = chosen_ids[start : len(chosen_ids) - tail]
@@ -64,40 +65,20 @@ def token_diff(
     )
 
 
-def vl_rlhf_token_diff(
-    chosen_ids: Sequence[int], rejected_ids: Sequence[int], *, min_match: int = MIN_MATCH
-) -> tuple[list[bool], list[bool]]:
-    """Diff as VL-RLHF has it: pure insertions and deletions go unseen, and long responses lose frequent tokens.
-
-    Only gaps with tokens on both sides count, a short common beginning is no match, and difflib's autojunk drops
-    every token that makes up over 1 % of a ``rejected_ids`` of 200 or more. Given padded rows it depends on the
-    padding, as the original does. For comparison with that code only; results and errors as in ``token_diff``.
-
-    Source: VL-RLHF, diff_lib.py:73-180
-    """
-    _check_min_match(min_match)
-    gaps = [
-        (a, b) for a, b in _gaps(SequenceMatcher(None, chosen_ids, rejected_ids, autojunk=True), min_match) if a and b
-    ]
-    return _marks(len(chosen_ids), (a for a, _ in gaps)), _marks(len(rejected_ids), (b for _, b in gaps))
-
-
-def ddpo_scores(
-    logprobs: Float[Tensor, "B T"],
+def ddpo_weights(
     mask: Bool[Tensor, "B T"],
     corrected: Bool[Tensor, "B T"],
     *,
     gamma: float,
     average: bool,
     base_weight: Literal[0, 1],
-) -> Float[Tensor, " B"]:
-    """Score of each response, Σ w log π with w = γ on corrected tokens and ``base_weight`` on the others.
+) -> Float[Tensor, "B T"]:
+    """What each token's log-prob counts in the score of its response: γ where corrected, else ``base_weight``; float64.
 
-    ``average`` divides by Σ w. γ = 1 with base weight 1 is DPO's sum or mean. A row of weight 0, such as an identical
-    pair under base weight 0, scores 0 and has no gradient.
+    ``average`` divides by the sum of the weights. γ = 1 with base weight 1 is DPO's sum or mean. A row of weight 0,
+    such as an identical pair under base weight 0, scores 0 and has no gradient.
 
     Args:
-        logprobs: nats; weigh policy and reference alike.
         mask: Response tokens; ``corrected`` counts only inside it.
     Raises:
         ValueError: γ not positive and finite.
@@ -105,17 +86,11 @@ def ddpo_scores(
     """
     if not 0.0 < gamma < float("inf"):
         raise ValueError(f"gamma = {gamma} must be positive and finite")
-    weights = keep(corrected.to(logprobs.dtype) * (gamma - base_weight) + base_weight, mask)
-    scores = (weights * keep(logprobs, mask)).sum(dim=1)
+    weights = keep(corrected.double() * (gamma - base_weight) + base_weight, mask)
     if not average:
-        return scores
-    total = weights.sum(dim=1)
-    return scores / total.where(total > 0, total.new_ones(()))
-
-
-def _check_min_match(min_match: int) -> None:
-    if min_match < 1:
-        raise ValueError(f"min_match = {min_match} must be at least 1")
+        return weights
+    total = weights.sum(dim=1, keepdim=True)
+    return weights / total.where(total > 0, total.new_ones(()))
 
 
 def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

@@ -19,7 +19,7 @@ def role_requests(config: TrainConfig, cluster: ClusterResources) -> list[RoleRe
         RoleRequest(role=role, num_workers=count, gpus_per_worker=gpu, cpus_per_worker=1.0)
         for role, count in counts.items()
     ]
-    if config.offline is not None and not config.generates_critiques:
+    if config.offline and not config.generates_critiques:
         return requests
     if config.reward.critique.weight:
         critics = config.reward.critique.num_workers

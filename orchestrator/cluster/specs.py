@@ -2,9 +2,6 @@
 
 from dataclasses import replace
 
-from algorithms.maths.preference_losses import DpoKind
-from algorithms.preference import PreferenceSection
-from algorithms.preference_registry import PreferenceAlgorithm
 from algorithms.records import PLAIN, SamplingDistribution
 from orchestrator.cluster.choices import shares_prompts, sync_backend
 from orchestrator.cluster.placement import PlacementPlan
@@ -121,10 +118,3 @@ def engine_spec(
         sync_backend=sync_backend(config, plan),
         shares_device=config.placement.layout == "colocated",
     )
-
-
-def pair_kind(algorithm: PreferenceAlgorithm, settings: PreferenceSection) -> DpoKind:
-    """The loss of a pair."""
-    if algorithm.pair_kind == "ipo_mean" and settings.ipo_reduction == "sum":
-        return "ipo_sum"
-    return algorithm.pair_kind

@@ -1,8 +1,8 @@
 """Configuration: what can be set, where each value comes from, and the refusal of everything else."""
 
 from orchestrator.config.load import CliOptions, cold_start_config, load_config
-from orchestrator.config.resolved import option_names, resolved_json
-from orchestrator.config.schema import TrainConfig
+from orchestrator.config.options import option_names
+from orchestrator.config.schema import TrainConfig, resolved_json
 
 __all__ = [
     "CliOptions",

@@ -1,12 +1,12 @@
 """Dotted flags: ``--section.key value`` into typed values, and the few flags that are no option."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin
 
-from orchestrator.config.options import options, unknown_option
+from orchestrator.config.options import unknown_option
 from orchestrator.errors import RefusedInput
 
 
@@ -22,17 +22,45 @@ class Flags:
     help: bool = False
 
 
-def parse_flags(argv: Sequence[str]) -> Flags:
-    """Read a command line.
+Words = Sequence[tuple[str, list[str]]]
+"""Each flag with the words that follow it."""
+
+
+def split_words(argv: Sequence[str]) -> Words:
+    """A command line by its flags.
+
+    Raises:
+        RefusedInput: a word before all flags.
+    """
+    groups: list[tuple[str, list[str]]] = []
+    for word in argv:
+        if word.startswith("--") or word == "-h":
+            name, equals, text = word.lstrip("-").partition("=")
+            groups.append((name.replace("-", "_"), [text] if equals else []))
+        elif groups:
+            groups[-1][1].append(word)
+        else:
+            raise RefusedInput(f"unexpected argument {word!r}: every value follows its --flag")
+    return groups
+
+
+def words_of(name: str, groups: Words) -> list[str]:
+    """All that follows one flag, wherever it stands."""
+    return [word for flag, words in groups if flag == name for word in words]
+
+
+def parse_flags(groups: Words, known: Mapping[str, Any]) -> Flags:
+    """Typed values of a command line.
 
     A text that does not fit its option's type stays a string, which the schema then refuses with the type it expects.
 
+    Args:
+        known: Type annotation of every option.
     Raises:
         RefusedInput: an unknown flag, a missing value or too many values.
     """
-    known = options()
     flags = Flags()
-    for name, texts in _groups(argv):
+    for name, texts in groups:
         if name in ("help", "h"):
             flags.help = True
         elif name == "dry_run":
@@ -44,22 +72,8 @@ def parse_flags(argv: Sequence[str]) -> Flags:
         elif name in known:
             flags.values[name] = _value(name, known[name], _some(name, texts))
         else:
-            raise unknown_option(name, written=f"flag --{name}")
+            raise unknown_option(name, known=known, written=f"flag --{name}")
     return flags
-
-
-def _groups(argv: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """Each flag with the words that follow it."""
-    groups: list[tuple[str, list[str]]] = []
-    for word in argv:
-        if word.startswith("--") or word == "-h":
-            name, equals, text = word.lstrip("-").partition("=")
-            groups.append((name.replace("-", "_"), [text] if equals else []))
-        elif groups:
-            groups[-1][1].append(word)
-        else:
-            raise RefusedInput(f"unexpected argument {word!r}: every value follows its --flag")
-    return groups
 
 
 def _some(name: str, texts: list[str]) -> list[str]:

@@ -1,20 +1,32 @@
 """From a command line to a validated configuration: defaults < files left to right < flags."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import tyro
 from pydantic import ValidationError
 
-from orchestrator.config.flags import parse_flags
-from orchestrator.config.layers import Layer, base_layers, embedded_layer, flatten, nested, read_toml
+from algorithms.mm_dpo import MmDpoSection
+from orchestrator.config.flags import parse_flags, split_words, words_of
+from orchestrator.config.layers import (
+    Layer,
+    embedded_defaults,
+    embedded_layer,
+    flatten,
+    layer_of,
+    nested,
+    profile_defaults,
+    read_toml,
+)
+from orchestrator.config.options import config_type, options
 from orchestrator.config.refusal import refusal
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
 
 _PROGRAM = "python -m orchestrator.train"
+_CONFIG_HELP = "TOML files, later ones override earlier ones; flags override them all. Repeatable."
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +46,50 @@ def load_config(argv: Sequence[str]) -> tuple[TrainConfig, CliOptions]:
         RefusedInput: anything that cannot be used, in one line.
         SystemExit: code 0, after ``--help`` was printed.
     """
-    flags = parse_flags(argv)
-    if flags.help:
-        _print_help()
+    words = split_words(argv)
+    tables = {path: read_toml(path) for path in words_of("config", words)}
+    named = [table["algo"] for table in tables.values() if "algo" in table] + words_of("algo", words)
+    kind = config_type(named[-1] if named else None)
+    flags = parse_flags(words, options(kind))
     chosen: Layer = {}
     sources: dict[str, str] = {}
     for path in flags.config_files:
-        layer = read_toml(path)
+        layer = flatten(tables[path], known=options(kind), source=path)
         chosen |= layer
         sources |= dict.fromkeys(layer, f"in {path}")
     chosen |= flags.values
     sources |= dict.fromkeys(flags.values, "on the command line")
+    if flags.help:
+        _print_help(kind, chosen, sources)
+    return resolve(kind, chosen, sources), CliOptions(dry_run=flags.dry_run)
+
+
+def resolve(kind: type[TrainConfig], chosen: Layer, sources: Mapping[str, str]) -> TrainConfig:
+    """A run's configuration from a user's settings.
+
+    Args:
+        kind: As ``config_type`` has it for their algorithm.
+        sources: Where each value came from, by dotted name.
+    Raises:
+        RefusedInput: in one line.
+    """
     if "algo" not in chosen:
         raise RefusedInput("--algo is not set")
-    merged: Layer = {}
-    for layer in (*base_layers(chosen), chosen):
-        merged |= layer
-    return _named(_validated(merged, sources)), CliOptions(dry_run=flags.dry_run)
+    layers = _defaults(kind, chosen, sources, embedded=chosen.get("data.path", "none") == "none")
+    config = validated(kind, layers | chosen, sources)
+    name = config.users.name if config.users is not None and config.users.text == config.algo else config.algo
+    run = config.run.model_copy(update={"dir": config.run.dir.replace("<algo>", name)})
+    return config.model_copy(update={"run": run})
+
+
+def _defaults(kind: type[TrainConfig], chosen: Layer, sources: Mapping[str, str], *, embedded: bool) -> Layer:
+    """What ranks between the schema's defaults and the user's settings; nothing for an algorithm that there is not."""
+    try:
+        algorithm = kind.class_of(chosen["algo"])
+    except (KeyError, TypeError):
+        return {}
+    task = embedded_defaults(algorithm, chosen["algo"]) if embedded else {}
+    return {**algorithm.defaults, **task, **profile_defaults(algorithm, chosen, sources)}
 
 
 def cold_start_config(config: TrainConfig) -> TrainConfig:
@@ -65,7 +104,7 @@ def cold_start_config(config: TrainConfig) -> TrainConfig:
     """
     layer = embedded_layer("cold_start") | {"run.dir": str(Path(config.run.dir) / "cold_start")}
     layer |= {"model.lora_rank": None, "model.lora_alpha": None, "model.quantize": None}
-    return _validated(flatten(config.model_dump(), source="the run's configuration") | layer, sources={})
+    return validated(type(config), layer_of(config) | layer, sources={})
 
 
 def demonstrations_config(config: TrainConfig, *, data: Path, held_out_frac: float) -> TrainConfig:
@@ -80,7 +119,7 @@ def demonstrations_config(config: TrainConfig, *, data: Path, held_out_frac: flo
     layer = embedded_layer("demonstrations") | {"run.dir": str(Path(config.run.dir) / "cold_start")}
     layer |= {"data.path": str(data), "data.held_out_frac": held_out_frac}
     layer |= {"model.lora_rank": None, "model.lora_alpha": None, "model.quantize": None}
-    return _validated(flatten(config.model_dump(), source="the run's configuration") | layer, sources={})
+    return validated(type(config), layer_of(config) | layer, sources={})
 
 
 def critique_rm_config(config: TrainConfig) -> TrainConfig:
@@ -91,39 +130,41 @@ def critique_rm_config(config: TrainConfig) -> TrainConfig:
     Raises:
         RefusedInput: the run's settings do not fit it.
     """
-    settings = config.mm_dpo
+    settings = config.section(MmDpoSection)
     layer: Layer = {
         "algo": "critique_rm",
         "run.dir": str(Path(config.run.dir) / "critique_rm"),
         "run.steps": settings.critique_rm_steps or config.run.steps,
         "optimizer.lr": settings.critique_rm_lr or config.optimizer.lr,
     }
-    shared = flatten(config.model_dump(exclude={"mm_dpo"}), source="the run's configuration")
-    return _validated(shared | layer, sources={})
+    own = {name: value for name, value in layer_of(config).items() if not name.startswith("mm_dpo.")}
+    return validated(type(config), own | layer, sources={})
 
 
-def _validated(layer: Layer, sources: dict[str, str]) -> TrainConfig:
+def validated(kind: type[TrainConfig], layer: Layer, sources: Mapping[str, str]) -> TrainConfig:
+    """Values as a configuration.
+
+    Raises:
+        RefusedInput: one is not to be used, or some contradict each other.
+    """
     try:
-        return TrainConfig.model_validate(nested(layer))
+        return kind.model_validate(nested(layer))
     except ValidationError as error:
         raise refusal(error, sources=sources) from error
 
 
-def _named(config: TrainConfig) -> TrainConfig:
-    run = config.run.model_copy(update={"dir": config.run.dir.replace("<algo>", config.algo)})
-    return config.model_copy(update={"run": run})
-
-
-@dataclass(frozen=True)
-class _CommandLine:
-    """Train a multimodal model with reinforcement or supervised learning."""
-
-    train: Annotated[TrainConfig, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]
-    config: tuple[Path, ...] = ()
-    """TOML files, later ones override earlier ones; flags override them all. Repeatable."""
-    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print the plan and stop."""
-
-
-def _print_help() -> None:
-    tyro.cli(_CommandLine, args=["--help"], prog=_PROGRAM, use_underscores=True)
+def _print_help(kind: type[TrainConfig], chosen: Layer, sources: Mapping[str, str]) -> NoReturn:
+    """All options with the chosen algorithm's defaults, or with the schema's where none is chosen."""
+    train: Any = Annotated[kind, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]
+    defaults = field()
+    if "algo" in chosen:
+        own = {name: chosen[name] for name in ("algo", "profile") if name in chosen}
+        layer = _defaults(kind, chosen, sources, embedded=False) | own
+        defaults = field(default=validated(kind, layer, sources))
+    files = Annotated[tuple[Path, ...], tyro.conf.arg(help=_CONFIG_HELP)]
+    dry_run = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="Print the plan and stop.")]
+    own_flags = (("config", files, field(default=())), ("dry_run", dry_run, field(default=False)))
+    command_line = make_dataclass("CommandLine", (("train", train, defaults), *own_flags))
+    command_line.__doc__ = "Train a multimodal model with reinforcement or supervised learning."
+    tyro.cli(command_line, args=["--help"], prog=_PROGRAM, use_underscores=True)
+    raise SystemExit(0)

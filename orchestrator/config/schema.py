@@ -1,20 +1,16 @@
 """The whole configuration of a training run and the checks that span its sections."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Self, TypeVar
 
 from pydantic import model_validator
 
-from algorithms.algorithm import Algorithm
-from algorithms.critique_rm import CritiqueRmSection
-from algorithms.mm_dpo import MmDpoSection
-from algorithms.policy_gradient import AlgorithmSection
-from algorithms.preference import PreferenceSection
-from algorithms.preference_registry import PREFERENCE_ALGORITHMS, PreferenceAlgorithm
+from algorithms.algorithm import Algorithm, DataKind, Needs
 from algorithms.registry import algorithm_class
 from algorithms.settings import Section
 from orchestrator.config.addresses import address_fault
-from orchestrator.config.preference_sections import ReferenceSection
+from orchestrator.config.formats import FORMATS, format_of, refuse_unserved
 from orchestrator.config.sections import (
     BatchingSection,
     DataSection,
@@ -23,56 +19,81 @@ from orchestrator.config.sections import (
     OptimizerSection,
     PlacementSection,
     PolicySection,
+    ReferenceSection,
     RewardSection,
     RolloutSection,
     RunSection,
     SyncSection,
 )
 
-AlgorithmName = Literal[
-    "stable_reinforce",
-    "reinforce_pp",
-    "sft",
-    "dpo",
-    "ipo",
-    "hinge",
-    "ddpo",
-    "kto",
-    "kto_pair",
-    "scalar_rm",
-    "critique_rm",
-    "mm_dpo",
-]
-
+_S = TypeVar("_S", bound=Section)
 _MAX_UNKNOWN = 0.5
 """A judge that is unreadable more often than not is broken; a good one is readable nearly always."""
 
 
-class TrainConfig(Section):
-    """Everything one run is made of."""
+@dataclass(frozen=True, slots=True)
+class UsersAlgorithm:
+    """An algorithm in a file of the user's."""
 
-    algo: AlgorithmName
-    """Training algorithm."""
-    profile: Literal["paper", "r1_released", "mmrlhf_paper", "mmrlhf_released"] = "paper"
-    """Defaults of the algorithm's paper, or of the code released with R1-Reward (other filter, KL 1e-3, learning rate
-    3e-7, its rules of scoring) or with MM-RLHF (one noisy beta a batch, w 0.1, SFT weight 0.25, two-layer reward head,
-    critique weight 2)."""
+    text: str
+    """``FILE.py:NAME``."""
+    kind: type[Algorithm]
+    digest: str
+    """SHA-256 of the file as it was when the run began."""
+
+    @property
+    def name(self) -> str:
+        """What a folder can be called after it: ``FILE.NAME``."""
+        file, _, name = self.text.rpartition(":")
+        return f"{Path(file).stem}.{name}"
+
+
+class TrainConfig(Section):
+    """Everything one run is made of; ``config_type`` adds the sections of the algorithms."""
+
+    users: ClassVar[UsersAlgorithm | None] = None
+
+    algo: str
+    """Training algorithm: one of these, or FILE.py:NAME for one of your own."""
+    profile: str = "paper"
+    """Whose numbers the algorithm's defaults are: its paper's, or released code's; add --help to see them."""
     run: RunSection = RunSection()
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
     rollout: RolloutSection = RolloutSection()
-    algorithm: AlgorithmSection = AlgorithmSection()
     optimizer: OptimizerSection = OptimizerSection()
     policy: PolicySection = PolicySection()
     batching: BatchingSection = BatchingSection()
-    preference: PreferenceSection = PreferenceSection()
-    critique_rm: CritiqueRmSection = CritiqueRmSection()
-    mm_dpo: MmDpoSection = MmDpoSection()
     reference: ReferenceSection = ReferenceSection()
     reward: RewardSection = RewardSection()
     placement: PlacementSection = PlacementSection()
     sync: SyncSection = SyncSection()
     guard: GuardSection = GuardSection()
+
+    @classmethod
+    def class_of(cls, algo: str) -> type[Algorithm]:
+        """The algorithm of a name, registered or the user's own.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return cls.users.kind if cls.users is not None and cls.users.text == algo else algorithm_class(algo)
+
+    @property
+    def learner(self) -> Algorithm:
+        """The algorithm, with its settings."""
+        kind = self.class_of(self.algo)
+        return kind(self.algo, {name: getattr(self, name) for name in kind.sections})
+
+    @property
+    def needs(self) -> Needs:
+        """What the algorithm, with its settings, asks of the run."""
+        return self.learner.needs
+
+    def section(self, kind: type[_S]) -> _S:
+        """The settings of a section that algorithms bring along."""
+        found = (value for name in type(self).model_fields if type(value := getattr(self, name)) is kind)
+        return next(found)  # type: ignore[return-value]
 
     @property
     def embedded_task(self) -> bool:
@@ -80,43 +101,38 @@ class TrainConfig(Section):
         return self.data.path is None
 
     @property
-    def learner(self) -> Algorithm:
-        """The algorithm, with its settings."""
-        kind = algorithm_class(self.algo)
-        return kind(self.algo, {name: getattr(self, name) for name in kind.sections})
-
-    @property
-    def offline(self) -> PreferenceAlgorithm | None:
-        """How the run learns from a preference store, without rollouts; None where it does not.
-
-        Supervised learning does, except from demonstrations in the format of the online algorithms.
-        """
-        from_store = self.data.format != "r1_reward" or (self.data.path is not None and Path(self.data.path).is_dir())
-        if self.algo == "sft" and not from_store:
-            return None
-        return PREFERENCE_ALGORITHMS.get(self.algo)
+    def data_kind(self) -> DataKind:
+        """What the run learns from; an algorithm that takes several kinds learns from what its data is."""
+        kinds, data = self.needs.data, self.data
+        stored = data.reader is not None or "prompts" not in FORMATS[data.format].serves
+        stored = stored or (data.path is not None and Path(data.path).is_dir())
+        return min(kinds, key=lambda kind: (kind == "preferences") != stored)
 
     @property
     def online(self) -> bool:
         """True where the run learns from what it samples."""
-        return self.offline is None and self.algo != "sft"
+        return self.data_kind == "prompts"
+
+    @property
+    def offline(self) -> bool:
+        """True where the run learns from a preference store, without rollouts."""
+        return self.data_kind == "preferences"
 
     @property
     def generates_critiques(self) -> bool:
         """True where a critique reward model learns from critiques of its own, which engines write."""
-        return self.algo == "critique_rm" and self.critique_rm.scheduled_sampling > 0
+        return self.needs.generated_critiques > 0
 
     @property
     def measures_margins(self) -> bool:
         """True where a critique reward model says how much each pair counts."""
-        return self.offline is not None and self.offline.weighs_pairs and self.mm_dpo.beta_mode == "margin"
+        return self.needs.margins
 
     @property
     def reference_workers(self) -> int:
         """Reference workers that the run needs."""
-        if self.offline is not None:
-            return self.reference.num_ranks if self.offline.needs_reference and self.reference.mode == "worker" else 0
-        return self.reference.num_ranks if self.algorithm.kl_coef > 0 and self.algo != "sft" else 0
+        asked = self.needs.reference and (self.online or self.reference.mode == "worker")
+        return self.reference.num_ranks if asked else 0
 
     @property
     def max_unknown(self) -> float | None:
@@ -140,13 +156,6 @@ class TrainConfig(Section):
         size, ranks = self.policy.train_batch_size, self.policy.num_ranks
         if size % ranks:
             raise ValueError(f"policy.train_batch_size = {size} is not a multiple of policy.num_ranks = {ranks}")
-        if self.algo not in PREFERENCE_ALGORITHMS and self.samples_per_step % size:
-            prompts, samples = self.rollout.prompts_per_step, self.rollout.samples_per_prompt
-            raise ValueError(
-                "rollout.prompts_per_step * rollout.samples_per_prompt = "
-                f"{prompts} * {samples} = {self.samples_per_step} is not a multiple of "
-                f"policy.train_batch_size = {size}"
-            )
         return self
 
     @model_validator(mode="after")
@@ -154,10 +163,10 @@ class TrainConfig(Section):
         data, reward = self.data, self.reward
         if data.path is not None and self.model.path is None:
             raise ValueError(f"model.path is not set, but data.path = {data.path!r} needs a model folder")
-        own = (("media_root", data.media_root), ("eval_path", data.eval_path), ("held_out_frac", data.held_out_frac))
-        for name, value in own:
-            if data.path is None and value:
+        for name in ("media_root", "reader", "eval_path", "held_out_frac"):
+            if data.path is None and (value := getattr(data, name)):
                 raise ValueError(f"data.path is not set, but data.{name} = {value!r} belongs to it")
+        format_of(data.read_by)  # a file that cannot be loaded is refused before anything is started
         if data.oversize == "refuse" and data.max_pixels is None:
             raise ValueError("data.max_pixels is not set, but data.oversize = 'refuse' needs it")
         addresses = (("url", reward.url, "token_file"), ("judge_url", reward.judge_url, "judge_key_file"))
@@ -171,46 +180,25 @@ class TrainConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _check_preferences(self) -> Self:
-        smoothing, margin = self.preference.label_smoothing, self.preference.score_margin
-        if smoothing and self.algo not in ("dpo", "ddpo"):
-            raise ValueError(f"preference.label_smoothing = {smoothing} has no meaning for algo = {self.algo!r}")
-        if -1 < margin < 0:
-            raise ValueError(f"preference.score_margin = {margin} must be at least 0, or -1 for the largest gap only")
+    def _check_algorithm(self) -> Self:
+        for name in type(self).model_fields:
+            if isinstance(section := getattr(self, name), Section):
+                section.check(self)
+        self.learner.check(self)
         if self.reference.mode == "lora_off" and self.model.lora_rank is None:
             raise ValueError("reference.mode = 'lora_off' needs model.lora_rank, which is not set")
-        if self.algo == "kto" and self.reference.mode == "precomputed":
-            raise ValueError("reference.mode = 'precomputed' cannot serve kto, whose baseline changes with every batch")
-        if self.algo == "kto" and self.policy.train_batch_size < 2:
-            raise ValueError("policy.train_batch_size = 1 must be at least 2 for kto: its baseline mixes instructions")
-        if self.data.held_out_frac and self.offline is None:
+        kind, top_p, critique = self.data_kind, self.rollout.top_p, self.reward.critique
+        if self.data.held_out_frac and kind != "preferences":
             raise ValueError(
                 f"data.held_out_frac = {self.data.held_out_frac:g} splits a file of preferences, which "
                 f"algo = {self.algo!r} does not read in data.format = {self.data.format!r}: set data.eval_path"
             )
-        if self.algo not in PREFERENCE_ALGORITHMS and self.data.format != "r1_reward":
-            raise ValueError(f"data.format = {self.data.format!r} cannot serve algo = {self.algo!r}, only 'r1_reward'")
-        return self
-
-    @model_validator(mode="after")
-    def _check_sampling(self) -> Self:
-        top_p = self.rollout.top_p
-        if top_p < 1 and self.online:
-            raise ValueError(
-                f"rollout.top_p = {top_p:g} must be 1 for algo = {self.algo!r}, which learns from what it samples: "
-                "the log-probs that it trains are those of every token, not of the likeliest alone"
-            )
-        if top_p < 1 and self.algo != "mm_dpo":
+        if kind != "preferences":
+            refuse_unserved(self.data.read_by, algo=self.algo, needs=(kind,))
+        if top_p < 1 and not self.online and not self.needs.pair_betas:
             raise ValueError(f"rollout.top_p = {top_p:g} has no meaning for algo = {self.algo!r}")
-        return self
-
-    @model_validator(mode="after")
-    def _check_critiques(self) -> Self:
-        critique = self.reward.critique
         if critique.weight and not self.online:
             raise ValueError(f"reward.critique.weight = {critique.weight} has no meaning for algo = {self.algo!r}")
-        if critique.weight and critique.path is None:
-            raise ValueError("reward.critique.path is not set, but reward.critique.weight above 0 needs it")
         return self
 
     @model_validator(mode="after")
@@ -235,3 +223,8 @@ class TrainConfig(Section):
                 f"not {self.placement.layout!r}"
             )
         return self
+
+
+def resolved_json(config: TrainConfig) -> str:
+    """Every option with its value, as a machine keeps it."""
+    return config.model_dump_json(indent=2) + "\n"

@@ -5,10 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from algorithms.settings import Count, Seconds, Section, Share, Text
-
-DataFormat = Literal[
-    "r1_reward", "mm_rlhf", "mm_rlhf_pairs", "plain_dpo", "plain_kto", "rlhfv", "vlfeedback", "vlquery_json"
-]
+from orchestrator.config.formats import DataFormat
 
 
 class RunSection(Section):
@@ -60,6 +57,12 @@ class ModelSection(Section):
     trust_remote_code: bool = False
     """Run Python code shipped in the model folder."""
 
+    @property
+    def folder(self) -> str:
+        """``path``, for whoever comes after the embedded task has made its own."""
+        assert self.path is not None, "the embedded task makes its model before anything is done with it"
+        return self.path
+
 
 class DataSection(Section):
     """What the model is trained and evaluated on."""
@@ -70,6 +73,8 @@ class DataSection(Section):
     """Folder that every media path must stay inside; none = the folder of the data file."""
     format: DataFormat = "r1_reward"
     """Format of the data files; online algorithms read r1_reward."""
+    reader: Text | None = None
+    """FILE.py:NAME of a function that reads a row of the data files, in place of data.format; none = the format's."""
     eval_path: Text | None = None
     """Held-out file in the same format, or store; none = no evaluation, the store's held-out split, or the embedded
     task's own."""
@@ -86,6 +91,17 @@ class DataSection(Section):
     """Share of bad rows that is skipped with a count instead of refused."""
     video_frames: Count = 8
     """Frames read from each video."""
+
+    @property
+    def source(self) -> str:
+        """``path``, for whoever comes after the embedded task has made its own."""
+        assert self.path is not None, "the embedded task makes its data before anything is read"
+        return self.path
+
+    @property
+    def read_by(self) -> str:
+        """What the data files are read by: a format's name, or the user's FILE.py:NAME."""
+        return self.reader or self.format
 
     @property
     def resized_above(self) -> int | None:
@@ -167,6 +183,18 @@ class BatchingSection(Section):
 
     mode: Literal["shared_prompt", "pairs"] = "shared_prompt"
     """Responses to one prompt share it and its images in one row, or every sequence has a row of its own."""
+
+
+class ReferenceSection(Section):
+    """The frozen model behind the KL penalty and behind preferences; it exists only where one of them asks for it."""
+
+    mode: Literal["worker", "precomputed", "lora_off"] = "worker"
+    """For preferences: workers that answer at every step, log-probs of all data computed before the first step, or
+    the policy itself without its adapter."""
+    num_ranks: Count = 1
+    """Reference workers."""
+    path: Text | None = None
+    """Folder of precomputed log-probs, which runs can share; none = in the run folder."""
 
 
 class CritiqueSection(Section):

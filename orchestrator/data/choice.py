@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from algorithms.preference_registry import PreferenceAlgorithm
+from algorithms.algorithm import Needs
 from orchestrator.data.pairs import preference_pairs, tied_pairs, unpaired_reason
 from orchestrator.data.records import Response
 
@@ -24,7 +24,7 @@ class Choice:
     """For each of ``responses``; empty where the algorithm asks for no labels."""
 
 
-def choose(responses: Sequence[Response], algorithm: PreferenceAlgorithm, *, score_margin: float) -> Choice | str:
+def choose(responses: Sequence[Response], needs: Needs, *, score_margin: float) -> Choice | str:
     """What ``algorithm`` learns from these responses; a reason where that is nothing.
 
     A response is desirable that wins more pairs than it loses, undesirable that loses more, and neither takes part in
@@ -34,23 +34,23 @@ def choose(responses: Sequence[Response], algorithm: PreferenceAlgorithm, *, sco
     Args:
         score_margin: see ``preference_pairs``.
     """
-    if algorithm.learns_from == "best":
+    if needs.responses == "best":
         best = _best(responses)
         choice = best if isinstance(best, str) else Choice(responses=(best,), pairs=(), desirable=())
-    elif algorithm.learns_from == "labels" and len(responses) == 1 and responses[0].score is not None:
+    elif needs.responses == "labels" and len(responses) == 1 and responses[0].score is not None:
         choice = Choice(responses=(0,), pairs=(), desirable=(responses[0].score > 0,))
     else:
         choice = _compared(
             responses,
-            labelled=algorithm.learns_from == "labels",
+            labelled=needs.responses == "labels",
             score_margin=score_margin,
-            ties=tied_pairs(responses) if algorithm.writes_critiques else [],
+            ties=tied_pairs(responses) if needs.critiques else [],
         )
     if isinstance(choice, Choice):
         for index in choice.responses:
             if not responses[index].text.strip():
                 return f"response {index + 1} of {len(responses)} has no text"
-            if algorithm.writes_critiques and not (responses[index].critique or "").strip():
+            if needs.critiques and not (responses[index].critique or "").strip():
                 return f"response {index + 1} of {len(responses)} has no critique"
     return choice
 

@@ -1,12 +1,13 @@
 """What is left out, counted for people by reason, each reason with its first example."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.data.dataset import BadRow
 from orchestrator.data.keys import Notes
+from orchestrator.data.rows import BadRow
+from orchestrator.errors import RefusedInput
 
 _VALUE = re.compile(r"(?<!field )'[^']*'|\"[^\"]*\"|\d[\d.,]*")
 """What differs between rows that are left out for the same reason; the names of fields do not."""
@@ -104,3 +105,33 @@ class Told:
 def unknown_keys(notes: Notes) -> dict[str, Any]:
     """Keys that nobody reads, for a file."""
     return {key: {"count": count, "first_row": first} for key, (count, first) in notes.unknown_keys.items()}
+
+
+def refuse_no_rows(total: int, *, name: str) -> None:
+    """Stop when a file holds no row.
+
+    Raises:
+        RefusedInput: naming the file.
+    """
+    if total == 0:
+        raise RefusedInput(f"data file {name!r} is empty: 0 rows, at least 1 is needed")
+
+
+def refuse_bad_share(bad_rows: Sequence[BadRow], *, num_good: int, name: str, option: str, max_bad_frac: float) -> None:
+    """Stop when more rows are bad than the option allows, none is good, or there is none.
+
+    Raises:
+        RefusedInput: with the count, the bound and the first bad row.
+    """
+    bad, total = len(bad_rows), len(bad_rows) + num_good
+    refuse_no_rows(total, name=name)
+    if bad == total:
+        bound = "at least 1 must be usable"
+    elif bad > max_bad_frac * total:
+        bound = f"{option} = {max_bad_frac:g} allows {int(max_bad_frac * total)}"
+    else:
+        return
+    first = bad_rows[0]
+    raise RefusedInput(
+        f"data file {name!r} has {bad} bad rows out of {total}, {bound}; the first is row {first.row}: {first.reason}"
+    )

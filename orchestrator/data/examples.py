@@ -1,24 +1,74 @@
 """From a stored instruction to the token sequences that learn together."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from algorithms.preference_registry import PreferenceAlgorithm
-from algorithms.records import Example, Sequence
+from algorithms.algorithm import Needs
+from algorithms.records import Example, Sequence, WeighedPairs
+from orchestrator.cluster.microbatches import group_cost
 from orchestrator.data.choice import Choice, choose, without_strangers
-from orchestrator.data.limits import Limits, prompt_too_long, sequence_too_long, too_long
-from orchestrator.data.pair_betas import FACTOR, REWARD_TABLE, WeighedPairs
 from orchestrator.data.records import Instruction, prompt_of
 from workers.multimodal.critique_format import CritiqueFormat
 from workers.multimodal.fitting import UnfitImageError
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import UnusablePrompt
 
-REFERENCE_TABLE = "reference"
-"""Name of the side table with the reference's log-probs."""
+REFERENCE_TABLE, REWARD_TABLE = "reference", "reward"
+"""Names of the side tables: the reference's log-probs, the critique reward model's rewards."""
+FACTOR = "ls_factor"
+"""Name under which a reader keeps the factors that came with the data."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What an example may take, tokens."""
+
+    max_prompt_tokens: int
+    tokens_per_microbatch: int
+    share_prompts: bool
+    positions: int | None = None
+    """That the model has; None = without end."""
+
+
+def prompt_too_long(sequence: Sequence, limits: Limits) -> str | None:
+    """Why its prompt cannot be learned from; None where it can."""
+    if sequence.prompt_len <= limits.max_prompt_tokens:
+        return None
+    return f"its prompt has {sequence.prompt_len} tokens, data.max_prompt_tokens = {limits.max_prompt_tokens}"
+
+
+def sequence_too_long(sequence: Sequence, limits: Limits) -> str | None:
+    """Why a response cannot even be read alone; None where it can."""
+    length, which = len(sequence.input_ids), f"its response {sequence.sample_index + 1}"
+    if limits.positions is not None and length > limits.positions:
+        return f"{which} and its prompt have {length} tokens, the model has {limits.positions} positions"
+    if length > limits.tokens_per_microbatch:
+        bound = limits.tokens_per_microbatch
+        return f"{which} and its prompt have {length} tokens, policy.tokens_per_microbatch = {bound}"
+    return None
+
+
+def too_long(sequences: Seq[Sequence], together: Seq[Seq[int]], limits: Limits) -> str | None:
+    """Why responses to one prompt cannot be learned from; None where they can.
+
+    Args:
+        together: Which of them are in one micro-batch, as indices; those that are in none do not count.
+    """
+    used = sorted({i for part in together for i in part})
+    reasons = [prompt_too_long(sequences[0], limits), *(sequence_too_long(sequences[i], limits) for i in used)]
+    for part in together:
+        prompt_len, lengths = sequences[0].prompt_len, [len(sequences[i].input_ids) for i in part]
+        cost = group_cost(prompt_len, [n - prompt_len for n in lengths], share_prompts=limits.share_prompts)
+        if cost > limits.tokens_per_microbatch:
+            reasons.append(
+                f"{len(part)} of its responses take {cost} tokens together, "
+                f"policy.tokens_per_microbatch = {limits.tokens_per_microbatch}"
+            )
+    return next((reason for reason in reasons if reason is not None), None)
 
 
 class ExampleEncoder:
@@ -27,7 +77,7 @@ class ExampleEncoder:
     def __init__(
         self,
         encoder: PromptEncoder,
-        algorithm: PreferenceAlgorithm,
+        needs: Needs,
         *,
         media_root: Path,
         score_margin: float,
@@ -38,14 +88,14 @@ class ExampleEncoder:
         """
         Args:
             critiques: How a critique is asked for, where the algorithm learns to write them.
-            weigh: ``weigh_pairs`` with its settings, where each pair has a β of its own.
+            weigh: The algorithm's own, where each pair has a β of its own.
         """
-        self._encoder, self._algorithm, self._critiques, self._weigh = encoder, algorithm, critiques, weigh
+        self._encoder, self._needs, self._critiques, self._weigh = encoder, needs, critiques, weigh
         self._media_root, self._margin, self._limits = media_root, score_margin, limits
 
     def __call__(self, instruction: Instruction) -> Example | str:
         """The example, or why the instruction makes none: nothing is cut to fit."""
-        choice = choose(instruction.responses, self._algorithm, score_margin=self._margin)
+        choice = choose(instruction.responses, self._needs, score_margin=self._margin)
         if isinstance(choice, str):
             return choice
         try:
@@ -57,7 +107,7 @@ class ExampleEncoder:
         # Different texts may be the same tokens, which no model could prefer one to the other.
         read = [s.input_ids[:end] for s, end in zip(sequences, critique_starts or [None] * len(sequences), strict=True)]
         different = tuple((c, r) for c, r in choice.pairs if not np.array_equal(read[c], read[r]))
-        if self._algorithm.learns_from == "pairs":
+        if self._needs.responses == "pairs":
             if not different:
                 return "the two responses of its every pair are the same tokens"
             choice, kept = without_strangers(replace(choice, pairs=different))
@@ -68,7 +118,8 @@ class ExampleEncoder:
         reason = too_long(sequences, self._together(choice), self._limits)
         if reason is not None:
             return reason
-        ref_logprobs = joined(instruction.side, REFERENCE_TABLE, choice.responses)
+        table = instruction.side.get(REFERENCE_TABLE)
+        ref_logprobs = None if table is None else tuple(table[i] for i in choice.responses)
         if ref_logprobs is not None and any(
             len(row) != len(s.input_ids) - s.prompt_len for row, s in zip(ref_logprobs, sequences, strict=True)
         ):
@@ -150,15 +201,8 @@ class ExampleEncoder:
 
     def _together(self, choice: Choice) -> list[tuple[int, ...]]:
         """Which responses are in one micro-batch: see ``GroupMaker`` and ``reward_groups``."""
-        if self._algorithm.learns_from == "pairs" and not self._limits.share_prompts:
+        if self._needs.responses == "pairs" and not self._limits.share_prompts:
             return [*choice.pairs, *choice.ties]
-        if self._algorithm.learns_from == "labels" and not self._limits.share_prompts:
+        if self._needs.responses == "labels" and not self._limits.share_prompts:
             return [(i,) for i in range(len(choice.responses))]
         return [tuple(range(len(choice.responses)))]
-
-
-def joined(
-    side: Mapping[str, tuple[np.ndarray, ...]], table: str, responses: tuple[int, ...]
-) -> tuple[np.ndarray, ...] | None:
-    """What a side table says of some responses; None where it was not joined."""
-    return tuple(side[table][i] for i in responses) if table in side else None

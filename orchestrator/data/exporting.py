@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.data.media import spelt_media
 from orchestrator.data.pairs import Pair, preference_pairs, tied_pairs, unpaired_reason
 from orchestrator.data.readers.comparisons import GROUP_FIELD, SOURCE_ID, TIE_GROUP
-from orchestrator.data.readers.placeholders import spelt_media
 from orchestrator.data.records import Instruction, Response, Split
 from orchestrator.data.store import PreferenceStore
 from orchestrator.errors import RefusedInput

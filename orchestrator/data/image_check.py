@@ -4,17 +4,13 @@ Readers and stores know files, not models: an image that decodes may still be to
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.config.schema import TrainConfig
-from orchestrator.data.dataset import BadRow, Dataset, refuse_bad_rows
-from orchestrator.data.registry import read_rows
 from workers.models.adapters import adapter_for
 from workers.models.folder import read_model_config
-from workers.types import Prompt
 
 if TYPE_CHECKING:  # it imports transformers
     from workers.multimodal.fitting import Fitting
@@ -54,19 +50,6 @@ class ImageCheck:
                     return f"image {self._named(image)} is {image.width} x {image.height}: {problem}"
         return None
 
-    def usable(self, dataset: Dataset) -> Dataset:
-        """The same with the rows that no model of the run could use among the bad ones."""
-        prompts: list[Prompt] = []
-        bad_rows = list(dataset.bad_rows)
-        for prompt in dataset.prompts:
-            problem = self(prompt.media)
-            if problem is None:
-                prompts.append(prompt)
-            else:
-                bad_rows.append(BadRow(int(prompt.uid.rpartition("-")[2]), problem))
-        bad_rows.sort(key=lambda bad: bad.row)
-        return replace(dataset, prompts=tuple(prompts), bad_rows=tuple(bad_rows))
-
     @cached_property
     def _fittings(self) -> list["Fitting"]:
         # Deferred: they import transformers, and most refusals can be had without.
@@ -90,26 +73,6 @@ class ImageCheck:
 
         path, root = Path(image.path), self._root and self._root.resolve()
         return shown_name(str(path.relative_to(root)) if root and path.is_relative_to(root) else str(path))
-
-
-def read_usable(config: TrainConfig, path: str) -> Dataset:
-    """Read a data set and refuse it where too many rows are bad, those whose images no model here can take among them.
-
-    Raises:
-        RefusedInput: see ``read_rows`` and ``refuse_bad_rows``.
-    """
-    data = config.data
-    dataset = read_rows(
-        path,
-        media_root=data.media_root,
-        data_format=data.format,
-        max_pixels=data.refused_above,
-        video_frames=data.video_frames,
-        demonstrations=config.algo == "sft",
-    )
-    usable = ImageCheck(config, root=Path(data.media_root or Path(path).parent)).usable(dataset)
-    refuse_bad_rows(usable, name=path, max_bad_frac=data.max_bad_frac)
-    return usable
 
 
 def describe_bound(config: TrainConfig) -> list[str]:

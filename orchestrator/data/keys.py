@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
 
-from orchestrator.data.fields import RowError, shown
+from orchestrator.data.rows import RowError, shown
 from orchestrator.errors import one_line
 
 _MOST_KEYS, _MOST_CHARS = 20, 80
@@ -53,7 +53,6 @@ _PREFERENCE = re.compile(
     r"|responses|completions"
 )
 _TIE = re.compile("is_tie")
-_MOST_KEYS_TOLD = 20
 _PICTURE_FILE = re.compile(r"data:image/.*|.*\.(?:png|jpe?g|webp|bmp|gif|tiff?|avif|heic)(?:\?.*)?", re.I | re.S)
 
 

@@ -5,15 +5,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from algorithms.algorithm import Needs
 from algorithms.maths.kto import kto_weight_warning
-from algorithms.preference_registry import PreferenceAlgorithm
 from algorithms.records import Example
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.choice import Choice, choose
-from orchestrator.data.counted import Counted
-from orchestrator.data.dataset import BadRow, refuse_bad_share, uid_parts
+from orchestrator.data.counted import Counted, refuse_bad_share
 from orchestrator.data.image_check import ImageCheck
 from orchestrator.data.records import Instruction
+from orchestrator.data.rows import BadRow, uid_parts
 from orchestrator.errors import RefusedInput
 
 _FEWEST_LABELLED = 2
@@ -65,7 +65,7 @@ class Learnable:
 
 def look(
     rows: Iterable[Instruction],
-    algorithm: PreferenceAlgorithm,
+    needs: Needs,
     *,
     score_margin: float,
     unfit: ImageCheck | None = None,
@@ -85,9 +85,9 @@ def look(
             continue
         found.num_rows += 1
         found.num_responses += len(row.responses)
-        choice = (unfit and unfit(row.media)) or choose(row.responses, algorithm, score_margin=score_margin)
+        choice = (unfit and unfit(row.media)) or choose(row.responses, needs, score_margin=score_margin)
         made = choice if encode is None or isinstance(choice, str) else encode(row)
-        num_pairs = len(choice.pairs) if isinstance(choice, Choice) and algorithm.learns_from == "pairs" else 0
+        num_pairs = len(choice.pairs) if isinstance(choice, Choice) and needs.responses == "pairs" else 0
         found.num_pairs += num_pairs
         if isinstance(made, str):
             bad = BadRow(uid_parts(row.uid)[1], made)
@@ -121,7 +121,7 @@ def refuse_unlearnable(found: Learnable, config: TrainConfig, *, bad_rows: Seque
             option="data.max_bad_frac",
             max_bad_frac=config.data.max_bad_frac,
         )
-    if config.offline is None or config.offline.learns_from != "labels":
+    if not config.offline or config.needs.responses != "labels":
         return None
     kinds, settings = found.kinds, config.preference
     if found.num_used < _FEWEST_LABELLED:

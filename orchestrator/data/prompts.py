@@ -1,19 +1,22 @@
 """The data of an online run: read whole, checked, and what is not learned from counted. Nothing is cut to fit."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from orchestrator.config.schema import TrainConfig
-from orchestrator.data.counted import Told
-from orchestrator.data.dataset import Dataset
-from orchestrator.data.image_check import read_usable
-from orchestrator.data.usable import look_through, without_unusable
+from orchestrator.data.counted import Told, refuse_bad_share
+from orchestrator.data.image_check import ImageCheck
+from orchestrator.data.reading import Dataset, read_prompts, source_file
+from orchestrator.data.rows import BadRow, uid_parts
 from orchestrator.run.manifest import DataCounts
 from workers.types import Prompt, UnusablePrompt
 
 if TYPE_CHECKING:  # it imports transformers, and most refusals can be had without
     from workers.multimodal.prompt_encoder import PromptEncoder
+
+_Reason = Callable[[Prompt], str | None]
+"""Why nothing is learned from a row; None where something is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,21 +53,18 @@ def read_data(config: TrainConfig) -> RunData:
     Raises:
         RefusedInput: from the reader, or rows without what the algorithm learns from.
     """
-    assert config.data.path is not None
-    train = read_usable(config, config.data.path)
-    told = look_through(train)
+    train, told = _usable(config, config.data.source)
     if config.algo == "sft":
-        bound = config.data.max_bad_frac
-        train = without_unusable(train, _no_demonstration, told, name=config.data.path, max_bad_frac=bound)
+        train = _learned(config, train, _no_demonstration, told, path=config.data.source)
     if config.data.eval_path is None:
         return RunData(train=train, held_out=(), held_out_fingerprint=None, told=told)
-    held_out = read_usable(config, config.data.eval_path)
+    held_out, told_held_out = _usable(config, config.data.eval_path)
     return RunData(
         train=train,
         held_out=held_out.prompts,
         held_out_fingerprint=held_out.fingerprint,
         told=told,
-        told_held_out=look_through(held_out),
+        told_held_out=told_held_out,
     )
 
 
@@ -79,7 +79,6 @@ def fitting(config: TrainConfig, encoder: "PromptEncoder", data: RunData) -> Run
     allowed, budget = config.data.max_bad_frac, config.policy.tokens_per_microbatch
     if not allowed:
         return data
-    assert config.data.path is not None
 
     def reason(prompt: Prompt) -> str | None:
         try:
@@ -94,13 +93,46 @@ def fitting(config: TrainConfig, encoder: "PromptEncoder", data: RunData) -> Run
                 return f"it has {length} tokens with its response, policy.tokens_per_microbatch = {budget}"
         return None
 
-    train = without_unusable(data.train, reason, data.told, name=config.data.path, max_bad_frac=allowed)
+    train = _learned(config, data.train, reason, data.told, path=config.data.source)
     if not data.held_out:
         return replace(data, train=train)
     held_out = replace(data.train, prompts=data.held_out, bad_rows=())
-    name = str(config.data.eval_path)
-    held_out = without_unusable(held_out, reason, data.told_held_out, name=name, max_bad_frac=allowed)
+    held_out = _learned(config, held_out, reason, data.told_held_out, path=str(config.data.eval_path))
     return replace(data, train=train, held_out=held_out.prompts)
+
+
+def _usable(config: TrainConfig, path: str) -> tuple[Dataset, Told]:
+    """A file, those rows among its bad ones whose images no model here can take, and what should be told of it."""
+    source = source_file(config, path)
+    check, read = ImageCheck(config, root=source.media_root), read_prompts(source, demonstrations=config.algo == "sft")
+    dataset, _ = _without(config, read, lambda prompt: check(prompt.media), path=path)
+    told, prompts = Told(dataset.notes), dataset.prompts
+    told.count("bad rows", dataset.bad_rows, total=len(prompts) + len(dataset.bad_rows))
+    bare = [BadRow(uid_parts(p.uid)[1], "others have one") for p in prompts if not p.media]
+    told.count("rows without an image", bare if len(bare) < len(prompts) else (), total=len(prompts))
+    return dataset, told
+
+
+def _learned(config: TrainConfig, dataset: Dataset, reason: _Reason, told: Told, *, path: str) -> Dataset:
+    """What is learned from; the others are counted."""
+    learned, unused = _without(config, dataset, reason, path=path)
+    told.count("rows not learned from", unused, total=len(dataset.prompts))
+    return learned
+
+
+def _without(config: TrainConfig, dataset: Dataset, reason: _Reason, *, path: str) -> tuple[Dataset, Sequence[BadRow]]:
+    """The dataset less the rows that have a reason against them, and these: they are bad rows from then on.
+
+    Raises:
+        RefusedInput: they and the bad rows before are more than ``data.max_bad_frac`` of all, or none is left.
+    """
+    reasons = [(prompt, reason(prompt)) for prompt in dataset.prompts]
+    kept = tuple(prompt for prompt, against in reasons if against is None)
+    unused = [BadRow(uid_parts(prompt.uid)[1], against) for prompt, against in reasons if against is not None]
+    bad_rows = tuple(sorted([*dataset.bad_rows, *unused], key=lambda bad: bad.row))
+    bound = config.data.max_bad_frac
+    refuse_bad_share(bad_rows, num_good=len(kept), name=path, option="data.max_bad_frac", max_bad_frac=bound)
+    return replace(dataset, prompts=kept, bad_rows=bad_rows), unused
 
 
 def _no_demonstration(prompt: Prompt) -> str | None:

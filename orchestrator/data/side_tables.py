@@ -18,19 +18,31 @@ from fcntl import LOCK_EX, flock
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
 from orchestrator.run.folder import flush, write_atomic
+from orchestrator.run.identity import Identity, option_identity, settled
+from workers.models.digests import model_digests
+from workers.multimodal.pictures import PREPARATION
+
+if TYPE_CHECKING:  # it reads these tables
+    from orchestrator.data.store import PreferenceStore
 
 _SCHEMA = pa.schema([("uid", pa.string()), ("response_index", pa.int32()), ("values", pa.list_(pa.float32()))])
 _TABLE_FILE = "table.json"
 _SHARDS_FILE = "shards.jsonl"
 _NOTHING = object()
+_SECTIONS = ("model.", "data.", "batching.")
+"""A new option in one of them counts unless it is named below."""
+_LIMITS = ("data.max_prompt_tokens", "policy.tokens_per_microbatch")
+_ELSEWHERE = ("data.format", "data.reader", "data.held_out_frac", "model.freeze", "model.lora_rank", "model.lora_alpha")
+"""The store's fingerprint tells the first three; the others are about training."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,3 +235,32 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(stored, dict):
         raise RefusedInput(f"side table {str(path.parent)!r} has a {path.name} that is no object")
     return stored
+
+
+def table_fingerprint(
+    config: TrainConfig, store: "PreferenceStore | None", model: str, *, asked: str | None = None
+) -> Fingerprint:
+    """Of numbers that a model gives to a store's responses.
+
+    Args:
+        config: Of the run whose workers give them, with its number format settled.
+        store: None for responses that are in no store.
+        model: Its folder.
+        asked: see ``Fingerprint``.
+    """
+    options = settled(option_identity(config))
+    return Fingerprint(
+        store=store.manifest.fingerprint if store is not None else "",
+        model=model_digests(model),
+        settings={name: value for name, value in options.items() if _shapes(name)} | {"pictures": PREPARATION},
+        limits=_some(options, *_LIMITS),
+        asked=asked,
+    )
+
+
+def _shapes(name: str) -> bool:
+    return name.startswith(_SECTIONS) and name not in (*_LIMITS, *_ELSEWHERE)
+
+
+def _some(options: Identity, *names: str) -> Identity:
+    return {name: options[name] for name in names}

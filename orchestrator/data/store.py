@@ -14,13 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.data.dataset import BadRow, uid_parts
-from orchestrator.data.manifest import QUARANTINE_FILE, Manifest, Part, TableName, read_manifest
-from orchestrator.data.order import permutation, stream_key
+from orchestrator.data.order import assign_split, permutation, stream_key
 from orchestrator.data.records import Instruction, Split
+from orchestrator.data.rows import BadRow, uid_parts
 from orchestrator.data.side_tables import SideTable
-from orchestrator.data.splits import assign_split
-from orchestrator.data.tables import TABLES, rows_of
+from orchestrator.data.store_files import QUARANTINE_FILE, TABLES, Manifest, Part, TableName, read_manifest, rows_of
 from orchestrator.errors import RefusedInput
 
 WINDOW_GROUPS = 8
@@ -178,7 +176,7 @@ class PreferenceStore:
             with pq.ParquetFile(self.folder / name, page_checksum_verification=True) as file:
                 return file.read_row_group(group.index, columns=columns or TABLES[table].names, use_threads=False)
         except (OSError, pa.ArrowException) as error:
-            raise RefusedInput(f"store {str(self.folder)!r}: {name!r} is damaged ({_one_line(error)})") from error
+            raise RefusedInput(f"store {str(self.folder)!r}: {name!r} is damaged ({error})") from error
 
     def _check_join(self, group: Group, instructions: pa.Table, responses: pa.Table) -> None:
         counts = instructions["num_responses"].to_numpy()
@@ -216,14 +214,10 @@ def _check_file(folder: Path, name: str, expected: list[int]) -> None:
     try:
         footer = pq.read_metadata(folder / name)
     except (OSError, pa.ArrowException) as error:
-        raise RefusedInput(f"store {str(folder)!r}: {name!r} is damaged ({_one_line(error)})") from error
+        raise RefusedInput(f"store {str(folder)!r}: {name!r} is damaged ({error})") from error
     found = [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
     if found != expected:
         raise RefusedInput(
             f"store {str(folder)!r}: {name!r} has {sum(found)} rows in {len(found)} row groups, "
             f"its manifest says {sum(expected)} in {len(expected)}"
         )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

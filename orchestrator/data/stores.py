@@ -6,16 +6,19 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from algorithms.preference import PreferenceSection
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.counted import Counted, unknown_keys
-from orchestrator.data.dataset import BadRow
 from orchestrator.data.image_check import ImageCheck
-from orchestrator.data.importing import SourceFile, file_sha256, import_file
 from orchestrator.data.learnable import Encode, Learnable, look, refuse_unlearnable
-from orchestrator.data.manifest import MANIFEST_FILE
+from orchestrator.data.readers import reader_of
+from orchestrator.data.reading import source_file
 from orchestrator.data.records import SPLITS, Instruction, Split
+from orchestrator.data.rows import file_sha256
 from orchestrator.data.side_tables import SideTable
 from orchestrator.data.store import PreferenceStore
+from orchestrator.data.store_files import MANIFEST_FILE
+from orchestrator.data.writer import import_file
 from orchestrator.errors import RefusedInput
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.manifest import DataCounts
@@ -84,12 +87,10 @@ def open_data(config: TrainConfig, folder: RunFolder) -> OfflineData:
         RefusedInput: from the reader or the store; a store that was split otherwise than ``data.held_out_frac``; more
             unusable instructions than ``data.max_bad_frac``; KTO with one instruction or one kind of response only.
     """
-    algorithm, data = config.offline, config.data
-    assert algorithm is not None and data.path is not None
+    data = config.data
+    assert data.path is not None
     train = _store(config, data.path, folder.root / "store")
-    margin, unfit = config.preference.score_margin, ImageCheck(config)
-    learnable = look(train.rows(), algorithm, score_margin=margin, unfit=unfit)
-    warning = refuse_unlearnable(learnable, config, bad_rows=_bad_rows_of_file(config, train))
+    learnable, warning = _looked_at(config, train)
     apart = None if data.eval_path is None else _store(config, data.eval_path, folder.root / "eval_store")
     return OfflineData(
         train=train,
@@ -108,10 +109,7 @@ def measured(data: OfflineData, config: TrainConfig, encode: Encode) -> OfflineD
     Raises:
         RefusedInput: see ``refuse_unlearnable``.
     """
-    assert config.offline is not None
-    rows, margin = data.train.rows(), config.preference.score_margin
-    learnable = look(rows, config.offline, score_margin=margin, unfit=ImageCheck(config), encode=encode)
-    warning = refuse_unlearnable(learnable, config, bad_rows=_bad_rows_of_file(config, data.train))
+    learnable, warning = _looked_at(config, data.train, encode)
     return replace(data, learnable=learnable, warning=warning)
 
 
@@ -133,7 +131,8 @@ def _store(config: TrainConfig, path: str, imported: Path) -> PreferenceStore:
     source = source_file(config, path)
     if (imported / MANIFEST_FILE).is_file():
         store = PreferenceStore(imported, media_root=source.media_root.resolve())
-        if (store.manifest.source_sha256, store.manifest.reader) != (file_sha256(source.path), source.reader):
+        same = (file_sha256(source.path), reader_of(source.read_by).name)
+        if (store.manifest.source_sha256, store.manifest.reader) != same:
             raise RefusedInput(
                 f"{str(imported)!r} was imported from another file than {path!r}; "
                 "use another run.dir or run.resume = 'never'"
@@ -151,9 +150,16 @@ def _store(config: TrainConfig, path: str, imported: Path) -> PreferenceStore:
     return PreferenceStore(imported)
 
 
-def _bad_rows_of_file(config: TrainConfig, store: PreferenceStore) -> list[BadRow]:
-    """Those of a store that somebody made before the run were accepted then."""
-    return [] if Path(str(config.data.path)).is_dir() else store.bad_rows()
+def _looked_at(
+    config: TrainConfig, store: PreferenceStore, encode: Encode | None = None
+) -> tuple[Learnable, str | None]:
+    """What is learned from, and what a person should know of the rest."""
+    assert config.offline
+    margin, unfit = config.section(PreferenceSection).score_margin, ImageCheck(config)
+    learnable = look(store.rows(), config.needs, score_margin=margin, unfit=unfit, encode=encode)
+    # The bad rows of a store that somebody made before the run were accepted then.
+    bad_rows = [] if Path(str(config.data.path)).is_dir() else store.bad_rows()
+    return learnable, refuse_unlearnable(learnable, config, bad_rows=bad_rows)
 
 
 def given_store(config: TrainConfig, path: str) -> PreferenceStore:
@@ -167,18 +173,6 @@ def given_store(config: TrainConfig, path: str) -> PreferenceStore:
     if config.data.held_out_frac not in (0.0, store.manifest.held_out_frac):
         raise RefusedInput(_split_already(path, store, config.data.held_out_frac))
     return store
-
-
-def source_file(config: TrainConfig, path: str) -> SourceFile:
-    """How a file is read that no store was made of yet."""
-    root, data = config.data.media_root, config.data
-    return SourceFile(
-        path=Path(path),
-        reader=data.format,
-        media_root=Path(path).parent if root is None else Path(root),
-        max_pixels=data.refused_above,
-        video_frames=data.video_frames,
-    )
 
 
 def _split_already(path: str, store: PreferenceStore, held_out_frac: float) -> str:

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from algorithms.records import Example
 from orchestrator.data.counted import Counted
-from orchestrator.data.dataset import BadRow, uid_parts
 from orchestrator.data.records import Instruction
+from orchestrator.data.rows import BadRow, uid_parts
 from orchestrator.data.side_tables import SideTable
 from orchestrator.data.store import PreferenceStore
 from orchestrator.errors import RefusedInput

@@ -16,12 +16,26 @@ from typing import Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.data.dataset import BadRow, uid_parts
+from orchestrator.data.counted import refuse_bad_share
 from orchestrator.data.keys import Notes
-from orchestrator.data.manifest import MANIFEST_FILE, QUARANTINE_FILE, Counts, Manifest, Part, TableName, write_manifest
+from orchestrator.data.order import assign_split
+from orchestrator.data.readers import reader_of
+from orchestrator.data.reading import SourceFile, read_records
 from orchestrator.data.records import SPLITS, Instruction, Response, Split
-from orchestrator.data.splits import assign_split
-from orchestrator.data.tables import TABLES, instruction_table, response_table, to_json
+from orchestrator.data.rows import BadRow, file_sha256, uid_parts
+from orchestrator.data.store_files import (
+    MANIFEST_FILE,
+    QUARANTINE_FILE,
+    TABLES,
+    Counts,
+    Manifest,
+    Part,
+    TableName,
+    instruction_table,
+    response_table,
+    to_json,
+    write_manifest,
+)
 from orchestrator.errors import RefusedInput
 from orchestrator.run.folder import flush, write_atomic
 
@@ -33,6 +47,37 @@ _GROUP_BYTES = 4 * 2**20
 _GROUPS_PER_PART = 64
 # Not dataclasses.asdict, which copies deeply: half the time of an import.
 _RESPONSE_FIELDS = attrgetter(*(field.name for field in fields(Response)))
+
+
+def import_file(
+    source: SourceFile, *, out: Path, held_out_frac: float, max_bad_frac: float, option: str = "--max-bad-frac"
+) -> Manifest:
+    """Write a file's good rows into a store and its bad ones beside them, or refuse and leave no store.
+
+    Args:
+        option: Name that ``max_bad_frac`` has for whoever asks.
+    Raises:
+        RefusedInput: see ``read_records`` and ``refuse_bad_share``; or ``out`` is not free.
+    """
+    prepare_folder(out)  # a folder that is taken is said before a long file is read
+    bad_rows, notes = list[BadRow](), Notes()
+    with StoreWriter(
+        out,
+        reader=reader_of(source.read_by).name,
+        source_name=source.path.name,
+        source_sha256=file_sha256(source.path),
+        media_root=source.media_root,
+        held_out_frac=held_out_frac,
+    ) as writer:
+        for record in read_records(source, held_out_frac=held_out_frac, notes=notes):
+            if isinstance(record, BadRow):
+                bad_rows.append(record)
+            else:
+                writer.add(record)
+        refuse_bad_share(
+            bad_rows, num_good=notes.num_rows, name=str(source.path), option=option, max_bad_frac=max_bad_frac
+        )
+        return writer.commit(bad_rows, notes)
 
 
 class StoreWriter:

@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 
 from orchestrator.cluster.feed import build_requests
+from orchestrator.evaluation.answers import parse_verdict
 from orchestrator.evaluation.types import EvalResult, EvalSample
-from orchestrator.evaluation.verdict import parse_verdict
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import Completion, GenerationRequest, Prompt
 

@@ -14,7 +14,7 @@ from orchestrator.tasks.digits import build_digits_data
 from orchestrator.tasks.digits_critiques import DEMONSTRATIONS, HELD_OUT_FRAC, VOCABULARY, build_digits_critiques
 from orchestrator.tasks.digits_model import build_digits_model
 from orchestrator.tasks.digits_preferences import build_digits_preferences
-from orchestrator.training.offline_identity import offline_identity
+from orchestrator.training.offline import offline_identity
 
 
 def embedded(config: TrainConfig, folder: RunFolder, *, train: Callable[[TrainConfig], None]) -> TrainConfig:
@@ -26,9 +26,9 @@ def embedded(config: TrainConfig, folder: RunFolder, *, train: Callable[[TrainCo
     """
     task, seed, offline = folder.root / "task", config.run.seed, config.offline
     files = build_digits_data(task / "data", seed=seed)
-    with_critiques = offline is not None and (offline.writes_critiques or offline.weighs_pairs)
+    with_critiques = config.needs.critiques or config.needs.pair_betas
     path, eval_path = files.demonstrations if config.algo == "sft" else files.train, str(files.held_out)
-    if offline is not None:
+    if offline:
         build = build_digits_critiques if with_critiques else build_digits_preferences
         path, eval_path = build(task / "data", seed=seed), None
     words = VOCABULARY if with_critiques else ""
@@ -39,7 +39,7 @@ def embedded(config: TrainConfig, folder: RunFolder, *, train: Callable[[TrainCo
             "model": config.model.model_copy(update={"path": model}),
         }
     )
-    if offline is None or not offline.weighs_pairs or config.model.path is not None:
+    if not config.needs.pair_betas or config.model.path is not None:
         return written
     model = _taught(written, demonstrations=task / "data" / DEMONSTRATIONS, train=train)
     return written.model_copy(update={"model": config.model.model_copy(update={"path": str(model)})})

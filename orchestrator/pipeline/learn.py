@@ -10,7 +10,7 @@ from orchestrator.cluster.plan import single_role_plan
 from orchestrator.cluster.specs import base_spec, engine_spec, prompt_encoder
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.examples import REFERENCE_TABLE
-from orchestrator.data.side_tables import SideTable
+from orchestrator.data.side_tables import SideTable, table_fingerprint
 from orchestrator.data.store import PreferenceStore
 from orchestrator.data.stores import OfflineData
 from orchestrator.pipeline.precompute import fill_table
@@ -18,17 +18,15 @@ from orchestrator.run.console import Console
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.manifest import write_config
 from orchestrator.run.recovery import with_restarts
-from orchestrator.training.offline import OfflineOutcome, run_offline
-from orchestrator.training.offline_identity import Tables
-from orchestrator.training.offline_session import example_encoder, longest_row, open_offline_session
-from orchestrator.training.reference import reference_table
+from orchestrator.training.ask import longest_row
+from orchestrator.training.loop import Outcome, run
+from orchestrator.training.offline import Tables, example_encoder, offline_identity, offline_work
+from orchestrator.training.session import open_session
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.rollout.spec import EngineSpec
 
 
-def learn(
-    config: TrainConfig, plan: PlacementPlan, folder: RunFolder, data: OfflineData, tables: Tables
-) -> OfflineOutcome:
+def learn(config: TrainConfig, plan: PlacementPlan, folder: RunFolder, data: OfflineData, tables: Tables) -> Outcome:
     """Train in the running cluster.
 
     Args:
@@ -46,9 +44,10 @@ def learn(
     joined = {**tables, **({REFERENCE_TABLE: of_reference} if of_reference else {})}
     with worker_pool(config, plan, _engines(config, plan, data, encoder)) as pool:
 
-        def train(again: TrainConfig) -> OfflineOutcome:
-            with open_offline_session(again, folder, pool, encoder, data, joined) as (session, start):
-                return run_offline(session, start)
+        def train(again: TrainConfig) -> Outcome:
+            identity = offline_identity(again, data, joined)
+            with open_session(again, folder, pool, identity=identity, counts=data.counts) as (session, start):
+                return run(session, offline_work(session, encoder, data, joined), start)
 
         return with_restarts(train, config, folder)
 
@@ -59,13 +58,12 @@ def _engines(config: TrainConfig, plan: PlacementPlan, data: OfflineData, encode
         return None
     images = max((len(row.media) for row in data.train.rows()), default=0)
     spec = engine_spec(config, plan, encoder, longest_prompt=0, max_images=images)
-    return replace(spec, max_model_len=longest_row(config, encoder))
+    return replace(spec, max_model_len=longest_row(encoder, config.policy.tokens_per_microbatch))
 
 
 def _reference_tables(config: TrainConfig, folder: RunFolder, data: OfflineData) -> Mapping[Path, SideTable]:
     """The tables that the run reads, by the folder of their store; none where nothing is precomputed."""
-    assert config.offline is not None and config.model.path is not None
-    if not config.offline.needs_reference or config.reference.mode != "precomputed":
+    if not config.needs.reference or config.reference.mode != "precomputed":
         return {}
     root = Path(config.reference.path) if config.reference.path else folder.root / "reference"
     return {store.folder: reference_table(root / role, store, config) for role, store in data.by_role.items()}
@@ -101,3 +99,13 @@ def _precompute(
             )
 
         with_restarts(fill, config, folder)
+
+
+def reference_table(folder: Path, store: PreferenceStore, config: TrainConfig) -> SideTable:
+    """The table of the reference's log-probs of a store's responses, begun where there is none.
+
+    Raises:
+        RefusedInput: the folder has a table of another model, or of other settings or another store.
+    """
+    fingerprint = table_fingerprint(config, store, config.model.folder)
+    return SideTable(folder, fingerprint=fingerprint, num_shards=len(store.groups))

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from algorithms.preference import PreferenceSection
 from orchestrator.config.load import critique_rm_config
 from orchestrator.config.schema import TrainConfig
-from orchestrator.data.counted import Counted
-from orchestrator.data.dataset import BadRow, refuse_bad_share, uid_parts
+from orchestrator.data.counted import Counted, refuse_bad_share
 from orchestrator.data.image_check import ImageCheck
 from orchestrator.data.keys import Notes
 from orchestrator.data.records import Instruction
+from orchestrator.data.rows import BadRow, uid_parts
 
 if TYPE_CHECKING:  # it imports transformers
     from workers.multimodal.prompt_encoder import PromptEncoder
@@ -33,7 +34,7 @@ def data_lines(config: TrainConfig) -> list[str]:
     if missing := [path for path in paths if not os.path.exists(path)]:
         return [f"data: not looked at, as {missing[0]!r} is not on this machine"]
     encoder = _encoder(config)
-    lines = _online(config, encoder) if config.offline is None else _offline(config, encoder)
+    lines = _online(config, encoder) if not config.offline else _offline(config, encoder)
     unknown = [] if encoder else ["data: lengths not looked at, as the model folder has no processor"]
     return [*lines, *unknown]
 
@@ -75,14 +76,14 @@ def _offline(config: TrainConfig, encoder: "PromptEncoder | None") -> list[str]:
 
 def _learned_from(config: TrainConfig, encoder: "PromptEncoder | None") -> Iterator[str]:
     from orchestrator.data.learnable import look, refuse_unlearnable
-    from orchestrator.training.offline_session import example_encoder
+    from orchestrator.training.offline import example_encoder
 
-    assert config.offline is not None and config.data.path is not None
+    assert config.offline and config.data.path is not None
     read = _Read(config, config.data.path)
     weighs = not config.measures_margins
     encode = None if encoder is None else example_encoder(config, encoder, read.media_root, weighs_pairs=weighs)
-    margin, unfit = config.preference.score_margin, None if encoder is None else ImageCheck(config)
-    found = look(read.instructions(), config.offline, score_margin=margin, unfit=unfit, encode=encode)
+    margin, unfit = config.section(PreferenceSection).score_margin, None if encoder is None else ImageCheck(config)
+    found = look(read.instructions(), config.needs, score_margin=margin, unfit=unfit, encode=encode)
     read.refuse_bad_rows()
     of_file = [] if Path(read.path).is_dir() else read.bad_rows
     warning = refuse_unlearnable(found, config, bad_rows=of_file)
@@ -93,7 +94,7 @@ def _learned_from(config: TrainConfig, encoder: "PromptEncoder | None") -> Itera
 
 
 def _measured_on(config: TrainConfig, encoder: "PromptEncoder | None") -> Iterator[str]:
-    from orchestrator.training.offline_session import example_encoder
+    from orchestrator.training.offline import example_encoder
 
     apart = config.data.eval_path
     read = _Read(config, apart or str(config.data.path))
@@ -128,7 +129,8 @@ class _Read:
     @property
     def media_root(self) -> Path:
         """Folder of the media."""
-        from orchestrator.data.stores import given_store, source_file
+        from orchestrator.data.reading import source_file
+        from orchestrator.data.stores import given_store
 
         if Path(self.path).is_dir():
             return given_store(self.config, self.path).media_root
@@ -136,8 +138,8 @@ class _Read:
 
     def instructions(self) -> Iterator[Instruction]:
         """The good rows; the others are kept."""
-        from orchestrator.data.importing import read_records
-        from orchestrator.data.stores import given_store, source_file
+        from orchestrator.data.reading import read_records, source_file
+        from orchestrator.data.stores import given_store
 
         if Path(self.path).is_dir():
             store = given_store(self.config, self.path)

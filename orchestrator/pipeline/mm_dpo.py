@@ -10,10 +10,11 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from algorithms.preference import PreferenceSection
 from orchestrator.cluster.placement import PlacementPlan
 from orchestrator.config.load import critique_rm_config
 from orchestrator.config.schema import TrainConfig
-from orchestrator.data.pair_betas import REWARD_TABLE
+from orchestrator.data.examples import REWARD_TABLE
 from orchestrator.data.records import Split
 from orchestrator.data.side_tables import SideTable
 from orchestrator.data.store import PreferenceStore
@@ -29,14 +30,14 @@ from orchestrator.run.checkpoint import finished_checkpoint, refuse_another_run
 from orchestrator.run.folder import RunFolder, write_atomic
 from orchestrator.run.model_folder import plain_folder
 from orchestrator.run.recovery import with_restarts
-from orchestrator.training.offline import OfflineOutcome
-from orchestrator.training.offline_identity import offline_identity
-from orchestrator.training.offline_session import Metrics, looked_through
+from orchestrator.training.loop import Outcome
+from orchestrator.training.offline import looked_through, offline_identity
+from orchestrator.training.session import Evaluation, evaluation_in
 
 _ANSWERS_MADE_FROM = "answers_made_from.json"
 
 
-def run_mm_dpo(config: TrainConfig, plan: PlacementPlan, folder: RunFolder, data: OfflineData) -> OfflineOutcome:
+def run_mm_dpo(config: TrainConfig, plan: PlacementPlan, folder: RunFolder, data: OfflineData) -> Outcome:
     """Run every stage in the running cluster.
 
     Raises:
@@ -136,11 +137,14 @@ def _margins(config: TrainConfig, folder: RunFolder, data: OfflineData, model: s
     told = ", ".join(f"{count} {status}" for status, count in json.loads(counted.read_text()).items())
     sys.stdout.write(f"rewards of responses: {told}\n")
     train: tuple[Split, ...] = ("train",)
+    margin = config.section(PreferenceSection).score_margin
     for name, store, splits in (
         ("train", data.train, train),
         ("held out", data.held_out_store, data.held_out_splits),
     ):
-        share, pairs = agreement(store, tables[store.folder], splits, score_margin=config.preference.score_margin)
+        share, pairs = agreement(
+            store, tables[store.folder], splits, score_margin=config.section(PreferenceSection).score_margin
+        )
         if pairs:
             sys.stdout.write(f"critique reward model: right on {share:.3f} of {pairs} pairs, {name}\n")
     return tables
@@ -152,13 +156,13 @@ def _policy(
     folder: RunFolder,
     data: OfflineData,
     tables: dict[str, dict[Path, SideTable]],
-) -> OfflineOutcome:
+) -> Outcome:
     """Learn, unless that has been done; run.steps may grow, as in any run that is resumed."""
     if not finished_checkpoint(folder, config, offline_identity(config, data, tables), stage=False):
         _tell(2, folder.root)
         return learn(config, plan, folder, data, tables)
     _tell(2, f"{folder.root}, made before")
-    return OfflineOutcome(before=_evaluation(folder, 0), after=_evaluation(folder, config.run.steps))
+    return Outcome(before=_evaluation(folder, 0), after=_evaluation(folder, config.run.steps))
 
 
 def _answers(config: TrainConfig, folder: RunFolder, data: OfflineData, model: str) -> None:
@@ -174,9 +178,8 @@ def _answers(config: TrainConfig, folder: RunFolder, data: OfflineData, model: s
     sys.stdout.write(told_answers(folder) + "\n")
 
 
-def _evaluation(folder: RunFolder, step: int) -> Metrics:
-    file = folder.evaluation_file(step)
-    return json.loads(file.read_text()) if file.is_file() else {}
+def _evaluation(folder: RunFolder, step: int) -> Evaluation:
+    return evaluation_in(folder, step) or Evaluation(figures={})
 
 
 def _tell(stage: int, text: object) -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from orchestrator.cluster.launch import ray_cluster
@@ -17,8 +18,8 @@ from orchestrator.pipeline.summary import next_lines
 from orchestrator.rewards.critique_service import check_critique_models, critique_limits
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.identity import option_identity, settled
-from orchestrator.training.offline import OfflineOutcome
-from orchestrator.training.offline_session import Metrics, looked_through
+from orchestrator.training.loop import Outcome
+from orchestrator.training.offline import looked_through
 
 _HELD_OUT = {"eval/pair_accuracy": "pair accuracy", "eval/token_accuracy": "token accuracy"}
 
@@ -32,17 +33,16 @@ def train_offline(config: TrainConfig, plan: PlacementPlan, folder: RunFolder) -
     """
     assert config.offline is not None
     critic = config.reward.critique.path
-    judged = config.offline.weighs_pairs and (critic or config.measures_margins)
+    judged = config.needs.pair_betas and (critic or config.needs.margins)
     if judged:
-        assert config.model.path is not None
-        critique_limits(config, critic or config.model.path)
+        critique_limits(config, critic or config.model.folder)
     _forget_other_imports(config, folder)
     data = open_data(config, folder)
     check_critique_models(config, data)
     if judged:
         check_answers(config, data)
     told = ""
-    if config.measures_margins and critic is None:
+    if config.needs.margins and critic is None:
         # Data without critiques is refused now, not by the stage that needs them.
         stage = critique_stage(config, data)
         told = _told(STAGES[0], looked_through(stage, open_data(stage, folder)))
@@ -50,9 +50,9 @@ def train_offline(config: TrainConfig, plan: PlacementPlan, folder: RunFolder) -
     data = looked_through(config, data)
     sys.stdout.write(told + _told("data", data))
     with ray_cluster(plan):
-        run = run_mm_dpo if config.offline.weighs_pairs else _run
+        run = run_mm_dpo if config.needs.pair_betas else _run
         outcome = run(config, plan, folder, data)
-    _print_summary(outcome.before, outcome.after, folder.root)
+    _print_summary(outcome.before.figures, outcome.after.figures, folder.root)
 
 
 def _told(what: str, data: OfflineData) -> str:
@@ -74,11 +74,11 @@ def _forget_other_imports(config: TrainConfig, folder: RunFolder) -> None:
     keep(mark, made_from)
 
 
-def _run(config: TrainConfig, plan: PlacementPlan, folder: RunFolder, data: OfflineData) -> OfflineOutcome:
+def _run(config: TrainConfig, plan: PlacementPlan, folder: RunFolder, data: OfflineData) -> Outcome:
     return learn(config, plan, folder, data, {})
 
 
-def _print_summary(before: Metrics, after: Metrics, root: Path) -> None:
+def _print_summary(before: Mapping[str, float], after: Mapping[str, float], root: Path) -> None:
     for name, told in _HELD_OUT.items():
         if name in after:
             sys.stdout.write(f"\nHeld-out {told} {before[name]:.3f} before, {after[name]:.3f} after\n")

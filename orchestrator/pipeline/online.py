@@ -1,5 +1,6 @@
 """What a run consists of: one algorithm on the user's data, or on the embedded task a cold start before it."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from orchestrator.cluster.pool import WorkerPool
@@ -9,15 +10,17 @@ from orchestrator.data.prompts import RunData, read_data
 from orchestrator.pipeline.summary import print_summary
 from orchestrator.rewards.critique_service import online_critique_judge
 from orchestrator.rewards.service import reward_client
-from orchestrator.run.checkpoint import finished_checkpoint, refuse_another_run
+from orchestrator.run.checkpoint import Progress, finished_checkpoint, refuse_another_run
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.identity import option_identity
 from orchestrator.run.manifest import write_config
 from orchestrator.run.recovery import with_restarts
 from orchestrator.tasks.digits import DEMONSTRATIONS
-from orchestrator.training.online import Outcome, run_online
-from orchestrator.training.session import online_identity, open_session
-from orchestrator.training.supervised import run_supervised
+from orchestrator.training.answering import answering, online_identity
+from orchestrator.training.loop import Outcome, run
+from orchestrator.training.online_step import OnlineWork
+from orchestrator.training.session import Session, open_session
+from orchestrator.training.supervised import SupervisedWork
 from workers.multimodal.prompt_encoder import PromptEncoder
 
 _EMBEDDED_MODEL = "raylign_digits.json"
@@ -37,10 +40,11 @@ def run_stages(config: TrainConfig, folder: RunFolder, pool: WorkerPool, encoder
 
         def online(again: TrainConfig) -> Outcome:
             with (
-                open_session(again, folder, pool, encoder, data) as (session, start),
-                online_critique_judge(again, folder, pool, [*data.train.prompts, *data.held_out]) as session.critics,
+                _session(again, folder, pool, data) as (session, start),
+                online_critique_judge(again, folder, pool, [*data.train.prompts, *data.held_out]) as critics,
             ):
-                return run_online(session, client, start)
+                asked = answering(session, encoder, data, policy_version=start.policy_version)
+                return run(session, OnlineWork(answering=asked, client=client, critics=critics), start)
 
         outcome = with_restarts(online, config, folder)
     summarise(outcome, folder)
@@ -48,13 +52,12 @@ def run_stages(config: TrainConfig, folder: RunFolder, pool: WorkerPool, encoder
 
 def needs_cold_start(config: TrainConfig) -> bool:
     """True for the embedded task's own model, which knows nothing yet: reinforcement needs something to reinforce."""
-    assert config.model.path is not None
-    return (Path(config.model.path) / _EMBEDDED_MODEL).is_file() and Path(config.model.path).parent.name == "task"
+    return (Path(config.model.folder) / _EMBEDDED_MODEL).is_file() and Path(config.model.folder).parent.name == "task"
 
 
 def summarise(outcome: Outcome, folder: RunFolder) -> None:
     """Tell a person what the run achieved."""
-    print_summary(outcome.before, outcome.after, folder.root)
+    print_summary(outcome.before.judged, outcome.after.judged, folder.root)
 
 
 def refuse_other_runs(config: TrainConfig, folder: RunFolder, data: RunData) -> None:
@@ -89,8 +92,7 @@ def _cold_start(config: TrainConfig, pool: WorkerPool, encoder: PromptEncoder) -
 
 def _cold_start_stage(config: TrainConfig) -> tuple[TrainConfig, RunData]:
     stage = cold_start_config(config)
-    assert stage.data.path is not None
-    demonstrations = str(Path(stage.data.path).with_name(DEMONSTRATIONS))
+    demonstrations = str(Path(stage.data.source).with_name(DEMONSTRATIONS))
     stage = stage.model_copy(update={"data": stage.data.model_copy(update={"path": demonstrations})})
     return stage, read_data(stage)
 
@@ -102,5 +104,12 @@ def _folder_of(stage: TrainConfig) -> RunFolder:
 def _supervised(
     config: TrainConfig, folder: RunFolder, pool: WorkerPool, encoder: PromptEncoder, data: RunData, *, is_stage: bool
 ) -> Outcome:
-    with open_session(config, folder, pool, encoder, data) as (session, start):
-        return run_supervised(session, start, is_stage=is_stage)
+    with _session(config, folder, pool, data) as (session, start):
+        asked = answering(session, encoder, data, policy_version=start.policy_version)
+        return run(session, SupervisedWork(answering=asked, is_stage=is_stage), start)
+
+
+def _session(
+    config: TrainConfig, folder: RunFolder, pool: WorkerPool, data: RunData
+) -> AbstractContextManager[tuple[Session, Progress]]:
+    return open_session(config, folder, pool, identity=online_identity(config, data), counts=data.counts)

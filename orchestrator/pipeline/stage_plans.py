@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from algorithms.mm_dpo import MmDpoSection
 from orchestrator.cluster.placement import PlacementPlan, describe_plan
 from orchestrator.cluster.plan import single_role_plan
 from orchestrator.cluster.resources import ClusterResources
@@ -28,12 +29,12 @@ def plan_stages(config: TrainConfig, cluster: ClusterResources) -> list[StagePla
         RefusedInput: a stage does not fit the cluster, with the sum; or the run's settings do not fit the training of
             the critique reward model.
     """
-    offline, settings = config.offline, config.reward.critique
-    if offline is None:
+    needs, settings = config.needs, config.reward.critique
+    if not config.offline:
         return []
-    precomputed = offline.needs_reference and config.reference.mode == "precomputed"
+    precomputed = needs.reference and config.reference.mode == "precomputed"
     reference = (single_role_plan(config, "reference", config.reference.num_ranks, cluster),) if precomputed else ()
-    if not offline.weighs_pairs:
+    if not needs.pair_betas:
         return [StagePlan(title="reference log-probs, before the first step", plans=reference)] if precomputed else []
     titles = [f"stage {number} of {len(STAGES)}, {name}" for number, name in enumerate(STAGES, start=1)]
     has_margins = config.measures_margins
@@ -71,4 +72,4 @@ def _critique_model(config: TrainConfig) -> str:
 
 
 def _not_needed(config: TrainConfig) -> str:
-    return f"none, as mm_dpo.beta_mode = {config.mm_dpo.beta_mode!r}"
+    return f"none, as mm_dpo.beta_mode = {config.section(MmDpoSection).beta_mode!r}"

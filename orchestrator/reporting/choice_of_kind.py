@@ -24,4 +24,6 @@ def _learns_from_store(record: RunRecord) -> bool:
     if record.names("data/") or record.names("eval/token_"):
         return True
     form, path = record.setting("data", "format"), record.setting("data", "path")
+    if record.setting("data", "reader") is not None:
+        return True
     return form not in (None, "r1_reward") or (not record.rows and isinstance(path, str) and Path(path).is_dir())

@@ -7,11 +7,10 @@ from typing import Any
 from orchestrator.reporting.choice_of_kind import kind_of
 from orchestrator.reporting.figures import curves, phase_bar
 from orchestrator.reporting.findings import Check
-from orchestrator.reporting.markup import Html, element, join, table
+from orchestrator.reporting.markup import STYLE, Html, element, join, table
 from orchestrator.reporting.run_kind import RunKind
 from orchestrator.reporting.run_record import RunRecord, status
 from orchestrator.reporting.samples import sample_section
-from orchestrator.reporting.style import STYLE
 
 _HEAD = Html('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">')
 # Nothing may be fetched and nothing may run, whatever a prompt or a completion says.

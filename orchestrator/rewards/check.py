@@ -23,7 +23,7 @@ def check_rewards(config: TrainConfig, folder: RunFolder) -> None:
     Raises:
         RefusedInput: with its own words, or because a link lies where the cache should.
     """
-    if config.offline is not None or config.algo == "sft":
+    if not config.online:
         return
     folder.refuse_planted()  # a cache that is there is tried, and so written to, before the run has its folder
     if config.reward.url is not None:

@@ -13,14 +13,14 @@ from typing import Any
 
 from transformers import AutoConfig
 
+from algorithms.critique_rm import CritiqueRmSection
 from orchestrator.cluster.choices import engine_kind
 from orchestrator.cluster.launch import worker_pool
 from orchestrator.cluster.plan import single_role_plan
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.specs import model_spec, prompt_encoder
 from orchestrator.config.schema import TrainConfig
-from orchestrator.data.fingerprints import table_fingerprint
-from orchestrator.data.side_tables import Fingerprint
+from orchestrator.data.side_tables import Fingerprint, table_fingerprint
 from orchestrator.data.store import PreferenceStore
 from orchestrator.data.stores import OfflineData
 from orchestrator.errors import RefusedInput
@@ -77,15 +77,15 @@ def check_critique_models(config: TrainConfig, data: OfflineData) -> None:
         RefusedInput: the folder at ``reward.critique.path`` is no critique reward model; or the chat template of the
             model that writes critiques cannot go on behind a response.
     """
-    assert config.offline is not None
+    needs = config.needs
     given, own = config.reward.critique.path, config.model.path
     conversations = {tuple(turn["role"] for turn in row.messages): row.messages for row in _rows(data)}
-    if config.offline.weighs_pairs and given is not None:
+    if needs.pair_betas and given is not None:
         request = known_request(given)
         _check(config, "reward.critique.path", given, request, conversations.values())
-    elif config.offline.writes_critiques or config.measures_margins:
+    elif needs.critiques or needs.margins:
         assert own is not None
-        _check(config, "model.path", own, config.critique_rm.request, conversations.values())
+        _check(config, "model.path", own, config.section(CritiqueRmSection).request, conversations.values())
 
 
 def check_online_critiques(config: TrainConfig, prompts: Iterable[Prompt]) -> None:

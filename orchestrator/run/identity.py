@@ -8,8 +8,9 @@ which steps are taken. So are options that the algorithm does not read: whoever 
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from algorithms.mm_dpo import MmDpoSection
 from orchestrator.cluster.choices import engine_kind
-from orchestrator.config.layers import flatten
+from orchestrator.config.layers import layer_of
 from orchestrator.config.options import options
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
@@ -68,12 +69,18 @@ def option_identity(config: TrainConfig) -> Identity:
     """
     if config.model.dtype == "auto":
         raise ValueError("model.dtype = 'auto' says nothing before it is known what the workers run on")
-    values = flatten(config.model_dump(mode="json"), source="the run's configuration")
+    values = layer_of(config, mode="json")
     values = {name: value for name, value in values.items() if rule_of(name) != "content" and name not in _UNTOLD}
+    if config.users is not None and config.algo == config.users.text:
+        values["algo"] = {
+            "path": config.algo,
+            "file": config.users.digest,
+            "name": config.users.name.rpartition(".")[2],
+        }
     values["rollout.engine"] = engine_kind(config)
     values["reward.url"] = None if config.reward.url is None else "a service that was running"
     if config.measures_margins:
-        own, of_run = config.mm_dpo, (config.run.steps, config.optimizer.lr)
+        own, of_run = config.section(MmDpoSection), (config.run.steps, config.optimizer.lr)
         taken = (own.critique_rm_steps or of_run[0], own.critique_rm_lr or of_run[1])
         for name, value in zip(_OF_CRITIQUE_STAGE, taken, strict=True):
             if config.reward.critique.path is None:
@@ -97,16 +104,15 @@ def run_identity(
         held_out: Of held-out data from elsewhere; None without any.
         facts: What else a stage was made from. The critique reward model behind MM-DPO's margins is told by theirs.
     """
-    assert config.model.path is not None
     critic = config.reward.critique.path if config.reward.critique.weight else None
     content = {
-        "model.path": _folder(config.model.path),
+        "model.path": _folder(config.model.folder),
         "data.path": {"path": config.data.path, "rows": rows},
         "data.eval_path": None if held_out is None else {"path": config.data.eval_path, "rows": held_out},
         "reward.critique.path": None if critic is None else _folder(critic),
     }
     known = option_identity(config) | content
-    return {name: known[name] for name in options() if name in known} | dict(facts or {})
+    return {name: known[name] for name in options(type(config)) if name in known} | dict(facts or {})
 
 
 def settled(identity: Identity) -> Identity:

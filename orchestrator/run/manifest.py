@@ -9,8 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config.resolved import resolved_json
-from orchestrator.config.schema import TrainConfig
+from orchestrator.config.schema import TrainConfig, resolved_json
 from orchestrator.run.folder import RunFolder, write_atomic
 from orchestrator.run.identity import Identity, may_change, settled
 

@@ -7,17 +7,13 @@ the policy reads, and often says something else all the same.
 """
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.datasets import load_digits
 
-from orchestrator.data.importing import SourceFile, import_file
-from orchestrator.data.manifest import MANIFEST_FILE
 from orchestrator.run.folder import write_atomic
-from orchestrator.tasks.digits import SIDE, WORDS
+from orchestrator.tasks.digits import WORDS, digits_store, jsonl
 
 PROMPT = "which digit ?"
 REQUEST = "is the response right ?"
@@ -35,16 +31,10 @@ def build_digits_critiques(data: Path, *, seed: int) -> Path:
     Returns:
         The folder of the critiques' store, ``data/critiques``.
     """
-    store, file, start = data / "critiques", data / "critiques.jsonl", data / DEMONSTRATIONS
-    rows = _rows(seed)
-    # Of another seed it is another store.
-    if not (store / MANIFEST_FILE).is_file() or file.read_text() != _jsonl(rows):
-        shutil.rmtree(store, ignore_errors=True)
-        write_atomic(file, _jsonl(rows))
-        rng = np.random.Generator(np.random.Philox(seed + 1))
-        write_atomic(start, _jsonl([_demonstration(row, rng) for row in rows]))
-        source = SourceFile(path=file, reader="mm_rlhf", media_root=data, max_pixels=SIDE * SIDE, video_frames=1)
-        import_file(source, out=store, held_out_frac=HELD_OUT_FRAC, max_bad_frac=0.0)
+    store = digits_store(data, "critiques", row=_row, read_by="mm_rlhf", held_out_frac=HELD_OUT_FRAC, seed=seed)
+    rng = np.random.Generator(np.random.Philox(seed + 1))
+    rows = map(json.loads, (data / "critiques.jsonl").read_text().splitlines())
+    write_atomic(data / DEMONSTRATIONS, jsonl([_demonstration(row, rng) for row in rows]))
     return store
 
 
@@ -52,12 +42,6 @@ def named_digit(response: str) -> str | None:
     """The one digit that a response names; None where it names none, or several."""
     named = {word for word in response.split() if word in WORDS}
     return named.pop() if len(named) == 1 else None
-
-
-def _rows(seed: int) -> list[dict[str, Any]]:
-    digits: Any = load_digits()
-    rng = np.random.Generator(np.random.Philox(seed))
-    return [_row(int(i), int(digits.target[i]), rng) for i in rng.permutation(len(digits.target))]
 
 
 def _row(index: int, digit: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -88,7 +72,3 @@ def _demonstration(row: dict[str, Any], rng: np.random.Generator) -> dict[str, A
     chosen = responses[int(rng.integers(len(responses)))]["response"]
     turns = [{"from": "human", "value": row["prompt"]}, {"from": "gpt", "value": chosen}]
     return {"id": row["id"], "image": row["image"], "conversations": turns}
-
-
-def _jsonl(rows: list[dict[str, Any]]) -> str:
-    return "".join(json.dumps(row) + "\n" for row in rows)

@@ -4,18 +4,12 @@ A file in the format of VLFeedback, several rated responses to a prompt, importe
 readings tie, so that each instruction makes three pairs, which share prompt and image.
 """
 
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.datasets import load_digits
 
-from orchestrator.data.importing import SourceFile, import_file
-from orchestrator.data.manifest import MANIFEST_FILE
-from orchestrator.run.folder import write_atomic
-from orchestrator.tasks.digits import SIDE, WORDS
+from orchestrator.tasks.digits import WORDS, digits_store
 
 PROMPT = "which digit ?"
 _HELD_OUT_FRAC = 0.2
@@ -24,26 +18,8 @@ _RIGHT, _WRONG = 5, 1
 
 
 def build_digits_preferences(data: Path, *, seed: int) -> Path:
-    """Make the store ``data/preferences`` of the images that are already in ``data``; nothing where just it is there.
-
-    Returns:
-        Its folder.
-    """
-    store, file = data / "preferences", data / "preferences.jsonl"
-    content = "".join(json.dumps(row) + "\n" for row in _rows(seed))
-    # Of another seed it is another store.
-    if not (store / MANIFEST_FILE).is_file() or file.read_text() != content:
-        shutil.rmtree(store, ignore_errors=True)
-        write_atomic(file, content)
-        source = SourceFile(path=file, reader="vlfeedback", media_root=data, max_pixels=SIDE * SIDE, video_frames=1)
-        import_file(source, out=store, held_out_frac=_HELD_OUT_FRAC, max_bad_frac=0.0)
-    return store
-
-
-def _rows(seed: int) -> list[dict[str, Any]]:
-    digits: Any = load_digits()
-    rng = np.random.Generator(np.random.Philox(seed))
-    return [_row(int(i), int(digits.target[i]), rng) for i in rng.permutation(len(digits.target))]
+    """Make the store ``data/preferences`` of the images that are already in ``data``; return its folder."""
+    return digits_store(data, "preferences", row=_row, read_by="vlfeedback", held_out_frac=_HELD_OUT_FRAC, seed=seed)
 
 
 def _row(index: int, digit: int, rng: np.random.Generator) -> dict[str, Any]:

@@ -10,9 +10,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from algorithms.critique_rm import comparisons
 from algorithms.records import Example
 from algorithms.records import Sequence as TokenSequence
 from orchestrator.cluster.engines import Engines
+from orchestrator.cluster.microbatches import group_cost
 from orchestrator.run.cursor import sample_seed
 from workers.types import Completion, EncodedPrompt, GenerationRequest
 
@@ -49,20 +51,26 @@ class GeneratedCritiques:
         """Whether a step is one of the share; the same for the same seed."""
         return sample_seed(self._seed, "scheduled sampling", 0, step) / _SEED_RANGE < self._share
 
-    def write(self, examples: Sequence[Example], policy_version: int) -> list[list[TokenSequence | None]]:
+    def write(
+        self, examples: Sequence[Example], policy_version: int, *, together: bool, token_budget: int
+    ) -> list[list[TokenSequence | None]]:
         """For each example, for each of its sequences, the same with the model's own critique.
 
-        None where the critique was cut, or where there was no room for one.
+        None where the critique was cut, or where there was no room for one in a micro-batch of ``token_budget`` tokens.
+
+        Args:
+            together: An example's responses learn in one row, else those of a comparison.
         """
         requests = [r for e in examples for r in self._requests(e)]
         self._probe = _prompts(examples[: self._probe_prompts])
         self._engines.sync(policy_version, self._probe)
         written = {(c.uid, c.sample_index): c for c in self._engines.sample(requests)} if requests else {}
         self._engines.sleep()
-        return [
+        told = [
             [_with_critique(e, i, written.get((e.uid, s.sample_index))) for i, s in enumerate(e.sequences)]
             for e in examples
         ]
+        return with_room(examples, told, together=together, token_budget=token_budget)
 
     def _requests(self, example: Example) -> list[GenerationRequest]:
         requests = []
@@ -104,3 +112,31 @@ def _with_critique(example: Example, index: int, completion: Completion | None) 
     sequence = example.sequences[index]
     asked = sequence.input_ids[: example.critique_starts[index]]
     return replace(sequence, input_ids=np.concatenate([asked, completion.completion_ids.astype(np.int64)]))
+
+
+def with_room(
+    examples: Sequence[Example],
+    generated: Sequence[Sequence[TokenSequence | None]],
+    *,
+    together: bool,
+    token_budget: int,
+) -> list[list[TokenSequence | None]]:
+    """``generated`` without the longest ones, where a group would not fit into a micro-batch with them."""
+    return [
+        _with_room(example, list(row), together=together, token_budget=token_budget)
+        for example, row in zip(examples, generated, strict=True)
+    ]
+
+
+def _with_room(
+    example: Example, row: list[TokenSequence | None], *, together: bool, token_budget: int
+) -> list[TokenSequence | None]:
+    prompt_len = example.sequences[0].prompt_len
+    for pairs, ties in comparisons(example, together=together):
+        used = {i for pair in (*pairs, *ties) for i in pair}
+        while added := {i: len(s.input_ids) - prompt_len for i in used if (s := row[i]) is not None}:
+            own = [len(example.sequences[i].input_ids) - prompt_len for i in used]
+            if group_cost(prompt_len, [*own, *added.values()], share_prompts=together) <= token_budget:
+                break
+            row[max(added, key=lambda i: (added[i], i))] = None
+    return row

@@ -1,6 +1,6 @@
 """One step's raw outcome, as metric rows and as rollout records for people."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 
 import numpy as np
@@ -9,12 +9,12 @@ from algorithms.figures import Figure
 from algorithms.maths.off_policy import Mismatch
 from algorithms.tokens import MISMATCH
 from orchestrator.cluster.sync import SyncResult
+from orchestrator.evaluation.answers import parse_verdict
 from orchestrator.evaluation.held_out import prompt_text
-from orchestrator.evaluation.verdict import parse_verdict
 from orchestrator.rewards.reward import Reward, reward_metrics
 from orchestrator.run.rollout_store import RolloutRow
-from orchestrator.training.updates import SKIPPED, update_figures
-from workers.types import Completion, GenerationRequest, Prompt, RankUpdate
+from orchestrator.training.updates import Update, update_figures
+from workers.types import Completion, GenerationRequest, Prompt
 
 _DIGEST_HEX = 12
 FIGURES = (
@@ -52,17 +52,15 @@ class StepRecord:
     rewards: tuple[Reward, ...]
     figures: Mapping[str, float]
     """What the algorithm says of it."""
-    rollout_s: float
-    """Seconds of sampling."""
     mismatch: Mismatch | None
     """None where no update was taken that could measure it."""
-    updates: tuple[Sequence[RankUpdate], ...]
-    """For each optimizer step that was taken what every rank met."""
-    sync: SyncResult
-    skipped: tuple[Sequence[RankUpdate], ...] = ()
-    """Likewise for those that were tried and not taken."""
-    num_skipped_updates: int = 0
+    updates: tuple[Update, ...]
+    """Those that were tried."""
+    num_planned_updates: int
     """Those, and those for which there were no samples with a reward."""
+    sync: SyncResult
+    rollout_s: float
+    """Seconds of sampling."""
     mismatch_strikes: int = 0
     num_engine_restarts: int = 0
     """Since the run or its last restart began."""
@@ -75,7 +73,7 @@ def online_metrics(record: StepRecord) -> dict[str, float]:
     return {
         **reward_metrics(record.rewards),
         **record.figures,
-        **update_figures(record.updates or record.skipped),
+        **update_figures(record.updates, planned=record.num_planned_updates),
         **{figure.name: float(value) for figure, value in zip(MISMATCH, astuple(mismatch), strict=True)},
         "sync/seconds": record.sync.seconds,
         "sync/verified": 1.0,
@@ -83,7 +81,6 @@ def online_metrics(record: StepRecord) -> dict[str, float]:
         "sync/faults": float(len(record.sync.faults)),
         # 48 bits fit a float exactly: two runs with equal weights show equal numbers.
         "sync/weights_digest48": float(int(record.sync.digest[:_DIGEST_HEX], 16)),
-        SKIPPED.name: float(record.num_skipped_updates),
         "guard/mismatch_strikes": float(record.mismatch_strikes),
         "faults/engine_restarts": float(record.num_engine_restarts),
         "length/mean": float(np.mean(lengths)),

@@ -1,84 +1,105 @@
 """One online step: a rollout, its rewards and updates, and a verified sync."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from algorithms.algorithm import StepSamples
 from algorithms.records import Rollout
 from orchestrator.cluster.feed import build_requests, completion_sequence
 from orchestrator.rewards.client import RewardClient
-from orchestrator.rewards.critique_judge import Question, with_critiques
+from orchestrator.rewards.critique_judge import CritiqueJudge, Question, with_critiques
 from orchestrator.rewards.reward import Reward, RewardItem, check_coverage, check_unknown
 from orchestrator.run.checkpoint import Progress
 from orchestrator.run.cursor import PromptPick, sample_seed
 from orchestrator.run.guards import mismatch_in, mismatch_of, mismatch_remedy
 from orchestrator.run.metrics import PhaseClock
 from orchestrator.run.rollout_store import write_rollouts
+from orchestrator.training.answering import Answering
 from orchestrator.training.online_metrics import StepRecord, online_metrics, rollout_rows
-from orchestrator.training.session import Session
-from orchestrator.training.updates import Update, optimizer_step, step_ask, step_samples
+from orchestrator.training.session import Evaluation, Metrics
+from orchestrator.training.updates import after_updates, step_samples, take_updates
 from workers.types import Completion, GenerationRequest, Prompt
 
 
-def train_step(
-    session: Session, client: RewardClient, progress: Progress, clock: PhaseClock
-) -> tuple[Progress, dict[str, float]]:
-    """One rollout, its updates and a verified sync; where the run stands then, and the step's figures."""
-    config = session.config
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnlineWork:
+    """Learning from sampled answers."""
+
+    answering: Answering
+    client: RewardClient
+    critics: CritiqueJudge | None = None
+    """Who adds to the rewards what a critique reward model thinks; None where nobody does."""
+
+    @property
+    def measures_start(self) -> bool:
+        """Always."""
+        return True
+
+    def step(self, progress: Progress, clock: PhaseClock) -> tuple[Progress, Metrics]:
+        """One rollout, its updates and a verified sync."""
+        return train_step(self, progress, clock)
+
+    def evaluate(self, progress: Progress, *, last: bool) -> Evaluation:
+        """The engines have the policy's weights."""
+        return self.answering.evaluate()
+
+
+def train_step(work: OnlineWork, progress: Progress, clock: PhaseClock) -> tuple[Progress, Metrics]:
+    """One rollout, its updates and a verified sync."""
+    answering, session = work.answering, work.answering.session
+    config, engines = session.config, answering.engines
     picks, cursor = progress.cursor.take(config.rollout.prompts_per_step)
-    prompts = {p.uid: p for p in (named_prompt(session.train, pick) for pick in picks)}
+    prompts = {p.uid: p for p in (named_prompt(answering.train, pick) for pick in picks)}
     with session.phase("rollout", clock):
-        session.engines.reset_caches()
-        requests = _requests(session, list(prompts.values()), progress.policy_version)
-        stream = client.open_stream()
+        engines.reset_caches()
+        requests = _requests(answering, list(prompts.values()), progress.policy_version)
+        stream = work.client.open_stream()
         texts: dict[tuple[str, int], str] = {}
 
         def finished(completion: Completion) -> None:
-            text = session.encoder.decode(completion.completion_ids)
+            text = answering.encoder.decode(completion.completion_ids)
             texts[completion.uid, completion.sample_index] = text
             stream.add(_reward_item(prompts[completion.uid], completion, text))
 
-        completions = session.engines.sample(requests, on_finished=finished)
+        completions = engines.sample(requests, on_finished=finished)
     with session.phase("reward", clock):
         by_id = stream.results()
         rewards = [by_id[f"{c.uid}/{c.sample_index}"] for c in completions]
-        if session.critics is not None:
+        if work.critics is not None:
             questions = [Question(prompts[c.uid], texts[c.uid, c.sample_index]) for c in completions]
-            answers = session.critics.judge(questions)
+            answers = work.critics.judge(questions)
             rewards = with_critiques(rewards, answers, weight=config.reward.critique.weight)
         check_coverage(rewards, minimum=config.reward.min_coverage)
         check_unknown(rewards, most=config.max_unknown)
     with session.phase("train", clock):
-        session.engines.sleep()
+        engines.sleep()
         # A single update finds the old log-probs in its own forward; with a strike, they decide what is done to it.
         ask_first = config.updates_per_step > 1 or bool(session.pool.reference) or progress.mismatch_strikes > 0
-        rollouts = _rollouts(session, requests, completions, rewards, ask_first=ask_first)
-        learned = step_samples(config.learner, rollouts, step_ask(config, progress))
+        rollouts = _rollouts(answering, requests, completions, rewards, ask_first=ask_first)
+        learned = step_samples(config.learner, rollouts, answering.ask.at(progress, clock))
         mismatch, remedy, strikes = mismatch_of(rollouts), "none", progress.mismatch_strikes
         if mismatch is not None:
             remedy, strikes = mismatch_remedy(mismatch, strikes, bound=config.guard.max_mismatch)
         ahead = replace(progress, step=progress.step + 1, cursor=cursor)
-        updates = _update(session, learned, ahead, correct=remedy in ("correct", "resync"))
+        correct = remedy in ("correct", "resync")
+        samples = [config.learner.corrected(some) if correct else some for some in learned.updates]
+        updates = take_updates(session, samples, ahead)
         taken = [u.ranks for u in updates if u.taken]
         if mismatch is None and (mismatch := mismatch_in(taken)) is not None:
             _, strikes = mismatch_remedy(mismatch, strikes, bound=config.guard.max_mismatch)
-    done = replace(_after(ahead, len(taken)), mismatch_strikes=strikes)
+    done = replace(after_updates(ahead, len(taken)), mismatch_strikes=strikes)
     with session.phase("sync", clock):
         if remedy == "resync":
-            session.engines.require_full_sync()
-        sync = session.verified_sync(done.policy_version, [uid for uid in prompts if "~" not in uid])
+            engines.require_full_sync()
+        sync = answering.verified_sync(done.policy_version, [uid for uid in prompts if "~" not in uid])
     record = StepRecord(
         prompts=tuple(prompts.values()), requests=tuple(requests), completions=tuple(completions),
-        rewards=tuple(rewards), figures=learned.figures, mismatch=mismatch, updates=tuple(taken), sync=sync,
-        rollout_s=clock.metrics()["time/rollout_s"],
-        skipped=tuple(u.ranks for u in updates if not u.taken),
-        num_skipped_updates=config.updates_per_step - len(taken), mismatch_strikes=strikes,
-        num_engine_restarts=session.engines.num_restarts,
+        rewards=tuple(rewards), figures=learned.figures, mismatch=mismatch, updates=tuple(updates),
+        num_planned_updates=config.updates_per_step, sync=sync, rollout_s=clock.metrics()["time/rollout_s"],
+        mismatch_strikes=strikes, num_engine_restarts=engines.num_restarts,
     )  # fmt: skip
     write_rollouts(session.folder.rollout_file(done.step), rollout_rows(record, texts))
-    session.reached = None
     return done, online_metrics(record)
 
 
@@ -88,10 +109,10 @@ def named_prompt(prompts: Sequence[Prompt], pick: PromptPick) -> Prompt:
     return prompt if pick.repeat == 0 else replace(prompt, uid=f"{prompt.uid}~{pick.repeat}")
 
 
-def _requests(session: Session, prompts: Sequence[Prompt], policy_version: int) -> list[GenerationRequest]:
-    config = session.config
+def _requests(answering: Answering, prompts: Sequence[Prompt], policy_version: int) -> list[GenerationRequest]:
+    config = answering.session.config
     return build_requests(
-        [session.encoder.encode(p) for p in prompts],
+        [answering.encoder.encode(p) for p in prompts],
         samples_per_prompt=config.rollout.samples_per_prompt,
         seed_of=lambda uid, index: sample_seed(config.run.seed, uid, index, policy_version),
         max_new_tokens=config.rollout.max_new_tokens,
@@ -112,7 +133,7 @@ def _reward_item(prompt: Prompt, completion: Completion, text: str) -> RewardIte
 
 
 def _rollouts(
-    session: Session,
+    answering: Answering,
     requests: Sequence[GenerationRequest],
     completions: Sequence[Completion],
     rewards: Sequence[Reward],
@@ -120,13 +141,14 @@ def _rollouts(
     ask_first: bool,
 ) -> list[Rollout]:
     """Join completions with the trainer's view of them, where it is asked before the update."""
+    pool, asked = answering.session.pool, {"deadline_s": answering.session.deadline_s, "sampling": answering.sampling}
     sequences = [completion_sequence(r, c) for r, c in zip(requests, completions, strict=True)]
     old: list[np.ndarray | None] = [None] * len(sequences)
     refs: list[np.ndarray | None] = [None] * len(sequences)
     if ask_first:
-        old = list(session.pool.policy_score(sequences, deadline_s=session.deadline_s, sampling=session.sampling))
-    if session.pool.reference:
-        refs = list(session.pool.reference_score(sequences, deadline_s=session.deadline_s, sampling=session.sampling))
+        old = list(pool.policy_score(sequences, **asked))
+    if pool.reference:
+        refs = list(pool.reference_score(sequences, **asked))
     return [
         Rollout(
             sequence=s,
@@ -137,32 +159,3 @@ def _rollouts(
         )
         for s, c, reward, o, ref in zip(sequences, completions, rewards, old, refs, strict=True)
     ]
-
-
-def _update(session: Session, learned: StepSamples, ahead: Progress, *, correct: bool) -> list[Update]:
-    """All optimizer steps of one rollout.
-
-    Args:
-        ahead: Where the run stands after this step, had it none.
-    """
-    config, updates = session.config, list[Update]()
-    for samples in learned.updates:
-        update = optimizer_step(
-            session.pool,
-            config.learner.corrected(samples) if correct else samples,
-            num_ranks=config.policy.num_ranks,
-            nonfinite=config.guard.nonfinite,
-            deadline_s=session.deadline_s,
-        )
-        updates.append(update)
-        if update.taken:
-            session.reached = _after(ahead, sum(u.taken for u in updates))
-    return updates
-
-
-def _after(ahead: Progress, num_updates: int) -> Progress:
-    return replace(
-        ahead,
-        num_updates=ahead.num_updates + num_updates,
-        policy_version=ahead.policy_version + num_updates,
-    )

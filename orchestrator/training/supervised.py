@@ -1,82 +1,61 @@
-"""Supervised fine-tuning over the same workers: the cold start of reinforcement learning."""
+"""Supervised learning from demonstrations: prompts with a response each, and a policy that is judged by its answers."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from algorithms.records import Example, Sequence
 from orchestrator.run.checkpoint import Progress
 from orchestrator.run.metrics import PhaseClock
-from orchestrator.run.stopping import leaving_checkpoint
-from orchestrator.training.online import Outcome, checkpoint, keep
+from orchestrator.training.answering import Answering
 from orchestrator.training.online_step import named_prompt
-from orchestrator.training.session import Session, eval_metrics
-from orchestrator.training.updates import SKIPPED, Update, optimizer_step, step_ask, step_samples, update_figures
+from orchestrator.training.session import Evaluation, Metrics
+from orchestrator.training.updates import after_updates, step_samples, take_updates, update_figures
+from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import Prompt
 
 
-def run_supervised(session: Session, start: Progress, *, is_stage: bool) -> Outcome:
-    """Train on demonstrations from ``start`` to ``run.steps``.
+@dataclass(slots=True, kw_only=True)
+class SupervisedWork:
+    """One optimizer step on the next demonstrations; engines are woken to be judged."""
 
-    Args:
-        is_stage: Another run follows and evaluates what comes of this one: here the quick evaluations do.
-    """
-    config, progress = session.config, start
-    before = after = None
-    with leaving_checkpoint(lambda: keep(session, progress, after)):
-        if not is_stage:
-            before = after = session.first_evaluation()
-            if progress.step == 0:
-                session.report(0, eval_metrics(before))
-        session.engines.sleep()
-        while progress.step < config.run.steps:
-            clock = PhaseClock()
-            progress, update = _train_step(session, progress, clock)
-            metrics = {
-                **update_figures([update.ranks]),
-                SKIPPED.name: float(not update.taken),
-                **clock.metrics(),
-                **session.memory(),
-            }
-            last = progress.step == config.run.steps
-            if last or progress.step % config.run.eval_every == 0:
-                session.verified_sync(progress.policy_version)
-                after = session.evaluate(progress.step, quick=is_stage or not last)
-                session.engines.sleep()
-                metrics |= eval_metrics(after)
-            session.report(progress.step, metrics)
-            if last or progress.step % config.run.checkpoint_every == 0:
-                checkpoint(session, progress, after)
-    return Outcome(progress=progress, before=before, after=after)
+    answering: Answering
+    is_stage: bool
+    """Another run follows and evaluates what comes of this one: here the quick evaluations do."""
+    _awake: bool = True
 
+    @property
+    def measures_start(self) -> bool:
+        """Unless another run follows."""
+        return not self.is_stage
 
-def _train_step(session: Session, progress: Progress, clock: PhaseClock) -> tuple[Progress, Update]:
-    """One optimizer step on the next demonstrations."""
-    config = session.config
-    with session.phase("train", clock):
-        picks, cursor = progress.cursor.take(config.policy.train_batch_size)
-        examples = [_demonstration(session, named_prompt(session.train, pick)) for pick in picks]
-        (samples,) = step_samples(config.learner, examples, step_ask(config, progress)).updates
-        update = optimizer_step(
-            session.pool,
-            samples,
-            num_ranks=config.policy.num_ranks,
-            nonfinite=config.guard.nonfinite,
-            deadline_s=session.deadline_s,
-        )
-    done = replace(
-        progress,
-        step=progress.step + 1,
-        num_updates=progress.num_updates + update.taken,
-        policy_version=progress.policy_version + update.taken,
-        cursor=cursor,
-    )
-    return done, update
+    def step(self, progress: Progress, clock: PhaseClock) -> tuple[Progress, Metrics]:
+        """The next demonstrations."""
+        if self._awake:
+            self.answering.engines.sleep()
+            self._awake = False
+        session = self.answering.session
+        config = session.config
+        with session.phase("train", clock):
+            picks, cursor = progress.cursor.take(config.policy.train_batch_size)
+            named = [named_prompt(self.answering.train, pick) for pick in picks]
+            examples = [_demonstration(self.answering.encoder, prompt) for prompt in named]
+            learned = step_samples(config.learner, examples, self.answering.ask.at(progress, clock))
+            ahead = replace(progress, step=progress.step + 1, cursor=cursor)
+            updates = take_updates(session, learned.updates, ahead)
+        return after_updates(ahead, sum(u.taken for u in updates)), update_figures(updates, planned=len(updates))
+
+    def evaluate(self, progress: Progress, *, last: bool) -> Evaluation:
+        """Give the engines the policy's weights, where they have others, and judge what they answer."""
+        if not self._awake:
+            self.answering.verified_sync(progress.policy_version)
+            self._awake = True
+        return self.answering.evaluate(quick=self.is_stage or not last)
 
 
-def _demonstration(session: Session, prompt: Prompt) -> Example:
-    encoded = session.encoder.encode(prompt)
-    target = session.encoder.encode_target(prompt.target or "")
+def _demonstration(encoder: PromptEncoder, prompt: Prompt) -> Example:
+    encoded = encoder.encode(prompt)
+    target = encoder.encode_target(prompt.target or "")
     sequence = Sequence(
         uid=prompt.uid,
         sample_index=0,

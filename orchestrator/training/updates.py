@@ -1,31 +1,29 @@
 """From what an algorithm makes of a batch to optimizer steps of the policy, and what they report."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 
 from algorithms.algorithm import Algorithm, Ask, Sample, StepSamples, Unlearnable
 from algorithms.figures import Figure, added, values
 from orchestrator.cluster.pool import WorkerPool
-from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import GuardStop
 from orchestrator.run.checkpoint import Progress
-from orchestrator.run.cursor import split_whole
 from orchestrator.run.guards import check_finite
+from orchestrator.training.session import Session
 from workers.types import RankUpdate
 
-_GRAD_NORM, _LR = "policy/grad_norm", "policy/lr"
-SKIPPED = Figure(
-    "guard/skipped_updates",
-    "optimizer steps not taken, because a loss or gradient was not finite or no sample was left that has a reward",
-)
+_GRAD_NORM, _LR, _SKIPPED = "policy/grad_norm", "policy/lr", "guard/skipped_updates"
 FIGURES = (
     Figure("policy/loss", "training objective, mean over the step's updates", "Policy loss"),
     Figure(_GRAD_NORM, "global norm before clipping", "Gradient norm before clipping", "norm"),
     Figure(_LR, "learning rate, mean over the step's updates"),
-    SKIPPED,
+    Figure(
+        _SKIPPED,
+        "optimizer steps not taken, because a loss or gradient was not finite or no sample was left that has a reward",
+    ),
 )
 """Of every step."""
 
@@ -40,23 +38,6 @@ class Update:
     """False where something was not finite: then no rank has stepped."""
 
 
-class _StepAsk:
-    def __init__(self, config: TrainConfig, progress: Progress) -> None:
-        self._config, self._epoch = config, progress.policy_version
-
-    @property
-    def longest_response(self) -> int:
-        return self._config.rollout.max_new_tokens
-
-    def deal(self, uids: Sequence[str]) -> list[list[int]]:
-        return split_whole(uids, self._config.updates_per_step, seed=self._config.run.seed, epoch=self._epoch)
-
-
-def step_ask(config: TrainConfig, progress: Progress) -> Ask:
-    """The part of the answers that algorithms of tokens ask for."""
-    return cast(Ask, _StepAsk(config, progress))
-
-
 def step_samples(learner: Algorithm, batch: Sequence[Any], ask: Ask) -> StepSamples:
     """What the algorithm learns from.
 
@@ -69,7 +50,38 @@ def step_samples(learner: Algorithm, batch: Sequence[Any], ask: Ask) -> StepSamp
         raise GuardStop(str(error)) from error
 
 
-def optimizer_step(
+def take_updates(session: Session, updates: Sequence[Sequence[Sample]], ahead: Progress) -> list[Update]:
+    """All optimizer steps of one step, one after the other.
+
+    Args:
+        updates: The samples of each.
+        ahead: Where the run stands after this step, had it none.
+    Raises:
+        GuardStop: one was not finite, and ``guard.nonfinite`` is ``stop``.
+    """
+    config, tried = session.config, list[Update]()
+    for samples in updates:
+        update = _optimizer_step(
+            session.pool,
+            samples,
+            num_ranks=config.policy.num_ranks,
+            nonfinite=config.guard.nonfinite,
+            deadline_s=session.deadline_s,
+        )
+        tried.append(update)
+        if update.taken:
+            session.reached = after_updates(ahead, sum(u.taken for u in tried))
+    return tried
+
+
+def after_updates(ahead: Progress, num_updates: int) -> Progress:
+    """Where the run stands after so many optimizer steps of its next step."""
+    return replace(
+        ahead, num_updates=ahead.num_updates + num_updates, policy_version=ahead.policy_version + num_updates
+    )
+
+
+def _optimizer_step(
     pool: WorkerPool,
     samples: Sequence[Sample],
     *,
@@ -92,15 +104,21 @@ def optimizer_step(
     return Update(ranks, check_finite(ranks, action=nonfinite))
 
 
-def update_figures(updates: Sequence[Sequence[RankUpdate]]) -> dict[str, float]:
-    """Means over optimizer steps; within one the shares of all ranks are added up."""
+def update_figures(tried: Sequence[Update], *, planned: int) -> dict[str, float]:
+    """Means over the optimizer steps taken, or tried where none was; within one the shares of all ranks add up.
+
+    Args:
+        planned: Optimizer steps that there would have been with samples for all.
+    """
+    taken = [update.ranks for update in tried if update.taken]
     rows = [
         {
             **values(added(rank.figures for rank in ranks)),
             _GRAD_NORM: ranks[0].grad_norm,
             _LR: ranks[0].lr,
         }
-        for ranks in updates
+        for ranks in taken or [update.ranks for update in tried]
     ]
     names = dict.fromkeys(name for row in rows for name in row)
-    return {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
+    means = {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
+    return {**means, _SKIPPED: float(planned - len(taken))}

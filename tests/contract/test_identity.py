@@ -9,14 +9,14 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
+from algorithms.registry import ALGORITHMS
 from orchestrator.cluster.number_format import settled_dtype
 from orchestrator.cluster.placement import PlacementPlan
 from orchestrator.config import TrainConfig, load_config, option_names
-from orchestrator.config.schema import AlgorithmName
 from orchestrator.errors import RefusedInput
 from orchestrator.run.checkpoint import find_checkpoint
 from orchestrator.run.folder import RunFolder
@@ -28,7 +28,6 @@ _LINES = [line.split() for line in Path(__file__).with_name("identity.txt").read
 _RECORDED: dict[str, str] = dict(_LINES)
 _PLAN = PlacementPlan("colocated", (), ())
 """Without a GPU."""
-_ALGORITHMS = get_args(AlgorithmName)
 _FLAGS: dict[str, tuple[str, ...]] = {
     "stable_reinforce": ("--reward.critique.weight", "1", "--reward.critique.path", "<model>"),
     "reinforce_pp": ("--reward.url", "http://a", "--algorithm.kl_coef", "0.1"),
@@ -77,7 +76,7 @@ def test_every_option_is_decided() -> None:
     assert rule_of("data.an_option_of_tomorrow") == "fixed"
 
 
-@pytest.mark.parametrize("algo", _ALGORITHMS)
+@pytest.mark.parametrize("algo", ALGORITHMS)
 def test_a_change_of_any_option_is_refused_by_name_or_declared(algo: str, model: Path, tmp_path: Path) -> None:
     config = _config(algo, model)
     before = _identity(config)
@@ -98,7 +97,7 @@ def test_a_change_of_any_option_is_refused_by_name_or_declared(algo: str, model:
                 assert said.startswith((f"{told}; use another run.dir", f"{told} (other too: ")), name
 
 
-@pytest.mark.parametrize("algo", _ALGORITHMS)
+@pytest.mark.parametrize("algo", ALGORITHMS)
 def test_steps_may_grow_and_not_shrink(algo: str, model: Path, tmp_path: Path) -> None:
     config = _config(algo, model, "--run.steps", "20", *_CRITIC_STEPS.get(algo, ()))
     folder = _saved(tmp_path, _identity(config))
@@ -119,7 +118,7 @@ def test_a_longer_mm_dpo_says_how_long_its_critique_reward_model_learned(model: 
     assert find_checkpoint(folder, longer, _identity(longer))
 
 
-@pytest.mark.parametrize("algo", _ALGORITHMS)
+@pytest.mark.parametrize("algo", ALGORITHMS)
 def test_another_model_is_refused_and_the_same_elsewhere_is_not(algo: str, model: Path, tmp_path: Path) -> None:
     config = _config(algo, model)
     folder = _saved(tmp_path / "run", _identity(config))
@@ -156,7 +155,7 @@ def test_the_critique_reward_model_behind_rewards_is_part_of_the_run(model: Path
     assert "has reward.critique.path = " in _refusal(folder, config, _identity(config))
 
 
-@pytest.mark.parametrize("algo", _ALGORITHMS)
+@pytest.mark.parametrize("algo", ALGORITHMS)
 def test_data_may_move_and_not_change(algo: str, model: Path, tmp_path: Path) -> None:
     config = _config(algo, model, "--data.eval_path", "held_out.jsonl")
     folder = _saved(tmp_path, _identity(config))

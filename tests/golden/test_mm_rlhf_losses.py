@@ -1,15 +1,18 @@
 """MM-DPO, its parts and its β against the numbers of MM-RLHF's own code (profile ``mmrlhf_released``)."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
-from algorithms.maths.aggregation import response_weights, weighted_nll
+from algorithms.algorithm import Scores
+from algorithms.dpo import Ipo
+from algorithms.figures import values
+from algorithms.maths.aggregation import response_weights
 from algorithms.maths.logprobs import token_logprobs
-from algorithms.maths.mm_dpo import mm_dpo_loss
 from algorithms.maths.pair_betas import (
     factor_betas,
-    fixed_betas,
     implicit_beta,
     implicit_sample,
     implicit_sample_weights,
@@ -20,9 +23,11 @@ from algorithms.maths.preference_losses import (
     PairLoss,
     dpo_loss,
     kto_pair_loss,
-    response_logprobs,
 )
+from algorithms.mm_dpo import MmDpo
+from algorithms.preference import Preference, PreferenceSection
 from tests.golden.vectors import Case, assert_close, floats, load, one, select
+from tests.response_scores import imitation, response_scores, row_groups
 
 FILE = "mm_rlhf.json"
 DPO = "trl/trainer/dpo_trainer.py:736-849"
@@ -91,7 +96,7 @@ def _betas(case: Case, margins: Tensor) -> Tensor:
         return implicit_beta(margins, sample, beta=beta, weight=weight).expand(len(margins))
     if case.params["loss_type"] == "sigmoid" and not case.params["vision"]:
         return factor_betas(_factors(case, len(margins)), beta=beta, weight=weight)
-    return fixed_betas(len(margins), beta=beta)
+    return torch.full((len(margins),), beta, dtype=torch.float64)
 
 
 ONE_RANK = [case for case in select(FILE, DPO) if "by_rank" not in case.inputs and case.name != ONE_PAIR]
@@ -204,7 +209,7 @@ def test_scores_of_responses(case: Case) -> None:
     stored = torch.tensor(case.outputs["logps"], dtype=case.dtype)
     # The mean of nothing is 0 here and NaN there.
     assert torch.equal(stored.isnan(), ~mask.any(dim=1) & average)
-    assert_close(response_logprobs(logprobs, mask, reduction="mean" if average else "sum"), stored.nan_to_num(0.0))
+    assert_close(response_scores(logprobs, mask, reduction="mean" if average else "sum"), stored.nan_to_num(0.0))
 
 
 def _sft_weights(mask: Tensor) -> Tensor:
@@ -222,7 +227,7 @@ def _sft_weights(mask: Tensor) -> Tensor:
 def test_sft_term_is_the_token_mean_over_the_batch(case: Case) -> None:
     logits = torch.tensor(case.inputs["logits"], dtype=case.dtype, requires_grad=True)
     logprobs, mask = _tokens(logits, torch.tensor(case.inputs["labels"]))
-    loss = weighted_nll(response_logprobs(logprobs, mask, reduction="sum"), _sft_weights(mask))
+    loss = imitation(logprobs, mask, _sft_weights(mask))
     if case.name == "all_masked_nan":
         # Nothing to imitate is no loss here.
         assert torch.tensor(case.outputs["loss"]).isnan()
@@ -233,6 +238,11 @@ def test_sft_term_is_the_token_mean_over_the_batch(case: Case) -> None:
         assert_close(gradient, case.outputs["grad_logits"])
 
 
+def _algorithm(kind: type[Preference], **chosen: Any) -> Preference:
+    settings = {name: section() for name, section in kind.sections.items()}
+    return kind(kind.__name__.lower(), settings | {"preference": PreferenceSection(**chosen)})
+
+
 @pytest.mark.parametrize("case", select(FILE, STEP), ids=_name)
 def test_whole_step_from_logits_to_loss_and_metrics(case: Case) -> None:
     params, stored = case.params, case.outputs
@@ -241,45 +251,38 @@ def test_whole_step_from_logits_to_loss_and_metrics(case: Case) -> None:
     kind: DpoKind = "ipo_mean" if params["loss_type"] == "ipo" else "sigmoid"
     reduction = DPO_REDUCTION[kind]
     logprobs, mask = _tokens(floats(case, "policy_logits")[0], labels)
-    scores = response_logprobs(logprobs, mask, reduction=reduction)
+    scores = response_scores(logprobs, mask, reduction=reduction)
     if case.inputs["reference_logits"] is None:
         reference = torch.cat(floats(case, "reference_chosen_logp", "reference_rejected_logp"))
     else:
-        reference = response_logprobs(*_tokens(floats(case, "reference_logits")[0], labels), reduction=reduction)
+        reference = response_scores(*_tokens(floats(case, "reference_logits")[0], labels), reduction=reduction)
     ratios = (scores - reference)[:half], (scores - reference)[half:]
-    betas = fixed_betas(half, beta=params["beta"])
+    betas = torch.full((half,), params["beta"], dtype=torch.float64)
     if kind == "sigmoid":
         sample = torch.tensor(stored["sample_index"])
         betas = implicit_beta(
             ratios[0] - ratios[1], sample, beta=params["beta"], weight=params["ls_factor_weight"]
         ).expand(half)
-    sums = response_logprobs(logprobs, mask, reduction="sum")[:half]
-    weights = {
-        "pair_weights": betas.new_full((half,), params["dpo_alpha"] / half),
-        "sft_weights": _sft_weights(mask[:half]),
-    }
-    if kind == "sigmoid":
-        smoothing, exchanged = _smoothed(params["label_smoothing"])
-        assert not exchanged
-        result = mm_dpo_loss(
-            *ratios, sums, betas=betas.float(), **weights, sft_coef=params["gamma"], label_smoothing=smoothing
-        )
-        loss, pair_losses, sft = result.loss, result.pairs.loss, result.sft
-    else:
-        sft = weighted_nll(sums, weights["sft_weights"])
-        pair_losses = dpo_loss(*ratios, kind=kind, beta=betas.float()).loss
-        loss = (pair_losses * weights["pair_weights"].float()).sum() + params["gamma"] * sft
+    smoothing, exchanged = _smoothed(params["label_smoothing"])
+    assert not exchanged
+    algorithm = _algorithm(Ipo if kind == "ipo_mean" else MmDpo, label_smoothing=smoothing)
+    assert algorithm.reduction == reduction
+    shares = params["gamma"] * _sft_weights(mask[:half])
+    groups = row_groups(algorithm, mask, reference, betas, shares, alpha=params["dpo_alpha"])
+    found = algorithm.objective()(Scores(logprobs=tuple(logprobs[i][mask[i]] for i in range(2 * half))), groups)
     rewards = dpo_loss(*ratios, kind="sigmoid", beta=params["beta"])
     metrics = stored["metrics"]
     assert_close(scores[:half], stored["policy_chosen_logps"])
     assert_close(scores[half:], stored["policy_rejected_logps"])
-    assert_close(loss, stored["loss"])
-    assert_close(pair_losses.mean(), metrics["losses/dpo"])
-    assert_close(sft, metrics["losses/sft"])
+    assert_close(found.losses.sum().to(case.dtype), stored["loss"])
+    told = values(found.figures)
+    assert_close(algorithm.pair_loss(*ratios, betas.to(case.dtype)).mean(), metrics["losses/dpo"])
+    assert_close(imitation(logprobs[:half], mask[:half], _sft_weights(mask[:half])), metrics["losses/sft"])
+    assert told["policy/imitation_loss"] == pytest.approx(params["gamma"] * metrics["losses/sft"], rel=1e-6)
     assert_close(rewards.chosen_rewards.mean(), metrics["rewards/chosen"])
     assert_close(rewards.rejected_rewards.mean(), metrics["rewards/rejected"])
     assert_close(rewards.margin.mean(), metrics["rewards/margins"])
     assert_close(rewards.correct.float().mean(), metrics["rewards/accuracies"])
-    for name, values in (("logps", scores), ("ref_logps", reference)):
-        assert_close(values[:half].mean(), metrics[f"{name}/chosen"])
-        assert_close(values[half:].mean(), metrics[f"{name}/rejected"])
+    for name, rows in (("logps", scores), ("ref_logps", reference)):
+        assert_close(rows[:half].mean(), metrics[f"{name}/chosen"])
+        assert_close(rows[half:].mean(), metrics[f"{name}/rejected"])

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from algorithms.maths.aggregation import response_weights, weighted_nll
+from algorithms.maths.aggregation import response_weights
 from algorithms.maths.critique_reward_loss import critique_pair_loss, mean_weights
-from algorithms.maths.preference_losses import PairLoss
+from algorithms.maths.preference_losses import PairLoss, weighted_scores
 from tests.golden.vectors import Case, assert_close, floats, one, select
 from workers.models.reward_head import RewardHead
 
@@ -63,7 +63,7 @@ def _critique(case: Case, chosen: Tensor, rejected: Tensor) -> Tensor:
         global_num_tokens=1,
     )
     sides = torch.cat([chosen.expand(num_pairs), rejected.expand(num_pairs)])
-    return case.params["critic_rewards_weight"] * weighted_nll(-sides, weights)
+    return case.params["critic_rewards_weight"] * weighted_scores(sides[None], weights[None])[0].to(sides.dtype)
 
 
 @pytest.mark.parametrize("case", select(FILE, LOSS, without=RAISES), ids=_name)

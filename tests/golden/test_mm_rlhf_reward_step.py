@@ -9,16 +9,14 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
-from workers.objectives import LossSpec, UpdateStats
 
-from algorithms.critique_rm import CritiqueRmSection
+from algorithms.algorithm import Scores
+from algorithms.critique_rm import CritiqueRmSection, RewardObjective, reward_groups
 from algorithms.records import Example
 from orchestrator.config import load_config
-from orchestrator.training.reward_groups import reward_groups
 from tests.golden.test_mm_rlhf_reward_model import FILE, LOSS, RAISES
 from tests.golden.vectors import Case, assert_close, floats, one, select
 from tests.unit.offline.examples import PROMPT, example
-from workers.preference_objective import preference_objective
 
 # Every response has a critique here, and no margin is asked for: nothing makes one.
 _APPLICABLE = [
@@ -52,11 +50,12 @@ def _settings(case: Case) -> CritiqueRmSection:
 
 
 def _objective(case: Case, sides: list[Tensor], critiques: list[Tensor], *, share: bool) -> Tensor:
-    groups = reward_groups(_examples(case), _settings(case), share_prompts=share)
+    settings = _settings(case)
+    groups = reward_groups(_examples(case), settings, together=share)
     sequences = [s for g in groups for s in g.sequences]
-    rewards = [sides[s.sample_index].flatten()[int(s.uid)][None] for s in sequences]
-    logprobs = [-critiques[s.sample_index].expand(len(s.input_ids) - PROMPT) for s in sequences]
-    return preference_objective(groups, LossSpec(kind="critique_rm"), UpdateStats(), logprobs=logprobs, rewards=rewards)
+    rewards = tuple(sides[s.sample_index].flatten()[int(s.uid)][None] for s in sequences)
+    logprobs = tuple(-critiques[s.sample_index].expand(len(s.input_ids) - PROMPT) for s in sequences)
+    return RewardObjective(settings.centering)(Scores(logprobs=logprobs, rewards=rewards), groups).losses.sum()
 
 
 def _name(case: Case) -> str:
@@ -90,4 +89,4 @@ def test_the_released_profile_has_the_weights_of_the_released_script() -> None:
     case = one(FILE, LOSS, "released_settings_batch4")
     settings = _settings(case)
     for name in ("score_weight", "centering", "critique_weight"):
-        assert getattr(config.critique_rm, name) == getattr(settings, name)
+        assert getattr(config.section(CritiqueRmSection), name) == getattr(settings, name)

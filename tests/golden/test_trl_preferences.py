@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from algorithms.maths.aggregation import token_weights, weighted
-from algorithms.maths.kto import apo_zero_unpaired_loss, kto_baseline, kto_loss
+from algorithms.maths.kto import kto_baseline, kto_loss
 from algorithms.maths.policy_losses import sft_loss_map
 from algorithms.maths.preference_losses import (
     DPO_REDUCTION,
@@ -17,10 +17,10 @@ from algorithms.maths.preference_losses import (
     Reduction,
     bradley_terry_loss,
     dpo_loss,
-    response_logprobs,
 )
 from tests.golden import vectors
 from tests.golden.vectors import DECIMAL_TOLERANCE, Case, floats, load, one, select
+from tests.response_scores import response_scores
 
 FILE = "trl.json"
 DPO = "trl.trainer.dpo_trainer:DPOTrainer._compute_loss"
@@ -75,7 +75,7 @@ def _tokens(case: Case) -> tuple[Tensor, Tensor, Tensor]:
 
 def _log_ratios(logprobs: Tensor, reference: Tensor, mask: Tensor, reduction: Reduction) -> tuple[Tensor, Tensor]:
     """As a trainer would make them: two reductions, subtracted."""
-    ratios = response_logprobs(logprobs, mask, reduction=reduction) - response_logprobs(
+    ratios = response_scores(logprobs, mask, reduction=reduction) - response_scores(
         reference, mask, reduction=reduction
     )
     half = len(ratios) // 2
@@ -111,7 +111,7 @@ def test_metrics_are_of_summed_log_ratios(case: Case) -> None:
     assert_close(summed.margin.mean(), case.outputs["rewards/margins"])
     # TRL makes the accuracy in float32 whatever the rest is.
     assert_close(summed.correct.float().mean(), case.outputs["rewards/accuracies"])
-    chosen, rejected = response_logprobs(logprobs.detach(), mask, reduction="sum").chunk(2)
+    chosen, rejected = response_scores(logprobs.detach(), mask, reduction="sum").chunk(2)
     assert_close(chosen.mean(), case.outputs["logps/chosen"])
     assert_close(rejected.mean(), case.outputs["logps/rejected"])
 
@@ -190,8 +190,8 @@ def test_paired_apo_zero_is_the_unpaired_one_over_both_halves() -> None:
     logprobs, reference, mask = _tokens(case)
     ratios = torch.cat(_log_ratios(logprobs, reference, mask, "sum"))
     desirable = torch.arange(len(ratios)) < len(ratios) // 2
-    terms, _ = apo_zero_unpaired_loss(
-        ratios, desirable, beta=case.params["beta"], desirable_weight=1.0, undesirable_weight=1.0
+    terms, _ = kto_loss(
+        ratios, desirable, baseline=0.0, beta=case.params["beta"], desirable_weight=1.0, undesirable_weight=1.0
     )
     loss = terms.sum() / (len(ratios) // 2)
     (gradient,) = torch.autograd.grad(loss, logprobs)
@@ -224,7 +224,7 @@ def _kto_ratios(case: Case, prefix: str = "") -> tuple[Tensor, Tensor]:
         for values in floats(case, f"{prefix}per_token_logps", f"{prefix}ref_per_token_logps")
     )
     logprobs.requires_grad_()
-    scores = (response_logprobs(values, mask, reduction="sum") for values in (logprobs, reference))
+    scores = (response_scores(values, mask, reduction="sum") for values in (logprobs, reference))
     return next(scores) - next(scores), logprobs
 
 
@@ -237,10 +237,9 @@ def test_kto_loss_baseline_and_gradient(case: Case) -> None:
         of_mismatched, _ = _kto_ratios(case, "KL_")
         baseline = kto_baseline(of_mismatched.detach().double().sum().item(), len(of_mismatched))
     weights = {name: case.params[name] for name in ("beta", "desirable_weight", "undesirable_weight")}
-    if case.params["loss_type"] == "apo_zero_unpaired":
-        loss, rewards = apo_zero_unpaired_loss(ratios, desirable, **weights)
-    else:
-        loss, rewards = kto_loss(ratios, desirable, baseline=baseline, **weights)
+    # Their apo_zero_unpaired is kto against no baseline.
+    assert not (case.params["calculate_KL"] and case.params["loss_type"] == "apo_zero_unpaired")
+    loss, rewards = kto_loss(ratios, desirable, baseline=baseline, **weights)
     (gradient,) = torch.autograd.grad(loss.mean(), logprobs)
     assert_close(torch.tensor(baseline, dtype=case.dtype), case.outputs["kl"])
     assert case.outputs["grad_KL_per_token_logps_is_none"]

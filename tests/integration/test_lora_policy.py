@@ -11,7 +11,7 @@ from algorithms.records import Sequence
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.sync import WeightSync
 from orchestrator.cluster.waits import WorkerFailed
-from orchestrator.data.r1_reward import read_r1_reward
+from orchestrator.data.reading import SourceFile, read_prompts
 from orchestrator.tasks.digits import DigitsPaths
 from tests.integration.pools import make_pool, policy_spec
 from tests.tiny_prompts import demonstrations
@@ -28,7 +28,8 @@ _SETTINGS = [pytest.param(2, 2, marks=pytest.mark.soak), pytest.param(2, 3, mark
 def prompts(random_model: Path, digits: DigitsPaths) -> list[EncodedPrompt]:
     file = digits.train
     encoder = PromptEncoder(random_model)
-    dataset = read_r1_reward(file, media_root=file.parent, max_pixels=None, video_frames=1, demonstrations=False)
+    source = SourceFile(path=file, read_by="r1_reward", media_root=file.parent, max_pixels=None, video_frames=1)
+    dataset = read_prompts(source)
     return [encoder.encode(prompt) for prompt in dataset.prompts[:4]]
 
 

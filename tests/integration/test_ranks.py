@@ -12,7 +12,7 @@ from algorithms.figures import added
 from algorithms.records import Sequence, TokenSample
 from orchestrator.cluster import pool as pool_module
 from orchestrator.cluster.pool import WorkerPool
-from orchestrator.data.r1_reward import read_r1_reward
+from orchestrator.data.reading import SourceFile, read_prompts
 from orchestrator.tasks.digits import DigitsPaths
 from tests.integration.pools import make_pool, policy_spec
 from tests.tiny_prompts import demonstrations
@@ -36,7 +36,8 @@ class PiecewisePolicy(PolicyWorker):
 def _batches(model: Path, digits: DigitsPaths) -> list[list[TokenSample]]:
     encoder = PromptEncoder(model)
     file = digits.train
-    dataset = read_r1_reward(file, media_root=file.parent, max_pixels=None, video_frames=1, demonstrations=False)
+    source = SourceFile(path=file, read_by="r1_reward", media_root=file.parent, max_pixels=None, video_frames=1)
+    dataset = read_prompts(source)
     sequences = []
     for index in range(_STEPS * _BATCH):
         prompt = dataset.prompts[index // 2]  # two responses share it

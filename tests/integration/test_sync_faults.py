@@ -16,7 +16,7 @@ from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.sync import WeightSync
 from orchestrator.cluster.waits import WorkerCannotStart
 from orchestrator.cluster.worker_environment import worker_environment
-from orchestrator.data.r1_reward import read_r1_reward
+from orchestrator.data.reading import SourceFile, read_prompts
 from orchestrator.errors import GuardStop
 from orchestrator.tasks.digits import DigitsPaths
 from tests.generation_settings import OBEYED_BY_NOBODY
@@ -88,7 +88,8 @@ def pool(cluster: None, random_model: Path, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture(scope="module")
 def probe(random_model: Path, digits: DigitsPaths) -> list[EncodedPrompt]:
     file = digits.held_out
-    dataset = read_r1_reward(file, media_root=file.parent, max_pixels=None, video_frames=1, demonstrations=False)
+    source = SourceFile(path=file, read_by="r1_reward", media_root=file.parent, max_pixels=None, video_frames=1)
+    dataset = read_prompts(source)
     encoder = PromptEncoder(random_model)
     return [encoder.encode(p) for p in dataset.prompts[:2]]
 

@@ -5,7 +5,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from algorithms.maths.kto import apo_zero_unpaired_loss, kto_baseline, kto_loss, kto_weight_warning
+from algorithms.maths.kto import kto_baseline, kto_loss, kto_weight_warning
 from tests.property.batches import log_ratios, row_splits
 
 BETAS = st.floats(0.01, 4.0)
@@ -69,7 +69,7 @@ def test_the_two_labels_of_one_response_share_its_weight(labelled: tuple[Tensor,
 def test_apo_zero_is_kto_against_no_baseline(labelled: tuple[Tensor, Tensor], beta: float) -> None:
     ratios, desirable = labelled
     weights = {"desirable_weight": 1.5, "undesirable_weight": 0.5}
-    loss, _ = apo_zero_unpaired_loss(ratios, desirable, beta=beta, **weights)
+    loss, _ = kto_loss(ratios, desirable, baseline=0.0, beta=beta, **weights)
     sigma = (beta * ratios).sigmoid()
     _close(loss, torch.where(desirable, 1.5 * (1 - sigma), 0.5 * sigma))
 

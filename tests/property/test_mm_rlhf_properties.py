@@ -1,6 +1,5 @@
 """Relations that hold for every margin, every MM-DPO objective and every pair of a critique reward model."""
 
-import math
 from typing import Literal
 
 import pytest
@@ -9,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from algorithms.maths.aggregation import response_weights, token_weights, weighted, weighted_nll
+from algorithms.maths.aggregation import response_weights, token_weights, weighted
 from algorithms.maths.critique_reward_loss import critique_pair_loss, mean_weights
-from algorithms.maths.mm_dpo import mm_dpo_loss
 from algorithms.maths.pair_betas import factor_betas, implicit_beta, implicit_sample, margin_betas
 from algorithms.maths.policy_losses import sft_loss_map
-from algorithms.maths.preference_losses import bradley_terry_loss, dpo_loss, response_logprobs
+from algorithms.maths.preference_losses import bradley_terry_loss, dpo_loss
 from tests.property.batches import Batch, batches, log_ratios, row_splits
+from tests.response_scores import imitation
 
 BETAS = st.floats(0.01, 4.0)
 WEIGHTS = st.floats(0.0, 4.0)
@@ -93,20 +92,6 @@ def test_implicit_beta_without_weight_is_beta_and_knows_no_common_shift(
     _close(shifted, implicit_beta(margins, sample, beta=beta, weight=0.1))
 
 
-@given(batch=batches(), data=st.data())
-def test_a_policy_that_is_its_reference_pays_ln_2_a_pair_whatever_beta_and_imitates_all_the_same(
-    batch: Batch, data: st.DataObject
-) -> None:
-    rows = len(batch.mask)
-    betas = _doubles(data.draw(st.lists(BETAS, min_size=rows, max_size=rows)))
-    gamma = data.draw(WEIGHTS)
-    scores = response_logprobs(batch.logprobs, batch.mask, reduction="sum")
-    none, shares = scores - scores, betas.new_full((rows,), 1 / rows)
-    result = mm_dpo_loss(none, none, scores, betas=betas, pair_weights=shares, sft_weights=shares, sft_coef=gamma)
-    _close(result.pairs.loss, torch.full_like(betas, math.log(2)))
-    _close(result.loss, math.log(2) - gamma * scores.mean())
-
-
 @given(ratios=log_ratios(), margins=st.lists(st.floats(-8.0, 8.0), min_size=5, max_size=5))
 def test_exchanging_the_responses_of_a_pair_negates_its_margin_and_mirrors_its_loss(
     ratios: tuple[Tensor, Tensor], margins: list[float]
@@ -135,8 +120,8 @@ def test_weights_of_responses_are_those_of_their_tokens(
         global_num_sequences=batch.num_sequences,
         global_num_tokens=batch.num_tokens,
     )
-    scores = response_logprobs(batch.logprobs, batch.mask, reduction="sum")
-    _close(weighted_nll(scores, of_responses), weighted(sft_loss_map(batch.logprobs, batch.mask), weights).sum())
+    found = imitation(batch.logprobs, batch.mask, of_responses)
+    _close(found, weighted(sft_loss_map(batch.logprobs, batch.mask), weights).sum())
 
 
 @pytest.mark.parametrize("mode", SFT_MODES)
@@ -151,11 +136,12 @@ def test_a_repeat_is_another_copy_of_the_response(
         "global_num_sequences": max(int(copied.any(dim=1).sum()), 1),
         "global_num_tokens": max(int(copied.sum()), 1),
     }
-    scores = response_logprobs(batch.logprobs, batch.mask, reduction="sum")
     once = torch.ones(len(copied), dtype=torch.long)
+    repeated = response_weights(batch.mask.sum(dim=1), repeats, mode=mode, **counts)
+    of_copies = response_weights(copied.sum(dim=1), once, mode=mode, **counts)
     _close(
-        weighted_nll(scores, response_weights(batch.mask.sum(dim=1), repeats, mode=mode, **counts)),
-        weighted_nll(scores.repeat_interleave(repeats), response_weights(copied.sum(dim=1), once, mode=mode, **counts)),
+        imitation(batch.logprobs, batch.mask, repeated),
+        imitation(batch.logprobs.repeat_interleave(repeats, dim=0), copied, of_copies),
     )
 
 

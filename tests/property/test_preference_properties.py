@@ -17,9 +17,9 @@ from algorithms.maths.preference_losses import (
     bradley_terry_loss,
     dpo_loss,
     kto_pair_loss,
-    response_logprobs,
 )
 from tests.property.batches import Batch, batches, log_ratios, row_splits
+from tests.response_scores import response_scores
 
 KINDS: tuple[DpoKind, ...] = get_args(DpoKind)
 BETAS = st.floats(0.01, 4.0)
@@ -41,7 +41,7 @@ def test_a_policy_that_is_its_reference_pays_the_constant_of_its_loss(
 ) -> None:
     constants = {"sigmoid": math.log(2), "hinge": 1.0, "ipo_sum": 0.25 / beta**2, "ipo_mean": 0.25 / beta**2}
     for kind in KINDS:
-        scores = response_logprobs(batch.logprobs, batch.mask, reduction=DPO_REDUCTION[kind])
+        scores = response_scores(batch.logprobs, batch.mask, reduction=DPO_REDUCTION[kind])
         smoothing = label_smoothing if kind == "sigmoid" else 0.0
         none = scores - scores
         loss = dpo_loss(none, none, kind=kind, beta=beta, label_smoothing=smoothing).loss

@@ -6,10 +6,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.data.json_rows import JsonRow
 from orchestrator.data.pairs import pairs_by_rank, preference_pairs, tied_pairs
 from orchestrator.data.readers.draft import Draft
 from orchestrator.data.readers.mm_rlhf_pairs import read_mm_rlhf_pairs
+from orchestrator.data.rows import JsonRow
 
 RANKS = st.lists(st.integers(1, 4), min_size=2, max_size=6).filter(lambda ranks: len(set(ranks)) > 1)
 

@@ -9,12 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.data.exporting import swift_rows
-from orchestrator.data.json_rows import JsonRow
-from orchestrator.data.pairs import preference_pairs, tied_pairs
-from orchestrator.data.ranking import order_from_pairs
+from orchestrator.data.pairs import order_from_pairs, preference_pairs, tied_pairs
 from orchestrator.data.readers.draft import Draft
 from orchestrator.data.readers.mm_rlhf_pairs import read_mm_rlhf_pairs
 from orchestrator.data.records import Instruction, Response, StoredMedia
+from orchestrator.data.rows import JsonRow
 from orchestrator.errors import RefusedInput
 from tests.unit.datasets.rows import picture
 

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from algorithms.maths.preference_losses import Reduction, dpo_loss, response_logprobs
-from algorithms.maths.token_diff import DDPO_MODES, DdpoMode, ddpo_scores, token_diff
+from algorithms.maths.preference_losses import Reduction, dpo_loss, weighted_scores
+from algorithms.maths.token_diff import DDPO_MODES, DdpoMode, ddpo_weights, token_diff
 from tests.property.batches import POISON, Batch, batches, poisoned
+from tests.response_scores import response_scores
 
 REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
 IDS = st.lists(st.integers(1, 4), max_size=12)
@@ -23,9 +24,8 @@ def _close(actual: Tensor, expected: Tensor) -> None:
 
 
 def _ddpo(logprobs: Tensor, batch: Batch, corrected: Tensor, mode: DdpoMode) -> Tensor:
-    return ddpo_scores(
-        logprobs, batch.mask, corrected, gamma=mode.gamma, average=mode.average, base_weight=mode.base_weight
-    )
+    weights = ddpo_weights(batch.mask, corrected, gamma=mode.gamma, average=mode.average, base_weight=mode.base_weight)
+    return weighted_scores(logprobs, weights)
 
 
 @pytest.mark.parametrize("poison", POISON)
@@ -33,7 +33,7 @@ def _ddpo(logprobs: Tensor, batch: Batch, corrected: Tensor, mode: DdpoMode) -> 
 def test_poison_behind_the_mask_reaches_neither_score_nor_gradient(poison: float, batch: Batch) -> None:
     corrected = batch.advantages > 0
     scorers: list[Callable[[Tensor], Tensor]] = [
-        *(lambda x, r=r: response_logprobs(x, batch.mask, reduction=r) for r in REDUCTIONS),
+        *(lambda x, r=r: response_scores(x, batch.mask, reduction=r) for r in REDUCTIONS),
         *(lambda x, m=m: _ddpo(x, batch, corrected, m) for m in DDPO_MODES.values()),
     ]
     for scorer in scorers:
@@ -51,24 +51,26 @@ def test_ddpo_with_gamma_one_is_dpo_whatever_was_corrected(batch: Batch) -> None
     corrected = batch.advantages > 0
     for reduction in REDUCTIONS:
         average = reduction == "mean"
-        scores = ddpo_scores(batch.logprobs, batch.mask, corrected, gamma=1.0, average=average, base_weight=1)
-        _close(scores, response_logprobs(batch.logprobs, batch.mask, reduction=reduction))
+        scores = _ddpo(batch.logprobs, batch, corrected, DdpoMode(gamma=1.0, average=average, base_weight=1))
+        _close(scores, response_scores(batch.logprobs, batch.mask, reduction=reduction))
 
 
 @given(batch=batches(), gamma=st.floats(0.25, 8.0))
 def test_ddpo_sum_is_the_unchanged_part_plus_gamma_times_the_corrected_one(batch: Batch, gamma: float) -> None:
     corrected = batch.advantages > 0
     changed, unchanged = (
-        response_logprobs(batch.logprobs, batch.mask & part, reduction="sum") for part in (corrected, ~corrected)
+        response_scores(batch.logprobs, batch.mask & part, reduction="sum") for part in (corrected, ~corrected)
     )
     for base_weight in (0, 1):
-        scores = ddpo_scores(batch.logprobs, batch.mask, corrected, gamma=gamma, average=False, base_weight=base_weight)
+        mode = DdpoMode(gamma=gamma, average=False, base_weight=base_weight)
+        scores = _ddpo(batch.logprobs, batch, corrected, mode)
         _close(scores, base_weight * unchanged + gamma * changed)
 
 
 @given(batch=batches(), gamma=st.floats(0.25, 8.0))
 def test_ddpo_average_stays_between_the_extremes_of_its_tokens(batch: Batch, gamma: float) -> None:
-    scores = ddpo_scores(batch.logprobs, batch.mask, batch.advantages > 0, gamma=gamma, average=True, base_weight=1)
+    mode = DdpoMode(gamma=gamma, average=True, base_weight=1)
+    scores = _ddpo(batch.logprobs, batch, batch.advantages > 0, mode)
     for score, row, mask in zip(scores, batch.logprobs, batch.mask, strict=True):
         low, high = (row[mask].min(), row[mask].max()) if mask.any() else (torch.zeros(()), torch.zeros(()))
         assert low - 1e-12 <= score <= high + 1e-12
@@ -78,9 +80,8 @@ def test_ddpo_average_stays_between_the_extremes_of_its_tokens(batch: Batch, gam
 def test_an_identical_pair_scores_nothing_under_base_weight_zero(batch: Batch) -> None:
     logprobs = batch.logprobs.clone().requires_grad_()
     for average in (False, True):
-        scores = ddpo_scores(
-            logprobs, batch.mask, torch.zeros_like(batch.mask), gamma=1.0, average=average, base_weight=0
-        )
+        mode = DdpoMode(gamma=1.0, average=average, base_weight=0)
+        scores = _ddpo(logprobs, batch, torch.zeros_like(batch.mask), mode)
         assert not scores.any()
         assert not torch.autograd.grad(scores.sum(), logprobs)[0].any()
 

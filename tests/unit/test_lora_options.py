@@ -7,7 +7,7 @@ import pytest
 from orchestrator.cluster.memory_plan import model_shape
 from orchestrator.cluster.specs import base_spec, policy_spec
 from orchestrator.config import TrainConfig, cold_start_config, load_config
-from orchestrator.data.fingerprints import table_fingerprint
+from orchestrator.data.side_tables import table_fingerprint
 from orchestrator.tasks.digits_model import build_digits_model
 from workers.reference import ReferenceWorker
 

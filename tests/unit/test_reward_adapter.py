@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from workers.objectives import LossSpec
 
 from algorithms.records import PairTerms, PreferenceGroup, RewardTerms, Sequence
 from tests.tiny_prompts import picture_prompts, respond
@@ -20,7 +21,6 @@ from workers.models.policy_module import CritiqueRewardModule, RewardModule
 from workers.models.reward_head import load_reward_head
 from workers.multimodal.collate import Collator
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.objectives import LossSpec
 from workers.policy import PolicySpec, PolicyWorker
 
 pytestmark = pytest.mark.usefixtures("one_rank")

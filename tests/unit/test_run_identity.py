@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from orchestrator.data.fingerprints import table_fingerprint
+from orchestrator.training.offline_identity import offline_identity
 
 from orchestrator.cluster import launch
 from orchestrator.cluster.number_format import settled_dtype
@@ -14,7 +16,7 @@ from orchestrator.cluster.placement import PlacementPlan, WorkerPlacement
 from orchestrator.cluster.plan import plan_run
 from orchestrator.cluster.specs import model_spec, policy_spec
 from orchestrator.config import TrainConfig, load_config
-from orchestrator.data.fingerprints import table_fingerprint
+from orchestrator.config.options import config_type
 from orchestrator.data.prompts import read_data
 from orchestrator.data.stores import open_data
 from orchestrator.errors import RefusedInput
@@ -26,7 +28,6 @@ from orchestrator.run.manifest import DataCounts
 from orchestrator.run.start import started_run
 from orchestrator.tasks.digits_model import build_digits_model
 from orchestrator.train import main
-from orchestrator.training.offline_identity import offline_identity
 from orchestrator.training.session import online_identity
 from tests.contract.bad_inputs import valid_case
 from tests.unit.datasets.rows import write_jsonl
@@ -169,7 +170,7 @@ def test_the_embedded_run_goes_on_and_no_cold_start_of_another_is_taken_for_its_
     argv = ["--algo", "stable_reinforce", "--run.dir", str(tmp_path)]
     _goes_on(argv)
     started = json.loads((tmp_path / "config.json").read_text())
-    config = TrainConfig.model_validate_json(json.dumps(started))
+    config = config_type().model_validate_json(json.dumps(started))
     stage, data = stages._cold_start_stage(config)
     done = _leave_checkpoint(tmp_path / "cold_start", online_identity(stage, data), step=stage.run.steps)
     other = config.model_copy(update={"run": config.run.model_copy(update={"seed": 1})})

@@ -8,14 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.data.fields import RowError, is_finite_number, shown, unicode_text
-from orchestrator.data.json_rows import JsonRow
 from orchestrator.data.keys import check_keys, is_empty
-from orchestrator.data.media_sources import Turn
+from orchestrator.data.media import IMAGE_FIELDS, VIDEO_FIELDS, Turn, media_parts, place_media
 from orchestrator.data.readers.draft import response_text, row_object, scalar_meta
-from orchestrator.data.readers.mm_rlhf_prompt import media_meta, prompt_turn, refuse_unknown_keys
-from orchestrator.data.readers.placeholders import IMAGE_FIELDS, VIDEO_FIELDS, media_parts, place_media
-from orchestrator.data.readers.turns import EARLIER_FIELDS, prompt_turns
+from orchestrator.data.readers.mm_rlhf import media_meta, prompt_turn, refuse_unknown_keys
+from orchestrator.data.rows import JsonRow, RowError, is_finite_number, shown, unicode_text
+from orchestrator.data.turns import EARLIER_FIELDS, prompt_turns
 
 GROUP_FIELD = "id"
 """Names the instruction of a row."""

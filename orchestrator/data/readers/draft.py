@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.data.fields import RowError, shown, text_field, unicode_text
-from orchestrator.data.media_sources import Turn
-from orchestrator.data.readers.placeholders import refuse_placeholders
+from orchestrator.data.media import Turn, refuse_placeholders
 from orchestrator.data.records import Response
+from orchestrator.data.rows import RowError, shown, text_field, unicode_text
 from workers.multimodal.media import FrameOrder
 
 
@@ -20,7 +19,9 @@ class Draft:
 
     turns: tuple[Turn, ...]
     """Parts still name their media."""
-    responses: tuple[Response, ...]
+    responses: tuple[Response, ...] = ()
+    label: str | None = None
+    """What rewards compare an answer with; of a pairwise judgement, the preferred response, ``"1"`` or ``"2"``."""
     meta: dict[str, Any] = field(default_factory=dict)
     frame_order: FrameOrder = "natural"
     """Of the frames of its videos."""

@@ -12,13 +12,11 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TypeVar
 
-from orchestrator.data.fields import RowError, shown
-from orchestrator.data.json_rows import JsonRow
-from orchestrator.data.pairs import pairs_by_score
-from orchestrator.data.ranking import Order, PreferenceCycle, order_from_pairs
+from orchestrator.data.pairs import Order, PreferenceCycle, order_from_pairs, pairs_by_score
 from orchestrator.data.readers.comparisons import Comparison, Side, read_comparison
 from orchestrator.data.readers.draft import Draft
 from orchestrator.data.records import Response
+from orchestrator.data.rows import JsonRow, RowError, shown
 
 _Pair = tuple[int, int]
 _T = TypeVar("_T")

@@ -6,11 +6,10 @@ was written by ``datasets``; it is read as a path only where there is no ``image
 
 from typing import Any
 
-from orchestrator.data.fields import RowError, shown, text_field
-from orchestrator.data.json_rows import JSON_ERRORS, decoded, json_problem
 from orchestrator.data.keys import check_keys, is_empty, unread_inside
+from orchestrator.data.media import VIDEO_FIELDS, media_parts, place_media
 from orchestrator.data.readers.draft import Draft, chosen_and_rejected, row_object, scalar_meta
-from orchestrator.data.readers.placeholders import VIDEO_FIELDS, media_parts, place_media
+from orchestrator.data.rows import RowError, json_field, shown, text_field
 
 _META = ("idx", "ds_name", "origin_dataset", "origin_split")
 _IMAGES = ("image_path", "image")
@@ -43,12 +42,7 @@ def _is_names(value: Any) -> bool:
 
 
 def _text(fields: dict[str, Any]) -> dict[str, Any]:
-    text = fields.get("text")
-    if isinstance(text, str):
-        try:
-            text = decoded(text)
-        except JSON_ERRORS as error:
-            raise RowError(f"field 'text' is not valid JSON: {json_problem(error)}") from error
+    text = json_field(fields, "text")
     if not isinstance(text, dict):
         raise RowError(f"field 'text' is {shown(text)}, expected an object with question, chosen and rejected")
     return text

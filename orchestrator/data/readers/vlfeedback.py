@@ -8,11 +8,11 @@ import math
 from statistics import mean
 from typing import Any
 
-from orchestrator.data.fields import RowError, shown, text_field, unicode_text
 from orchestrator.data.keys import check_keys, unread_inside
+from orchestrator.data.media import VIDEO_FIELDS, media_parts, place_media
 from orchestrator.data.readers.draft import Draft, response_text, row_object, scalar_meta
-from orchestrator.data.readers.placeholders import VIDEO_FIELDS, media_parts, place_media
 from orchestrator.data.records import Response
+from orchestrator.data.rows import RowError, shown, text_field, unicode_text
 
 _READ = ("id", "prompt", "models", "completions", *VIDEO_FIELDS)
 _LISTS = ("annotations", "response", "model")

@@ -6,12 +6,12 @@ Every answer is learned: a conversation of N answers is N instructions, the prom
 
 from typing import Any
 
-from orchestrator.data.fields import RowError, shown, text_field
 from orchestrator.data.keys import check_keys, unread_inside
+from orchestrator.data.media import IMAGE_FIELDS, VIDEO_FIELDS, media_parts, place_media
 from orchestrator.data.readers.draft import Draft, row_object, scalar_meta
-from orchestrator.data.readers.placeholders import IMAGE_FIELDS, VIDEO_FIELDS, media_parts, place_media
-from orchestrator.data.readers.turns import check_order, system_turn
 from orchestrator.data.records import Response
+from orchestrator.data.rows import RowError, shown, text_field
+from orchestrator.data.turns import check_order, system_turn
 
 _READ = ("id", "conversations", "system", *VIDEO_FIELDS)
 _ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant", "system": "system"}

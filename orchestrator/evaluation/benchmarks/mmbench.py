@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.evaluation.benchmarks.share import share
+from orchestrator.evaluation.answers import share
 
 # The index of rotation k of question q is q + k million.
 _ROTATION_STEP = 1_000_000

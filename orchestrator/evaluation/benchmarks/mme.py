@@ -4,8 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.evaluation.benchmarks.share import share
-from orchestrator.evaluation.benchmarks.yes_no import YesNo
+from orchestrator.evaluation.answers import YesNo, share
 
 PERCEPTION = (
     "existence",

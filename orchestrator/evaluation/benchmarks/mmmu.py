@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from orchestrator.evaluation.benchmarks.option_letter import parse_option
-from orchestrator.evaluation.benchmarks.share import share
+from orchestrator.evaluation.answers import parse_option, share
 
 _MIN_DECIMALS = 2
 _MARKED = re.compile(r"(?i:\banswer\b[\s*_]*(?:is\b|:|>))[\s:*_]*")

@@ -8,8 +8,7 @@ alarm, and in both cases it is not right.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.evaluation.benchmarks.share import share
-from orchestrator.evaluation.benchmarks.yes_no import YesNo
+from orchestrator.evaluation.answers import YesNo, share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

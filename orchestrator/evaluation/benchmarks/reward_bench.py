@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from orchestrator.evaluation.benchmarks.share import share
+from orchestrator.evaluation.answers import share
 
 CATEGORIES = ("mcq", "long", "short", "safety", "video")
 _INTERVAL_PERCENT = (2.5, 97.5)

@@ -7,8 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from algorithms.maths.aggregation import response_weights, weighted_nll
-from algorithms.maths.mm_dpo import mm_dpo_loss
+from algorithms.algorithm import Scores
+from algorithms.figures import values
+from algorithms.maths.aggregation import response_weights
+from algorithms.maths.preference_losses import weighted_scores
+from algorithms.mm_dpo import MmDpo
+from tests.response_scores import row_groups
 
 NAN, INF = float("nan"), float("inf")
 NUM_TOKENS, REPEATS = torch.tensor([2, 4, 0, 8]), torch.tensor([1, 3, 1, 0])
@@ -54,34 +58,22 @@ def test_nothing_to_imitate_needs_no_counts() -> None:
     assert not weights.any()
 
 
-def test_a_response_without_weight_leaks_nothing() -> None:
+def test_a_token_without_weight_leaks_nothing() -> None:
     logprobs = _doubles(-1.0, NAN, INF).requires_grad_()
-    loss = weighted_nll(logprobs, _doubles(0.5, 0.0, 0.0))
+    (loss,) = -weighted_scores(logprobs[None], _doubles(0.5, 0.0, 0.0)[None])
     (gradient,) = torch.autograd.grad(loss, logprobs)
     assert loss.item() == 0.5
     assert gradient.tolist() == [-0.5, 0.0, 0.0]
 
 
 def test_objective_by_hand() -> None:
-    # Pairs (0, 2) and (1, 2) of three responses; z = 3 and -1, so beta z = 0.3 and -0.2.
-    result = mm_dpo_loss(
-        _doubles(2.0, -2.0),
-        _doubles(-1.0, -1.0),
-        _doubles(-8.0, -6.0, -5.0),
-        betas=_doubles(0.1, 0.2),
-        pair_weights=_doubles(0.25, 0.25),
-        sft_weights=_doubles(0.125, 0.125, 0.0),
-        sft_coef=0.5,
-    )
-    pairs = [-_log_sigmoid(0.3), -_log_sigmoid(-0.2)]
-    assert result.pairs.loss.tolist() == pytest.approx(pairs)
-    assert result.pairs.margin.tolist() == pytest.approx([0.3, -0.2])
-    assert result.sft.item() == pytest.approx(1.75)
-    assert result.loss.item() == pytest.approx(0.25 * sum(pairs) + 0.5 * 1.75)
-
-
-@pytest.mark.parametrize("sft_coef", [-0.1, NAN, INF])
-def test_sft_coef_must_be_finite_and_not_negative(sft_coef: float) -> None:
-    one = _doubles(1.0)
-    with pytest.raises(ValueError, match=r"sft_coef = .* must be finite and not negative"):
-        mm_dpo_loss(one, one, one, betas=one, pair_weights=one, sft_weights=one, sft_coef=sft_coef)
+    # Pairs of responses whose z are 3 and -1, so beta z = 0.3 and -0.2; the chosen ones are imitated.
+    algorithm = MmDpo("mm_dpo", {name: section() for name, section in MmDpo.sections.items()})
+    mask, sums = torch.ones(4, 1, dtype=torch.bool), _doubles(-8.0, -6.0, -5.0, -5.0)
+    reference = sums - _doubles(2.0, -2.0, -1.0, -1.0)
+    groups = row_groups(algorithm, mask, reference, _doubles(0.1, 0.2), _doubles(0.0625, 0.0625), alpha=0.5)
+    found = algorithm.objective()(Scores(logprobs=sums.split(1)), groups)
+    pairs, told = [-_log_sigmoid(0.3), -_log_sigmoid(-0.2)], values(found.figures)
+    assert told["preference/margin"] == pytest.approx((0.3 - 0.2) / 2)
+    assert told["policy/imitation_loss"] == pytest.approx(0.5 * 1.75)
+    assert found.losses.tolist() == pytest.approx([0.25 * sum(pairs) + 0.5 * 1.75])

@@ -11,7 +11,6 @@ from algorithms.maths.pair_betas import (
     MIN_BETA,
     NegativeMargin,
     factor_betas,
-    fixed_betas,
     implicit_beta,
     implicit_sample,
     implicit_sample_weights,
@@ -62,12 +61,6 @@ def test_factors_are_clamped_from_below_only() -> None:
     # 0.1 (1 + 0.5 f) = 0.15, 0.1, 0.2 and -0.1.
     betas = factor_betas(_doubles(1.0, 0.0, 2.0, -4.0), beta=0.1, weight=0.5)
     assert betas.tolist() == pytest.approx([0.15, 0.1, 0.2, MIN_BETA], abs=1e-15)
-
-
-def test_fixed_beta_is_every_pairs() -> None:
-    assert torch.equal(fixed_betas(3, beta=0.2), _doubles(0.2, 0.2, 0.2))
-    with pytest.raises(ValueError, match="num_pairs = -1 must not be negative"):
-        fixed_betas(-1, beta=0.2)
 
 
 def test_implicit_beta_by_hand() -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from algorithms.maths.kto import kto_baseline, kto_loss, kto_weight_warning
-from algorithms.maths.preference_losses import DpoKind, bradley_terry_loss, dpo_loss, kto_pair_loss
-from algorithms.maths.token_diff import DDPO_MODES, ddpo_scores, token_diff, vl_rlhf_token_diff
+from algorithms.maths.preference_losses import DpoKind, bradley_terry_loss, dpo_loss, kto_pair_loss, weighted_scores
+from algorithms.maths.token_diff import DDPO_MODES, DdpoMode, ddpo_weights, token_diff
 
 NAN, INF = float("nan"), float("inf")
 LOGPROBS = torch.tensor([[-1.0, -2.0, -3.0, -4.0]])
@@ -75,6 +75,11 @@ def test_label_smoothing_is_refused_where_it_would_do_nothing(kind: DpoKind) -> 
         dpo_loss(TWO, TWO, kind=kind, beta=0.1, label_smoothing=0.1)
 
 
+def _ddpo(mode: DdpoMode) -> float:
+    weights = ddpo_weights(ALL, MIDDLE, gamma=mode.gamma, average=mode.average, base_weight=mode.base_weight)
+    return weighted_scores(LOGPROBS, weights).item()
+
+
 @pytest.mark.parametrize(
     ("mode", "expected"),
     [
@@ -85,20 +90,18 @@ def test_label_smoothing_is_refused_where_it_would_do_nothing(kind: DpoKind) -> 
     ],
 )
 def test_the_three_things_called_ddpo(mode: str, expected: float) -> None:
-    m = DDPO_MODES[mode]
-    scores = ddpo_scores(LOGPROBS, ALL, MIDDLE, gamma=m.gamma, average=m.average, base_weight=m.base_weight)
-    assert scores.item() == pytest.approx(expected)
+    assert _ddpo(DDPO_MODES[mode]) == pytest.approx(expected)
 
 
 def test_ddpo_with_gamma_5_sums_to_minus_30_and_averages_to_minus_2_5() -> None:
-    assert ddpo_scores(LOGPROBS, ALL, MIDDLE, gamma=5.0, average=False, base_weight=1).item() == -30.0
-    assert ddpo_scores(LOGPROBS, ALL, MIDDLE, gamma=5.0, average=True, base_weight=1).item() == -2.5
+    assert _ddpo(DdpoMode(gamma=5.0, average=False, base_weight=1)) == -30.0
+    assert _ddpo(DdpoMode(gamma=5.0, average=True, base_weight=1)) == pytest.approx(-2.5, rel=1e-15)
 
 
 @pytest.mark.parametrize("gamma", [0.0, -1.0, NAN, INF])
 def test_gamma_must_be_positive_and_finite(gamma: float) -> None:
     with pytest.raises(ValueError, match=r"gamma = .* must be positive and finite"):
-        ddpo_scores(LOGPROBS, ALL, MIDDLE, gamma=gamma, average=False, base_weight=1)
+        ddpo_weights(ALL, MIDDLE, gamma=gamma, average=False, base_weight=1)
 
 
 def test_a_chance_match_inside_a_rewritten_passage_is_still_corrected() -> None:
@@ -111,9 +114,8 @@ def test_a_chance_match_inside_a_rewritten_passage_is_still_corrected() -> None:
 
 
 def test_min_match_below_one_is_refused() -> None:
-    for diff in (token_diff, vl_rlhf_token_diff):
-        with pytest.raises(ValueError, match="min_match = 0 must be at least 1"):
-            diff([1], [2], min_match=0)
+    with pytest.raises(ValueError, match="min_match = 0 must be at least 1"):
+        token_diff([1], [2], min_match=0)
 
 
 def test_kto_baseline_is_the_clamped_mean() -> None:

@@ -12,7 +12,7 @@ from algorithms.dpo import Dpo, Hinge, Ipo
 from algorithms.kto import Kto
 from algorithms.kto_pair import KtoPair
 from algorithms.mm_dpo import MmDpo, MmDpoSection
-from algorithms.preference import Preference
+from algorithms.preference import Preference, PreferenceSection
 from algorithms.scalar_rm import ScalarRm
 
 _ALL = (Dpo, Hinge, Ipo, Ddpo, Kto, KtoPair, ScalarRm, CritiqueRm, MmDpo)
@@ -25,14 +25,9 @@ def _made(kind: type[Preference], **of_section: Any) -> Preference:
     )
 
 
-def _config(
-    *, smoothing: float = 0.0, margin: float = 0.0, top_p: float = 1.0, mode: str = "worker", size: int = 8
-) -> Any:
+def _config(*, mode: str = "worker", size: int = 8) -> Any:
     """The part of a configuration that they check."""
     return SimpleNamespace(
-        algo="this",
-        preference=SimpleNamespace(label_smoothing=smoothing, score_margin=margin),
-        rollout=SimpleNamespace(top_p=top_p),
         reference=SimpleNamespace(mode=mode),
         policy=SimpleNamespace(train_batch_size=size),
     )
@@ -63,27 +58,19 @@ def test_mm_dpo_asks_for_margins_where_they_make_its_betas(mode: Any) -> None:
 
 @pytest.mark.parametrize("kind", _ALL)
 def test_labels_are_smoothed_by_dpo_and_ddpo_alone(kind: type[Preference]) -> None:
+    config = SimpleNamespace(algo="this", learner=_made(kind))
     if kind in (Dpo, Ddpo):
-        _made(kind).check(_config(smoothing=0.1))
+        PreferenceSection(label_smoothing=0.1).check(config)
         return
     with pytest.raises(ValueError, match=r"^preference.label_smoothing = 0.1 has no meaning for algo = 'this'$"):
-        _made(kind).check(_config(smoothing=0.1))
+        PreferenceSection(label_smoothing=0.1).check(config)
 
 
-@pytest.mark.parametrize("kind", _ALL)
-def test_a_margin_of_scores_is_not_negative_but_for_the_largest_gap(kind: type[Preference]) -> None:
-    _made(kind).check(_config(margin=-1))
+def test_a_margin_of_scores_is_not_negative_but_for_the_largest_gap() -> None:
+    config = SimpleNamespace(algo="this", learner=_made(Dpo))
+    PreferenceSection(score_margin=-1).check(config)
     with pytest.raises(ValueError, match=r"^preference.score_margin = -0.5 must be at least 0, or -1"):
-        _made(kind).check(_config(margin=-0.5))
-
-
-@pytest.mark.parametrize("kind", _ALL)
-def test_only_mm_dpo_compares_answers_of_engines(kind: type[Preference]) -> None:
-    if kind is MmDpo:
-        _made(kind).check(_config(top_p=0.9))
-        return
-    with pytest.raises(ValueError, match=r"^rollout.top_p = 0.9 has no meaning for algo = 'this'$"):
-        _made(kind).check(_config(top_p=0.9))
+        PreferenceSection(score_margin=-0.5).check(config)
 
 
 def test_kto_refuses_what_its_baseline_cannot_be_made_with() -> None:

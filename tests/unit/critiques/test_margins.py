@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from algorithms.records import Sequence as TokenSequence
+from orchestrator.data.order import assign_split
 from orchestrator.data.records import Instruction, Response
 from orchestrator.data.side_tables import Fingerprint, SideTable
-from orchestrator.data.splits import assign_split
 from orchestrator.data.store import PreferenceStore
 from orchestrator.rewards import critique_judge as judging
 from orchestrator.rewards.critique_judge import CritiqueCache

@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 
 from algorithms.records import Sequence as TokenSequence
-from orchestrator.data.importing import SourceFile, import_file
+from orchestrator.data.reading import SourceFile
 from orchestrator.data.records import prompt_of
 from orchestrator.data.side_tables import Fingerprint, SideTable
 from orchestrator.data.store import PreferenceStore
+from orchestrator.data.writer import import_file
 from orchestrator.rewards.critique_judge import CritiqueCache, CritiqueJudge, Question
 from tests.critics import CRITIQUE, CRITIQUE_TOKENS, PoolHere, critic_spec, judge_of, write_critic
 from tests.tiny_prompts import picture_prompts
@@ -145,7 +146,7 @@ def test_one_of_32_frames_exchanged_or_moved_changes_the_reward(
     ]
     source = SourceFile(
         path=write_jsonl(tmp_path / "d.jsonl", *rows),
-        reader="mm_rlhf",
+        read_by="mm_rlhf",
         media_root=tmp_path,
         max_pixels=_SIDE * _SIDE,
         video_frames=_FRAMES,
@@ -197,7 +198,7 @@ def test_an_unreadable_image_is_set_aside_and_its_neighbours_keep_their_rewards(
     for folder, some, allowed in (("all", rows, 0.5), ("good", [rows[0], rows[2]], 0.0)):
         source = SourceFile(
             path=write_jsonl(tmp_path / f"{folder}.jsonl", *some),
-            reader="mm_rlhf",
+            read_by="mm_rlhf",
             media_root=tmp_path,
             max_pixels=_SIDE * _SIDE,
             video_frames=1,

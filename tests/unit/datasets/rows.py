@@ -6,8 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from orchestrator.data.dataset import Dataset
-from orchestrator.data.registry import read_rows
+from orchestrator.data.reading import Dataset, SourceFile, read_prompts
 
 MAX_PIXELS = 100
 
@@ -39,11 +38,16 @@ def write_jsonl(path: Path, *rows: Any) -> Path:
 
 
 def read(path: Path, *, media_root: Path | None = None, video_frames: int = 3, demonstrations: bool = False) -> Dataset:
-    return read_rows(
-        str(path),
-        media_root=None if media_root is None else str(media_root),
-        data_format="r1_reward",
+    return read_prompts(source(path, media_root=media_root, video_frames=video_frames), demonstrations=demonstrations)
+
+
+def source(
+    path: Path, read_by: str = "r1_reward", *, media_root: Path | None = None, video_frames: int = 3
+) -> SourceFile:
+    return SourceFile(
+        path=path,
+        read_by=read_by,
+        media_root=media_root or path.parent,
         max_pixels=MAX_PIXELS,
         video_frames=video_frames,
-        demonstrations=demonstrations,
     )

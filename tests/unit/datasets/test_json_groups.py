@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.data.dataset import BadRow
-from orchestrator.data.json_rows import JsonRow, read_json_groups
+from orchestrator.data.rows import BadRow, JsonRow, read_json_groups
 from orchestrator.errors import RefusedInput
 
 A1, B, A2, NONE, TRUE, ONE = {"id": "a", "n": 1}, {"id": "b"}, {"id": "a", "n": 2}, {"n": 3}, {"id": True}, {"id": 1}

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.data.fields import RowError
 from orchestrator.data.keys import CheckedKeys, Notes, check_keys, unread_inside
+from orchestrator.data.rows import RowError
 from tests.unit.datasets.rows import picture, read, row, text, write_jsonl
 
 READ = ("prompt", "chosen", "rejected")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.data.dataset import BadRow
+from orchestrator.data.rows import BadRow
 from tests.unit.datasets.rows import MAX_PIXELS, image, picture, read, row, text, write_jsonl
 
 

@@ -2,27 +2,25 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
 from orchestrator.config.sections import DataSection
-from orchestrator.data.readers.registry import READERS as PREFERENCE_READERS
-from orchestrator.data.registry import READERS, read_dataset
+from orchestrator.data.counted import refuse_bad_share
+from orchestrator.data.readers import reader_of
+from orchestrator.data.reading import Dataset, read_prompts
 from orchestrator.errors import RefusedInput
-from tests.unit.datasets.rows import MAX_PIXELS, image, row, write_jsonl
+from tests.unit.datasets.rows import image, row, source, write_jsonl
 
 
-def _read(path: Path, *, media_root: str | None = None, max_bad_frac: float = 0.0):
-    return read_dataset(
-        str(path),
-        media_root=media_root,
-        data_format="r1_reward",
-        max_pixels=MAX_PIXELS,
-        video_frames=3,
-        max_bad_frac=max_bad_frac,
-    )
+def _read(path: Path, *, media_root: Path | None = None, max_bad_frac: float = 0.0) -> Dataset:
+    dataset = read_prompts(replace(source(path, media_root=media_root), root_option="data.media_root"))
+    bad, num_good = dataset.bad_rows, len(dataset.prompts)
+    refuse_bad_share(bad, num_good=num_good, name=str(path), option="data.max_bad_frac", max_bad_frac=max_bad_frac)
+    return dataset
 
 
 def _refuses(path: Path, message: str, **settings) -> None:
@@ -110,8 +108,9 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
 
 def test_a_media_root_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "d.jsonl", row())
-    _refuses(file, f"data.media_root {str(file)!r} is not a folder", media_root=str(file))
+    _refuses(file, f"data.media_root {str(file)!r} is not a folder", media_root=file)
 
 
 def test_every_format_that_can_be_configured_has_a_reader() -> None:
-    assert set(get_args(DataSection.model_fields["format"].annotation)) == {*READERS, *PREFERENCE_READERS}
+    for name in get_args(DataSection.model_fields["format"].annotation):
+        assert reader_of(name).name == name

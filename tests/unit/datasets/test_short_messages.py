@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from orchestrator.config import load_config
 from orchestrator.data.__main__ import main
-from orchestrator.data.dataset import BadRow
+from orchestrator.data.rows import BadRow
 from orchestrator.errors import RefusedInput, one_line
 from tests.unit.datasets.rows import row, write_jsonl
 from tests.unit.preference_store.rows import FORMATS, good_row

@@ -7,10 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.data.dataset import BadRow
-from orchestrator.data.fields import RowError
-from orchestrator.data.r1_reward import read_r1_reward
 from orchestrator.data.records import Instruction
+from orchestrator.data.rows import BadRow, RowError
 from orchestrator.data.turns import check_prompt, refuse_told_verdict
 from tests.unit.datasets.rows import picture, read, write_jsonl
 from tests.unit.preference_store.rows import FORMATS, MM_RLHF, good_row, judged, query, records
@@ -151,9 +149,3 @@ def test_no_format_takes_a_picture_for_a_question(tmp_path: Path, reader: Any) -
 def test_a_conversation_before_the_answer_is_a_prompt(tmp_path: Path) -> None:
     found = records(tmp_path, "vlquery_json", query(("human", "a"), ("gpt", "b"), ("human", "c"), ("gpt", "d")))
     assert [len(one.messages) for one in found if isinstance(one, Instruction)] == [1, 3]
-
-
-def test_a_reader_that_is_told_nothing_reads_for_online_runs(tmp_path: Path) -> None:
-    file = write_jsonl(tmp_path / "d.jsonl", judged(message=_ANSWERED), judged())
-    found = read_r1_reward(file, media_root=tmp_path, max_pixels=None, video_frames=1)
-    assert [p.uid for p in found.prompts] == ["d-000002"] and [bad.row for bad in found.bad_rows] == [1]

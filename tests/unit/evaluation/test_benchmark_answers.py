@@ -2,10 +2,9 @@
 
 import pytest
 
+from orchestrator.evaluation.answers import parse_option, parse_yes_no
 from orchestrator.evaluation.benchmarks.mmmu import judge_open
-from orchestrator.evaluation.benchmarks.option_letter import parse_option
 from orchestrator.evaluation.benchmarks.pope import pope_official
-from orchestrator.evaluation.benchmarks.yes_no import parse_yes_no
 
 _ANIMALS = {"A": "a cat", "B": "hot dog", "C": "Dog", "D": "vitamin C"}
 _NUMBERS = {"A": "5", "B": "-5", "C": "0.5", "D": "15"}

@@ -6,13 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.evaluation.answers import YesNo, parse_option, parse_yes_no, share
 from orchestrator.evaluation.benchmarks.mmbench import MmbenchRow, score_mmbench
 from orchestrator.evaluation.benchmarks.mme import PERCEPTION, REASONING, MmeRow, score_mme
 from orchestrator.evaluation.benchmarks.mmmu import MmmuRow, judge_choice, judge_open, score_mmmu
-from orchestrator.evaluation.benchmarks.option_letter import parse_option
 from orchestrator.evaluation.benchmarks.pope import PopeRow, score_pope
-from orchestrator.evaluation.benchmarks.share import share
-from orchestrator.evaluation.benchmarks.yes_no import YesNo, parse_yes_no
 
 _SHUFFLES = 20
 _ANIMALS = {"A": "a cat", "B": "hot dog", "C": "Dog", "D": "vitamin C"}

@@ -7,7 +7,7 @@ import pytest
 from orchestrator.evaluation.held_out import judged
 from orchestrator.evaluation.types import EvalResult
 from orchestrator.pipeline.summary import control_lines
-from orchestrator.training.session import eval_metrics
+from orchestrator.training.session import judged_evaluation
 from workers.types import Prompt
 
 _FIRST, _SECOND, _NONE, _BOTH = "<answer>1</answer>", "<answer>2</answer>", "I cannot tell", "<answer>1 or 2</answer>"
@@ -29,7 +29,7 @@ def _result(texts: Sequence[str]) -> EvalResult:
 def test_the_lean_is_of_clear_verdicts_and_the_others_have_a_figure_of_their_own(
     texts: list[str], first: float, unreadable: float, accuracy: float
 ) -> None:
-    assert eval_metrics(_result(texts)) == {
+    assert judged_evaluation(_result(texts)).figures == {
         "eval/accuracy": accuracy,
         "eval/first_position_rate": first,
         "eval/unreadable_frac": unreadable,
@@ -38,5 +38,5 @@ def test_the_lean_is_of_clear_verdicts_and_the_others_have_a_figure_of_their_own
 
 def test_without_a_verdict_there_is_no_lean() -> None:
     result = _result([_NONE, _BOTH])
-    assert eval_metrics(result) == {"eval/accuracy": 0.0, "eval/unreadable_frac": 1.0}
+    assert judged_evaluation(result).figures == {"eval/accuracy": 0.0, "eval/unreadable_frac": 1.0}
     assert control_lines(result) == ["100.0% of its answers hold no clear verdict."]

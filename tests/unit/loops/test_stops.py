@@ -13,20 +13,21 @@ import pytest
 
 from orchestrator.config import TrainConfig, load_config
 from orchestrator.data.counted import Told
-from orchestrator.data.dataset import Dataset
 from orchestrator.data.prompts import RunData
+from orchestrator.data.reading import Dataset
 from orchestrator.data.stores import open_data
 from orchestrator.errors import GuardStop
 from orchestrator.rewards.reward import Reward
 from orchestrator.run.checkpoint import find_checkpoint
 from orchestrator.run.folder import RunFolder
 from orchestrator.tasks.digits_model import build_digits_model
-from orchestrator.training import session as session_module
-from orchestrator.training.offline import run_offline
-from orchestrator.training.offline_session import open_offline_session
-from orchestrator.training.online import run_online
-from orchestrator.training.session import online_identity, open_session
-from orchestrator.training.supervised import run_supervised
+from orchestrator.training import answering as answering_module
+from orchestrator.training.answering import answering, online_identity
+from orchestrator.training.loop import run
+from orchestrator.training.offline import offline_identity, offline_work
+from orchestrator.training.online_step import OnlineWork
+from orchestrator.training.session import open_session
+from orchestrator.training.supervised import SupervisedWork
 from tests.in_process import InProcessPool, OneWord
 from tests.tiny_prompts import picture_prompts
 from tests.unit.datasets.rows import write_jsonl
@@ -83,10 +84,17 @@ def _supervise(
 ) -> tuple[Any, OneWord]:
     encoder = PromptEncoder(str(config.model.path))
     engines = OneWord(encoder.encode_target("which")[0])
-    monkeypatch.setattr(session_module, "policy_engines", lambda *_, **__: engines)
+    monkeypatch.setattr(answering_module, "policy_engines", lambda *_, **__: engines)
     pool = InProcessPool(tokens_per_microbatch=_BUDGET)
-    with open_session(config, folder, pool, encoder, _prompts(root)) as (session, start):
-        return run_supervised(session, start, is_stage=is_stage), engines
+    data = _prompts(root)
+    with open_session(config, folder, pool, identity=online_identity(config, data), counts=data.counts) as opened:
+        asked = answering(opened[0], encoder, data, policy_version=opened[1].policy_version)
+        return run(opened[0], SupervisedWork(answering=asked, is_stage=is_stage), opened[1]), engines
+
+
+def _last(folder: RunFolder) -> dict[str, Any]:
+    """What the newest checkpoint says of the run."""
+    return folder.read_manifest(folder.complete_checkpoints()[-1])
 
 
 def test_a_supervised_run_is_evaluated_before_and_after_whatever_the_interval(
@@ -96,7 +104,7 @@ def test_a_supervised_run_is_evaluated_before_and_after_whatever_the_interval(
     with _folder(tmp_path) as folder:
         outcome, _ = _supervise(config, tmp_path, folder, monkeypatch)
         rows = _rows(folder)
-    assert outcome.before is not None and outcome.after is not None
+    assert outcome.before.judged is not None and outcome.after.judged is not None
     assert [row["step"] for row in rows if "eval/accuracy" in row] == [0, 2, 3]
     assert folder.evaluation_file(3).is_file() and folder.evaluation_file(0).is_file()
     trained = [{name for name in row if not name.startswith("eval/")} for row in rows[1:]]
@@ -110,8 +118,8 @@ def test_a_stage_is_evaluated_quickly_and_not_before(
     config = _config(model, tmp_path, "sft", "--data.path", "rows.json")
     with _folder(tmp_path) as folder:
         outcome, engines = _supervise(config, tmp_path, folder, monkeypatch, is_stage=True)
-    assert outcome.before is None and outcome.after is not None
-    assert outcome.after.accuracy_shuffled_images is None
+    assert outcome.before.judged is None and outcome.after.judged is not None
+    assert outcome.after.judged.accuracy_shuffled_images is None
     assert engines.log.count("sample") == 2
 
 
@@ -121,8 +129,8 @@ def test_prompts_without_an_image_do_not_end_a_run_that_trains_vision_alone(
     config = _config(model, tmp_path, "sft", "--data.path", "rows.json", "--model.freeze", "language")
     config = config.model_copy(update={"policy": config.policy.model_copy(update={"train_batch_size": 1})})
     with _folder(tmp_path) as folder:
-        outcome, _ = _supervise(config, tmp_path, folder, monkeypatch)
-    assert outcome.progress.num_updates == 3
+        _supervise(config, tmp_path, folder, monkeypatch)
+        assert _last(folder)["num_updates"] == 3
 
 
 def test_a_supervised_run_that_a_guard_stops_leaves_a_checkpoint(
@@ -144,13 +152,13 @@ def test_a_skipped_update_has_a_whole_row_and_names_its_samples(
     flags = ("--data.path", "rows.json", "--optimizer.lr", _RUINOUS, "--guard.nonfinite", "skip")
     config = _config(model, tmp_path, "sft", *flags)
     with _folder(tmp_path) as folder, caplog.at_level(logging.WARNING):
-        outcome, _ = _supervise(config, tmp_path, folder, monkeypatch)
-        rows = _rows(folder)
+        _supervise(config, tmp_path, folder, monkeypatch)
+        rows, last = _rows(folder), _last(folder)
     assert [row["guard/skipped_updates"] for row in rows[1:]] == [0.0, 1.0, 1.0]
     assert set(rows[1]) <= set(rows[2])
     assert rows[2]["policy/loss"] is None and rows[2]["policy/grad_norm"] is None
     assert rows[2]["policy/lr"] == config.optimizer.lr * _cosine(1 / 3)
-    assert (outcome.progress.num_updates, outcome.progress.policy_version) == (1, 1)
+    assert (last["num_updates"], last["policy_version"]) == (1, 1)
     assert "not finite (train-" in caplog.text
 
 
@@ -169,14 +177,16 @@ def test_an_offline_run_likewise(algo: str, action: str, model: Path, tmp_path: 
     with _folder(tmp_path) as folder:
         data = open_data(config, folder)
         encoder, pool = PromptEncoder(str(model)), InProcessPool(tokens_per_microbatch=_BUDGET)
-        with open_offline_session(config, folder, pool, encoder, data, {}) as (session, start):
+        identity = offline_identity(config, data, {})
+        with open_session(config, folder, pool, identity=identity, counts=data.counts) as (session, start):
+            work = offline_work(session, encoder, data, {})
             if action == "stop":
                 with pytest.raises(GuardStop, match="not finite"):
-                    run_offline(session, start)
+                    run(session, work, start)
                 found = find_checkpoint(folder, config, session.identity)
                 assert found is not None and (found[1].step, found[1].num_updates) == (1, 1)
                 return
-            run_offline(session, start)
+            run(session, work, start)
         told = _rows(folder)
     assert [row["guard/skipped_updates"] for row in told[1:]] == [0.0, 1.0, 1.0]
     assert set(told[1]) <= set(told[2]) | set(told[0])
@@ -217,12 +227,15 @@ def test_rewards_that_fail_at_random_are_masked_or_stop_the_run_with_a_checkpoin
     bound = ("--reward.min_coverage", str(minimum), "--guard.max_mismatch", "100")
     config = _config(model, tmp_path, "stable_reinforce", "--data.path", "rows.json", *flags, *bound)
     encoder = PromptEncoder(str(model))
-    monkeypatch.setattr(session_module, "policy_engines", lambda *_, **__: OneWord(encoder.encode_target("which")[0]))
+    monkeypatch.setattr(answering_module, "policy_engines", lambda *_, **__: OneWord(encoder.encode_target("which")[0]))
     pool, scores = InProcessPool(tokens_per_microbatch=_BUDGET), _Scores(failing)
     with _folder(tmp_path) as folder:
         try:
-            with open_session(config, folder, pool, encoder, _prompts(tmp_path)) as (session, start):
-                outcome = run_online(session, scores, start)  # type: ignore[arg-type]
+            data = _prompts(tmp_path)
+            identity = online_identity(config, data)
+            with open_session(config, folder, pool, identity=identity, counts=data.counts) as (session, start):
+                asked = answering(session, encoder, data, policy_version=start.policy_version)
+                run(session, OnlineWork(answering=asked, client=scores), start)  # type: ignore[arg-type]
         except GuardStop as stop:
             assert failing > 0.5 or minimum > 1 - failing
             assert (
@@ -230,7 +243,7 @@ def test_rewards_that_fail_at_random_are_masked_or_stop_the_run_with_a_checkpoin
                 and find_checkpoint(folder, config, online_identity(config, _prompts(tmp_path))) is not None
             )
             return
-        rows = _rows(folder)
-    assert failing < 1 and outcome.progress.step == 3
+        rows, last = _rows(folder), _last(folder)
+    assert failing < 1 and last["step"] == 3
     taken = sum(2 - row["guard/skipped_updates"] for row in rows[1:])
-    assert outcome.progress.num_updates == taken > 0
+    assert last["num_updates"] == taken > 0

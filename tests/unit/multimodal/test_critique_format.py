@@ -6,12 +6,11 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
+
 from algorithms.records import Example, Sequence
 from orchestrator.cluster.pool import WorkerPool
-from orchestrator.data.examples import ExampleEncoder
-from orchestrator.data.limits import Limits
+from orchestrator.data.examples import ExampleEncoder, Limits
 from orchestrator.data.records import Instruction, Response, StoredMedia, prompt_of
 from orchestrator.rewards.critique_judge import CritiqueCache, CritiqueJudge, CritiqueLimits, Question
 from orchestrator.tasks.digits_model import build_digits_model

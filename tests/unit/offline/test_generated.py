@@ -1,16 +1,18 @@
 """Scheduled sampling: which steps, what engines are asked, and what is read from where."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from algorithms.critique_rm import CritiqueRmSection
-from algorithms.records import Example, PreferenceGroup, RewardTerms, Sequence
+from algorithms.critique_rm import CritiqueRmSection, RewardGroup, reward_groups
+from algorithms.records import Example, Sequence
 from orchestrator.cluster.microbatches import group_cost
-from orchestrator.training.generated import GeneratedCritiques
-from orchestrator.training.reward_groups import reward_groups, with_room
+from orchestrator.training.generated import GeneratedCritiques, with_room
 from workers.types import Completion, EncodedPrompt, GenerationRequest
 
 _PROMPT, _ASKED = (1, 2, 3), (7, 8)
+_ROOM: dict[str, Any] = {"together": True, "token_budget": 10_000}
 
 
 class _Engines:
@@ -75,7 +77,7 @@ def _example(uid: str = "a") -> Example:
 
 def test_engines_are_asked_what_a_person_was_asked_with_the_weights_of_the_step() -> None:
     engines = _Engines()
-    ((first, *_),) = _critics(engines).write([_example()], policy_version=5)
+    ((first, *_),) = _critics(engines).write([_example()], policy_version=5, **_ROOM)
     assert engines.log == [("sync", 5, ["a"]), "sample", "sleep"]
     asked = engines.requests[1]
     assert asked.engine_prompt_ids == (*_PROMPT, 20, 21, *_ASKED)
@@ -86,9 +88,8 @@ def test_engines_are_asked_what_a_person_was_asked_with_the_weights_of_the_step(
 
 
 def test_rewards_are_read_from_own_critiques_and_words_learnt_from_peoples() -> None:
-    generated = _critics(_Engines(cut=(1,))).write([_example()], policy_version=0)
-    (group,) = reward_groups([_example()], CritiqueRmSection(), share_prompts=True, generated=generated)
-    assert isinstance(group.terms, RewardTerms)
+    generated = _critics(_Engines(cut=(1,))).write([_example()], policy_version=0, **_ROOM)
+    (group,) = reward_groups([_example()], CritiqueRmSection(), together=True, generated=generated)
     assert len(group.sequences) == 5
     # The second critique was cut, so its reward is read where the person's ends.
     assert group.score_of.tolist() == [3, 1, 4]
@@ -97,8 +98,8 @@ def test_rewards_are_read_from_own_critiques_and_words_learnt_from_peoples() -> 
 
 
 def test_apart_every_comparison_reads_the_same_and_every_critique_counts_once() -> None:
-    generated = _critics(_Engines()).write([_example()], policy_version=0)
-    groups = reward_groups([_example()], CritiqueRmSection(), share_prompts=False, generated=generated)
+    generated = _critics(_Engines()).write([_example()], policy_version=0, **_ROOM)
+    groups = reward_groups([_example()], CritiqueRmSection(), together=False, generated=generated)
     assert len(groups) == 3
     total = sum(float(row.sum()) for group in groups for row in group.imitation)
     assert total == pytest.approx(1.0)
@@ -109,25 +110,25 @@ def test_apart_every_comparison_reads_the_same_and_every_critique_counts_once() 
 @pytest.mark.parametrize("share", [True, False])
 def test_a_critique_that_a_micro_batch_has_no_room_for_is_not_read(share: bool) -> None:
     examples = [_example()]
-    generated = _critics(_Engines()).write(examples, policy_version=0)
-    own = [_cost(g, share=share) for g in reward_groups(examples, CritiqueRmSection(), share_prompts=share)]
+    generated = _critics(_Engines()).write(examples, policy_version=0, **_ROOM)
+    own = [_cost(g, share=share) for g in reward_groups(examples, CritiqueRmSection(), together=share)]
     left = []
     for budget in range(max(own), 500):
-        fitting = with_room(examples, generated, share_prompts=share, token_budget=budget)
-        groups = reward_groups(examples, CritiqueRmSection(), share_prompts=share, generated=fitting)
+        fitting = with_room(examples, generated, together=share, token_budget=budget)
+        groups = reward_groups(examples, CritiqueRmSection(), together=share, generated=fitting)
         assert max(_cost(g, share=share) for g in groups) <= budget
         left.append(sum(s is not None for s in fitting[0]))
     assert (left[0], left[-1]) == (0, 3) and left == sorted(left)
 
 
-def _cost(group: PreferenceGroup, *, share: bool) -> int:
+def _cost(group: RewardGroup, *, share: bool) -> int:
     lengths = [len(s.input_ids) - s.prompt_len for s in group.sequences]
     return group_cost(group.sequences[0].prompt_len, lengths, share_prompts=share)
 
 
 def test_what_leaves_no_room_is_not_asked() -> None:
     engines = _Engines()
-    ((short, middle, long),) = _critics(engines, max_model_len=12).write([_example()], policy_version=0)
+    ((short, middle, long),) = _critics(engines, max_model_len=12).write([_example()], policy_version=0, **_ROOM)
     assert short is not None and middle is not None and long is None
     assert [r.sample_index for r in engines.requests] == [0, 1]
 

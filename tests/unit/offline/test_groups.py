@@ -1,28 +1,36 @@
 """Groups carry each pair's share of the whole step, whatever they are cut into."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from workers.objectives import LossSpec, UpdateStats
 
+from algorithms.groups import PairGroup, score_ratios
+from algorithms.kto import LabelGroup, mismatched_sequences
+from algorithms.kto_pair import coupled
 from algorithms.maths.preference_losses import kto_pair_loss
-from algorithms.preference import PreferenceSection
-from algorithms.preference_registry import PREFERENCE_ALGORITHMS
-from algorithms.records import Example, LabelTerms, PairTerms, PreferenceGroup
+from algorithms.records import Example
 from algorithms.records import Sequence as TokenSequence
 from orchestrator.cluster.microbatches import SampleSize, group_cost, plan_microbatches, plan_samples
-from orchestrator.training.groups import GroupMaker, mismatched_sequences, score_ratios
+from tests.unit.offline.asks import Answers, Policy, Rows, made
 from tests.unit.offline.examples import PROMPT, example, logprobs
-from workers.preference_objective import preference_objective
 
 _BETA = 0.3
 
 
-def _maker(algo: str, *, share: bool = True, **settings: object) -> GroupMaker:
-    section = PreferenceSection.model_validate({"beta": _BETA, **settings})
-    return GroupMaker(PREFERENCE_ALGORITHMS[algo], section, share_prompts=share)
+def _made(algo: str, **settings: Any) -> Any:
+    return made(algo, preference={"beta": _BETA, **settings})
+
+
+def _pairs(algorithm: Any, examples: list[Example], refs: Rows = (), *, share: bool = True) -> list[PairGroup]:
+    return algorithm.groups(examples, Answers(examples, reference=refs, share_prompts=share))
+
+
+def _labels(algorithm: Any, examples: list[Example], refs: Rows, *, share: bool = True) -> list[LabelGroup]:
+    return algorithm.labelled(examples, refs, baseline=0.5, together=share)
 
 
 def _examples() -> list[Example]:
@@ -32,45 +40,35 @@ def _examples() -> list[Example]:
     ]
 
 
-def _loss(groups: list[PreferenceGroup], policy: list[list[np.ndarray]]) -> tuple[float, list[np.ndarray]]:
-    """The objective under these log-probs, and its gradient by every response's log-probs.
-
-    Args:
-        policy: For every example, as the groups' sequences name them.
-    """
-    rows = {
-        (uid, k): torch.from_numpy(row).requires_grad_()
-        for uid, of in zip("ab", policy, strict=True)
-        for k, row in enumerate(of)
-    }
-    pieces = [rows[s.uid, s.sample_index] for g in groups for s in g.sequences]
-    loss = preference_objective(groups, LossSpec(kind="preference"), UpdateStats(), logprobs=pieces)
+def _loss(algorithm: Any, groups: list[Any], examples: list[Example], rows: Rows) -> tuple[float, list[np.ndarray]]:
+    """The objective under these log-probs, and its gradient by every response's log-probs."""
+    policy = Policy(examples, rows)
+    loss, _ = policy.loss(algorithm, groups)
     loss.backward()
-    return float(loss.detach()), [np.zeros(0) if r.grad is None else r.grad.numpy() for r in rows.values()]
+    return float(loss.detach()), policy.gradients()
 
 
 @pytest.mark.parametrize("algo", ["dpo", "ddpo"])
 def test_pairs_apart_learn_what_they_learn_together(algo: str) -> None:
     examples = _examples()
     refs, policy = logprobs(examples, seed=0), logprobs(examples, seed=1)
-    together = _maker(algo).pairs(examples, refs)
-    apart = _maker(algo, share=False).pairs(examples, refs)
+    algorithm = _made(algo)
+    together, apart = _pairs(algorithm, examples, refs), _pairs(algorithm, examples, refs, share=False)
     assert (len(together), len(apart)) == (2, 3)
-    loss, gradients = _loss(together, policy)
-    loss_apart, gradients_apart = _loss(apart, policy)
+    loss, gradients = _loss(algorithm, together, examples, policy)
+    loss_apart, gradients_apart = _loss(algorithm, apart, examples, policy)
     assert loss == pytest.approx(loss_apart, rel=1e-12)
     for one, other in zip(gradients, gradients_apart, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
 def test_every_pair_of_the_step_weighs_the_same() -> None:
-    groups = _maker("dpo").pairs(_examples(), logprobs(_examples(), seed=0))
-    weights = np.concatenate([g.terms.weights for g in groups if isinstance(g.terms, PairTerms)])
-    np.testing.assert_allclose(weights, 1 / 3)
+    groups = _pairs(_made("dpo"), _examples(), logprobs(_examples(), seed=0))
+    np.testing.assert_allclose(np.concatenate([g.weights for g in groups]), 1 / 3)
 
 
 def test_ddpo_weighs_what_differs_by_pair() -> None:
-    (group,) = _maker("ddpo", ddpo_mode="vl_rlhf").pairs([_examples()[0]], logprobs(_examples()[:1], seed=0))
+    (group,) = _pairs(_made("ddpo", ddpo_mode="vl_rlhf"), _examples()[:1], logprobs(_examples()[:1], seed=0))
     # [5 6 7] against [5 8 7]: only the middle differs; against [9]: everything does.
     assert group.score_of.tolist() == [0, 1, 0, 2]
     assert [w[PROMPT:].tolist() for w in group.score_weights] == [[0, 1, 0], [0, 1, 0], [1, 1, 1], [1]]
@@ -100,7 +98,7 @@ def test_ddpo_weighs_every_kind_of_correction_whatever_else_is_in_the_step(
     longer = example("b", [[7] * 300, [5] * 310], pairs=((0, 1),))
     for share in (True, False):
         for step in ([pair], [pair, longer], [longer, pair]):
-            groups = _maker("ddpo", share=share, ddpo_mode="vl_rlhf").pairs(step, logprobs(step, seed=0))
+            groups = _pairs(_made("ddpo", ddpo_mode="vl_rlhf"), step, logprobs(step, seed=0), share=share)
             (group,) = (g for g in groups if g.uid == "a")
             found = [np.flatnonzero(w).tolist() for w in group.score_weights]
             assert found == [[PROMPT + i for i in of_chosen], [PROMPT + i for i in of_rejected]]
@@ -109,17 +107,18 @@ def test_ddpo_weighs_every_kind_of_correction_whatever_else_is_in_the_step(
 
 def test_ipo_compares_means_unless_told_otherwise() -> None:
     for reduction, expected in (("mean", 1 / 3), ("sum", 1.0)):
-        (group,) = _maker("ipo", ipo_reduction=reduction).pairs([_examples()[0]], logprobs(_examples()[:1], seed=0))
+        one = _examples()[:1]
+        (group,) = _pairs(_made("ipo", ipo_reduction=reduction), one, logprobs(one, seed=0))
         assert group.score_weights[0][PROMPT:].tolist() == pytest.approx([expected] * 3)
 
 
 def test_a_coupled_loss_and_its_gradient_arrive_whole() -> None:
     examples = _examples()
     refs, policy = logprobs(examples, seed=2), logprobs(examples, seed=3)
-    maker = _maker("kto_pair")
-    groups = maker.pairs(examples, refs)
+    algorithm = _made("kto_pair")
+    groups = _pairs(algorithm, examples, refs)
     ratios = [score_ratios(g, rows) for g, rows in zip(groups, policy, strict=True)]
-    loss, gradients = _loss(maker.coupled(groups, ratios), policy)
+    loss, gradients = _loss(algorithm, coupled(groups, ratios, beta=_BETA), examples, policy)
 
     leaves = [[torch.from_numpy(r).requires_grad_() for r in rows] for rows in policy]
     totals = [
@@ -141,10 +140,8 @@ def test_labels_weigh_by_kind_over_the_whole_step() -> None:
         example("a", [[5, 6], [7]], desirable=(True, False)),
         example("b", [[4]], desirable=(False,)),
     ]
-    groups = _maker("kto", desirable_weight=2.0).labels(examples, logprobs(examples, seed=0), baseline=0.5)
-    assert all(isinstance(g.terms, LabelTerms) for g in groups)
-    weights = [g.terms.weights.tolist() for g in groups if isinstance(g.terms, LabelTerms)]
-    assert weights == [pytest.approx([2 / 3, 1 / 3]), pytest.approx([1 / 3])]
+    groups = _labels(_made("kto", desirable_weight=2.0), examples, logprobs(examples, seed=0))
+    assert [g.weights.tolist() for g in groups] == [pytest.approx([2 / 3, 1 / 3]), pytest.approx([1 / 3])]
 
 
 def test_the_baseline_never_meets_siblings() -> None:
@@ -178,8 +175,8 @@ def test_whatever_kto_needs_of_a_step_fits_the_budget_that_its_responses_fit(
     costs = [group_cost(p, n if share else [max(n)], share_prompts=share) for p, n in drawn]
     budget = max(costs) + spare
     refs = [[np.zeros(len(s.input_ids) - s.prompt_len, np.float32) for s in e.sequences] for e in examples]
-    groups = _maker("kto", share=share).labels(examples, refs, baseline=0.0)
-    assert sum(float(g.terms.weights.sum()) for g in groups if isinstance(g.terms, LabelTerms)) == pytest.approx(1.0)
+    groups = _labels(_made("kto"), examples, refs, share=share)
+    assert sum(float(g.weights.sum()) for g in groups) == pytest.approx(1.0)
     of_groups = [
         group_cost(
             g.sequences[0].prompt_len,
@@ -217,17 +214,17 @@ def test_labels_apart_learn_what_they_learn_together() -> None:
         example("b", [[4], [3, 3]], desirable=(False, True)),
     ]
     refs, policy = logprobs(examples, seed=0), logprobs(examples, seed=1)
-    together = _maker("kto").labels(examples, refs, baseline=0.5)
-    apart = _maker("kto", share=False).labels(examples, refs, baseline=0.5)
+    algorithm = _made("kto")
+    together, apart = _labels(algorithm, examples, refs), _labels(algorithm, examples, refs, share=False)
     assert (len(together), len(apart)) == (2, 5)
-    loss, gradients = _loss(together, policy)
-    loss_apart, gradients_apart = _loss(apart, policy)
+    loss, gradients = _loss(algorithm, together, examples, policy)
+    loss_apart, gradients_apart = _loss(algorithm, apart, examples, policy)
     assert loss == pytest.approx(loss_apart, rel=1e-12)
     for one, other in zip(gradients, gradients_apart, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
 def test_scalar_rewards_are_compared_as_they_are() -> None:
-    (group,) = _maker("scalar_rm").pairs([_examples()[0]], [])
+    (group,) = _pairs(_made("scalar_rm"), _examples()[:1])
     assert group.score_weights == ()
     assert score_ratios(group, [np.array([0.5]), np.array([0.25]), np.array([-1.0])]).tolist() == [0.5, 0.25, -1.0]

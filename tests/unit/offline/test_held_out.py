@@ -5,9 +5,10 @@ from typing import cast
 import numpy as np
 import pytest
 
+from algorithms.preference import PreferenceSection
 from algorithms.records import Sequence
 from orchestrator.cluster.pool import WorkerPool
-from orchestrator.config.schema import TrainConfig
+from orchestrator.config.options import config_type
 from orchestrator.training.groups import GroupMaker
 from orchestrator.training.held_out import HeldOut
 from orchestrator.training.reference import Reference
@@ -37,12 +38,12 @@ def _held_out(algo: str, *, share: bool) -> HeldOut:
         examples.append(example("alone", [[5]], desirable=(True,)))
     if algo == "sft":
         examples = [example("a", [[5, 6]]), example("b", [[5, 6, 7]])]
-    config = TrainConfig.model_validate(
+    config = config_type().model_validate(
         {"algo": algo, "data": {"path": ".", "format": "plain_dpo"}, "model": {"path": "m"}}
     )
     assert config.offline is not None
     pool = cast(WorkerPool, _Longer())
-    groups = GroupMaker(config.offline, config.preference, share_prompts=share)
+    groups = GroupMaker(config.offline, config.section(PreferenceSection), share_prompts=share)
     return HeldOut(examples, config, pool, groups=groups, reference=Reference(config, pool))
 
 

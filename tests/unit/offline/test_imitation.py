@@ -1,29 +1,23 @@
-"""A step of MM-DPO is ``mm_dpo_loss`` on the same numbers, whole or in groups: pairs with a β each, and imitation."""
+"""A step of MM-DPO is the paper's loss on the same numbers, whole or in groups: pairs with a β each, and imitation."""
 
 import math
 from collections.abc import Sequence as Seq
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from workers.objectives import LossSpec, UpdateStats
+from torch.nn.functional import logsigmoid
 
+from algorithms.groups import PairGroup, pair_margins, score_ratios
 from algorithms.maths.aggregation import response_weights
-from algorithms.maths.mm_dpo import mm_dpo_loss
 from algorithms.mm_dpo import MmDpoSection
-from algorithms.preference import PreferenceSection
-from algorithms.preference_registry import PREFERENCE_ALGORITHMS
-from algorithms.records import Example, PairTerms, PreferenceGroup
-from orchestrator.data.pair_betas import step_beta
-from orchestrator.training.groups import GroupMaker, score_ratios, with_beta
-from orchestrator.training.held_out import pair_margins
+from algorithms.records import Example
+from tests.unit.offline.asks import Answers, Policy, Rows, made
 from tests.unit.offline.examples import example, logprobs
-from workers.preference_objective import preference_objective
 
-_SPEC = LossSpec(kind="preference")
 _MODES: tuple[tuple[Literal["token", "response"], Literal["token-mean", "seq-mean-token-mean"]], ...] = (
     ("token", "token-mean"),
     ("response", "seq-mean-token-mean"),
@@ -39,35 +33,21 @@ def _examples() -> list[Example]:
     return [replace(e, betas=betas[e.uid]) for e in plain]
 
 
-def _maker(*, share: bool, imitate: MmDpoSection | None) -> GroupMaker:
-    algorithm = PREFERENCE_ALGORITHMS["mm_dpo"]
-    return GroupMaker(algorithm, PreferenceSection(beta=0.1), share_prompts=share, imitate=imitate)
+def _made(**settings: Any) -> Any:
+    return made("mm_dpo", preference={"beta": 0.1}, mm_dpo=settings)
 
 
-class _Policy:
-    """Log-probs of every response, leaves of the gradient."""
+def _groups(algorithm: Any, examples: list[Example], refs: Rows, *, share: bool = True) -> list[PairGroup]:
+    return algorithm.groups(examples, Answers(examples, reference=refs, share_prompts=share))
 
-    def __init__(self, examples: Seq[Example], rows: Seq[Seq[np.ndarray]]) -> None:
-        self.rows = {
-            (e.uid, s.sample_index): torch.from_numpy(row.astype(np.float64)).requires_grad_()
-            for e, of in zip(examples, rows, strict=True)
-            for s, row in zip(e.sequences, of, strict=True)
-        }
 
-    def objective(self, groups: Seq[PreferenceGroup], stats: UpdateStats | None = None) -> Tensor:
-        pieces = [self.rows[s.uid, s.sample_index] for g in groups for s in g.sequences]
-        return preference_objective(groups, _SPEC, stats or UpdateStats(), logprobs=pieces)
-
-    def gradients(self) -> list[np.ndarray]:
-        found = [np.zeros(r.shape) if r.grad is None else r.grad.numpy().copy() for r in self.rows.values()]
-        for row in self.rows.values():
-            row.grad = None
-        return found
+def _policy(examples: list[Example], rows: Rows) -> Policy:
+    return Policy(examples, rows, dtype=torch.float64)
 
 
 def _by_hand(
     examples: Seq[Example],
-    policy: _Policy,
+    policy: Policy,
     refs: Seq[Seq[np.ndarray]],
     settings: MmDpoSection,
     mode: Literal["token-mean", "seq-mean-token-mean"],
@@ -88,15 +68,8 @@ def _by_hand(
         global_num_sequences=int(repeats.sum()),
         global_num_tokens=int((repeats * num_tokens).sum()),
     )
-    return mm_dpo_loss(
-        ratios[chosen],
-        ratios[rejected],
-        sums,
-        betas=betas,
-        pair_weights=torch.full_like(betas, 1 / len(pairs)),
-        sft_weights=weights.double(),
-        sft_coef=settings.sft_weight,
-    ).loss
+    of_pairs = -logsigmoid(betas * (ratios[chosen] - ratios[rejected])).mean()
+    return of_pairs - settings.sft_weight * (weights.double() * sums).sum()
 
 
 @pytest.mark.parametrize("share", [True, False], ids=["shared", "apart"])
@@ -108,16 +81,16 @@ def test_a_step_is_the_loss_of_the_paper(
     mean: Literal["token", "response"],
     mode: Literal["token-mean", "seq-mean-token-mean"],
 ) -> None:
-    examples, settings = _examples(), MmDpoSection(sft_weight=0.75, sft_mean=mean, sft_once=once)
+    examples, algorithm = _examples(), _made(sft_weight=0.75, sft_mean=mean, sft_once=once)
     refs, rows = logprobs(examples, seed=0), logprobs(examples, seed=1)
-    policy = _Policy(examples, rows)
-    wanted = _by_hand(examples, policy, refs, settings, mode)
+    policy = _policy(examples, rows)
+    wanted = _by_hand(examples, policy, refs, algorithm.mm_dpo, mode)
     wanted.backward()
     by_hand = policy.gradients()
-    groups = _maker(share=share, imitate=settings).pairs(examples, refs)
+    groups = _groups(algorithm, examples, refs, share=share)
     assert len(groups) == (2 if share else 6)
     # In micro-batches that add up.
-    losses = [policy.objective(groups[::2]), policy.objective(groups[1::2])]
+    losses = [policy.loss(algorithm, part)[0] for part in (groups[::2], groups[1::2])]
     for loss in losses:
         loss.backward()
     # The weights of responses are float32 where they are made.
@@ -128,19 +101,19 @@ def test_a_step_is_the_loss_of_the_paper(
 
 @pytest.mark.parametrize("share", [True, False], ids=["shared", "apart"])
 def test_the_cross_entropy_is_told_apart_from_the_rest(share: bool) -> None:
-    examples, settings = _examples(), MmDpoSection(sft_weight=0.5)
+    examples, imitating, comparing = _examples(), _made(sft_weight=0.5), _made(sft_weight=0.0)
     refs, rows = logprobs(examples, seed=0), logprobs(examples, seed=1)
-    policy, of_both, of_pairs = _Policy(examples, rows), UpdateStats(), UpdateStats()
-    both = policy.objective(_maker(share=share, imitate=settings).pairs(examples, refs), of_both)
-    pairs = policy.objective(_maker(share=share, imitate=None).pairs(examples, refs), of_pairs)
-    assert of_both.imitation_loss == pytest.approx(float((both - pairs).detach()), rel=1e-9)
-    assert of_pairs.imitation_loss == 0.0
+    policy = _policy(examples, rows)
+    both, of_both = policy.loss(imitating, _groups(imitating, examples, refs, share=share))
+    pairs, of_pairs = policy.loss(comparing, _groups(comparing, examples, refs, share=share))
+    told = of_both["policy/imitation_loss"]
+    assert told == pytest.approx(float((both - pairs).detach()), rel=1e-9)
+    assert "policy/imitation_loss" not in of_pairs
     times = [3, 1, 1, 0, 0, 1]  # as often as each is chosen
     flat = [row for of in rows for row in of]
     nll = -sum(t * float(row.sum()) for t, row in zip(times, flat, strict=True))
-    assert of_both.imitation_loss == pytest.approx(
-        0.5 * nll / sum(t * len(row) for t, row in zip(times, flat, strict=True)), rel=1e-6
-    )
+    num_tokens = sum(t * len(row) for t, row in zip(times, flat, strict=True))
+    assert told == pytest.approx(0.5 * nll / num_tokens, rel=1e-6)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
@@ -148,14 +121,14 @@ def test_a_policy_that_is_its_reference_pays_ln_2_whatever_beta(scale: float) ->
     """MM-RLHF T1."""
     examples = [replace(e, betas=tuple(scale * beta for beta in e.betas)) for e in _examples()]
     refs = logprobs(examples, seed=0)
-    policy, stats = _Policy(examples, refs), UpdateStats()
-    groups = _maker(share=True, imitate=None).pairs(examples, refs)
-    for group in groups:
-        rows = [policy.rows[s.uid, s.sample_index].detach().numpy() for s in group.sequences]
-        assert not pair_margins(group, score_ratios(group, rows)).any(), "z is 0, not nearly"
-    loss = policy.objective(groups, stats)
+    policy, algorithm = _policy(examples, refs), _made(sft_weight=0.0)
+    groups = _groups(algorithm, examples, refs)
+    rows = [[policy.rows[s.uid, s.sample_index].detach().numpy() for s in g.sequences] for g in groups]
+    margins = pair_margins(groups, [score_ratios(g, of) for g, of in zip(groups, rows, strict=True)])
+    assert not np.concatenate(margins).any(), "z is 0, not nearly"
+    loss, told = policy.loss(algorithm, groups)
     assert float(loss.detach()) == pytest.approx(math.log(2), abs=1e-12 * max(1.0, scale))
-    assert (stats.num_pairs, stats.num_correct) == (6, 0)
+    assert (told["preference/num_pairs"], told["preference/accuracy"]) == (6, 0)
 
 
 def test_exchanging_chosen_and_rejected_negates_the_margin_and_mirrors_the_loss() -> None:
@@ -163,32 +136,27 @@ def test_exchanging_chosen_and_rejected_negates_the_margin_and_mirrors_the_loss(
     examples = _examples()
     turned = [replace(e, pairs=tuple(pair[::-1] for pair in e.pairs)) for e in examples]
     refs, rows = logprobs(examples, seed=0), logprobs(examples, seed=1)
-    policy, of_first, of_second = _Policy(examples, rows), UpdateStats(), UpdateStats()
-    maker = _maker(share=True, imitate=None)
-    first = policy.objective(maker.pairs(examples, refs), of_first)
-    second = policy.objective(maker.pairs(turned, refs), of_second)
-    assert of_second.margin_sum == pytest.approx(-of_first.margin_sum, rel=1e-12)
-    assert float(second.detach()) == pytest.approx(float(first.detach()) + of_first.margin_sum / 6, rel=1e-12)
-
-
-def _implicit(examples: Seq[Example], *, share: bool) -> tuple[float, list[PreferenceGroup]]:
-    """What the loop makes of a step: margins of all its groups, one β, groups with it."""
-    refs, rows = logprobs(examples, seed=0), logprobs(examples, seed=1)
-    groups = _maker(share=share, imitate=MmDpoSection()).pairs(examples, refs)
-    of = {(e.uid, k): row for e, some in zip(examples, rows, strict=True) for k, row in enumerate(some)}
-    margins = [pair_margins(g, score_ratios(g, [of[s.uid, s.sample_index] for s in g.sequences])) for g in groups]
-    beta = step_beta(np.concatenate(margins), beta=0.1, weight=0.1, seed=0, step=4)
-    return beta, with_beta(groups, beta)
+    policy, algorithm = _policy(examples, rows), _made(sft_weight=0.0)
+    first, of_first = policy.loss(algorithm, _groups(algorithm, examples, refs))
+    second, of_second = policy.loss(algorithm, _groups(algorithm, turned, refs))
+    margin = of_first["preference/margin"]
+    assert of_second["preference/margin"] == pytest.approx(-margin, rel=1e-12)
+    assert float(second.detach()) == pytest.approx(float(first.detach()) + margin, rel=1e-12)
 
 
 def test_the_implicit_beta_is_that_of_the_step_and_not_of_a_group() -> None:
     examples = _examples()
-    beta, groups = _implicit(examples, share=True)
-    assert {b for g in groups if isinstance(g.terms, PairTerms) for b in g.terms.betas} == {beta}
-    assert all(g.imitation for g in groups), "what is imitated stays"
-    apart, groups_apart = _implicit(examples, share=False)
-    assert apart == beta
-    policy = _Policy(examples, logprobs(examples, seed=1))
-    assert float(policy.objective(groups_apart).detach()) == pytest.approx(
-        float(policy.objective(groups).detach()), rel=1e-9
+    refs, rows = logprobs(examples, seed=0), logprobs(examples, seed=1)
+    algorithm = _made(beta_mode="batch_implicit", margin_weight=0.1)
+    shared, apart = (
+        algorithm.samples(examples, Answers(examples, policy=rows, reference=refs, share_prompts=share))
+        for share in (True, False)
     )
+    (groups,), (groups_apart,) = shared.updates, apart.updates
+    beta = shared.figures["beta/mean"]
+    assert beta == shared.figures["beta/max"] == apart.figures["beta/mean"]
+    assert {b for g in groups for b in g.betas} == {beta}
+    assert all(g.imitation for g in groups), "what is imitated stays"
+    policy = _policy(examples, rows)
+    losses = [float(policy.loss(algorithm, of)[0].detach()) for of in (groups, groups_apart)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-9)

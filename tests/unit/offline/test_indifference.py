@@ -22,8 +22,7 @@ from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.specs import pair_kind
 from orchestrator.config import load_config
 from orchestrator.config.schema import TrainConfig
-from orchestrator.data.examples import ExampleEncoder
-from orchestrator.data.limits import Limits
+from orchestrator.data.examples import ExampleEncoder, Limits
 from orchestrator.data.side_tables import SideTable
 from orchestrator.data.store import PreferenceStore
 from orchestrator.errors import RefusedInput

@@ -6,16 +6,16 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from orchestrator.training.offline_session import looked_through
 
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from orchestrator.config import load_config
 from orchestrator.data.counted import Counted
-from orchestrator.data.dataset import BadRow
 from orchestrator.data.learnable import look
+from orchestrator.data.rows import BadRow
 from orchestrator.data.stores import OfflineData, open_data
 from orchestrator.errors import RefusedInput
 from orchestrator.run.folder import RunFolder
-from orchestrator.training.offline_session import looked_through
 from tests.unit.datasets.rows import write_jsonl
 from tests.unit.preference_store.rows import feedback, labelled, plain, rated, records
 from tests.user_files import write_llava

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from algorithms.records import Example
 from orchestrator.cluster.microbatches import group_cost
-from orchestrator.data.examples import REFERENCE_TABLE, ExampleEncoder
-from orchestrator.data.limits import Limits
+from orchestrator.data.examples import REFERENCE_TABLE, ExampleEncoder, Limits
 from orchestrator.data.records import Instruction, Response
 from tests.user_files import write_llava
 from workers.multimodal.prompt_encoder import PromptEncoder

@@ -3,8 +3,7 @@
 import pytest
 
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
-from orchestrator.data.examples import ExampleEncoder
-from orchestrator.data.limits import Limits
+from orchestrator.data.examples import ExampleEncoder, Limits
 from orchestrator.data.store import PreferenceStore
 from orchestrator.data.stream import ExampleStream
 from orchestrator.run.cursor import PromptCursor

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from orchestrator.training.offline_identity import offline_identity
 
 from orchestrator.config import load_config
 from orchestrator.config.schema import TrainConfig
@@ -24,7 +25,6 @@ from orchestrator.run.folder import RunFolder
 from orchestrator.tasks.digits_critiques import REQUEST, VOCABULARY
 from orchestrator.tasks.digits_model import build_digits_model
 from orchestrator.training.offline import OfflineOutcome
-from orchestrator.training.offline_identity import offline_identity
 from tests.critics import judge_of
 from tests.unit.critiques.fake_pool import FakePool
 from tests.unit.datasets.rows import picture

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from algorithms.mm_dpo import MmDpoSection
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
-from algorithms.records import Example
-from orchestrator.data.examples import ExampleEncoder
 from orchestrator.data.limits import Limits
 from orchestrator.data.pair_betas import WeighedPairs, step_beta, weigh_pairs
+from orchestrator.training.offline_metrics import margin_metrics
+
+from algorithms.mm_dpo import MmDpoSection
+from algorithms.records import Example
+from orchestrator.data.examples import ExampleEncoder
 from orchestrator.data.records import Instruction, Response
 from orchestrator.data.side_tables import Fingerprint, SideTable
 from orchestrator.data.store import PreferenceStore
@@ -24,7 +25,6 @@ from orchestrator.data.stream import ExampleStream
 from orchestrator.rewards.critique_judge import checked
 from orchestrator.run.cursor import PromptCursor
 from orchestrator.tasks.digits_model import build_digits_model
-from orchestrator.training.offline_metrics import margin_metrics
 from tests.unit.offline.examples import example
 from tests.unit.preference_store.rows import written
 from workers.multimodal.prompt_encoder import PromptEncoder

@@ -12,16 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
-from workers.objectives import LossSpec, UpdateStats
 
-from algorithms.critique_rm import CritiqueRmSection
-from algorithms.records import Example, PreferenceGroup
-from orchestrator.training.reward_groups import reward_groups
+from algorithms.algorithm import Loss, Scores
+from algorithms.critique_rm import CritiqueRmSection, RewardGroup, RewardObjective, reward_groups
+from algorithms.figures import added, values
+from algorithms.records import Example
 from tests.unit.offline.examples import PROMPT, example
-from workers.preference_objective import preference_objective
 
 _SETTINGS = CritiqueRmSection(score_weight=0.75, tie_weight=0.5, centering=0.125, critique_weight=1.5)
-_SPEC = LossSpec(kind="critique_rm")
 
 
 def _with(**weights: float) -> CritiqueRmSection:
@@ -61,10 +59,10 @@ class _Model:
             leaf.grad = None
         return found
 
-    def objective(self, groups: Seq[PreferenceGroup], stats: UpdateStats) -> Tensor:
+    def learned(self, groups: Seq[RewardGroup], settings: CritiqueRmSection = _SETTINGS) -> Loss:
         keys = [(s.uid, s.sample_index) for g in groups for s in g.sequences]
-        logprobs, rewards = [self.logprobs[k] for k in keys], [self.rewards[k] for k in keys]
-        return preference_objective(groups, _SPEC, stats, logprobs=logprobs, rewards=rewards)
+        logprobs, rewards = tuple(self.logprobs[k] for k in keys), tuple(self.rewards[k] for k in keys)
+        return RewardObjective(settings.centering)(Scores(logprobs=logprobs, rewards=rewards), groups)
 
 
 def _by_hand(examples: Seq[Example], model: _Model, settings: CritiqueRmSection) -> Tensor:
@@ -95,30 +93,29 @@ def test_a_step_is_the_formula_however_it_is_cut(share: bool, num_batches: int) 
     wanted = _by_hand(examples, model, _SETTINGS)
     wanted.backward()
     by_hand = model.gradients()
-    groups = reward_groups(examples, _SETTINGS, share_prompts=share)
+    groups = reward_groups(examples, _SETTINGS, together=share)
     assert len(groups) == (3 if share else 7 + 2)
-    stats = UpdateStats()
-    losses = [model.objective(groups[i::num_batches], stats) for i in range(num_batches)]
+    losses = [model.learned(groups[i::num_batches]).losses.sum() for i in range(num_batches)]
     for loss in losses:
         loss.backward()
     assert sum(float(loss.detach()) for loss in losses) == pytest.approx(float(wanted.detach()), rel=1e-12)
     for found, expected in zip(model.gradients(), by_hand, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-15)
-    assert stats.loss == pytest.approx(float(wanted.detach()), rel=1e-12)
-    assert stats.nonfinite == ()
 
 
 @pytest.mark.parametrize("share", [True, False], ids=["shared", "apart"])
 def test_figures_speak_of_pairs_and_critiques_each_counted_once(share: bool) -> None:
     examples = _examples()
-    model, stats = _Model(examples, seed=1), UpdateStats()
-    model.objective(reward_groups(examples, _SETTINGS, share_prompts=share), stats)
+    model = _Model(examples, seed=1)
+    groups = reward_groups(examples, _SETTINGS, together=share)
+    told = values(added(model.learned([group]).figures for group in groups))
     gaps = [float((model.rewards[e.uid, c] - model.rewards[e.uid, r]).detach()) for e in examples for c, r in e.pairs]
-    assert stats.num_pairs == stats.num_chosen == stats.num_rejected == len(gaps) == 7
-    assert stats.margin_sum == pytest.approx(sum(gaps))
-    assert stats.num_correct == sum(gap > 0 for gap in gaps)
+    assert told["preference/num_pairs"] == len(gaps) == 7
+    assert told["preference/margin"] == pytest.approx(sum(gaps) / 7)
+    assert told["preference/chosen_reward"] - told["preference/rejected_reward"] == pytest.approx(sum(gaps) / 7)
+    assert told["preference/accuracy"] == sum(gap > 0 for gap in gaps) / 7
     without = _with(critique_weight=0.0)
-    assert stats.imitation_loss == pytest.approx(
+    assert told["policy/imitation_loss"] == pytest.approx(
         float((_by_hand(examples, model, _SETTINGS) - _by_hand(examples, model, without)).detach())
     )
 
@@ -127,7 +124,7 @@ def test_figures_speak_of_pairs_and_critiques_each_counted_once(share: bool) -> 
 def test_of_a_critique_every_token_counts_and_of_what_is_before_it_none(share: bool) -> None:
     examples = _examples()
     totals: dict[tuple[str, int], np.ndarray] = {}
-    for group in reward_groups(examples, _SETTINGS, share_prompts=share):
+    for group in reward_groups(examples, _SETTINGS, together=share):
         for s, weights in zip(group.sequences, group.imitation, strict=True):
             key = s.uid, s.sample_index
             totals[key] = totals.get(key, np.zeros(len(weights))) + weights
@@ -146,7 +143,9 @@ def test_without_ties_or_a_weight_its_term_is_gone() -> None:
     last = examples[2]
     alone = replace(last, sequences=last.sequences[::2], critique_starts=last.critique_starts[::2])
     for settings in (_SETTINGS, _with(centering=0.0), _with(critique_weight=0.0), _with(score_weight=0.0)):
-        found = model.objective(reward_groups(examples, settings, share_prompts=True), UpdateStats())
+        learned = model.learned(reward_groups(examples, settings, together=True), settings)
+        assert ("policy/imitation_loss" in learned.figures) == (settings.critique_weight > 0)
+        found = learned.losses.sum()
         wanted = _by_hand([*examples[:2], alone], model, settings)
         assert float(found.detach()) == pytest.approx(float(wanted.detach()), rel=1e-12)
 
@@ -155,19 +154,20 @@ def test_exchanging_chosen_and_rejected_mirrors_the_pairs_and_leaves_the_rest() 
     """MM-RLHF T12: −log σ(−x) = −log σ(x) + x; a tie has no sides."""
     examples = _examples()
     turned = [replace(e, pairs=tuple(p[::-1] for p in e.pairs), ties=tuple(t[::-1] for t in e.ties)) for e in examples]
-    model, of_first, of_second = _Model(examples, seed=3), UpdateStats(), UpdateStats()
-    first = model.objective(reward_groups(examples, _SETTINGS, share_prompts=True), of_first)
-    second = model.objective(reward_groups(turned, _SETTINGS, share_prompts=True), of_second)
-    assert of_second.margin_sum == pytest.approx(-of_first.margin_sum)
-    assert of_second.num_correct == 7 - of_first.num_correct
-    gap = _SETTINGS.score_weight * of_first.margin_sum / 7
-    assert float(second.detach()) == pytest.approx(float(first.detach()) + gap, rel=1e-12)
+    model = _Model(examples, seed=3)
+    first, second = (model.learned(reward_groups(of, _SETTINGS, together=True)) for of in (examples, turned))
+    of_first, of_second = values(first.figures), values(second.figures)
+    assert of_second["preference/margin"] == pytest.approx(-of_first["preference/margin"])
+    assert of_second["preference/accuracy"] == pytest.approx(1 - of_first["preference/accuracy"])
+    gap = _SETTINGS.score_weight * of_first["preference/margin"]
+    assert float(second.losses.sum().detach()) == pytest.approx(float(first.losses.sum().detach()) + gap, rel=1e-12)
 
 
-def test_a_reward_that_is_not_finite_names_its_instruction() -> None:
+def test_a_reward_that_is_not_finite_is_in_the_loss_of_its_instruction_alone() -> None:
     examples = _examples()
-    model, stats = _Model(examples, seed=4), UpdateStats()
+    model = _Model(examples, seed=4)
     with torch.no_grad():
         model.rewards["b", 0][0] = float("nan")
-    model.objective(reward_groups(examples, _SETTINGS, share_prompts=True), stats)
-    assert stats.nonfinite == ("b",)
+    groups = reward_groups(examples, _SETTINGS, together=True)
+    finite = torch.isfinite(model.learned(groups).losses).tolist()
+    assert [group.uid for group, ok in zip(groups, finite, strict=True) if not ok] == ["b"]

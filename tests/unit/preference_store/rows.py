@@ -6,28 +6,19 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from orchestrator.data.dataset import BadRow
-from orchestrator.data.importing import SourceFile, import_file, read_records
-from orchestrator.data.readers.registry import FormatName
+from orchestrator.config import formats
+from orchestrator.data.order import assign_split
+from orchestrator.data.reading import read_records
 from orchestrator.data.records import Instruction, Response
-from orchestrator.data.splits import assign_split
+from orchestrator.data.rows import BadRow
 from orchestrator.data.store import PreferenceStore
-from orchestrator.data.writer import StoreWriter
-from tests.unit.datasets.rows import MAX_PIXELS, write_jsonl
+from orchestrator.data.writer import StoreWriter, import_file
+from tests.unit.datasets.rows import source, write_jsonl
 
-FORMATS: tuple[FormatName, ...] = (
-    "mm_rlhf",
-    "mm_rlhf_pairs",
-    "plain_dpo",
-    "plain_kto",
-    "r1_reward",
-    "rlhfv",
-    "vlfeedback",
-    "vlquery_json",
-)
+FORMATS = tuple(formats.FORMATS)
 
 
-MM_RLHF: tuple[FormatName, ...] = ("mm_rlhf", "mm_rlhf_pairs")
+MM_RLHF = ("mm_rlhf", "mm_rlhf_pairs")
 """Their rows always have media, which come first."""
 _ids = count(1)
 
@@ -79,7 +70,7 @@ def ranked(ranking: str, *responses: dict[str, Any], **fields: Any) -> dict[str,
     return {"id": "m-1", "prompt": "which ?", "responses": made, "ranking": ranking, **media, **fields}
 
 
-def good_row(reader: FormatName, **media: Any) -> dict[str, Any]:
+def good_row(reader: str, **media: Any) -> dict[str, Any]:
     """A good row, with the media fields of ``plain_dpo`` spelt as the format spells them."""
     images = media.get("images")
     if reader in ("plain_dpo", "plain_kto"):
@@ -101,23 +92,17 @@ def good_row(reader: FormatName, **media: Any) -> dict[str, Any]:
     return judged(message=[{"role": "user", "content": [*parts, {"type": "text", "text": "which ?"}]}])
 
 
-def source(path: Path, reader: FormatName, *, media_root: Path | None = None) -> SourceFile:
-    return SourceFile(
-        path=path, reader=reader, media_root=media_root or path.parent, max_pixels=MAX_PIXELS, video_frames=3
-    )
-
-
-def records(folder: Path, reader: FormatName, *rows: Any) -> list[Instruction | BadRow]:
+def records(folder: Path, reader: str, *rows: Any) -> list[Instruction | BadRow]:
     return list(read_records(source(write_jsonl(folder / "d.jsonl", *rows), reader)))
 
 
-def the_record(folder: Path, reader: FormatName, row: Any) -> Instruction:
+def the_record(folder: Path, reader: str, row: Any) -> Instruction:
     (found,) = records(folder, reader, row)
     assert isinstance(found, Instruction), found
     return found
 
 
-def imported(folder: Path, reader: FormatName, *rows: Any, held_out_frac: float = 0.0, max_bad_frac: float = 0.0):
+def imported(folder: Path, reader: str, *rows: Any, held_out_frac: float = 0.0, max_bad_frac: float = 0.0):
     """A store made of these rows, opened."""
     file = write_jsonl(folder / "d.jsonl", *rows)
     import_file(source(file, reader), out=folder / "store", held_out_frac=held_out_frac, max_bad_frac=max_bad_frac)

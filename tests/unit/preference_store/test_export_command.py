@@ -10,7 +10,6 @@ import pytest
 from orchestrator.data.__main__ import main
 from orchestrator.data.exporting import swift_rows
 from orchestrator.data.pairs import preference_pairs, tied_pairs
-from orchestrator.data.readers.registry import FormatName
 from orchestrator.data.records import Instruction, Response, StoredMedia
 from orchestrator.data.store import PreferenceStore
 from orchestrator.errors import RefusedInput
@@ -26,7 +25,7 @@ def _lines(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
 
 
-def _exported(folder: Path, reader: FormatName, *rows: Any) -> list[dict[str, Any]]:
+def _exported(folder: Path, reader: str, *rows: Any) -> list[dict[str, Any]]:
     imported(folder, reader, *rows)
     assert _export(folder) == 0
     return _lines(folder)

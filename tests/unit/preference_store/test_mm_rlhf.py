@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 
 from orchestrator.data.__main__ import main
-from orchestrator.data.dataset import BadRow
 from orchestrator.data.pairs import preference_pairs
-from orchestrator.data.readers.registry import FormatName
 from orchestrator.data.records import Instruction, Response
+from orchestrator.data.rows import BadRow
 from tests.unit.datasets.rows import picture, write_jsonl
 from tests.unit.preference_store.rows import MM_RLHF, compared, good_row, ranked, records, the_record
 
@@ -37,7 +36,7 @@ def _sides(record: Instruction) -> set[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("reader", MM_RLHF)
-def test_the_media_come_first_wherever_the_prompt_has_them(tmp_path: Path, reader: FormatName) -> None:
+def test_the_media_come_first_wherever_the_prompt_has_them(tmp_path: Path, reader: str) -> None:
     for name in ("mcq/long.png", "b.png", "video/clip/1.png"):
         picture(tmp_path / name)
     rows = [
@@ -58,7 +57,7 @@ def test_the_media_come_first_wherever_the_prompt_has_them(tmp_path: Path, reade
 
 
 @pytest.mark.parametrize("reader", MM_RLHF)
-def test_an_empty_folder_of_frames_costs_its_own_row(folder: Path, reader: FormatName) -> None:
+def test_an_empty_folder_of_frames_costs_its_own_row(folder: Path, reader: str) -> None:
     (folder / "video").mkdir()
     first, bad, third = records(folder, reader, *(good_row(reader, **m) for m in ({}, {"video": "video"}, {})))
     assert bad == BadRow(2, "video 'video' holds no frames (.png, .jpg, .jpeg, .webp, .bmp)")
@@ -77,9 +76,7 @@ def test_an_empty_folder_of_frames_costs_its_own_row(folder: Path, reader: Forma
         ({"prompt": "<image>\n"}, "field 'prompt' is \"<image>\\n\", expected text beside the placeholder"),
     ],
 )
-def test_a_row_has_one_kind_of_media_and_words(
-    folder: Path, reader: FormatName, media: dict[str, Any], reason: str
-) -> None:
+def test_a_row_has_one_kind_of_media_and_words(folder: Path, reader: str, media: dict[str, Any], reason: str) -> None:
     assert records(folder, reader, good_row(reader, **media)) == [BadRow(1, reason)]
 
 

@@ -9,8 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.data import store as store_module
-from orchestrator.data.order import permutation, stream_key
-from orchestrator.data.splits import assign_split
+from orchestrator.data.order import assign_split, permutation, stream_key
 from orchestrator.data.store import PreferenceStore
 from tests.unit.datasets.rows import picture
 from tests.unit.preference_store.rows import imported, plain, text_instruction, written

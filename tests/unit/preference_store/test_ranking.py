@@ -4,8 +4,7 @@ import re
 
 import pytest
 
-from orchestrator.data.pairs import pairs_by_rank
-from orchestrator.data.ranking import PreferenceCycle, order_from_pairs, parse_ranking
+from orchestrator.data.pairs import PreferenceCycle, order_from_pairs, pairs_by_rank, parse_ranking
 
 
 @pytest.mark.parametrize(

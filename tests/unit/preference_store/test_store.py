@@ -11,10 +11,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator.data.dataset import BadRow
-from orchestrator.data.importing import import_file
 from orchestrator.data.records import Instruction, Response, prompt_of
+from orchestrator.data.rows import BadRow
 from orchestrator.data.store import PreferenceStore
+from orchestrator.data.writer import import_file
 from orchestrator.errors import RefusedInput
 from tests.unit.datasets.rows import picture, write_jsonl
 from tests.unit.preference_store.rows import imported, plain, records, source, text_instruction, written

@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from orchestrator.data.dataset import Dataset
-from orchestrator.data.registry import read_dataset
+from orchestrator.data.reading import Dataset, SourceFile, read_prompts
 from orchestrator.tasks.digits import SIDE, WORDS, DigitsPaths, build_digits_data
 from workers.types import Prompt
 
@@ -32,9 +31,11 @@ def held_out(paths: DigitsPaths) -> Dataset:
 
 
 def _read(path: Path) -> Dataset:
-    return read_dataset(
-        str(path), media_root=None, data_format="r1_reward", max_pixels=SIDE * SIDE, video_frames=1, max_bad_frac=0.0
+    dataset = read_prompts(
+        SourceFile(path=path, read_by="r1_reward", media_root=path.parent, max_pixels=SIDE * SIDE, video_frames=1)
     )
+    assert not dataset.bad_rows
+    return dataset
 
 
 def _choices(prompt: Prompt) -> tuple[str, str]:

@@ -11,9 +11,10 @@ from sklearn.datasets import load_digits
 
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from orchestrator.data.choice import Choice, choose
-from orchestrator.data.importing import SourceFile, import_file
+from orchestrator.data.reading import SourceFile
 from orchestrator.data.records import Instruction
 from orchestrator.data.store import PreferenceStore
+from orchestrator.data.writer import import_file
 from orchestrator.tasks.digits import SIDE, WORDS, build_digits_data
 from orchestrator.tasks.digits_critiques import (
     HELD_OUT_FRAC,
@@ -45,7 +46,7 @@ def start(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Instruct
     """The demonstrations, imported as make_data.py of the example has them imported."""
     out = tmp_path_factory.mktemp("start") / "store"
     source = SourceFile(
-        path=data / "start.jsonl", reader="vlquery_json", media_root=data, max_pixels=SIDE * SIDE, video_frames=1
+        path=data / "start.jsonl", read_by="vlquery_json", media_root=data, max_pixels=SIDE * SIDE, video_frames=1
     )
     import_file(source, out=out, held_out_frac=HELD_OUT_FRAC, max_bad_frac=0.0)
     return list(PreferenceStore(out).rows())

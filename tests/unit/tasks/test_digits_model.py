@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from algorithms.records import Sequence
-from orchestrator.data.registry import read_dataset
+from orchestrator.data.reading import SourceFile, read_prompts
 from orchestrator.tasks.digits import SIDE, DigitsPaths, build_digits_data
 from orchestrator.tasks.digits_model import build_digits_model
 from workers.models.folder import check_model_folder
@@ -31,14 +31,12 @@ def encoder(folder: Path) -> PromptEncoder:
 @pytest.fixture(scope="module")
 def prompts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Prompt, ...]:
     paths: DigitsPaths = build_digits_data(tmp_path_factory.mktemp("data"), seed=0)
-    return read_dataset(
-        str(paths.held_out),
-        media_root=None,
-        data_format="r1_reward",
-        max_pixels=SIDE * SIDE,
-        video_frames=1,
-        max_bad_frac=0.0,
-    ).prompts
+    file = paths.held_out
+    dataset = read_prompts(
+        SourceFile(path=file, read_by="r1_reward", media_root=file.parent, max_pixels=SIDE * SIDE, video_frames=1)
+    )
+    assert not dataset.bad_rows
+    return dataset.prompts
 
 
 def test_the_folder_passes_the_check_of_anybodys_model(folder: Path) -> None:

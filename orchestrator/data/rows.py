@@ -1,22 +1,107 @@
-"""Rows of a JSON array or of a JSONL file, numbered as people count them."""
+"""Rows of a JSON array or of a JSONL file, numbered as people count them; their fields, and what fails them."""
 
 import codecs
+import hashlib
 import json
+import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from orchestrator.data.dataset import BadRow
-from orchestrator.data.fields import shown
-from orchestrator.errors import RefusedInput
+from orchestrator.errors import RefusedInput, one_line
 
+_SHOWN_CHARS, _MOST_CHARS = 80, 600
 # Besides JSONDecodeError: an integer of thousands of digits is a ValueError, brackets nested without end recurse.
-JSON_ERRORS = (ValueError, RecursionError)
+_JSON_ERRORS = (ValueError, RecursionError)
+_UID = re.compile(r"(.*-(\d+))(?:\.(\d+))?", re.S)
 
 
-class RepeatedKey(ValueError):
+class RowError(ValueError):
+    """Why a row cannot be used, in one sentence naming field and value."""
+
+
+def text_field(row: dict[str, Any], field: str) -> str:
+    """The text of a field that must hold some.
+
+    Raises:
+        RowError: it is missing, blank, no text, or not valid Unicode.
+    """
+    value = row.get(field)
+    if not isinstance(value, str) or not value.strip():
+        raise RowError(f"field {field!r} is {shown(value)}, expected text")
+    return unicode_text(value, field)
+
+
+def json_field(row: dict[str, Any], field: str) -> Any:
+    """The value of a field, which may be written as a text of JSON.
+
+    Raises:
+        RowError: it is a text and no JSON.
+    """
+    value = row.get(field)
+    try:
+        return _decoded(value) if isinstance(value, str) else value
+    except _JSON_ERRORS as error:
+        raise RowError(f"field {field!r} is not valid JSON: {_json_problem(error)}") from error
+
+
+def unicode_text(text: str, field: str) -> str:
+    """Return ``text``; half a surrogate pair is valid JSON, but no tokenizer takes it.
+
+    Raises:
+        RowError: naming field and character.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RowError(f"field {field!r} is not valid Unicode at character {error.start + 1}") from error
+    return text
+
+
+def is_finite_number(value: Any) -> bool:
+    """Whether a decoded value is a number that a float can be: JSON has integers of any length, NaN and Infinity."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def shown(value: Any) -> str:
+    """A value as JSON, on one line and not longer than a line."""
+    text = json.dumps(value, default=repr)
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]} ..."
+
+
+class _RepeatedKey(ValueError):
     """An object that has a key twice, of which JSON readers keep the last without a word."""
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that cannot be used."""
+
+    row: int
+    """1-based: the line of a JSONL file, the element of a JSON array."""
+    reason: str
+    """One sentence naming field and value, cut to a line."""
+
+    def __post_init__(self) -> None:
+        # A row may hold anything, e.g. a whole picture where a name is expected.
+        object.__setattr__(self, "reason", one_line(self.reason, most=_MOST_CHARS))
+
+
+def row_uid(path: Path, number: int, *, answer: int | None = None) -> str:
+    """The uid of a row: the file's name and the row's number.
+
+    Args:
+        answer: 1-based number of the answer that is learned, of a conversation with several.
+    """
+    return f"{path.stem}-{number:06d}" + ("" if answer is None else f".{answer}")
+
+
+def uid_parts(uid: str) -> tuple[str, int, int]:
+    """Uid of the row, its number, and the number of its answer; 1 where it has but one."""
+    found = _UID.fullmatch(uid)
+    return (uid, 0, 1) if found is None else (found[1], int(found[2]), int(found[3] or 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +140,24 @@ def read_json_groups(path: Path, *, field: str) -> Iterator[JsonRow | BadRow]:
 _Rows = Iterator[JsonRow | BadRow]
 
 
-def _opened(path: Path, read: Callable[[IO[bytes], Path], _Rows]) -> _Rows:
+def file_sha256(path: Path) -> str:
+    """Digest of a data file.
+
+    Raises:
+        RefusedInput: there is none.
+    """
+    with _existing(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _existing(path: Path) -> Path:
     if not path.is_file():
         raise RefusedInput(f"data file {str(path)!r} is not a file")
+    return path
+
+
+def _opened(path: Path, read: Callable[[IO[bytes], Path], _Rows]) -> _Rows:
+    _existing(path)
     try:
         with path.open("rb") as file:
             yield from read(file, path)
@@ -104,8 +204,8 @@ def _places(rows: Iterable[tuple[int, JsonRow | BadRow]], field: str) -> Iterabl
 def _line_at(file: IO[bytes], path: Path, number: int, offset: int) -> JsonRow:
     file.seek(offset)
     try:
-        return JsonRow(number, decoded(_text(file.readline(), offset, path)))
-    except JSON_ERRORS as error:
+        return JsonRow(number, _decoded(_text(file.readline(), offset, path)))
+    except _JSON_ERRORS as error:
         raise RefusedInput(f"data file {str(path)!r} changed while it was read (line {number})") from error
 
 
@@ -118,9 +218,9 @@ def _is_array(file: IO[bytes]) -> bool:
 
 def _array(data: bytes, path: Path) -> Iterator[JsonRow]:
     try:
-        elements = decoded(_text(data, 0, path))
-    except JSON_ERRORS as error:
-        raise RefusedInput(f"data file {str(path)!r} is not valid JSON: {json_problem(error)}") from error
+        elements = _decoded(_text(data, 0, path))
+    except _JSON_ERRORS as error:
+        raise RefusedInput(f"data file {str(path)!r} is not valid JSON: {_json_problem(error)}") from error
     yield from (JsonRow(number, element) for number, element in enumerate(elements, start=1))
 
 
@@ -133,17 +233,13 @@ def _lines(file: IO[bytes], path: Path) -> Iterator[tuple[int, JsonRow | BadRow]
         text = _text(line, offset, path).removesuffix("\n")  # a column past the end would be told as line 2
         if text.strip():
             try:
-                yield offset, JsonRow(number, decoded(text))
-            except JSON_ERRORS as error:
-                yield offset, BadRow(number, f"not valid JSON: {json_problem(error)}")
+                yield offset, JsonRow(number, _decoded(text))
+            except _JSON_ERRORS as error:
+                yield offset, BadRow(number, f"not valid JSON: {_json_problem(error)}")
 
 
-def decoded(text: str) -> Any:
-    """What a JSON text says.
-
-    Raises:
-        ValueError: or any other of ``JSON_ERRORS``: it is no JSON, or an object in it has a key twice.
-    """
+def _decoded(text: str) -> Any:
+    """What a JSON text says; one of ``_JSON_ERRORS`` where it is no JSON, or an object in it has a key twice."""
     return json.loads(text, object_pairs_hook=_object)
 
 
@@ -151,16 +247,15 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise RepeatedKey(f"key {shown(next(key for key in keys if keys.count(key) > 1))} is given twice")
+        raise _RepeatedKey(f"key {shown(next(key for key in keys if keys.count(key) > 1))} is given twice")
     return made
 
 
-def json_problem(error: Exception) -> str:
-    """What is wrong and where, in a few words."""
+def _json_problem(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         line = f"line {error.lineno} " if error.lineno > 1 else ""  # a JSONL row has but one, which has its own number
         return f"{error.msg} at {line}column {error.colno}"
-    if isinstance(error, RepeatedKey):
+    if isinstance(error, _RepeatedKey):
         return str(error)
     return "nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
 

@@ -1,7 +1,60 @@
-"""Reading the chosen option in a response. Invariant: of two readings of equal rank neither is taken, never a guess."""
+"""Reading answers out of responses: a verdict, yes or no, an option's letter; and the one division of the benchmarks.
+
+What does not say it plainly is None, never a guess."""
 
 import re
 from collections.abc import Mapping
+from typing import Literal
+
+Verdict = Literal["1", "2"]
+_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+
+
+def parse_verdict(text: str) -> Verdict | None:
+    """Return the verdict of the single ``<answer>`` block, or None when there is no clear one."""
+    blocks = _ANSWER.findall(text)
+    if len(blocks) != 1 or text.count("<answer>") != 1 or text.count("</answer>") != 1:
+        return None
+    answer = blocks[0].strip()
+    return answer if answer in ("1", "2") else None
+
+
+YesNo = Literal["yes", "no"]
+
+_WORD = re.compile(r"(?<![\w-])(yes|no)(?![\w-])", re.IGNORECASE)
+_SET_OFF = re.compile(r"(?<![\w-])(yes|no)(?=\W*$|\s*[.,;:!\n])", re.IGNORECASE)
+_OPENING = re.compile(r"\W*(yes|no)(?=\W*$|\s*[.,;:!\n])", re.IGNORECASE)
+# Phrases in which the word answers nothing: "I have no idea", "not a yes".
+_NO_ANSWER = re.compile(
+    r"\bno\s+(?:doubt|idea|clue|way|question|information|image|picture)\b|\bnot\s+(?:an?\s+)?(?:yes|no)\b",
+    re.IGNORECASE,
+)
+
+
+def parse_yes_no(text: str) -> YesNo | None:
+    """Return the answer when only one of the two words stands in the response.
+
+    With both, the word that opens the response counts if punctuation sets it off and the other word is nowhere set
+    off: "Yes, there is no leash" is yes; "No, wait, yes." and "yes or no" are None. So are "Not sure",
+    "I have no idea" and "There isn't one": the benchmarks ask for the word, and a negation alone may deny anything.
+
+    Source: ours. VLMEvalKit's rule for MME, without its judge model. The POPE script reads everything without
+    "no" or "not" as yes, empty text included; the MME script looks for "no" within the first four letters, so
+    "Know" and "Not sure" are no there.
+    """
+    text = _NO_ANSWER.sub(" ", text)
+    words = _kinds(_WORD, text)
+    if len(words) == 1:
+        return words.pop()
+    set_off = _kinds(_SET_OFF, text)
+    if len(set_off) == 1 and _OPENING.match(text):
+        return set_off.pop()
+    return None
+
+
+def _kinds(pattern: re.Pattern[str], text: str) -> set[YesNo]:
+    return {"yes" if found.lower() == "yes" else "no" for found in pattern.findall(text)}
+
 
 # A capital A that opens a sentence is an article, unless one of these words follows it.
 _ARTICLE = r"(?:^|[.!?:\n\"“]\s*)A(?=\s+(?!(?:is|and|or|because)\b)\w)"
@@ -91,3 +144,16 @@ def _longest_first(options: Mapping[str, str]) -> list[str]:
 def _mention(option: str) -> re.Pattern[str]:
     """The text as whole words; the 5 of 0.5, of -5 and of 1,500 is none."""
     return re.compile(rf"(?<![\w+−.-])(?<!\d,){re.escape(_words(option))}(?!\w|[.,]\d)", re.IGNORECASE)
+
+
+def share(part: int, whole: int) -> float:
+    """Return part / whole, and 0 of an empty whole.
+
+    Every result holds the count its shares are taken of, so a 0 that means "of nothing" can be told from a 0 of many.
+
+    Raises:
+        ValueError: part is negative or larger than whole.
+    """
+    if not 0 <= part <= whole:
+        raise ValueError(f"a share needs 0 <= part <= whole, got part {part}, whole {whole}")
+    return part / whole if whole else 0.0

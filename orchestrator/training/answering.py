@@ -1,0 +1,93 @@
+"""The policy as engines show it: given new weights, verified, and judged by what it answers to held-out prompts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from algorithms.records import SamplingDistribution
+from orchestrator.cluster.engines import Engines
+from orchestrator.cluster.launch import policy_engines
+from orchestrator.cluster.specs import sampled_from
+from orchestrator.cluster.sync import SyncResult
+from orchestrator.config.schema import TrainConfig
+from orchestrator.data.prompts import RunData
+from orchestrator.evaluation.held_out import evaluate
+from orchestrator.run.identity import Identity, run_identity
+from orchestrator.training.ask import RunAsk, run_ask
+from orchestrator.training.session import Evaluation, Session, judged_evaluation
+from workers.multimodal.prompt_encoder import PromptEncoder
+from workers.types import EncodedPrompt, Prompt
+
+_QUICK = 128
+"""Prompts of a quick evaluation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answering:
+    """Engines that follow the policy of a run, and the prompts that they are asked."""
+
+    session: Session
+    engines: Engines
+    encoder: PromptEncoder
+    train: Sequence[Prompt]
+    held_out: Sequence[Prompt]
+    ask: RunAsk
+    """What the algorithm may ask."""
+
+    @property
+    def sampling(self) -> SamplingDistribution:
+        """What the rollouts are sampled from, and so what every log-prob of theirs is of."""
+        return sampled_from(self.session.config, self.session.pool.engine_spec.banned_token_ids)
+
+    def verified_sync(self, policy_version: int, seen: Sequence[str] = ()) -> SyncResult:
+        """Bring every engine to ``policy_version`` and prove it.
+
+        Args:
+            seen: Prompts of this step; the last ones are probes, since an engine has just seen them.
+        """
+        by_uid, count = {p.uid: p for p in self.train}, self.session.config.sync.probe_prompts
+        chosen = [self.encoder.encode(by_uid[uid]) for uid in seen[-count:]]
+        return self.engines.sync(policy_version, chosen or _first(self.train, self.encoder, count))
+
+    def evaluate(self, *, quick: bool = False) -> Evaluation:
+        """Held-out judgements of the weights that the engines have.
+
+        ``quick`` takes a fixed subset and skips the shuffled control.
+        """
+        if not self.held_out:
+            return Evaluation(figures={})
+        result = evaluate(
+            self.engines.sample,
+            self.encoder,
+            self.held_out[:_QUICK] if quick else self.held_out,
+            max_new_tokens=self.session.config.rollout.max_new_tokens,
+            with_shuffled=not quick,
+        )
+        return judged_evaluation(result)
+
+
+def answering(session: Session, encoder: PromptEncoder, data: RunData, *, policy_version: int) -> Answering:
+    """The pool's engines, with the policy's weights."""
+    train, count = data.train.prompts, session.config.sync.probe_prompts
+    engines = policy_engines(
+        session.config, session.folder.root, session.pool, probe=lambda: _first(train, encoder, count)
+    )
+    found = Answering(
+        session=session,
+        engines=engines,
+        encoder=encoder,
+        train=train,
+        held_out=data.held_out,
+        ask=run_ask(session, encoder),
+    )
+    found.verified_sync(policy_version)
+    return found
+
+
+def online_identity(config: TrainConfig, data: RunData) -> Identity:
+    """What makes a run on files that were read whole this run."""
+    return run_identity(config, rows=data.train.fingerprint, held_out=data.held_out_fingerprint)
+
+
+def _first(train: Sequence[Prompt], encoder: PromptEncoder, count: int) -> list[EncodedPrompt]:
+    """Prompts that any engine can be asked, whatever it has seen."""
+    return [encoder.encode(p) for p in train[:count]]
