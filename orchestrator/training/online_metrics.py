@@ -42,14 +42,21 @@ FIGURES = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StepRecord:
-    """Everything one online step produced."""
+class Sampled:
+    """Answers and what they earned, all in one order."""
 
-    prompts: tuple[Prompt, ...]
     requests: tuple[GenerationRequest, ...]
     completions: tuple[Completion, ...]
-    """In the order of ``requests``, as are the rewards."""
     rewards: tuple[Reward, ...]
+    texts: Mapping[tuple[str, int], str]
+    """What each completion says, by uid and sample index."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRecord:
+    """What one online step has figures of."""
+
+    sampled: Sampled
     figures: Mapping[str, float]
     """What the algorithm says of it."""
     mismatch: Mismatch | None
@@ -68,10 +75,10 @@ class StepRecord:
 
 def online_metrics(record: StepRecord) -> dict[str, float]:
     """The figures of one online step, but for its times and the memory it takes."""
-    lengths = [len(c.completion_ids) for c in record.completions]
+    lengths = [len(c.completion_ids) for c in record.sampled.completions]
     mismatch = record.mismatch or Mismatch(float("nan"), float("nan"), 0)
     return {
-        **reward_metrics(record.rewards),
+        **reward_metrics(record.sampled.rewards),
         **record.figures,
         **update_figures(record.updates, planned=record.num_planned_updates),
         **{figure.name: float(value) for figure, value in zip(MISMATCH, astuple(mismatch), strict=True)},
@@ -84,22 +91,21 @@ def online_metrics(record: StepRecord) -> dict[str, float]:
         "guard/mismatch_strikes": float(record.mismatch_strikes),
         "faults/engine_restarts": float(record.num_engine_restarts),
         "length/mean": float(np.mean(lengths)),
-        "length/truncated_frac": float(np.mean([c.finish_reason == "length" for c in record.completions])),
+        "length/truncated_frac": float(np.mean([c.finish_reason == "length" for c in record.sampled.completions])),
         "throughput/rollout_tokens_per_s": sum(lengths) / record.rollout_s,
     }
 
 
-def rollout_rows(record: StepRecord, texts: Mapping[tuple[str, int], str]) -> list[RolloutRow]:
+def rollout_rows(prompts: Mapping[str, Prompt], sampled: Sampled) -> list[RolloutRow]:
     """One record per rollout, with its texts, ids, rewards and seed.
 
     Args:
-        texts: What each completion says, by uid and sample index.
+        prompts: By uid.
     """
-    prompts = {p.uid: p for p in record.prompts}
     rows = []
-    for request, completion, reward in zip(record.requests, record.completions, record.rewards, strict=True):
+    for request, completion, reward in zip(sampled.requests, sampled.completions, sampled.rewards, strict=True):
         prompt = prompts[request.uid]
-        text = texts[request.uid, request.sample_index]
+        text = sampled.texts[request.uid, request.sample_index]
         rows.append(
             RolloutRow(
                 uid=request.uid,

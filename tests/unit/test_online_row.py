@@ -10,7 +10,7 @@ from algorithms.stable_reinforce import StableReinforce
 from orchestrator.cluster.sync import SyncResult
 from orchestrator.rewards.reward import Reward, RewardStatus
 from orchestrator.run.metrics import MEMORY_PREFIX, REQUIRED_ONLINE_METRICS, metrics_row
-from orchestrator.training.online_metrics import FIGURES, StepRecord, online_metrics
+from orchestrator.training.online_metrics import FIGURES, Sampled, StepRecord, online_metrics
 from orchestrator.training.updates import FIGURES as UPDATE_FIGURES
 from orchestrator.training.updates import Update, update_figures
 from workers.types import Completion, RankUpdate
@@ -40,10 +40,7 @@ def _record(*rewards: Reward) -> StepRecord:
         for index in range(len(rewards))
     )
     return StepRecord(
-        prompts=(),
-        requests=(),
-        completions=completions,
-        rewards=rewards,
+        sampled=Sampled(requests=(), completions=completions, rewards=rewards, texts={}),
         figures={"adv/filtered_pos_frac": 0.0, "adv/filtered_neg_frac": 0.25, "kl/ref": 0.0},
         mismatch=Mismatch(abs_mean=1e-6, abs_max=1e-5, num_nonfinite=0),
         updates=(Update([RankUpdate(figures=_FIGURES, grad_norm=0.5)], taken=True),),
