@@ -8,7 +8,6 @@ from typing import Any
 from algorithms.algorithm import Needs
 from algorithms.maths.kto import kto_weight_warning
 from algorithms.records import Example
-from algorithms.preference import PreferenceSection
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.choice import Choice, choose
 from orchestrator.data.counted import Counted, refuse_bad_share

@@ -10,8 +10,7 @@ from orchestrator.cluster.plan import single_role_plan
 from orchestrator.cluster.specs import base_spec, engine_spec, prompt_encoder
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.examples import REFERENCE_TABLE
-from orchestrator.data.side_tables import table_fingerprint
-from orchestrator.data.side_tables import SideTable
+from orchestrator.data.side_tables import SideTable, table_fingerprint
 from orchestrator.data.store import PreferenceStore
 from orchestrator.data.stores import OfflineData
 from orchestrator.pipeline.precompute import fill_table

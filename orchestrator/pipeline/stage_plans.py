@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from orchestrator.cluster.placement import PlacementPlan, describe_plan
 from algorithms.mm_dpo import MmDpoSection
+from orchestrator.cluster.placement import PlacementPlan, describe_plan
 from orchestrator.cluster.plan import single_role_plan
 from orchestrator.cluster.resources import ClusterResources
 from orchestrator.config.load import critique_rm_config

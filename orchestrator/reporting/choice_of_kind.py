@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from algorithms.preference_registry import PREFERENCE_ALGORITHMS
+
 from orchestrator.reporting.offline_run import offline_run
 from orchestrator.reporting.online_run import COLD_START, ONLINE
 from orchestrator.reporting.run_kind import RunKind

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 from workers.objectives import LossSpec, UpdateStats
+from workers.preference_objective import preference_objective
 
 from algorithms.maths.preference_losses import DpoKind, dpo_loss
 from algorithms.records import PairTerms, PreferenceGroup, Sequence
-from workers.preference_objective import preference_objective
 
 _PROMPT = 3
 

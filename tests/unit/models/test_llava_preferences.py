@@ -7,16 +7,17 @@ from typing import Any
 
 import pytest
 import torch
+from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from orchestrator.data.limits import Limits
+from orchestrator.training.groups import GroupMaker
 from torch import Tensor
 from workers.objectives import LossSpec, UpdateStats
+from workers.preference_objective import preference_objective
 
 from algorithms.preference import PreferenceSection
-from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from algorithms.records import Example, PreferenceGroup
 from orchestrator.data.examples import ExampleEncoder
 from orchestrator.data.store import PreferenceStore
-from orchestrator.training.groups import GroupMaker
 from tests.unit.datasets.rows import picture
 from tests.unit.preference_store.rows import imported, plain
 from tests.user_files import write_llava
@@ -25,7 +26,6 @@ from workers.models.loading import ModelSpec, load_model
 from workers.models.policy_module import PolicyModule
 from workers.multimodal.collate import Collator
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.preference_objective import preference_objective
 
 _IMAGES = (0, 1, 2)
 """Of each row."""

@@ -19,7 +19,7 @@ Rows = Sequence[Sequence[np.ndarray]]
 """For every example, for each of its responses, log-probs."""
 
 
-def made(algo: str, **settings: Mapping[str, Any]) -> Any:
+def learner(algo: str, **settings: Mapping[str, Any]) -> Any:
     """The algorithm of that name; settings by section."""
     kind: type[Algorithm] = algorithm_class(algo)
     sections = {name: section.model_validate(settings.get(name, {})) for name, section in kind.sections.items()}
