@@ -61,6 +61,10 @@ class Answers:
         """As given, one number a response."""
         return [float(row[0]) for row in self.policy(sequences)]
 
+    def greedy_hits(self, sequences: Sequence[TokenSequence]) -> list[int]:
+        """One in every response."""
+        return [1 for _ in sequences]
+
     def critiques(self, examples: Sequence[Example]) -> None:
         """No engine writes any."""
 
