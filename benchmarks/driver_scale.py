@@ -107,7 +107,7 @@ class FakeClient:
         [item.to_json() for item in items]
         future.set_result(
             {
-                item.id: Reward(value=float(v), format=1.0, accuracy=1.0, consistency=1.0, status="scored")
+                item.id: Reward(value=float(v), parts={"format": 1.0}, status="scored")
                 for item, v in zip(items, values, strict=True)
             }
         )

@@ -24,8 +24,7 @@ def check_config(config: TrainConfig) -> None:
         RefusedInput: in one sentence.
     """
     _check_folder(config, check_model_config)
-    assert config.model.path is not None
-    if config.rollout.engine == "vllm" and not (adapter := adapter_of(config.model.path)).vllm:
+    if config.rollout.engine == "vllm" and not (adapter := adapter_of(config.model.folder)).vllm:
         raise RefusedInput(
             f"rollout.engine = 'vllm', but vLLM does not serve {adapter.model_type}; use 'transformers' or 'auto'"
         )
@@ -118,7 +117,6 @@ def check_lengths(config: TrainConfig, encoder: "PromptEncoder", prompts: Sequen
 
 
 def _check_folder(config: TrainConfig, check: Callable[..., object]) -> None:
-    assert config.model.path is not None
     try:
         check(config.model.path, trust_remote_code=config.model.trust_remote_code)
     except ValueError as error:

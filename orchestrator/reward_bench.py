@@ -27,8 +27,7 @@ from orchestrator.evaluation.benchmarks.reward_bench import (
     RewardBenchRow,
     score_reward_bench,
 )
-from orchestrator.rewards.critique_cache import CritiqueReward
-from orchestrator.rewards.critique_judge import Question
+from orchestrator.rewards.critique_judge import CritiqueReward, Question
 from orchestrator.run.folder import RunFolder, write_atomic
 
 

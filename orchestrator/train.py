@@ -157,8 +157,7 @@ def _launch(config: TrainConfig, plan: PlacementPlan, folder: "RunFolder", data:
     from orchestrator.data.prompts import fitting
     from orchestrator.pipeline import online as stages
     from orchestrator.preflight import check_lengths
-    from orchestrator.rewards.critique_checks import check_online_critic
-    from orchestrator.rewards.critique_service import critique_limits
+    from orchestrator.rewards.critique_service import check_online_critiques, critique_limits
     from orchestrator.run.manifest import write_config
 
     encoder = prompt_encoder(config)
@@ -173,7 +172,7 @@ def _launch(config: TrainConfig, plan: PlacementPlan, folder: "RunFolder", data:
         longest_prompt=check_lengths(config, encoder, prompts),
         max_images=max(len(p.media) for p in prompts),
     )
-    check_online_critic(config, prompts)
+    check_online_critiques(config, prompts)
     stages.refuse_other_runs(config, folder, data)
     sys.stdout.write("\n".join(data.lines()) + "\n")
     write_config(config, folder)

@@ -17,25 +17,20 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from remote_rm import openrlhf
-from remote_rm.consistency import ConsistencyScorer
 from remote_rm.gate import BearerToken, BodyLimit
 from remote_rm.judges.protocol import Judge, JudgeError, JudgeUnavailable
-from remote_rm.metrics import Metrics
-from remote_rm.rewarding import Rewarder, failed
+from remote_rm.rewarding import ConsistencyScorer, Metrics, Rewarder, failed
+from remote_rm.rulebooks import STRICT, Rulebook
 from remote_rm.schema import (
     ConsistencyReply,
     ConsistencyRequest,
     Health,
     JudgedItem,
-    OpenRlhfReply,
-    OpenRlhfRequest,
-    Parts,
     RewardItem,
     RewardReply,
     RewardRequest,
     ScoredItem,
 )
-from remote_rm.scorers.rulebook import STRICT, Rulebook
 from remote_rm.verdict_cache import VerdictCache
 
 _log = logging.getLogger(__name__)
@@ -87,7 +82,7 @@ def _add_reward_routes(app: FastAPI, rewarder: Rewarder, metrics: Metrics) -> No
         # An item that ends in an exception fails alone, whatever the exception is.
         found = await asyncio.gather(*(rewarder.score(item) for item in items), return_exceptions=True)
         scored = [
-            failed(item.id, Parts(), _fault(one)) if isinstance(one, BaseException) else one
+            failed(item.id, _fault(one)) if isinstance(one, BaseException) else one
             for item, one in zip(items, found, strict=True)
         ]
         for item in scored:
@@ -112,7 +107,7 @@ def _add_reward_routes(app: FastAPI, rewarder: Rewarder, metrics: Metrics) -> No
         return ConsistencyReply(items=judged)
 
     @app.post("/get_reward")
-    async def get_reward(request: OpenRlhfRequest) -> OpenRlhfReply:
+    async def get_reward(request: openrlhf.OpenRlhfRequest) -> openrlhf.OpenRlhfReply:
         return openrlhf.reply_of(await score_all("get_reward", openrlhf.items_of(request)))
 
 

@@ -1,12 +1,36 @@
-"""The request shape of OpenRLHF, translated to ours and back."""
+"""The shape of OpenRLHF's requests and replies, translated to ours and back."""
 
 import re
+from typing import Annotated
 
-from remote_rm.schema import OpenRlhfReply, OpenRlhfRequest, RewardItem, ScoredItem
-from remote_rm.scorers.accuracy import parse_answer
+from pydantic import Field, model_validator
+
+from remote_rm.parts import parse_answer
+from remote_rm.rulebooks import PARTS
+from remote_rm.schema import MAX_ITEMS, RewardItem, ScoredItem, Status, Wire
 
 _ASSISTANT_HEADERS = ("<|im_start|>assistant\n", "<｜Assistant｜>", "Assistant: ")
 _END_TOKENS = re.compile(r"<\|im_end\|>|<\|endoftext\|>|<｜end▁of▁sentence｜>")
+
+OpenRlhfReply = dict[str, list[float | None] | list[Status]]
+"""Answer of ``POST /get_reward``, in request order; null stands for a reward that could not be had."""
+
+
+class OpenRlhfRequest(Wire):
+    """Body of ``POST /get_reward``: three lists of one length, as OpenRLHF sends them."""
+
+    query: Annotated[list[str], Field(max_length=MAX_ITEMS)]
+    """Prompt and completion in one text, special tokens included."""
+    prompts: Annotated[list[str], Field(max_length=MAX_ITEMS)]
+    labels: Annotated[list[str | None], Field(max_length=MAX_ITEMS)]
+    """``1``, ``2`` or an ``<answer>`` block with one of them."""
+
+    @model_validator(mode="after")
+    def _same_length(self) -> "OpenRlhfRequest":
+        lengths = {name: len(values) for name, values in self}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"query, prompts and labels differ in length: {tuple(lengths.values())}")
+        return self
 
 
 def items_of(request: OpenRlhfRequest) -> list[RewardItem]:
@@ -34,14 +58,12 @@ def response_of(query: str, prompt: str) -> str:
 
 
 def reply_of(items: list[ScoredItem]) -> OpenRlhfReply:
-    """The per-part lists, in request order."""
-    return OpenRlhfReply(
-        rewards=[item.reward for item in items],
-        format_rewards=[item.parts.format for item in items],
-        accuracy_rewards=[item.parts.accuracy for item in items],
-        consistency_rewards=[item.parts.consistency for item in items],
-        statuses=[item.status for item in items],
-    )
+    """Lists of the rewards, of each of their parts and of the statuses, in request order."""
+    return {
+        "rewards": [item.reward for item in items],
+        **{f"{name}_rewards": [item.parts[name] for item in items] for name in PARTS},
+        "statuses": [item.status for item in items],
+    }
 
 
 def _label(label: str | None) -> str | None:

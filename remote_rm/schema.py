@@ -98,21 +98,14 @@ class ConsistencyRequest(Wire):
     items: Annotated[list[ConsistencyItem], Field(max_length=MAX_ITEMS), AfterValidator(_refuse_repeated_ids)]
 
 
-class Parts(Wire):
-    """What a reward is made of; null where a part was not looked at or could not be had."""
-
-    format: float | None = None
-    accuracy: float | None = None
-    consistency: float | None = None
-
-
 class ScoredItem(Wire):
     """The answer to one ``RewardItem``."""
 
     id: str
     reward: float | None
     """Null exactly when ``status`` is ``failed``."""
-    parts: Parts
+    parts: dict[str, float | None]
+    """What it is made of, by name; null where a part was not looked at or could not be had."""
     status: Status
     detail: str | None = None
 
@@ -138,33 +131,6 @@ class ConsistencyReply(Wire):
     """Answer of ``POST /v1/consistency``, in request order."""
 
     items: list[JudgedItem]
-
-
-class OpenRlhfRequest(Wire):
-    """Body of ``POST /get_reward``: three lists of one length, as OpenRLHF sends them."""
-
-    query: Annotated[list[str], Field(max_length=MAX_ITEMS)]
-    """Prompt and completion in one text, special tokens included."""
-    prompts: Annotated[list[str], Field(max_length=MAX_ITEMS)]
-    labels: Annotated[list[str | None], Field(max_length=MAX_ITEMS)]
-    """``1``, ``2`` or an ``<answer>`` block with one of them."""
-
-    @model_validator(mode="after")
-    def _same_length(self) -> "OpenRlhfRequest":
-        lengths = {name: len(values) for name, values in self}
-        if len(set(lengths.values())) > 1:
-            raise ValueError(f"query, prompts and labels differ in length: {tuple(lengths.values())}")
-        return self
-
-
-class OpenRlhfReply(Wire):
-    """Answer of ``POST /get_reward``, in request order; null stands for a reward that could not be had."""
-
-    rewards: list[float | None]
-    format_rewards: list[float | None]
-    accuracy_rewards: list[float | None]
-    consistency_rewards: list[float | None]
-    statuses: list[Status]
 
 
 class Health(Wire):

@@ -15,11 +15,11 @@ from typing import Literal
 import tyro
 import uvicorn
 
-from remote_rm.addresses import is_loopback
 from remote_rm.app import Limits, create_app
+from remote_rm.gate import is_loopback
 from remote_rm.judges.protocol import Judge, JudgeError, JudgeUnavailable
 from remote_rm.judges.rules import RulesJudge
-from remote_rm.scorers.rulebook import COMPAT, STRICT
+from remote_rm.rulebooks import COMPAT, STRICT
 from remote_rm.verdict_cache import VerdictCache
 
 _REFUSED = 2
@@ -113,7 +113,7 @@ def build_judge(options: ServeOptions) -> Judge:
         if not value:
             raise ValueError(f"{name} is not set, but --judge openai needs it")
     # Imported here: the client takes a second to load, which the embedded default need not wait for.
-    from remote_rm.judges import manner
+    from remote_rm.judges import words
     from remote_rm.judges.openai_judge import OpenAiJudge
 
     assert options.judge_url is not None and options.judge_model is not None
@@ -122,7 +122,7 @@ def build_judge(options: ServeOptions) -> Judge:
         options.judge_model,
         api_key=_secret(options.judge_key_file) if options.judge_key_file is not None else "EMPTY",
         timeout_s=options.judge_timeout_s,
-        manner=manner.STRICT if options.scoring == "strict" else manner.COMPAT,
+        manner=words.STRICT if options.scoring == "strict" else words.COMPAT,
     )
 
 

@@ -10,8 +10,7 @@ from transformers import AutoModelForImageTextToText
 
 from algorithms.records import Sequence as TokenSequence
 from orchestrator.cluster.microbatches import SampleSize, plan_samples
-from orchestrator.rewards.critique_cache import CritiqueCache
-from orchestrator.rewards.critique_judge import CritiqueJudge, CritiqueLimits
+from orchestrator.rewards.critique_judge import CritiqueCache, CritiqueJudge, CritiqueLimits
 from orchestrator.tasks.digits_critiques import REQUEST, VOCABULARY
 from orchestrator.tasks.digits_model import build_digits_model
 from workers.critique_reward import CritiqueRewardSpec, CritiqueRewardWorker

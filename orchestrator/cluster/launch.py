@@ -20,6 +20,7 @@ from orchestrator.cluster.specs import model_spec, policy_spec, sampled_from
 from orchestrator.cluster.sync import WeightSync
 from orchestrator.cluster.waits import start_of, watched_by
 from orchestrator.cluster.worker_environment import worker_environment
+from orchestrator.config.plugins import plugin_modules
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
 from workers.rollout.spec import EngineSpec
@@ -34,6 +35,8 @@ _OBJECT_STORE_BYTES = 1 << 30
 @contextmanager
 def ray_cluster(plan: PlacementPlan) -> Iterator[None]:
     """Connect to the running cluster, or start one on this machine that ends with this process."""
+    for module in plugin_modules():  # a user's file, which is on no other node and in no path
+        ray.cloudpickle.register_pickle_by_value(module)
     gpu = any(worker.num_gpus for worker in plan.workers)
     variables = worker_environment(1, gpu=gpu)
     shared = {"log_to_driver": False, "logging_level": logging.WARNING, "runtime_env": {"env_vars": variables}}
@@ -60,7 +63,6 @@ def ray_cluster(plan: PlacementPlan) -> Iterator[None]:
 @contextmanager
 def worker_pool(config: TrainConfig, plan: PlacementPlan, spec: EngineSpec | None) -> Iterator[WorkerPool]:
     """Create the pool and start its engines, if it has any; policy and reference follow stage by stage."""
-    assert config.model.path is not None
     ranks = max(1, len(plan.workers_of("policy")))
     pool = WorkerPool(
         plan,
@@ -68,7 +70,7 @@ def worker_pool(config: TrainConfig, plan: PlacementPlan, spec: EngineSpec | Non
             engine=spec,
             engine_kind=engine_kind(config),
             tokens_per_microbatch=config.policy.tokens_per_microbatch,
-            share_prompts=shares_prompts(config, config.model.path),
+            share_prompts=shares_prompts(config, config.model.folder),
             # Roles take turns, so one rank may use every core of a small machine.
             num_threads=max(1, (os.cpu_count() or 1) // ranks),
             silent_after_s=config.run.silent_after_s,
@@ -87,8 +89,7 @@ def policy_engines(
     config: TrainConfig, folder: Path, pool: WorkerPool, *, probe: Callable[[], list[EncodedPrompt]]
 ) -> Engines:
     """The pool's engines, which follow its policy; see ``Engines``."""
-    assert config.model.path is not None
-    dtype = "bfloat16" if "bfloat16" in str(model_spec(config, config.model.path).torch_dtype) else "float32"
+    dtype = "bfloat16" if "bfloat16" in str(model_spec(config, config.model.folder).torch_dtype) else "float32"
     sync = WeightSync(
         pool,
         run_id=run_id(folder),

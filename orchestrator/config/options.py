@@ -7,7 +7,7 @@ one that another algorithm reads is accepted in a file that serves both, and is 
 import difflib
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import Field, create_model
 
@@ -48,12 +48,12 @@ def _made(users: UsersAlgorithm | None) -> type[TrainConfig]:
     kinds = _registered() + ([users.kind] if users else [])
     names = (*ALGORITHMS, *([users.text] if users else []))
     profiles = dict.fromkeys(("paper", *(name for kind in kinds for name in kind.profiles)))
-    told = TrainConfig.model_fields
+    told, one_of = TrainConfig.model_fields, cast("Any", Literal)  # made of tables, which no checker knows
     made = create_model(
         "RunConfig",
         __base__=TrainConfig,
-        algo=(Literal[names], Field(description=told["algo"].description)),
-        profile=(Literal[tuple(profiles)], Field(default="paper", description=told["profile"].description)),
+        algo=(one_of[names], Field(description=told["algo"].description)),
+        profile=(one_of[tuple(profiles)], Field(default="paper", description=told["profile"].description)),
         **{name: (section, section()) for name, section in _sections(kinds).items()},  # type: ignore[call-overload]
     )
     made.users = users

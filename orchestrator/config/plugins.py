@@ -10,6 +10,8 @@ from typing import Any
 
 from orchestrator.errors import RefusedInput
 
+_PREFIX = "plugin_of_"
+
 
 def load_object(text: str, *, option: str) -> Any:
     """What ``FILE.py:NAME`` names. A file is run once, also when it is asked for several of its names.
@@ -39,6 +41,11 @@ def plugin_digest(text: str, *, option: str) -> str:
         raise RefusedInput(f"{option} = {text!r}: {str(path)!r} cannot be read ({error.strerror})") from error
 
 
+def plugin_modules() -> list[ModuleType]:
+    """What was loaded; no other process can import it, so whatever of it is sent there goes by value."""
+    return [module for name, module in sys.modules.items() if name.startswith(_PREFIX)]
+
+
 def _parts(text: str, option: str) -> tuple[Path, str]:
     file, _, name = text.rpartition(":")
     if not (file.endswith(".py") and name.isidentifier()):
@@ -48,7 +55,7 @@ def _parts(text: str, option: str) -> tuple[Path, str]:
 
 def _module(path: Path, digest: str, said: str) -> ModuleType:
     # Named after its content and registered before it runs: dataclasses and pickle look their module up by its name.
-    name = f"plugin_{path.stem}_{digest[:16]}"
+    name = f"{_PREFIX}{path.stem}_{digest[:16]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = spec_from_file_location(name, path, loader=_AsItStands(path))

@@ -53,10 +53,9 @@ def read_data(config: TrainConfig) -> RunData:
     Raises:
         RefusedInput: from the reader, or rows without what the algorithm learns from.
     """
-    assert config.data.path is not None
-    train, told = _usable(config, config.data.path)
+    train, told = _usable(config, config.data.source)
     if config.algo == "sft":
-        train = _learned(config, train, _no_demonstration, told, path=config.data.path)
+        train = _learned(config, train, _no_demonstration, told, path=config.data.source)
     if config.data.eval_path is None:
         return RunData(train=train, held_out=(), held_out_fingerprint=None, told=told)
     held_out, told_held_out = _usable(config, config.data.eval_path)
@@ -80,7 +79,6 @@ def fitting(config: TrainConfig, encoder: "PromptEncoder", data: RunData) -> Run
     allowed, budget = config.data.max_bad_frac, config.policy.tokens_per_microbatch
     if not allowed:
         return data
-    assert config.data.path is not None
 
     def reason(prompt: Prompt) -> str | None:
         try:
@@ -95,7 +93,7 @@ def fitting(config: TrainConfig, encoder: "PromptEncoder", data: RunData) -> Run
                 return f"it has {length} tokens with its response, policy.tokens_per_microbatch = {budget}"
         return None
 
-    train = _learned(config, data.train, reason, data.told, path=config.data.path)
+    train = _learned(config, data.train, reason, data.told, path=config.data.source)
     if not data.held_out:
         return replace(data, train=train)
     held_out = replace(data.train, prompts=data.held_out, bad_rows=())

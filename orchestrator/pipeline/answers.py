@@ -13,8 +13,7 @@ from orchestrator.data.records import prompt_of
 from orchestrator.data.side_tables import table_fingerprint
 from orchestrator.data.stores import OfflineData, held_out_rows
 from orchestrator.lengths import check_positions
-from orchestrator.rewards.critique_cache import CritiqueReward
-from orchestrator.rewards.critique_judge import Question
+from orchestrator.rewards.critique_judge import CritiqueReward, Question
 from orchestrator.rewards.critique_service import critique_judge, reward_fingerprint
 from orchestrator.run.cursor import sample_seed
 from orchestrator.run.folder import RunFolder, write_atomic
@@ -61,8 +60,7 @@ def evaluate_answers(config: TrainConfig, folder: RunFolder, data: OfflineData, 
     store, rows = data.held_out_store, []
     prompts = _asked(config, data)
     if prompts:
-        assert config.model.path is not None
-        policies = (config.model.path, str(plain_folder(folder.root)))
+        policies = (config.model.folder, str(plain_folder(folder.root)))
         texts = list(zip(*(sampled(config, policy, prompts) for policy in policies), strict=True))
         # The two answers to a prompt side by side, so that it is computed once.
         questions = [Question(prompt=p, response=text) for p, pair in zip(prompts, texts, strict=True) for text in pair]
@@ -90,9 +88,8 @@ def answers_made_from(config: TrainConfig, folder: RunFolder, data: OfflineData,
     Args:
         model: Folder of the critique reward model.
     """
-    assert config.model.path is not None
     store = data.held_out_store
-    policies = {"start": config.model.path, "policy": str(plain_folder(folder.root))}
+    policies = {"start": config.model.folder, "policy": str(plain_folder(folder.root))}
     parts = [(name, table_fingerprint(config, store, path)) for name, path in policies.items()]
     parts.append(("rewards", reward_fingerprint(config, store, model)))
     told = {f"{name}.{part}": value for name, fingerprint in parts for part, value in fingerprint.parts().items()}

@@ -137,11 +137,14 @@ def _margins(config: TrainConfig, folder: RunFolder, data: OfflineData, model: s
     told = ", ".join(f"{count} {status}" for status, count in json.loads(counted.read_text()).items())
     sys.stdout.write(f"rewards of responses: {told}\n")
     train: tuple[Split, ...] = ("train",)
+    margin = config.section(PreferenceSection).score_margin
     for name, store, splits in (
         ("train", data.train, train),
         ("held out", data.held_out_store, data.held_out_splits),
     ):
-        share, pairs = agreement(store, tables[store.folder], splits, score_margin=config.section(PreferenceSection).score_margin)
+        share, pairs = agreement(
+            store, tables[store.folder], splits, score_margin=config.section(PreferenceSection).score_margin
+        )
         if pairs:
             sys.stdout.write(f"critique reward model: right on {share:.3f} of {pairs} pairs, {name}\n")
     return tables

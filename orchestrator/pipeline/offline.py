@@ -15,8 +15,7 @@ from orchestrator.pipeline.made_from import fits, keep
 from orchestrator.pipeline.mm_dpo import critique_stage, refuse_other_stages, run_mm_dpo
 from orchestrator.pipeline.stage_plans import STAGES
 from orchestrator.pipeline.summary import next_lines
-from orchestrator.rewards.critique_checks import check_critique_models
-from orchestrator.rewards.critique_service import critique_limits
+from orchestrator.rewards.critique_service import check_critique_models, critique_limits
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.identity import option_identity, settled
 from orchestrator.training.loop import Outcome
@@ -36,8 +35,7 @@ def train_offline(config: TrainConfig, plan: PlacementPlan, folder: RunFolder) -
     critic = config.reward.critique.path
     judged = config.needs.pair_betas and (critic or config.needs.margins)
     if judged:
-        assert config.model.path is not None
-        critique_limits(config, critic or config.model.path)
+        critique_limits(config, critic or config.model.folder)
     _forget_other_imports(config, folder)
     data = open_data(config, folder)
     check_critique_models(config, data)

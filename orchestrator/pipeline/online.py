@@ -8,7 +8,7 @@ from orchestrator.config.load import cold_start_config
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.prompts import RunData, read_data
 from orchestrator.pipeline.summary import print_summary
-from orchestrator.rewards.critique_service import online_critics
+from orchestrator.rewards.critique_service import online_critique_judge
 from orchestrator.rewards.service import reward_client
 from orchestrator.run.checkpoint import Progress, finished_checkpoint, refuse_another_run
 from orchestrator.run.folder import RunFolder
@@ -41,7 +41,7 @@ def run_stages(config: TrainConfig, folder: RunFolder, pool: WorkerPool, encoder
         def online(again: TrainConfig) -> Outcome:
             with (
                 _session(again, folder, pool, data) as (session, start),
-                online_critics(again, folder, pool, [*data.train.prompts, *data.held_out]) as critics,
+                online_critique_judge(again, folder, pool, [*data.train.prompts, *data.held_out]) as critics,
             ):
                 asked = answering(session, encoder, data, policy_version=start.policy_version)
                 return run(session, OnlineWork(answering=asked, client=client, critics=critics), start)
@@ -52,8 +52,7 @@ def run_stages(config: TrainConfig, folder: RunFolder, pool: WorkerPool, encoder
 
 def needs_cold_start(config: TrainConfig) -> bool:
     """True for the embedded task's own model, which knows nothing yet: reinforcement needs something to reinforce."""
-    assert config.model.path is not None
-    return (Path(config.model.path) / _EMBEDDED_MODEL).is_file() and Path(config.model.path).parent.name == "task"
+    return (Path(config.model.folder) / _EMBEDDED_MODEL).is_file() and Path(config.model.folder).parent.name == "task"
 
 
 def summarise(outcome: Outcome, folder: RunFolder) -> None:
@@ -93,8 +92,7 @@ def _cold_start(config: TrainConfig, pool: WorkerPool, encoder: PromptEncoder) -
 
 def _cold_start_stage(config: TrainConfig) -> tuple[TrainConfig, RunData]:
     stage = cold_start_config(config)
-    assert stage.data.path is not None
-    demonstrations = str(Path(stage.data.path).with_name(DEMONSTRATIONS))
+    demonstrations = str(Path(stage.data.source).with_name(DEMONSTRATIONS))
     stage = stage.model_copy(update={"data": stage.data.model_copy(update={"path": demonstrations})})
     return stage, read_data(stage)
 

@@ -40,7 +40,11 @@ def phase_bar(record: RunRecord, kind: RunKind) -> Html:
 def _chart(curve: Curve, record: RunRecord) -> Chart:
     return Chart(
         title=curve.title,
-        series={label: record.series(name) for label, name in curve.names.items()},
+        series={
+            label.replace("*", found.removeprefix(name[:-1])): record.series(found)
+            for label, name in curve.names.items()
+            for found in (record.names(name[:-1]) if name.endswith("*") else [name])
+        },
         bounds={curve.bound[0]: curve.bound[1](record)} if curve.bound else {},
         y_range=curve.y_range,
         prefer_log=curve.prefer_log,

@@ -21,7 +21,7 @@ class Curve:
 
     title: str
     names: Mapping[str, str]
-    """Metric by label."""
+    """Metric by label. A ``*`` at the end of both stands for every end that the run has."""
     bound: Bound | None = None
     y_range: tuple[float, float] | None = None
     prefer_log: bool = False

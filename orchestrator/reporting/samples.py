@@ -50,10 +50,8 @@ def _sample(row: RolloutRow) -> Html:
     is_right = row.verdict is not None and row.verdict == row.label
     verdict = "no clear verdict" if row.verdict is None else f"verdict {row.verdict}"
     badge = element("span", {"class": "right" if is_right else "wrong"}, "right" if is_right else "wrong")
-    parts = {"format": row.format, "accuracy": row.accuracy, "consistency": row.consistency}
-    parts |= {} if row.critique is None else {"critique": row.critique}
     figures = [f"reward {_or_none(row.reward)} ({row.reward_status})", f"label {row.label or '-'}", verdict]
-    figures += [f"{name} {_or_none(value)}" for name, value in parts.items()]
+    figures += [f"{name} {_or_none(value)}" for name, value in row.parts.items()]
     return element(
         "article",
         None,

@@ -101,10 +101,6 @@ class RewardClient:
             "lasting" if lasting else "passing", self._told(own.get("detail") or _http_words(status, body))
         )
 
-    def healthy(self) -> bool:
-        """True when the service and its judge answer."""
-        return self.health().state == "well"
-
     def close(self) -> None:
         """Finish running posts and drop the connections."""
         self._threads.shutdown(wait=True)

@@ -1,14 +1,19 @@
-"""The critique reward workers of a run: started where something is unknown, gone afterwards."""
+"""The critique reward workers of a run: started where something is unknown, gone afterwards.
+
+What makes a model unable to write critiques is told before any process is started.
+"""
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoConfig
 
+from algorithms.critique_rm import CritiqueRmSection
 from orchestrator.cluster.choices import engine_kind
 from orchestrator.cluster.launch import worker_pool
 from orchestrator.cluster.plan import single_role_plan
@@ -17,13 +22,15 @@ from orchestrator.cluster.specs import model_spec, prompt_encoder
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.side_tables import Fingerprint, table_fingerprint
 from orchestrator.data.store import PreferenceStore
+from orchestrator.data.stores import OfflineData
 from orchestrator.errors import RefusedInput
-from orchestrator.rewards.critique_cache import CritiqueCache
-from orchestrator.rewards.critique_judge import CritiqueJudge, CritiqueLimits
+from orchestrator.rewards.critique_judge import CritiqueCache, CritiqueJudge, CritiqueLimits
 from orchestrator.run.folder import RunFolder
 from workers.critique_reward import CritiqueRewardSpec
-from workers.models.folder import critique_request
+from workers.models.folder import check_model_folder, critique_request
 from workers.models.positions import max_positions
+from workers.multimodal.critique_format import CritiqueFormat
+from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.rollout.spec import EngineSpec
 from workers.types import Prompt
 
@@ -63,6 +70,54 @@ def reward_fingerprint(config: TrainConfig, store: PreferenceStore | None, model
     return table_fingerprint(config, store, model, asked=json.dumps(asked | {"engine": engine_kind(config, model)}))
 
 
+def check_critique_models(config: TrainConfig, data: OfflineData) -> None:
+    """Refuse a run whose critiques could not be asked for, of whatever instruction.
+
+    Raises:
+        RefusedInput: the folder at ``reward.critique.path`` is no critique reward model; or the chat template of the
+            model that writes critiques cannot go on behind a response.
+    """
+    needs = config.needs
+    given, own = config.reward.critique.path, config.model.path
+    conversations = {tuple(turn["role"] for turn in row.messages): row.messages for row in _rows(data)}
+    if needs.pair_betas and given is not None:
+        request = known_request(given)
+        _check(config, "reward.critique.path", given, request, conversations.values())
+    elif needs.critiques or needs.margins:
+        assert own is not None
+        _check(config, "model.path", own, config.section(CritiqueRmSection).request, conversations.values())
+
+
+def check_online_critiques(config: TrainConfig, prompts: Iterable[Prompt]) -> None:
+    """Refuse a critique reward model that could not be asked about these prompts.
+
+    Raises:
+        RefusedInput: its chat template does not take their turns, or cannot go on behind a response.
+    """
+    path = config.reward.critique.path
+    if path is not None and config.reward.critique.weight:
+        conversations = {tuple(turn["role"] for turn in p.messages): p.messages for p in prompts}
+        _check(config, "reward.critique.path", path, known_request(path), conversations.values())
+
+
+def _rows(data: OfflineData) -> Iterable[Any]:
+    for store in data.by_role.values():
+        yield from store.rows()
+
+
+def _check(
+    config: TrainConfig, option: str, path: str, request: str, conversations: Iterable[tuple[dict[str, Any], ...]]
+) -> None:
+    trusted = config.model.trust_remote_code
+    try:
+        check_model_folder(path, trust_remote_code=trusted, trained=False)
+        spelling = CritiqueFormat(PromptEncoder(path, trust_remote_code=trusted), request)
+        for messages in conversations:
+            spelling.behind_response(messages)
+    except ValueError as error:
+        raise RefusedInput(f"{option} {path!r}: {error}") from error
+
+
 @contextmanager
 def critique_judge(
     config: TrainConfig, folder: RunFolder, model: str, fingerprint: Fingerprint, *, max_images: int
@@ -83,7 +138,7 @@ def critique_judge(
 
 
 @contextmanager
-def online_critics(
+def online_critique_judge(
     config: TrainConfig, folder: RunFolder, pool: WorkerPool, prompts: Sequence[Prompt]
 ) -> Iterator[CritiqueJudge | None]:
     """Who adds critique rewards to those of an online run; None where ``reward.critique.weight`` is 0.

@@ -5,17 +5,23 @@ none, and the rewards beside it count.
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from orchestrator.rewards.reward import Reward, RewardStatus, failed_reward, one_line
+from orchestrator.run.rollout_store import OWN_COLUMNS
 
 LOOKED_AT = 1 << 16
 """Bytes of an answer that is none which are looked at; far fewer are shown."""
 _LARGEST_FLOAT32 = 3.4e38
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_TAKEN = {"mean", *OWN_COLUMNS}
+"""``reward/mean`` is the reward's own."""
+_MOST_PARTS = 64
 
 
 def _fits(value: float) -> float:
@@ -27,10 +33,11 @@ def _fits(value: float) -> float:
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False), AfterValidator(_fits)]
 
 
-class _Parts(BaseModel):
-    format: Number | None = None
-    accuracy: Number | None = None
-    consistency: Number | None = None
+def _named(parts: Any) -> Any:
+    """Without keys that no figure and no column could be named after: those are a service's own affair."""
+    if not isinstance(parts, dict):
+        return parts
+    return {name: value for name, value in parts.items() if _NAME.fullmatch(name) and name not in _TAKEN}
 
 
 class _Item(BaseModel):
@@ -40,7 +47,7 @@ class _Item(BaseModel):
 
     reward: Number | None
     status: RewardStatus
-    parts: _Parts | None = None
+    parts: Annotated[dict[str, Number | None], BeforeValidator(_named), Field(max_length=_MOST_PARTS)] | None = None
     detail: Any = None
 
     @model_validator(mode="after")
@@ -85,12 +92,9 @@ def _reward(uid: str, times: int, by_id: dict[str, dict[str, Any]], told: Callab
         value = f" (got {told(str(problem['input'])[:LOOKED_AT])!r})" if not isinstance(problem["input"], dict) else ""
         return failed_reward(f"the service's answer: {field}: {problem['msg']}{value}")
     detail = told(item.detail) if isinstance(item.detail, str) else None
-    parts = item.parts or _Parts()
     return Reward(
         value=None if item.status == "failed" else item.reward,
-        format=parts.format,
-        accuracy=parts.accuracy,
-        consistency=parts.consistency,
+        parts=item.parts or {},
         status=item.status,
         detail=detail or ("the service gave no reason" if item.status == "failed" else None),
     )

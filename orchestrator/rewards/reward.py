@@ -1,10 +1,44 @@
-"""What is asked about a completion, and what it earns: a value with a status."""
+"""What is asked about a completion, and what it earns: a value with a status, made of parts that go by name.
 
-from dataclasses import dataclass
+What a step's rewards come to, and when they say too little to learn from.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import numpy as np
+
+from algorithms.figures import Figure
+from orchestrator.errors import GuardStop
 
 RewardStatus = Literal["scored", "cached", "unknown", "failed"]
 _SHOWN = 300
+_TELLING = 2
+
+FIGURES = (
+    Figure("reward/mean", "Mean reward of the scored rollouts.", "Reward and its parts"),
+    Figure(
+        "reward/*",
+        "Mean of each part of the reward over the scored rollouts where it was looked at, by the part's name, before "
+        "any weight: `reward/format`, `reward/accuracy` and `reward/consistency` of our own service, `reward/critique` "
+        "of the critique reward model.",
+        "Reward and its parts",
+    ),
+    Figure(
+        "judge/coverage",
+        "Share of the rollouts with a whole reward: not those the judge gave no verdict on, not those that failed.",
+        "Judge",
+    ),
+    Figure("judge/cached_frac", "Share of the rollouts whose verdict came from the cache.", "Judge", "cached"),
+    Figure(
+        "judge/unknown_frac",
+        "Share of the rollouts about which the judge could not tell.",
+        "Judge",
+        "no verdict",
+    ),
+)
+"""A name that ends in ``*`` stands for all that begin so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,21 +74,78 @@ class Reward:
     """A reward is a value with a status; ``failed`` carries no value and is masked out of the advantage."""
 
     value: float | None
-    format: float | None
-    accuracy: float | None
-    consistency: float | None
+    parts: Mapping[str, float | None] = field(default_factory=dict)
+    """What it is made of, by name, before any weight; None where a part was not looked at or could not be had."""
     status: RewardStatus
     detail: str | None = None
-    critique: float | None = None
-    """What the critique reward model gave, before its weight; None where it is not asked."""
 
 
 def failed_reward(why: str) -> Reward:
     """No reward, and why, in one bounded line whoever's words it is made of."""
-    return Reward(value=None, format=None, accuracy=None, consistency=None, status="failed", detail=one_line(why))
+    return Reward(value=None, status="failed", detail=one_line(why))
 
 
 def one_line(words: str) -> str:
     """Somebody else's words, fit for a log and a terminal."""
     line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(words.split()))
     return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."
+
+
+def reward_metrics(rewards: Sequence[Reward]) -> dict[str, float]:
+    """Means over the rewards that exist, and what share of them does."""
+    scored = [r for r in rewards if r.value is not None]
+    total = len(rewards)
+    names = dict.fromkeys(name for r in rewards for name in r.parts)
+    return {
+        "reward/mean": _mean([r.value for r in scored]),
+        **{f"reward/{name}": _mean([r.parts.get(name) for r in scored]) for name in names},
+        "judge/coverage": sum(r.status in ("scored", "cached") for r in rewards) / total,
+        "judge/cached_frac": sum(r.status == "cached" for r in rewards) / total,
+        "judge/unknown_frac": sum(r.status == "unknown" for r in rewards) / total,
+    }
+
+
+def check_coverage(rewards: Sequence[Reward], *, minimum: float) -> None:
+    """Stop when too few rollouts could be scored to learn from, or none.
+
+    Raises:
+        GuardStop: with the coverage, the bound and one service's reason.
+    """
+    failed = [r for r in rewards if r.value is None]
+    coverage = 1.0 - len(failed) / len(rewards)
+    if coverage < minimum or len(failed) == len(rewards):
+        told = f"is below reward.min_coverage = {minimum:g}" if coverage < minimum else "leaves nothing to learn from"
+        raise GuardStop(
+            f"reward coverage {coverage:.3f} {told}: "
+            f"{len(failed)} of {len(rewards)} rollouts were not scored, first reason: {failed[0].detail}"
+        )
+
+
+def check_unknown(rewards: Sequence[Reward], *, most: float | None) -> None:
+    """Stop when the judge's answers cannot be read: whoever is right is then paid without anybody having looked.
+
+    Verdicts from the cache say nothing of how the judge is now, nor does a single answer.
+
+    Args:
+        most: Largest accepted share of the samples the judge was asked about; None accepts all.
+    Raises:
+        GuardStop: with the share, the bound and one answer.
+    """
+    unknown = [r for r in rewards if r.status == "unknown"]
+    asked = len(unknown) + sum(r.status == "scored" and _is_whole(r) for r in rewards)
+    if most is None or asked < _TELLING or len(unknown) <= most * asked:
+        return
+    raise GuardStop(
+        f"the judge gave no verdict on {len(unknown)} of the {asked} samples it was asked about, a share of "
+        f"{len(unknown) / asked:.3f} above reward.max_unknown = {most:g}; for example: {unknown[0].detail}"
+    )
+
+
+def _is_whole(reward: Reward) -> bool:
+    """Whether every part was looked at: where the judge was not asked, one was not."""
+    return bool(reward.parts) and None not in reward.parts.values()
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    present = [v for v in values if v is not None]
+    return float(np.mean(present)) if present else float("nan")

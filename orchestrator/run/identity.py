@@ -104,10 +104,9 @@ def run_identity(
         held_out: Of held-out data from elsewhere; None without any.
         facts: What else a stage was made from. The critique reward model behind MM-DPO's margins is told by theirs.
     """
-    assert config.model.path is not None
     critic = config.reward.critique.path if config.reward.critique.weight else None
     content = {
-        "model.path": _folder(config.model.path),
+        "model.path": _folder(config.model.folder),
         "data.path": {"path": config.data.path, "rows": rows},
         "data.eval_path": None if held_out is None else {"path": config.data.eval_path, "rows": held_out},
         "reward.critique.path": None if critic is None else _folder(critic),

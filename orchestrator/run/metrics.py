@@ -16,7 +16,7 @@ MEMORY_PREFIX = "memory/rss_gib/"
 
 REQUIRED_ONLINE_METRICS = frozenset(
     {
-        *(f"reward/{part}" for part in ("mean", "format", "accuracy", "consistency")),
+        "reward/mean",
         *(f"judge/{share}" for share in ("coverage", "cached_frac", "unknown_frac")),
         *(f"adv/{share}" for share in ("filtered_pos_frac", "filtered_neg_frac")),
         *(f"policy/{figure}" for figure in ("loss", "grad_norm", "entropy", "preclip_frac", "clip_frac")),

@@ -1,6 +1,6 @@
 """Rollouts of every step in Parquet, for people and for exact comparison of runs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,6 @@ _SCHEMA = pa.schema(
         ("rollout_logprobs", pa.list_(pa.float32())),
         ("reward", pa.float64()),
         ("reward_status", pa.string()),
-        ("format", pa.float64()),
-        ("accuracy", pa.float64()),
-        ("consistency", pa.float64()),
-        ("critique", pa.float64()),
         ("label", pa.string()),
         ("verdict", pa.string()),
         ("finish_reason", pa.string()),
@@ -34,6 +30,8 @@ _SCHEMA = pa.schema(
         ("policy_version", pa.int64()),
     ]
 )
+OWN_COLUMNS = frozenset(_SCHEMA.names)
+"""Any other column is a part of the reward, by its name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,17 +51,14 @@ class RolloutRow:
     reward: float | None
     """None where scoring failed."""
     reward_status: str
-    format: float | None
-    accuracy: float | None
-    consistency: float | None
+    parts: Mapping[str, float | None]
+    """Of the reward, by name; None where one was not looked at. Read back, every row has those of all."""
     label: str | None
     verdict: str | None
     """The parsed answer; None where there is no clear one."""
     finish_reason: str
     seed: int
     policy_version: int
-    critique: float | None = None
-    """Reward of the critique reward model; None where it was not asked, as in files from before it was kept."""
 
 
 def write_rollouts(path: Path, rows: Sequence[RolloutRow]) -> None:
@@ -71,7 +66,11 @@ def write_rollouts(path: Path, rows: Sequence[RolloutRow]) -> None:
     buffer = pa.BufferOutputStream()
     # By columns, so that arrays of tokens never become Python numbers.
     columns = {name: [getattr(row, name) for row in rows] for name in _SCHEMA.names}
-    pq.write_table(pa.Table.from_pydict(columns, schema=_SCHEMA), buffer)
+    schema, behind_status = _SCHEMA, _SCHEMA.get_field_index("reward_status") + 1
+    for index, name in enumerate(dict.fromkeys(name for row in rows for name in row.parts)):
+        schema = schema.insert(behind_status + index, pa.field(name, pa.float64()))
+        columns[name] = [row.parts.get(name) for row in rows]
+    pq.write_table(pa.Table.from_pydict(columns, schema=schema), buffer)
     write_atomic(path, buffer.getvalue().to_pybytes())
 
 
@@ -81,4 +80,5 @@ def read_rollouts(path: Path) -> list[RolloutRow]:
     rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
     for row in rows:
         row |= {name: tuple(row[name]) for name in tuples}
+        row["parts"] = {name: row.pop(name) for name in list(row) if name not in OWN_COLUMNS}
     return [RolloutRow(**row) for row in rows]

@@ -10,7 +10,7 @@ from algorithms.tokens import MISMATCH
 from orchestrator.cluster.sync import SyncResult
 from orchestrator.evaluation.answers import parse_verdict
 from orchestrator.evaluation.held_out import prompt_text
-from orchestrator.rewards.reward import Reward
+from orchestrator.rewards.reward import Reward, reward_metrics
 from orchestrator.run.rollout_store import RolloutRow
 from orchestrator.training.updates import update_figures
 from workers.types import Completion, GenerationRequest, Prompt, RankUpdate
@@ -72,23 +72,6 @@ def online_metrics(record: StepRecord, times: Mapping[str, float]) -> dict[str, 
     }
 
 
-def reward_metrics(rewards: Sequence[Reward]) -> dict[str, float]:
-    """Means over the rewards that exist, and what share of them does."""
-    scored = [r for r in rewards if r.value is not None]
-    total = len(rewards)
-    critiques = [r.critique for r in scored if r.critique is not None]
-    return {
-        "reward/mean": _mean([r.value for r in scored]),
-        **({"reward/critique": _mean(critiques)} if critiques else {}),
-        "reward/format": _mean([r.format for r in scored]),
-        "reward/accuracy": _mean([r.accuracy for r in scored]),
-        "reward/consistency": _mean([r.consistency for r in scored]),
-        "judge/coverage": sum(r.status in ("scored", "cached") for r in rewards) / total,
-        "judge/cached_frac": sum(r.status == "cached" for r in rewards) / total,
-        "judge/unknown_frac": sum(r.status == "unknown" for r in rewards) / total,
-    }
-
-
 def rollout_rows(record: StepRecord, texts: Mapping[tuple[str, int], str]) -> list[RolloutRow]:
     """One record per rollout, with its texts, ids, rewards and seed.
 
@@ -112,10 +95,7 @@ def rollout_rows(record: StepRecord, texts: Mapping[tuple[str, int], str]) -> li
                 rollout_logprobs=completion.rollout_logprobs,
                 reward=reward.value,
                 reward_status=reward.status,
-                format=reward.format,
-                accuracy=reward.accuracy,
-                consistency=reward.consistency,
-                critique=reward.critique,
+                parts=reward.parts,
                 label=prompt.label,
                 verdict=parse_verdict(text),
                 finish_reason=completion.finish_reason,
@@ -124,8 +104,3 @@ def rollout_rows(record: StepRecord, texts: Mapping[tuple[str, int], str]) -> li
             )
         )
     return rows
-
-
-def _mean(values: Sequence[float | None]) -> float:
-    present = [v for v in values if v is not None]
-    return float(np.mean(present)) if present else float("nan")

@@ -8,9 +8,8 @@ import numpy as np
 from algorithms.records import Rollout
 from orchestrator.cluster.feed import build_requests, completion_sequence
 from orchestrator.rewards.client import RewardClient
-from orchestrator.rewards.coverage import check_coverage, check_unknown
 from orchestrator.rewards.critique_judge import CritiqueJudge, Question, with_critiques
-from orchestrator.rewards.reward import Reward, RewardItem
+from orchestrator.rewards.reward import Reward, RewardItem, check_coverage, check_unknown
 from orchestrator.run.checkpoint import Progress
 from orchestrator.run.cursor import PromptPick, sample_seed
 from orchestrator.run.guards import mismatch_in, mismatch_of, mismatch_remedy

@@ -122,10 +122,9 @@ def open_session(
     Raises:
         RefusedInput: the run folder holds a checkpoint of another run.
     """
-    assert config.model.path is not None
     with started_run(config, folder, identity=identity, counts=counts) as start:
         if config.reference_workers:
-            pool.start_reference(base_spec(config, config.model.path))
+            pool.start_reference(base_spec(config, config.model.folder))
         start_policy(config, pool, start.checkpoint, num_updates=start.progress.num_updates)
         session = Session(
             config=config,

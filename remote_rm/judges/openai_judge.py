@@ -14,13 +14,10 @@ from time import time
 import openai
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from remote_rm.addresses import check_address, minds_proxies
-from remote_rm.judges.breaker import CircuitBreaker
-from remote_rm.judges.manner import STRICT, Manner
-from remote_rm.judges.protocol import JudgeError, Judgement, JudgeUnavailable
-from remote_rm.judges.replies import SHOWN, Reply, conclusion_of, passes, read_reply
-from remote_rm.judges.request import ROOM, RequestShape, refused_parameters
-from remote_rm.judges.rubric import CONSISTENT, INCONSISTENT, messages
+from remote_rm.gate import check_address, minds_proxies
+from remote_rm.judges.protocol import CircuitBreaker, JudgeError, Judgement, JudgeUnavailable
+from remote_rm.judges.request import CONSISTENT, INCONSISTENT, ROOM, RequestShape, refused_parameters
+from remote_rm.judges.words import SHOWN, STRICT, Manner, Reply, conclusion_of, messages, passes, read_reply
 
 _ATTEMPTS = 4
 _LONGEST_WAIT_S = 8.0

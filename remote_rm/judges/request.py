@@ -5,8 +5,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from remote_rm.judges.rubric import CONSISTENT, INCONSISTENT
-
+CONSISTENT, INCONSISTENT = "1", "0"
+"""All that a judge is to say."""
 ROOM = 4096
 """Tokens for a judge that thinks before it answers, or that nothing keeps to one character."""
 _BOUNDS = ("max_tokens", "max_completion_tokens")

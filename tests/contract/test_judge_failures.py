@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from remote_rm.app import Limits, create_app
-from remote_rm.judges.breaker import CircuitBreaker
 from remote_rm.judges.openai_judge import OpenAiJudge
+from remote_rm.judges.protocol import CircuitBreaker
 from remote_rm.verdict_cache import VerdictCache
 from tests.contract.fake_judge import Behaviour, Body, Drop, FakeJudge, Say, fake_judge
 from tests.contract.service import in_process

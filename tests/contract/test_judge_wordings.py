@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from remote_rm.judges.manner import COMPAT, STRICT, Manner
 from remote_rm.judges.openai_judge import OpenAiJudge
 from remote_rm.judges.protocol import JudgeError, Judgement
 from remote_rm.judges.request import ROOM
+from remote_rm.judges.words import COMPAT, STRICT, Manner
 from tests.contract.fake_judge import Behaviour, Body, Depends, Say, fake_judge
 
 _KEY = "sk-very-secret"

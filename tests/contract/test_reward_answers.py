@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 
 from orchestrator.errors import GuardStop
 from orchestrator.rewards.client import RewardClient
-from orchestrator.rewards.coverage import check_coverage
 from orchestrator.rewards.replies import read_rewards
-from orchestrator.rewards.reward import Reward, RewardItem
+from orchestrator.rewards.reward import Reward, RewardItem, check_coverage
 
 Answer = Callable[[BaseHTTPRequestHandler, list[dict[str, Any]]], None]
 _OUTAGE_S = 1.5
@@ -137,6 +136,7 @@ _BAD: dict[str, tuple[Answer, str]] = {
     "reward infinite": (_each({"reward": float("-inf")}), "reward: Input should be a finite number"),
     "reward too large": (_each({"reward": 1e300}), "beyond what a float32 holds"),
     "reward an endless integer": (_each({"reward": 10**400}), "reward: "),
+    "too many parts": (_each({"parts": {f"p{i}": 1.0 for i in range(65)}}), "parts: "),
     "a part a string": (_each({"parts": {"format": "1"}}), "parts.format: "),
     "a part NaN": (_each({"parts": {"consistency": float("nan")}}), "parts.consistency: "),
     "parts a list": (_each({"parts": [1]}), "parts: "),
@@ -215,7 +215,14 @@ def test_what_nobody_asked_about_is_passed_over() -> None:
 def test_keys_of_a_services_own_and_missing_parts_are_its_own_affair() -> None:
     with answering(_each({"extra": [1], "reward": 1}, without=("parts", "detail"))) as (url, _):
         (reward,) = _score(url, 1)
-    assert reward == Reward(value=1.0, format=None, accuracy=None, consistency=None, status="scored")
+    assert reward == Reward(value=1.0, status="scored")
+
+
+def test_parts_go_by_any_name_that_a_figure_and_a_column_can_have() -> None:
+    own = {"helpfulness": 0.5, "no_2": None, "My Score": "high", "mean": 3, "uid": 1, "é": 2, "a/b": 1}
+    with answering(_each({"parts": own})) as (url, _):
+        (reward,) = _score(url, 1)
+    assert (reward.value, reward.parts) == (2.0, {"helpfulness": 0.5, "no_2": None})
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])

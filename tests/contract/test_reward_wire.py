@@ -50,12 +50,13 @@ def test_the_client_sends_and_reads_the_golden_exchange() -> None:
     with serving() as (url, _):
         client = RewardClient(lambda _=None: url, timeout_s=30.0, max_outage_s=5.0)
         try:
-            assert client.healthy()
+            assert client.health().state == "well"
             rewards = client.post(items).result()
         finally:
             client.close()
     assert rewards == {
-        r["id"]: Reward(value=r["reward"], status=r["status"], detail=r["detail"], **r["parts"]) for r in reply["items"]
+        r["id"]: Reward(value=r["reward"], status=r["status"], detail=r["detail"], parts=r["parts"])
+        for r in reply["items"]
     }
 
 

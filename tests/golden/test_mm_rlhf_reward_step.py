@@ -89,4 +89,4 @@ def test_the_released_profile_has_the_weights_of_the_released_script() -> None:
     case = one(FILE, LOSS, "released_settings_batch4")
     settings = _settings(case)
     for name in ("score_weight", "centering", "critique_weight"):
-        assert getattr(config.critique_rm, name) == getattr(settings, name)
+        assert getattr(config.section(CritiqueRmSection), name) == getattr(settings, name)

@@ -6,14 +6,20 @@ from typing import Any
 import pytest
 
 from remote_rm.app import Limits, create_app
-from remote_rm.judges import manner
+from remote_rm.judges import words
 from remote_rm.judges.openai_judge import OpenAiJudge
-from remote_rm.judges.replies import verdict_of
+from remote_rm.judges.words import verdict_of
 from remote_rm.openrlhf import response_of
-from remote_rm.scorers.accuracy import accuracy_score
-from remote_rm.scorers.compat import released_accuracy, released_format, released_slots
-from remote_rm.scorers.format import format_score
-from remote_rm.scorers.rulebook import COMPAT, STRICT
+from remote_rm.parts import (
+    Question,
+    accuracy_score,
+    format_score,
+    released_accuracy,
+    released_format,
+    released_question,
+    strict_question,
+)
+from remote_rm.rulebooks import COMPAT
 from tests.contract.fake_judge import Say, fake_judge
 from tests.contract.service import in_process
 from tests.golden.vectors import Case, one, select
@@ -89,13 +95,13 @@ def test_strict_accuracy(name: str, label: str) -> None:
 
 @pytest.mark.parametrize("case", select(FILE, SLOTS), ids=_name)
 def test_texts_given_to_the_judge(case: Case) -> None:
-    slots = released_slots(case.inputs["response"])
-    assert slots == (case.outputs["reasoning_slot"], case.outputs["answer_slot"])
+    slots = released_question(case.inputs["response"])
+    assert slots == Question(case.outputs["reasoning_slot"], case.outputs["answer_slot"])
 
 
 def test_ours_shows_the_judge_neither_tags_nor_blank_lines() -> None:
     case = one(FILE, SLOTS, "slots_6")
-    assert STRICT.slots(case.inputs["response"]) == ("y\nz\nw", "Response 2 is better.")
+    assert strict_question(case.inputs["response"]) == Question("y\nz\nw", "Response 2 is better.")
 
 
 @pytest.mark.parametrize("case", select(FILE, REPLIES, without=("null_content_raises",)), ids=_name)
@@ -112,7 +118,7 @@ def test_judge_replies(case: Case) -> None:
 @pytest.mark.parametrize("case", select(FILE, REPLIES, without=("null_content_raises",)), ids=_name)
 def test_released_reading_of_judge_replies_and_how_often_it_asks(case: Case) -> None:
     async def run(url: str) -> str:
-        judge = OpenAiJudge(url, "judge", timeout_s=10.0, manner=manner.COMPAT)
+        judge = OpenAiJudge(url, "judge", timeout_s=10.0, manner=words.COMPAT)
         try:
             return (await judge.judge("r", "1")).verdict
         finally:
@@ -152,7 +158,7 @@ def _post_query(case: Case) -> list[float | None]:
     body["labels"] = [golds[prompt][0] for prompt in case.inputs["prompts"]]
 
     async def run(url: str) -> list[float | None]:
-        judge = OpenAiJudge(url, "judge", timeout_s=10.0, manner=manner.COMPAT)
+        judge = OpenAiJudge(url, "judge", timeout_s=10.0, manner=words.COMPAT)
         # One call at a time, so that replies meet their items in order.
         async with in_process(create_app(judge, None, rulebook=COMPAT, limits=Limits(judge_concurrency=1))) as client:
             return (await client.post("/get_reward", json=body)).json()["rewards"]

@@ -12,8 +12,7 @@ import ray
 from orchestrator.cluster.placement import RoleRequest, plan_placement
 from orchestrator.cluster.pool import PoolSpec, WorkerPool
 from orchestrator.cluster.resources import ClusterResources, NodeResources
-from orchestrator.rewards.critique_cache import CritiqueCache
-from orchestrator.rewards.critique_judge import Question
+from orchestrator.rewards.critique_judge import CritiqueCache, Question
 from tests.critics import CRITIQUE, PoolHere, critic_spec, judge_of, write_critic
 from tests.tiny_prompts import picture_prompts
 from workers.types import Completion, GenerationRequest, Prompt

@@ -38,9 +38,10 @@ def test_an_online_run_adds_its_reward_to_that_of_the_rules(
     assert [r.completion_ids for r in rows] == [r.completion_ids for r in without]
     critiques = []
     for row, other in zip(rows, without, strict=True):
-        assert other.critique is None and other.reward is not None and row.critique is not None
-        assert row.reward == pytest.approx(other.reward + _WEIGHT * row.critique, abs=1e-9)
-        critiques.append(row.critique)
+        critique = row.parts["critique"]
+        assert "critique" not in other.parts and other.reward is not None and critique is not None
+        assert row.reward == pytest.approx(other.reward + _WEIGHT * critique, abs=1e-9)
+        critiques.append(critique)
     assert len(set(critiques)) > len(rows) // 2, "what is read depends on image and response"
     told = {row["step"]: row for row in metric_rows(tmp_path / "run")}
     assert told[1]["reward/critique"] == pytest.approx(sum(critiques) / len(critiques))

@@ -5,18 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from orchestrator.data.limits import Limits
+from orchestrator.training.groups import GroupMaker
 from safetensors.torch import load_file
 from workers.objectives import LossSpec
 
 from algorithms.preference import PreferenceSection
-from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from algorithms.records import Example, PreferenceGroup
 from orchestrator.data.examples import ExampleEncoder
 from orchestrator.data.store import PreferenceStore
 from orchestrator.tasks.digits import DigitsPaths
 from orchestrator.tasks.digits_preferences import build_digits_preferences
-from orchestrator.training.groups import GroupMaker
 from orchestrator.training.updates import optimizer_step
 from tests.integration.pools import make_pool, policy_spec
 from workers.multimodal.prompt_encoder import PromptEncoder

@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 from remote_rm.app import create_app
 from remote_rm.judges.openai_judge import OpenAiJudge
 from remote_rm.judges.protocol import JudgeError
-from remote_rm.judges.rubric import messages
+from remote_rm.judges.words import messages
 from remote_rm.verdict_cache import VerdictCache
 from tests.contract.service import in_process
 

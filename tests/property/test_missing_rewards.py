@@ -14,9 +14,8 @@ from algorithms.records import Rollout, Sequence
 from algorithms.stable_reinforce import StableReinforce
 from orchestrator.cluster.microbatches import plan_microbatches
 from orchestrator.errors import GuardStop
-from orchestrator.rewards.coverage import check_coverage
 from orchestrator.rewards.replies import read_rewards
-from orchestrator.rewards.reward import Reward
+from orchestrator.rewards.reward import Reward, check_coverage
 from orchestrator.run.cursor import split_whole
 
 _GOOD = {"status": "scored", "parts": {"format": 1.0}}

@@ -6,13 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.evaluation.answers import parse_verdict
-from remote_rm.judges.replies import verdict_of
 from remote_rm.judges.rules import RulesJudge, conclusion
+from remote_rm.judges.words import verdict_of
 from remote_rm.openrlhf import response_of
+from remote_rm.parts import Question, format_score, parse_answer
+from remote_rm.rulebooks import COMPAT, STRICT, Rulebook
 from remote_rm.schema import RewardItem
-from remote_rm.scorers.accuracy import parse_answer
-from remote_rm.scorers.format import format_score
-from remote_rm.scorers.rulebook import COMPAT, STRICT
 
 PIECES = [
     "<think>",
@@ -52,13 +51,19 @@ def test_they_agree_inside_a_single_block_too(before: str, answer: str) -> None:
     assert parse_answer(response) == parse_verdict(response)
 
 
+def _found(rulebook: Rulebook, response: str, label: str = "1") -> dict[str, float | Question | None]:
+    item = RewardItem.model_validate({"id": "a", "prompt": "", "response": response, "label": label})
+    return {name: rule(item) for name, rule in rulebook.rules().items()}
+
+
 @given(responses)
-def test_scores_are_0_or_1_and_slots_are_texts(response: str) -> None:
+def test_scores_are_0_or_1_and_questions_can_be_judged(response: str) -> None:
     for rulebook in (STRICT, COMPAT):
-        assert rulebook.format(response) in (0.0, 1.0)
-        assert rulebook.accuracy(response, "1") in (0.0, 1.0)
-        tail, answer = rulebook.slots(response)
-        assert asyncio.run(RulesJudge().judge(tail, answer)).verdict in ("consistent", "inconsistent", "unknown")
+        found = _found(rulebook, response)
+        question = found.pop("consistency")
+        assert set(found.values()) <= {0.0, 1.0} and isinstance(question, Question)
+        verdict = asyncio.run(RulesJudge().judge(question.tail, question.answer)).verdict
+        assert verdict in ("consistent", "inconsistent", "unknown")
 
 
 @given(responses)
@@ -72,7 +77,8 @@ def test_outer_white_space_changes_nothing(response: str) -> None:
 @given(responses)
 def test_a_strict_right_answer_is_right_in_compat_too(response: str) -> None:
     for label in ("1", "2"):
-        assert STRICT.accuracy(response, label) <= COMPAT.accuracy(response, label)
+        strict, compat = (_found(rulebook, response, label)["accuracy"] for rulebook in (STRICT, COMPAT))
+        assert isinstance(strict, float) and isinstance(compat, float) and strict <= compat
 
 
 @given(st.text())

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from algorithms.policy_gradient import AlgorithmSection
+from algorithms.registry import ALGORITHMS
 from orchestrator.config import TrainConfig, cold_start_config, load_config, resolved_json
 from orchestrator.errors import RefusedInput
 from orchestrator.rewards.check import service_arguments
@@ -47,12 +49,12 @@ def test_repeated_config_flag_adds_files(tmp_path: Path) -> None:
 
 def test_a_file_may_name_the_algorithm(tmp_path: Path) -> None:
     config = _load("--config", _toml(tmp_path, "a.toml", 'algo = "reinforce_pp"'))
-    assert (config.algo, config.algorithm.adv_filter) == ("reinforce_pp", "none")
+    assert (config.algo, config.section(AlgorithmSection).adv_filter) == ("reinforce_pp", "none")
 
 
 def test_reinforce_pp_is_stable_reinforce_without_its_guards() -> None:
-    guarded = _load("--algo", "stable_reinforce").algorithm
-    bare = _load("--algo", "reinforce_pp").algorithm
+    guarded = _load("--algo", "stable_reinforce").section(AlgorithmSection)
+    bare = _load("--algo", "reinforce_pp").section(AlgorithmSection)
     assert (guarded.adv_filter, guarded.preclip_min, guarded.preclip_max) == ("sigma3", 1e-3, 1e3)
     assert (bare.adv_filter, bare.preclip_min, bare.preclip_max) == ("none", None, None)
 
@@ -60,7 +62,10 @@ def test_reinforce_pp_is_stable_reinforce_without_its_guards() -> None:
 def test_released_profile_ranks_below_files_and_flags(tmp_path: Path) -> None:
     file = _toml(tmp_path, "a.toml", "algorithm.kl_coef = 0.5")
     config = _load("--algo", "stable_reinforce", "--profile", "r1_released", *_OWN_DATA, "--config", file)
-    assert (config.algorithm.adv_filter, config.algorithm.kl_coef) == ("r1_released", 0.5)
+    assert (config.section(AlgorithmSection).adv_filter, config.section(AlgorithmSection).kl_coef) == (
+        "r1_released",
+        0.5,
+    )
     assert config.optimizer.lr == 3e-7
 
 
@@ -125,7 +130,7 @@ def test_lists_are_separated_by_commas_or_spaces(words: list[str]) -> None:
 def test_the_word_none_unsets_an_optional_value(tmp_path: Path) -> None:
     file = _toml(tmp_path, "a.toml", 'algorithm.preclip_max = "none"')
     config = _load("--algo", "stable_reinforce", "--algorithm.preclip_min", "none", "--config", file)
-    assert (config.algorithm.preclip_min, config.algorithm.preclip_max) == (None, None)
+    assert (config.section(AlgorithmSection).preclip_min, config.section(AlgorithmSection).preclip_max) == (None, None)
 
 
 def test_a_value_may_follow_an_equals_sign_or_be_negative() -> None:
@@ -287,6 +292,38 @@ def test_resolved_json_is_complete_and_reads_back() -> None:
     config = _load("--algo", "stable_reinforce", "--model.freeze", "vision")
     assert type(config).model_validate_json(resolved_json(config)) == config
     assert json.loads(resolved_json(config))["optimizer"]["min_lr_frac"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("algo", "profile", "told"),
+    [
+        ("reinforce_pp", "r1_released", "algo = 'reinforce_pp' has 'paper'"),
+        ("stable_reinforce", "mmrlhf_released", "algo = 'stable_reinforce' has 'paper', 'r1_released'"),
+        ("mm_dpo", "papers", "algo = 'mm_dpo' has 'paper', 'mmrlhf_paper', 'mmrlhf_released'"),
+    ],
+)
+def test_a_profile_that_the_algorithm_does_not_have_is_refused(algo: str, profile: str, told: str) -> None:
+    said = _refusal("--algo", algo, "--profile", profile)
+    assert said == f"profile = {profile!r} on the command line: {told}"
+
+
+def test_a_stage_keeps_its_runs_profile() -> None:
+    cold = cold_start_config(_load("--algo", "stable_reinforce", "--profile", "r1_released"))
+    assert (cold.algo, cold.profile, cold.reward.scoring) == ("sft", "r1_released", "compat")
+
+
+def test_every_registered_algorithm_is_configured_by_its_name() -> None:
+    for algo in ALGORITHMS:
+        for own in ((), _OWN_DATA):
+            config = _load("--algo", algo, *own)
+            assert config.learner.name == algo and config.learner.settings
+
+
+def test_help_shows_the_algorithms_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    for argv, shown in ((["--algo", "rloo"], "default: token-mean"), ([], "default: seq-mean-token-mean")):
+        with pytest.raises(SystemExit):
+            load_config([*argv, "--help"])
+        assert shown in " ".join(capsys.readouterr().out.replace("│", " ").split())
 
 
 def test_help_shows_every_option_with_its_unit(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from orchestrator.data.learnable import Learnable
 from orchestrator.data.records import Instruction, Response
 from orchestrator.data.stores import OfflineData
 from orchestrator.errors import RefusedInput
-from orchestrator.rewards.critique_checks import check_critique_models, check_online_critic
+from orchestrator.rewards.critique_service import check_critique_models, check_online_critiques
 from tests.tiny_models import TINY_MODELS
 from tests.unit.preference_store.rows import written
 from workers.models.reward_head import RewardHead, save_reward_head
@@ -117,6 +117,6 @@ def test_a_critic_that_cannot_be_asked_about_the_prompts_of_an_online_run_is_ref
     flags = ["--model.path", str(folders["llava"]), "--data.path", "d", "--reward.critique.path", str(critic)]
     config = load_config(["--algo", "stable_reinforce", *flags, "--reward.critique.weight", "0.5"])[0]
     prompts = [Prompt(uid=f"a-{n}", messages=_turns(*roles), media=()) for n, roles in enumerate(_ROLES)]
-    check_online_critic(config, prompts[:1])
+    check_online_critiques(config, prompts[:1])
     with pytest.raises(RefusedInput, match=rf"^reward.critique.path '{critic}': {_CANNOT}: no answers$"):
-        check_online_critic(config, prompts)
+        check_online_critiques(config, prompts)

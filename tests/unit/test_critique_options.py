@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from algorithms.critique_rm import CritiqueRmSection
+from algorithms.mm_dpo import MmDpoSection
+from algorithms.preference import PreferenceSection
 from orchestrator.config import TrainConfig, load_config
 from orchestrator.config.load import critique_rm_config
 from orchestrator.errors import RefusedInput
@@ -74,27 +77,33 @@ def test_an_unknown_nested_flag_is_refused() -> None:
 def test_the_profile_of_the_paper_is_the_default() -> None:
     paper, default = _load("--profile", "mmrlhf_paper"), _load()
     assert paper.model_copy(update={"profile": "paper"}) == default
-    assert paper.preference.beta == 0.1
-    settings = paper.mm_dpo
+    assert paper.section(PreferenceSection).beta == 0.1
+    settings = paper.section(MmDpoSection)
     assert (settings.beta_mode, settings.margin_weight, settings.margin_steepness) == ("margin", 0.5, 0.5)
     assert (settings.negative_margin, settings.sft_once) == ("clamp", False)
-    assert paper.critique_rm.head == "linear"
-    assert paper.critique_rm.critique_weight == 1.0
+    assert paper.section(CritiqueRmSection).head == "linear"
+    assert paper.section(CritiqueRmSection).critique_weight == 1.0
 
 
 def test_the_profile_of_the_release_is_what_its_scripts_run(tmp_path: Path) -> None:
     released = _load("--profile", "mmrlhf_released")
-    settings = released.mm_dpo
+    settings = released.section(MmDpoSection)
     assert (settings.beta_mode, settings.margin_weight) == ("batch_implicit", 0.1)
     assert (settings.sft_weight, settings.sft_mean, settings.sft_once) == (0.25, "token", False)
-    assert (released.critique_rm.head, released.critique_rm.critique_weight) == ("mlp", 2.0)
-    assert (released.critique_rm.centering, released.critique_rm.score_weight) == (0.01, 1.0)
-    assert released.preference.beta == 0.1
+    assert (released.section(CritiqueRmSection).head, released.section(CritiqueRmSection).critique_weight) == (
+        "mlp",
+        2.0,
+    )
+    assert (released.section(CritiqueRmSection).centering, released.section(CritiqueRmSection).score_weight) == (
+        0.01,
+        1.0,
+    )
+    assert released.section(PreferenceSection).beta == 0.1
     optimizer = released.optimizer
     assert (optimizer.lr, optimizer.warmup_frac, optimizer.min_lr_frac) == (1e-6, 0.1, 0.0)
     assert (optimizer.schedule, optimizer.weight_decay) == ("cosine", 0.0)
     own = _load("--profile", "mmrlhf_released", "--config", _toml(tmp_path, "mm_dpo.beta_mode = 'fixed'"))
-    assert own.mm_dpo.beta_mode == "fixed", "a profile ranks below files"
+    assert own.section(MmDpoSection).beta_mode == "fixed", "a profile ranks below files"
 
 
 def test_the_model_that_is_trained_first_keeps_the_runs_data_and_has_its_own_steps() -> None:
@@ -106,7 +115,7 @@ def test_the_model_that_is_trained_first_keeps_the_runs_data_and_has_its_own_ste
     assert (first.algo, first.run.dir, first.run.steps, first.run.seed) == ("critique_rm", "r/critique_rm", 120, 5)
     assert first.optimizer.lr == 2e-3
     assert first.policy.train_batch_size == 32 and first.data == config.data and first.model == config.model
-    assert first.critique_rm == config.critique_rm, "what the profile gave is not lost"
+    assert first.section(CritiqueRmSection) == config.section(CritiqueRmSection), "what the profile gave is not lost"
     assert first.offline is not None and first.offline.writes_critiques
 
 

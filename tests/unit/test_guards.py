@@ -12,8 +12,7 @@ from algorithms.records import Rollout, Sequence, TrainSample
 from algorithms.reinforce_pp import ReinforcePp
 from algorithms.tokens import MISMATCH
 from orchestrator.errors import GuardStop
-from orchestrator.rewards.coverage import check_unknown
-from orchestrator.rewards.reward import Reward, RewardStatus
+from orchestrator.rewards.reward import Reward, RewardStatus, check_unknown
 from orchestrator.run.guards import check_finite, mismatch_in, mismatch_of, mismatch_remedy
 from workers.types import RankUpdate
 
@@ -23,7 +22,8 @@ _CLOSE = Mismatch(abs_mean=0.01, abs_max=1.0, num_nonfinite=0)
 
 def _reward(status: RewardStatus, *, consistency: float | None = None, detail: str | None = None) -> Reward:
     value = None if status == "failed" else 1.5
-    return Reward(value=value, format=1.0, accuracy=1.0, consistency=consistency, status=status, detail=detail)
+    parts = {"format": 1.0, "accuracy": 1.0, "consistency": consistency}
+    return Reward(value=value, parts=parts, status=status, detail=detail)
 
 
 def test_a_judge_that_is_unreadable_more_often_than_allowed_stops_the_run_and_is_quoted() -> None:

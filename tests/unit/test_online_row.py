@@ -50,7 +50,7 @@ def _record(*rewards: Reward) -> StepRecord:
 
 def _reward(value: float | None, status: RewardStatus) -> Reward:
     part = None if value is None else 1.0
-    return Reward(value=value, format=part, accuracy=part, consistency=part, status=status)
+    return Reward(value=value, parts={"format": part, "accuracy": part}, status=status)
 
 
 def test_every_required_metric_is_in_the_row_and_finite() -> None:

@@ -7,7 +7,7 @@ import pytest
 from orchestrator.data.records import Instruction
 from orchestrator.evaluation.benchmarks.reward_bench import score_reward_bench
 from orchestrator.reward_bench import bench_rows, main, told
-from orchestrator.rewards.critique_cache import CritiqueReward
+from orchestrator.rewards.critique_judge import CritiqueReward
 from tests.unit.datasets.rows import picture, write_jsonl
 from tests.unit.preference_store.rows import compared, records
 

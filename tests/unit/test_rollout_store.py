@@ -22,24 +22,19 @@ _ROW = RolloutRow(
     rollout_logprobs=(float(np.float32(-0.1)), -2.0),
     reward=0.1,
     reward_status="scored",
-    format=1.0,
-    accuracy=0.0,
-    consistency=None,
+    parts={"format": 1.0, "accuracy": 0.0, "consistency": None, "critique": -0.25},
     label="1",
     verdict="1",
     finish_reason="stop",
     seed=2**63 - 1,
     policy_version=12,
-    critique=-0.25,
 )
 _FAILED = replace(
     _ROW,
     sample_index=4,
     reward=None,
     reward_status="failed",
-    format=None,
-    accuracy=None,
-    critique=None,
+    parts=dict.fromkeys(_ROW.parts),
     label=None,
     verdict=None,
     media=(),
@@ -55,11 +50,17 @@ def test_rollouts_come_back_exactly(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["step_000012.parquet"]
 
 
-def test_rollouts_from_before_critiques_were_kept_are_read(tmp_path: Path) -> None:
+def test_parts_go_by_name_each_in_a_column_of_its_own_behind_the_status(tmp_path: Path) -> None:
     file = tmp_path / "step_000001.parquet"
-    write_rollouts(file, [_ROW])
-    pq.write_table(pq.read_table(file).drop_columns("critique"), file)
-    assert read_rollouts(file) == [replace(_ROW, critique=None)]
+    found = ({"format": 1.0}, {}, {"b": 2.0})
+    write_rollouts(file, [replace(_ROW, parts=parts) for parts in found])
+    columns = pq.read_schema(file).names
+    assert columns[columns.index("reward_status") :][:4] == ["reward_status", "format", "b", "label"]
+    assert [list(row.parts.items()) for row in read_rollouts(file)] == [
+        [("format", 1.0), ("b", None)],
+        [("format", None), ("b", None)],
+        [("format", None), ("b", 2.0)],
+    ]
 
 
 def test_a_step_without_rollouts_has_a_table_without_rows(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.rewards.critique_cache import CritiqueCache
+from orchestrator.rewards.critique_judge import CritiqueCache
 from orchestrator.tasks.digits_critiques import VOCABULARY
 from orchestrator.tasks.digits_model import build_digits_model
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.rewards.critique_cache import CritiqueCache, CritiqueReward, checked, content_key
+from orchestrator.rewards.critique_judge import CritiqueCache, CritiqueReward, checked, content_key
 
 MESSAGES = ({"role": "user", "content": [{"type": "text", "text": "which ?"}]},)
 
@@ -59,7 +59,7 @@ def test_of_two_that_have_one_file_the_first_answer_stays(tmp_path: Path) -> Non
 _WRITER = """
 import sys
 from pathlib import Path
-from orchestrator.rewards.critique_cache import CritiqueCache, CritiqueReward
+from orchestrator.rewards.critique_judge import CritiqueCache, CritiqueReward
 with CritiqueCache(Path(sys.argv[1])) as cache:
     for i in range(200):
         cache.put({str(i): CritiqueReward(reward=float(i), critique=sys.argv[2], num_tokens=1, status="ok")})

@@ -9,8 +9,7 @@ import pytest
 from algorithms.records import MediaRef, Sequence
 from orchestrator.cluster.feed import split_prompts
 from orchestrator.rewards import critique_judge as judging
-from orchestrator.rewards.critique_cache import CritiqueCache
-from orchestrator.rewards.critique_judge import Question
+from orchestrator.rewards.critique_judge import CritiqueCache, Question
 from orchestrator.tasks.digits_critiques import REQUEST
 from tests.critics import judge_of
 from tests.unit.critiques.fake_pool import FakePool, text_prompt

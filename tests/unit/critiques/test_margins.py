@@ -14,7 +14,7 @@ from orchestrator.data.records import Instruction, Response
 from orchestrator.data.side_tables import Fingerprint, SideTable
 from orchestrator.data.store import PreferenceStore
 from orchestrator.rewards import critique_judge as judging
-from orchestrator.rewards.critique_cache import CritiqueCache
+from orchestrator.rewards.critique_judge import CritiqueCache
 from orchestrator.rewards.critique_margins import agreement, fill_rewards, reward_statuses
 from orchestrator.tasks.digits import WORDS
 from tests.critics import judge_of

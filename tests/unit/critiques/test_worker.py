@@ -15,8 +15,7 @@ from orchestrator.data.records import prompt_of
 from orchestrator.data.side_tables import Fingerprint, SideTable
 from orchestrator.data.store import PreferenceStore
 from orchestrator.data.writer import import_file
-from orchestrator.rewards.critique_cache import CritiqueCache
-from orchestrator.rewards.critique_judge import CritiqueJudge, Question
+from orchestrator.rewards.critique_judge import CritiqueCache, CritiqueJudge, Question
 from tests.critics import CRITIQUE, CRITIQUE_TOKENS, PoolHere, critic_spec, judge_of, write_critic
 from tests.tiny_prompts import picture_prompts
 from tests.unit.datasets.rows import write_jsonl

@@ -209,7 +209,7 @@ class _Scores:
                 value = None if lost else float(scores._random.integers(0, 3))
                 part = None if lost else 1.0
                 found[f"{item.uid}/{item.sample_index}"] = Reward(
-                    value=value, format=part, accuracy=part, consistency=part,
+                    value=value, parts={"format": part, "accuracy": part},
                     status="failed" if lost else "scored", detail="the judge is away" if lost else None,
                 )  # fmt: skip
 

@@ -20,8 +20,7 @@ from orchestrator.config.schema import TrainConfig
 from orchestrator.data.stores import open_data
 from orchestrator.errors import RefusedInput
 from orchestrator.pipeline import answers, mm_dpo
-from orchestrator.rewards.critique_cache import CritiqueCache
-from orchestrator.rewards.critique_judge import CritiqueJudge
+from orchestrator.rewards.critique_judge import CritiqueCache, CritiqueJudge
 from orchestrator.run.folder import RunFolder
 from orchestrator.tasks.digits_critiques import REQUEST, VOCABULARY
 from orchestrator.tasks.digits_model import build_digits_model

@@ -17,7 +17,7 @@ from orchestrator.data.records import Instruction, Response
 from orchestrator.data.side_tables import Fingerprint, SideTable
 from orchestrator.data.store import PreferenceStore
 from orchestrator.data.stream import ExampleStream
-from orchestrator.rewards.critique_cache import checked
+from orchestrator.rewards.critique_judge import checked
 from orchestrator.run.cursor import PromptCursor, sample_seed
 from orchestrator.tasks.digits_model import build_digits_model
 from tests.unit.offline.asks import learner as algorithm

@@ -2,7 +2,7 @@
 
 import pytest
 
-from remote_rm.judges.breaker import BreakerOpen, CircuitBreaker
+from remote_rm.judges.protocol import BreakerOpen, CircuitBreaker
 
 
 class _Clock:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from remote_rm.scorers.format import format_score
+from remote_rm.parts import format_score
 
 
 @pytest.mark.parametrize(

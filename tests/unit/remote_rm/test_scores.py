@@ -2,10 +2,17 @@
 
 import pytest
 
-from remote_rm.scorers.accuracy import accuracy_score, parse_answer
-from remote_rm.scorers.combine import combine
-from remote_rm.scorers.compat import released_accuracy, released_slots
-from remote_rm.scorers.slots import answer_sentence, reasoning_of, tail
+from remote_rm.parts import (
+    Question,
+    accuracy_score,
+    answer_sentence,
+    parse_answer,
+    reasoning_of,
+    released_accuracy,
+    released_question,
+    tail,
+)
+from remote_rm.rulebooks import STRICT
 
 
 @pytest.mark.parametrize(
@@ -51,7 +58,7 @@ def test_accuracy_compares_with_the_label() -> None:
     ],
 )
 def test_combination(shape: float, accuracy: float, consistency: float | None, reward: float) -> None:
-    assert combine(shape, accuracy, consistency) == reward
+    assert STRICT.reward({"format": shape, "accuracy": accuracy, "consistency": consistency}) == reward
 
 
 def test_the_reasoning_ends_where_the_answer_begins() -> None:
@@ -80,5 +87,5 @@ def test_a_number_that_is_none_scores_nothing_in_compat(content: str) -> None:
 
 def test_compat_survives_an_answer_of_many_digits() -> None:
     digits = "9" * 100_000
-    assert released_slots(f"<answer>{digits}</answer>") == ("", "two response are the same")
+    assert released_question(f"<answer>{digits}</answer>") == Question("", "two response are the same")
     assert released_accuracy(f"<answer>{digits}</answer>", ("1",)) == 0.0

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from orchestrator.training.offline_identity import offline_identity
 
+from algorithms.critique_rm import CritiqueRmSection
+from algorithms.mm_dpo import MmDpoSection
 from orchestrator.config import TrainConfig, load_config
 from orchestrator.data.choice import choose
 from orchestrator.data.store import PreferenceStore
@@ -45,7 +47,7 @@ def test_every_instruction_of_the_store_serves_the_algorithm_and_can_be_read(alg
     for row in PreferenceStore(Path(config.data.path)).rows():
         assert not isinstance(choose(row.responses, config.offline, score_margin=0.0), str)
     encoder = PromptEncoder(config.model.path)
-    read = f"{PROMPT} {config.critique_rm.request} {REFUSAL}" if algo == "critique_rm" else PROMPT
+    read = f"{PROMPT} {config.section(CritiqueRmSection).request} {REFUSAL}" if algo == "critique_rm" else PROMPT
     assert encoder.tokenizer.unk_token_id not in encoder.encode_text(read)
 
 
@@ -69,7 +71,7 @@ def test_mm_dpo_starts_from_a_policy_that_was_taught_once(tmp_path: Path) -> Non
     (taught,) = train.runs
     assert (taught.algo, taught.run.seed, taught.model.lora_rank) == ("sft", 3, None)
     assert first.model.path == str(RunFolder(Path(taught.run.dir)).checkpoint(taught.run.steps) / "policy")
-    assert (first.model.lora_rank, first.mm_dpo.critique_rm_steps) == (4, 120)
+    assert (first.model.lora_rank, first.section(MmDpoSection).critique_rm_steps) == (4, 120)
     assert first.data.path and taught.data.path
     # Split alike: otherwise the policy would start from images that it is measured on.
     store = PreferenceStore(Path(first.data.path))
