@@ -132,7 +132,9 @@ def test_a_loss_of_ones_own_is_one_line_and_has_samples_figures_and_evaluation()
         sum(sign * float((p - r).sum(dtype=np.float64)) for sign, p, r in zip(signs, of, ref, strict=True))
         for signs, of, ref in zip(((1, -1), (-1, 1)), rows, refs, strict=True)
     ]
-    assert float(learned.losses.sum().detach()) == pytest.approx(sum(math.exp(-0.5 * gap) for gap in gaps) / 2, rel=1e-6)
+    assert float(learned.losses.sum().detach()) == pytest.approx(
+        sum(math.exp(-0.5 * gap) for gap in gaps) / 2, rel=1e-6
+    )
     told = values(learned.figures) | algorithm.evaluate(algorithm.prepared(examples, ask), ask)
     margin = pytest.approx(0.5 * sum(gaps) / 2, rel=1e-6)
     assert told["preference/margin"] == margin and told["eval/margin"] == margin
