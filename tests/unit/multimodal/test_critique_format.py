@@ -11,7 +11,7 @@ from algorithms.records import Example, Sequence
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.data.examples import ExampleEncoder, Limits
 from orchestrator.data.records import Instruction, Response, StoredMedia, prompt_of
-from orchestrator.rewards.critique_judge import CritiqueJudge, CritiqueLimits, Question
+from orchestrator.rewards.critique_judge import CritiqueCache, CritiqueJudge, CritiqueLimits, Question
 from orchestrator.tasks.digits_model import build_digits_model
 from tests.tiny_models import TINY_MODELS
 from tests.tiny_prompts import MIXED_SIZES, picture_prompts
