@@ -4,11 +4,11 @@ import pytest
 
 from orchestrator.data.choice import Choice, choose
 from orchestrator.data.records import Response
-from tests.needs import needs_of
+from tests.unit.offline.asks import learner
 
 
 def _choose(algo: str, *responses: Response, score_margin: float = 0.0) -> Choice | str:
-    return choose(responses, needs_of(algo), score_margin=score_margin)
+    return choose(responses, learner(algo).needs, score_margin=score_margin)
 
 
 def _scored(*scores: float | None) -> list[Response]:

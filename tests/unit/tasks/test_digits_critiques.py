@@ -24,7 +24,7 @@ from orchestrator.tasks.digits_critiques import (
     named_digit,
 )
 from orchestrator.tasks.digits_model import build_digits_model
-from tests.needs import needs_of
+from tests.unit.offline.asks import learner
 from workers.multimodal.prompt_encoder import PromptEncoder
 
 
@@ -62,7 +62,7 @@ def _shown(row: Instruction) -> str:
 def test_every_instruction_has_five_pairs_and_one_tie(critiques: list[Instruction]) -> None:
     assert len(critiques) == 1797
     for row in critiques:
-        choice = choose(row.responses, needs_of("critique_rm"), score_margin=0.0)
+        choice = choose(row.responses, learner("critique_rm").needs, score_margin=0.0)
         assert isinstance(choice, Choice)
         assert (len(choice.responses), len(choice.pairs), len(choice.ties)) == (4, 5, 1)
 
