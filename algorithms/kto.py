@@ -11,7 +11,17 @@ import numpy as np
 
 from algorithms.algorithm import Ask, Needs, Objective, StepSamples, Unlearnable
 from algorithms.figures import Figure, Mean, Tallies
-from algorithms.groups import CHOSEN, HELD_OUT, REJECTED, Group, GroupObjective, parts, response_weights, weighted_sums
+from algorithms.groups import (
+    CHOSEN,
+    HELD_OUT,
+    NUM_PAIRS,
+    REJECTED,
+    Group,
+    GroupObjective,
+    parts,
+    response_weights,
+    weighted_sums,
+)
 from algorithms.preference import Preference
 from algorithms.records import Example
 from algorithms.records import Sequence as TokenSequence
@@ -78,6 +88,7 @@ class Kto(Preference):
 
     figures = (
         *HELD_OUT[:2],
+        NUM_PAIRS,
         replace(CHOSEN, meaning="mean over desirable responses", title=_REWARDS, label="desirable"),
         replace(REJECTED, meaning="mean over undesirable responses", title=_REWARDS, label="undesirable"),
         *_OF_STEP,
@@ -123,8 +134,9 @@ class Kto(Preference):
                 raise Unlearnable(f"the log-probs of prompt {at.uid}, for KTO's baseline, are not finite")
             baseline = kto_baseline(float(sum(ratios)), len(ratios))
         groups = self.labelled(batch, refs, baseline=baseline, together=ask.share_prompts)
-        told = (baseline, float(len(mixed)))
-        return StepSamples([groups], {figure.name: value for figure, value in zip(_OF_STEP, told, strict=True)})
+        told = {figure.name: value for figure, value in zip(_OF_STEP, (baseline, float(len(mixed))), strict=True)}
+        # Responses by themselves make no pairs.
+        return StepSamples([groups], {NUM_PAIRS.name: 0.0, **told})
 
     def labelled(
         self, examples: Sequence[Example], refs: Sequence[Sequence[np.ndarray]], *, baseline: float, together: bool

@@ -82,12 +82,12 @@ class PairObjective(GroupObjective):
         """Over the group's pairs."""
         import torch
 
-        from algorithms.maths.preference_losses import PairLoss
+        from algorithms.maths.preference_losses import pair_loss
 
         chosen, rejected = sides(group.pairs, ratios)
         betas = torch.from_numpy(np.array(group.betas)).to(ratios)
         losses = self.algorithm.pair_loss(chosen, rejected, betas)
-        result = PairLoss(losses, (betas * chosen).detach(), (betas * rejected).detach())
+        result = pair_loss(losses, chosen, rejected, betas)
         weights = torch.from_numpy(np.array(group.weights)).to(ratios)
         return (losses * weights).sum(), pair_figures(result)
 

@@ -20,6 +20,7 @@ import psutil
 import ray
 from machine import machine_lines
 
+from algorithms.records import PLAIN
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.sync import SyncResult
 from orchestrator.config import load_config
@@ -32,7 +33,8 @@ from orchestrator.run.folder import RunFolder
 from orchestrator.run.metrics import PhaseClock
 from orchestrator.tasks.digits import build_digits_data
 from orchestrator.tasks.digits_model import build_digits_model
-from orchestrator.training.online_step import train_step
+from orchestrator.training.ask import RunAsk
+from orchestrator.training.online_step import OnlineWork
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import Completion, RankUpdate
 
@@ -54,8 +56,8 @@ class Method:
     def __init__(self, answer: Any) -> None:
         self._answer = answer
 
-    def remote(self, *args: Any) -> Any:
-        sent = ray.put(args)
+    def remote(self, *args: Any, **options: Any) -> Any:
+        sent = ray.put((args, options))
         began = time.monotonic()
         ref = ray.put(self._answer(*args))
         Answers.seconds += time.monotonic() - began
@@ -132,13 +134,12 @@ def _sizes() -> list[tuple[int, ...]]:
 
 def _measure(size: tuple[int, ...]) -> tuple[str, ...]:
     with tempfile.TemporaryDirectory() as folder:
-        session = _session(Path(folder), size)
-        progress = Progress(
-            step=0, num_updates=0, policy_version=0, cursor=PromptCursor(num_prompts=len(session.train), seed=0)
-        )
+        work = _work(Path(folder), size)
+        cursor = PromptCursor(num_prompts=len(work.answering.train), seed=0)
+        progress = Progress(step=0, num_updates=0, policy_version=0, cursor=cursor)
         clock = PhaseClock()
         Answers.seconds = 0.0
-        train_step(session, FakeClient(), progress, clock)  # type: ignore[arg-type]
+        work.step(progress, clock)
         times = clock.metrics()
     whole = times["time/step_s"]
     phases = [times[f"time/{name}_s"] for name in ("rollout", "reward", "train")]
@@ -147,7 +148,7 @@ def _measure(size: tuple[int, ...]) -> tuple[str, ...]:
     return (*(f"{figure:.1f}" for figure in figures), f"{peak:.1f}")
 
 
-def _session(root: Path, size: tuple[int, ...]) -> Any:
+def _work(root: Path, size: tuple[int, ...]) -> OnlineWork:
     engines, ranks, prompts, samples, tokens = size
     digits, model = build_digits_data(root / "data", seed=0), build_digits_model(root / "model", seed=0)
     config, _ = load_config(
@@ -166,19 +167,22 @@ def _session(root: Path, size: tuple[int, ...]) -> Any:
     train = digits.train
     source = SourceFile(path=train, read_by="r1_reward", media_root=train.parent, max_pixels=10**6, video_frames=1)
     dataset = read_prompts(source)
-    return SimpleNamespace(
-        config=config,
-        pool=pool,
-        folder=folder,
+    session: Any = SimpleNamespace(
+        config=config, pool=pool, folder=folder, deadline_s=600.0, phase=lambda name, clock: clock.phase(name)
+    )
+    answering: Any = SimpleNamespace(
+        session=session,
         engines=_FakeSampling(pool),
         encoder=PromptEncoder(model),
         train=dataset.prompts,
-        deadline_s=600.0,
-        phase=lambda name, clock: clock.phase(name),
+        ask=RunAsk(session=session, share_prompts=True, longest_row=config.policy.tokens_per_microbatch),
+        sampling=PLAIN,
         verified_sync=lambda version, uids: SyncResult(
             policy_version=version, seconds=0.0, digest="0" * 64, probe_gap=0.0
         ),
     )
+    client: Any = FakeClient()
+    return OnlineWork(answering=answering, client=client)
 
 
 class _FakeSampling:

@@ -90,7 +90,7 @@ def dpo_loss(
         loss = (delta - 0.5 / beta).square()
     else:
         raise ValueError(f"kind = {kind!r} must be one of {sorted(DPO_REDUCTION)}")
-    return _pair_loss(loss, chosen_log_ratios, rejected_log_ratios, beta)
+    return pair_loss(loss, chosen_log_ratios, rejected_log_ratios, beta)
 
 
 def kto_pair_loss(
@@ -114,7 +114,7 @@ def kto_pair_loss(
     # 1 − σ(x) is written σ(−x), which keeps its digits where σ(x) rounds to 1.
     chosen_terms = (-beta * (chosen_log_ratios - rejected_kl)).sigmoid()
     rejected_terms = (-beta * (chosen_kl - rejected_log_ratios)).sigmoid()
-    return _pair_loss(0.5 * (chosen_terms + rejected_terms), chosen_log_ratios, rejected_log_ratios, beta)
+    return pair_loss(0.5 * (chosen_terms + rejected_terms), chosen_log_ratios, rejected_log_ratios, beta)
 
 
 def bradley_terry_loss(chosen_scores: Float[Tensor, " B"], rejected_scores: Float[Tensor, " B"]) -> PairLoss:
@@ -122,10 +122,11 @@ def bradley_terry_loss(chosen_scores: Float[Tensor, " B"], rejected_scores: Floa
 
     Source: Ouyang et al. 2022, eq. 1, https://arxiv.org/abs/2203.02155
     """
-    return _pair_loss(-logsigmoid(chosen_scores - rejected_scores), chosen_scores, rejected_scores, 1.0)
+    return pair_loss(-logsigmoid(chosen_scores - rejected_scores), chosen_scores, rejected_scores, 1.0)
 
 
-def _pair_loss(loss: Tensor, chosen: Tensor, rejected: Tensor, beta: float | Tensor) -> PairLoss:
+def pair_loss(loss: Tensor, chosen: Tensor, rejected: Tensor, beta: float | Tensor) -> PairLoss:
+    """A loss of pairs with the rewards that their log-ratios imply, β times these."""
     with torch.no_grad():
         return PairLoss(loss=loss, chosen_rewards=beta * chosen, rejected_rewards=beta * rejected)
 

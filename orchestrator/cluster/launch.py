@@ -8,6 +8,7 @@ from pathlib import Path
 from uuid import NAMESPACE_URL, uuid5
 
 import ray
+from ray import cloudpickle
 
 from orchestrator.cluster.choices import shares_prompts
 from orchestrator.cluster.engines import Engines
@@ -35,7 +36,7 @@ _OBJECT_STORE_BYTES = 1 << 30
 def ray_cluster(plan: PlacementPlan) -> Iterator[None]:
     """Connect to the running cluster, or start one on this machine that ends with this process."""
     for module in plugin_modules():  # a user's file, which is on no other node and in no path
-        ray.cloudpickle.register_pickle_by_value(module)
+        cloudpickle.register_pickle_by_value(module)
     gpu = any(worker.num_gpus for worker in plan.workers)
     variables = worker_environment(1, gpu=gpu)
     shared = {"log_to_driver": False, "logging_level": logging.WARNING, "runtime_env": {"env_vars": variables}}

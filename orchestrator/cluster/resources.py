@@ -11,8 +11,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from orchestrator.config.refusal import refusal
-from orchestrator.errors import RefusedInput
+from orchestrator.errors import RefusedInput, refusal
 
 GIB = 2**30
 _SEPARATOR = "#"

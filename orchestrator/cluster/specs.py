@@ -67,12 +67,11 @@ def policy_spec(config: TrainConfig, saved: str | None, sampling: SamplingDistri
     """
     optimizer = config.optimizer
     learner, per_step = config.learner, config.updates_per_step if config.online else 1
-    assert config.model.path is not None
     lora = lora_spec(config, saved)
     return PolicySpec(
         # An adapter's checkpoint has no weights of its own: its base is loaded again.
-        model=base_spec(config, saved if saved is not None and lora is None else config.model.path),
-        source=config.model.path,
+        model=base_spec(config, saved if saved is not None and lora is None else config.model.folder),
+        source=config.model.folder,
         optimizer=OptimizerSpec(
             zero_stage=config.policy.zero_stage,
             betas=optimizer.betas,

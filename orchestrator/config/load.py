@@ -21,9 +21,8 @@ from orchestrator.config.layers import (
     read_toml,
 )
 from orchestrator.config.options import config_type, options
-from orchestrator.config.refusal import refusal
 from orchestrator.config.schema import TrainConfig
-from orchestrator.errors import RefusedInput
+from orchestrator.errors import RefusedInput, refusal
 
 _PROGRAM = "python -m orchestrator.train"
 _CONFIG_HELP = "TOML files, later ones override earlier ones; flags override them all. Repeatable."

@@ -7,6 +7,7 @@ from typing import Any
 
 from algorithms.algorithm import Needs
 from algorithms.maths.kto import kto_weight_warning
+from algorithms.preference import PreferenceSection
 from algorithms.records import Example
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.choice import Choice, choose
@@ -123,7 +124,7 @@ def refuse_unlearnable(found: Learnable, config: TrainConfig, *, bad_rows: Seque
         )
     if not config.offline or config.needs.responses != "labels":
         return None
-    kinds, settings = found.kinds, config.preference
+    kinds, settings = found.kinds, config.section(PreferenceSection)
     if found.num_used < _FEWEST_LABELLED:
         raise RefusedInput(
             f"data.path: --algo {config.algo} needs at least {_FEWEST_LABELLED} usable instructions, "

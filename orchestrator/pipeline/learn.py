@@ -34,7 +34,6 @@ def learn(config: TrainConfig, plan: PlacementPlan, folder: RunFolder, data: Off
     Raises:
         RefusedInput: see ``reference_table``.
     """
-    assert config.model.path is not None
     encoder = prompt_encoder(config)
     of_reference = _reference_tables(config, folder, data)
     write_config(config, folder)
@@ -79,9 +78,8 @@ def _precompute(
     """Let reference workers make what the table lacks; they are gone before the policy starts."""
     if not table.missing_shards():
         return
-    assert config.model.path is not None
     encode = example_encoder(config, encoder, store.media_root, weighs_pairs=False).scorable_sequences
-    spec = base_spec(config, config.model.path)
+    spec = base_spec(config, config.model.folder)
     with (
         Console(table.num_shards, title=f"reference log-probs in {table.folder}") as console,
         worker_pool(config, single_role_plan(config, "reference"), None) as pool,

@@ -42,9 +42,8 @@ def data_lines(config: TrainConfig) -> list[str]:
 def _encoder(config: TrainConfig) -> "PromptEncoder | None":
     from workers.models.folder import check_model_folder
 
-    assert config.model.path is not None
     try:
-        check_model_folder(config.model.path, trust_remote_code=config.model.trust_remote_code)
+        check_model_folder(config.model.folder, trust_remote_code=config.model.trust_remote_code)
     except ValueError:
         return None  # whoever runs on this machine has had it refused
     from orchestrator.cluster.specs import prompt_encoder
@@ -66,7 +65,6 @@ def _online(config: TrainConfig, encoder: "PromptEncoder | None") -> list[str]:
 
 
 def _offline(config: TrainConfig, encoder: "PromptEncoder | None") -> list[str]:
-    assert config.data.path is not None
     lines = [f"data: {line}" for line in _learned_from(config, encoder)]
     if config.measures_margins and config.reward.critique.path is None:
         stage = critique_rm_config(config)
@@ -78,8 +76,8 @@ def _learned_from(config: TrainConfig, encoder: "PromptEncoder | None") -> Itera
     from orchestrator.data.learnable import look, refuse_unlearnable
     from orchestrator.training.offline import example_encoder
 
-    assert config.offline and config.data.path is not None
-    read = _Read(config, config.data.path)
+    assert config.offline
+    read = _Read(config, config.data.source)
     weighs = not config.measures_margins
     encode = None if encoder is None else example_encoder(config, encoder, read.media_root, weighs_pairs=weighs)
     margin, unfit = config.section(PreferenceSection).score_margin, None if encoder is None else ImageCheck(config)

@@ -142,9 +142,7 @@ def _margins(config: TrainConfig, folder: RunFolder, data: OfflineData, model: s
         ("train", data.train, train),
         ("held out", data.held_out_store, data.held_out_splits),
     ):
-        share, pairs = agreement(
-            store, tables[store.folder], splits, score_margin=config.section(PreferenceSection).score_margin
-        )
+        share, pairs = agreement(store, tables[store.folder], splits, score_margin=margin)
         if pairs:
             sys.stdout.write(f"critique reward model: right on {share:.3f} of {pairs} pairs, {name}\n")
     return tables

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean, variance
 from typing import Literal
 
+from orchestrator.config.sections import LOGPROB_TOLERANCE
 from orchestrator.reporting.charts import number
 from orchestrator.reporting.run_record import Point, RunRecord
 
@@ -15,6 +16,7 @@ BESIDE_CHANCE = f"; chance is {CHANCE:.3f}"
 """What to hold such an accuracy against."""
 _STANDARD_ERRORS = 2.0
 _FEWEST_STEPS = 6
+
 
 Answer = Literal["yes", "no", "unknown"]
 
@@ -123,6 +125,18 @@ def number_format(record: RunRecord) -> str | None:
     """``float32`` or ``bfloat16``; None where the run left it to the machine and does not say what that came to."""
     dtype = record.manifest.get("dtype", record.setting("model", "dtype"))
     return dtype if dtype in ("float32", "bfloat16") else None
+
+
+def mismatch_bound(record: RunRecord) -> float:
+    """The run's own tolerance, else that of its number format, the stricter where that is not known; nats."""
+    own = record.setting("sync", "tolerance")
+    return own if isinstance(own, float) else LOGPROB_TOLERANCE[number_format(record) or "float32"]
+
+
+def coverage_bound(record: RunRecord) -> float:
+    """Least share of scored rollouts."""
+    own = record.setting("reward", "min_coverage")
+    return own if isinstance(own, float) else 0.9
 
 
 def _change(points: list[Point]) -> str:

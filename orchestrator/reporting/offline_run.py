@@ -1,7 +1,6 @@
 """Runs that learn from a preference store: pairs, labelled responses, or the best response alone."""
 
-from algorithms.preference_registry import PreferenceAlgorithm
-
+from algorithms.algorithm import Needs
 from orchestrator.config.sections import LOGPROB_TOLERANCE
 from orchestrator.reporting.charts import number
 from orchestrator.reporting.findings import (
@@ -15,23 +14,19 @@ from orchestrator.reporting.findings import (
     share_rose,
     thirds_rose,
 )
-from orchestrator.reporting.run_kind import CHANCE_LINE, POLICY_CURVES, SHARE, Curve, RunKind
+from orchestrator.reporting.run_kind import RunKind
 from orchestrator.reporting.run_record import Point, RunRecord
 
-_BOTH_MAY_FALL = "The margin can rise while both fall: then the policy leaves both kinds of responses behind."
 
-
-def offline_run(algorithm: PreferenceAlgorithm) -> RunKind:
-    """What a run of ``algorithm`` has to show."""
-    if algorithm.learns_from == "best":
+def offline_run(needs: Needs) -> RunKind:
+    """What a run of an algorithm with these needs has to show."""
+    if needs.responses == "best":
         return _SUPERVISED
-    start = (_starts_as_reference,) if algorithm.needs_reference else ()
+    start = (_starts_as_reference,) if needs.reference else ()
     return RunKind(
         headline=_pair_headline,
-        learning=(_pair_accuracy_rose, _labels_parted if algorithm.learns_from == "labels" else _margin_rose),
+        learning=(_pair_accuracy_rose, _labels_parted if needs.responses == "labels" else _margin_rose),
         soundness=(*start, *_SOUNDNESS),
-        curves=(*_preference_curves(algorithm), *POLICY_CURVES),
-        phases=_phases(algorithm),
         has_rollouts=False,
     )
 
@@ -122,84 +117,9 @@ def _none_skipped(record: RunRecord) -> Check:
 _SOUNDNESS = (_none_passed_over, _none_skipped, metrics_were_finite)
 
 
-def _phases(algorithm: PreferenceAlgorithm) -> tuple[str, ...]:
-    reference = ("reference",) if algorithm.needs_reference else ()
-    baseline = ("baseline",) if algorithm.loss in ("kto", "kto_pair") else ()
-    return ("data", *reference, *baseline, "train")
-
-
-def _preference_curves(algorithm: PreferenceAlgorithm) -> tuple[Curve, ...]:
-    if algorithm.learns_from == "labels":
-        return (
-            Curve(
-                title="Pair accuracy",
-                names={"held out": "eval/pair_accuracy"},
-                bound=CHANCE_LINE,
-                y_range=SHARE,
-                note="A step learns from responses one by one: only what is held out makes pairs.",
-            ),
-            Curve(title="Margin of a pair, reward units", names={"held out": "eval/margin"}),
-            _rewards("Desirable", "undesirable", note=_BOTH_MAY_FALL),
-            Curve(title="KTO baseline, nats", names={"z0": "preference/baseline"}),
-        )
-    return (
-        Curve(
-            title="Pair accuracy",
-            names={"held out": "eval/pair_accuracy", "the step's own": "preference/accuracy"},
-            bound=CHANCE_LINE,
-            y_range=SHARE,
-            note="A tie counts one half held out, and nothing on the step's own pairs, taken before its update.",
-        ),
-        Curve(
-            title="Margin of a pair, reward units",
-            names={"held out": "eval/margin", "the step's own": "preference/margin"},
-        ),
-        _rewards("Chosen", "rejected", note=_BOTH_MAY_FALL if algorithm.needs_reference else ""),
-        *(_IMITATION if algorithm.weighs_pairs or algorithm.writes_critiques else ()),
-        *(_WEIGHED_PAIRS if algorithm.weighs_pairs else ()),
-        *(_OWN_CRITIQUES if algorithm.writes_critiques else ()),
-        Curve(title="Pairs a second", names={"rate": "throughput/pairs_per_s"}),
-    )
-
-
-def _rewards(chosen: str, rejected: str, *, note: str) -> Curve:
-    names = {chosen.lower(): "preference/chosen_reward", rejected: "preference/rejected_reward"}
-    return Curve(title=f"{chosen} and {rejected} reward", names=names, note=note)
-
-
-_IMITATION = (Curve(title="Cross-entropy in the loss, nats", names={"its share": "policy/imitation_loss"}),)
-_WEIGHED_PAIRS = (
-    Curve(title="Beta of the step's pairs, 1/nats", names={"mean": "beta/mean", "largest": "beta/max"}),
-    Curve(title="Margin under the critique reward model", names={"mean": "margin/mean"}),
-    Curve(
-        title="Pairs against the critique reward model",
-        names={"share with a negative margin": "margin/negative_frac"},
-        y_range=SHARE,
-    ),
-    Curve(title="Pairs left out", names={"of the step": "data/dropped_pairs"}),
-)
-_OWN_CRITIQUES = (
-    Curve(
-        title="Rewards read off the model's own critiques",
-        names={"share of the step's": "critique/generated_frac"},
-        y_range=SHARE,
-        note="By critique_rm.scheduled_sampling; a critique that was cut is not among them.",
-    ),
-)
 _SUPERVISED = RunKind(
     headline=_token_headline,
     learning=(_token_accuracy_rose, _token_logprob_rose),
     soundness=_SOUNDNESS,
-    curves=(
-        Curve(
-            title="Token accuracy",
-            names={"held out": "eval/token_accuracy", "the step's own": "policy/token_accuracy"},
-            y_range=SHARE,
-            note="Share of the response tokens that are the likeliest, those before them given.",
-        ),
-        Curve(title="Held-out log-prob of a token, nats", names={"mean": "eval/token_logprob"}),
-        *POLICY_CURVES,
-    ),
-    phases=("data", "train"),
     has_rollouts=False,
 )

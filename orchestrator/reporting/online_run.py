@@ -2,37 +2,25 @@
 
 from dataclasses import replace
 
-from orchestrator.config.sections import LOGPROB_TOLERANCE
 from orchestrator.reporting.findings import (
     BESIDE_CHANCE,
     CHANCE,
     Check,
+    coverage_bound,
     every,
     measured,
     metrics_were_finite,
-    number_format,
+    mismatch_bound,
     share_rose,
     thirds_rose,
 )
-from orchestrator.reporting.run_kind import CHANCE_LINE, POLICY_CURVES, SHARE, Curve, RunKind
+from orchestrator.reporting.run_kind import RunKind
 from orchestrator.reporting.run_record import RunRecord
 
 _BLIND_MARGIN = 0.06
 """How far from chance a judge may be that is shown the wrong images."""
 _SIDE_MARGIN = 0.1
 """How far from one half its choice of the response shown first may be."""
-
-
-def mismatch_bound(record: RunRecord) -> float:
-    """The run's own tolerance, else that of its number format, the stricter where that is not known; nats."""
-    own = record.setting("sync", "tolerance")
-    return own if isinstance(own, float) else LOGPROB_TOLERANCE[number_format(record) or "float32"]
-
-
-def coverage_bound(record: RunRecord) -> float:
-    """Least share of scored rollouts."""
-    own = record.setting("reward", "min_coverage")
-    return own if isinstance(own, float) else 0.9
 
 
 def _headline(record: RunRecord) -> str:
@@ -102,19 +90,6 @@ def _enough_was_scored(record: RunRecord) -> Check:
     )
 
 
-_ACCURACY_CURVE = Curve(
-    title="Held-out accuracy",
-    names={
-        "accuracy": "eval/accuracy",
-        "images shuffled": "eval/accuracy_shuffled_images",
-        "chose the first": "eval/first_position_rate",
-        "no clear verdict": "eval/unreadable_frac",
-    },
-    bound=CHANCE_LINE,
-    y_range=SHARE,
-    note="With the images shuffled among the pairs, a judge that looks falls to chance.",
-)
-
 ONLINE = RunKind(
     headline=_headline,
     learning=(_accuracy_rose, _reward_rose),
@@ -126,41 +101,6 @@ ONLINE = RunKind(
         _enough_was_scored,
         metrics_were_finite,
     ),
-    curves=(
-        _ACCURACY_CURVE,
-        Curve(
-            title="Reward and its parts",
-            names={"*": "reward/*"},
-        ),
-        Curve(
-            title="Engine against trainer, nats",
-            names={"mean": "mismatch/logprob_abs_mean", "largest": "mismatch/logprob_abs_max"},
-            bound=("bound of the mean", mismatch_bound),
-            prefer_log=True,
-            note="Gap between the log-probs of the engine that sampled and those of the trainer.",
-        ),
-        Curve(
-            title="Judge",
-            names={"coverage": "judge/coverage", "cached": "judge/cached_frac", "no verdict": "judge/unknown_frac"},
-            bound=("least coverage", coverage_bound),
-            y_range=SHARE,
-        ),
-        *POLICY_CURVES,
-        Curve(
-            title="Guards: share of tokens",
-            names={
-                "Pre-CLIP": "policy/preclip_frac",
-                "PPO clip": "policy/clip_frac",
-                "filtered, positive": "adv/filtered_pos_frac",
-                "filtered, negative": "adv/filtered_neg_frac",
-            },
-        ),
-        Curve(title="KL to the reference, nats", names={"KL": "kl/ref"}),
-        Curve(title="Completion length, tokens", names={"mean": "length/mean"}),
-        Curve(title="Share of cut completions", names={"cut": "length/truncated_frac"}, y_range=SHARE),
-        Curve(title="Rollout tokens a second", names={"rate": "throughput/rollout_tokens_per_s"}),
-    ),
-    phases=("rollout", "reward", "train", "sync"),
     has_rollouts=True,
 )
 
@@ -168,8 +108,6 @@ COLD_START = replace(
     ONLINE,
     learning=(_accuracy_rose,),
     soundness=(_leans_to_neither_side, metrics_were_finite),
-    curves=(_ACCURACY_CURVE, *POLICY_CURVES),
-    phases=("train",),
     has_rollouts=False,
 )
 """It learns from demonstrations, and judges only to be measured."""

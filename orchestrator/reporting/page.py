@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.reporting.choice_of_kind import kind_of
-from orchestrator.reporting.figures import curves, phase_bar
+from orchestrator.reporting.curves import curves, phase_bar
 from orchestrator.reporting.findings import Check
 from orchestrator.reporting.markup import STYLE, Html, element, join, table
 from orchestrator.reporting.run_kind import RunKind
@@ -35,9 +35,9 @@ def render(record: RunRecord) -> str:
         element("h2", None, "Is it right?"),
         _checks([question(record) for question in kind.soundness]),
         element("h2", None, "Curves"),
-        curves(record, kind) if record.rows else element("p", None, "No step is finished yet."),
+        curves(record) if record.rows else element("p", None, "No step is finished yet."),
         element("h2", None, "Where the time went"),
-        phase_bar(record, kind),
+        phase_bar(record),
         *_samples(record, kind),
         element("h2", None, "What ran"),
         _manifest(record.manifest),
@@ -68,7 +68,7 @@ def _torn(record: RunRecord) -> list[Html]:
 def _manifest(manifest: Mapping[str, Any]) -> Html:
     if not manifest:
         return element("p", None, "manifest.json is missing: versions and seed are not known.")
-    flat = {name: value for name, value in manifest.items() if not isinstance(value, dict)}
+    flat = {name: value for name, value in manifest.items() if name != "figures" and not isinstance(value, dict)}
     versions = manifest.get("versions")
     if isinstance(versions, dict):
         flat |= {f"version of {package}": version for package, version in versions.items()}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from algorithms.figures import Figure
 from orchestrator.errors import RefusedInput
 from orchestrator.run.folder import RunFolder
 
@@ -26,6 +27,12 @@ class RunRecord:
     """Rows of ``metrics.jsonl`` in step order, one a step."""
     num_torn_lines: int
     """Lines of ``metrics.jsonl`` that are no row: what a crash, or a write in progress, leaves."""
+
+    @property
+    def figures(self) -> list[Figure]:
+        """What the run's figures are, as its manifest says; none where it does not."""
+        told = self.manifest.get("figures")
+        return [Figure(**figure) for figure in told if _is_figure(figure)] if isinstance(told, list) else []
 
     def series(self, name: str) -> list[Point]:
         """``(step, value)`` of every row that has a finite number under ``name``."""
@@ -51,6 +58,14 @@ class RunRecord:
     def last_step(self) -> int:
         """The last step with a row; 0 before the first."""
         return self.rows[-1]["step"] if self.rows else 0
+
+
+def _is_figure(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and {"name", "meaning"} <= value.keys() <= {"name", "meaning", "title", "label"}
+        and all(isinstance(text, str) for text in value.values())
+    )
 
 
 def status(record: RunRecord) -> str:

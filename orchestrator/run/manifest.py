@@ -3,12 +3,13 @@
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from algorithms.figures import Figure
 from orchestrator.config.schema import TrainConfig, resolved_json
 from orchestrator.run.folder import RunFolder, write_atomic
 from orchestrator.run.identity import Identity, may_change, settled
@@ -33,12 +34,21 @@ def write_config(config: TrainConfig, folder: RunFolder) -> None:
 
 
 def write_manifest(
-    config: TrainConfig, folder: RunFolder, *, identity: Identity, counts: DataCounts, from_step: int
+    config: TrainConfig,
+    folder: RunFolder,
+    *,
+    identity: Identity,
+    counts: DataCounts,
+    figures: Iterable[Figure],
+    from_step: int,
 ) -> None:
     """Write ``manifest.json`` of a run that begins, or goes on, after ``from_step`` steps.
 
     It has a segment for each time that the run went on with other versions, or with other values of options that may
     change; a segment holds those that differ from the one before.
+
+    Args:
+        figures: What the run will report, for whoever draws it.
     """
     now = {
         "python": platform.python_version(),
@@ -52,6 +62,7 @@ def write_manifest(
         **asdict(counts),
         **now,
         "identity": settled(identity),
+        "figures": [asdict(figure) for figure in figures],
         "segments": _segments(folder, may_change(identity), now, from_step=from_step),
     }
     write_atomic(folder.manifest, json.dumps(manifest, indent=2) + "\n")

@@ -1,10 +1,11 @@
 """How every run begins: where it stands, and what shows and keeps its figures while it goes on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from algorithms.figures import Figure
 from orchestrator.config.schema import TrainConfig
 from orchestrator.run.checkpoint import Progress, find_checkpoint, identity_of
 from orchestrator.run.console import Console
@@ -30,13 +31,14 @@ class RunStart:
 
 @contextmanager
 def started_run(
-    config: TrainConfig, folder: RunFolder, *, identity: Identity, counts: DataCounts
+    config: TrainConfig, folder: RunFolder, *, identity: Identity, counts: DataCounts, figures: Iterable[Figure] = ()
 ) -> Iterator[RunStart]:
     """Find the checkpoint to continue from, drop what came after it, and open console, trackers and log.
 
     Args:
         identity: What must not have changed since that checkpoint.
         counts: Of the data.
+        figures: What the run will report.
     Raises:
         RefusedInput: the run folder holds a checkpoint of another run.
     """
@@ -45,7 +47,7 @@ def started_run(
     changed = changes(identity_of(folder, found[0]), identity) if found else []
     progress = found[1] if found else Progress(step=0, num_updates=0, policy_version=0, cursor=cursor)
     folder.truncate_after(progress.step if found else -1)
-    write_manifest(config, folder, identity=identity, counts=counts, from_step=progress.step)
+    write_manifest(config, folder, identity=identity, counts=counts, figures=figures, from_step=progress.step)
     with (
         Console(config.run.steps, title=f"{config.algo} in {folder.root}") as console,
         open_tracker(folder, trackers=config.run.trackers) as tracker,

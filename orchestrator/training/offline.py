@@ -58,17 +58,15 @@ class OfflineWork:
         ahead = replace(progress, step=progress.step + 1, cursor=cursor)
         with session.phase("train", clock):
             updates = take_updates(session, learned.updates, ahead)
-        taken = [u.ranks for u in updates if u.taken]
-        metrics = {**update_figures(taken or [u.ranks for u in updates]), **learned.figures}
+        metrics = {**update_figures(updates, planned=len(updates)), **learned.figures}
         metrics |= {
             "data/epoch": float(cursor.epoch),
             "data/batch_digest48": batch_digest48(examples),
             "data/passed_over": float(len(passed_over)),
-            "guard/skipped_updates": float(len(updates) - len(taken)),
         }
         if (pairs := metrics.get("preference/num_pairs")) is not None:
             metrics["throughput/pairs_per_s"] = pairs / clock.metrics()["time/step_s"]
-        return after_updates(ahead, len(taken)), metrics
+        return after_updates(ahead, sum(u.taken for u in updates)), metrics
 
     def evaluate(self, progress: Progress, *, last: bool) -> Evaluation:
         """What the policy itself thinks of held-out responses; what the reference does is asked once."""

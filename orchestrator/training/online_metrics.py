@@ -1,10 +1,11 @@
 """One step's raw outcome, as metric rows and as rollout records for people."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 
 import numpy as np
 
+from algorithms.figures import Figure
 from algorithms.maths.off_policy import Mismatch
 from algorithms.tokens import MISMATCH
 from orchestrator.cluster.sync import SyncResult
@@ -12,49 +13,74 @@ from orchestrator.evaluation.answers import parse_verdict
 from orchestrator.evaluation.held_out import prompt_text
 from orchestrator.rewards.reward import Reward, reward_metrics
 from orchestrator.run.rollout_store import RolloutRow
-from orchestrator.training.updates import update_figures
-from workers.types import Completion, GenerationRequest, Prompt, RankUpdate
+from orchestrator.training.updates import Update, update_figures
+from workers.types import Completion, GenerationRequest, Prompt
 
 _DIGEST_HEX = 12
+FIGURES = (
+    *MISMATCH,
+    Figure("sync/seconds", "weights to every engine, with verification"),
+    Figure("sync/verified", "1: a sync that is not verified ends the run"),
+    Figure("sync/probe_gap", "largest log-prob gap of the probe prompts, nats"),
+    Figure("sync/faults", "engines that needed a second transfer or a restart"),
+    Figure("sync/weights_digest48", "first 48 bits of the weights' digest: equal numbers, equal weights"),
+    Figure(
+        "guard/mismatch_strikes",
+        "steps in a row whose mismatch was beyond `guard.max_mismatch`: 1 warned, 2 corrected, 3 re-synced",
+    ),
+    Figure("faults/engine_restarts", "rollout engines replaced since the run, or its last restart, began"),
+    Figure("length/mean", "completion tokens", "Completion length, tokens"),
+    Figure("length/truncated_frac", "share of completions cut at the limit", "Share of cut completions", "cut"),
+    Figure(
+        "throughput/rollout_tokens_per_s",
+        "sampled tokens a second, all engines together",
+        "Rollout tokens a second",
+        "rate",
+    ),
+)
+"""Of every online step, beyond its rewards, its updates and what its algorithm says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampled:
+    """Answers and what they earned, all in one order."""
+
+    requests: tuple[GenerationRequest, ...]
+    completions: tuple[Completion, ...]
+    rewards: tuple[Reward, ...]
+    texts: Mapping[tuple[str, int], str]
+    """What each completion says, by uid and sample index."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRecord:
-    """Everything one online step produced."""
+    """What one online step has figures of."""
 
-    prompts: tuple[Prompt, ...]
-    requests: tuple[GenerationRequest, ...]
-    completions: tuple[Completion, ...]
-    """In the order of ``requests``, as are the rewards."""
-    rewards: tuple[Reward, ...]
+    sampled: Sampled
     figures: Mapping[str, float]
     """What the algorithm says of it."""
     mismatch: Mismatch | None
     """None where no update was taken that could measure it."""
-    updates: tuple[Sequence[RankUpdate], ...]
-    """For each optimizer step that was taken what every rank met."""
-    sync: SyncResult
-    skipped: tuple[Sequence[RankUpdate], ...] = ()
-    """Likewise for those that were tried and not taken."""
-    num_skipped_updates: int = 0
+    updates: tuple[Update, ...]
+    """Those that were tried."""
+    num_planned_updates: int
     """Those, and those for which there were no samples with a reward."""
+    sync: SyncResult
+    rollout_s: float
+    """Seconds of sampling."""
     mismatch_strikes: int = 0
     num_engine_restarts: int = 0
     """Since the run or its last restart began."""
 
 
-def online_metrics(record: StepRecord, times: Mapping[str, float]) -> dict[str, float]:
-    """The flat row of one online step; names as in docs/metrics.md.
-
-    Args:
-        times: ``time/<phase>_s`` of every phase and of the whole step, seconds.
-    """
-    lengths = [len(c.completion_ids) for c in record.completions]
+def online_metrics(record: StepRecord) -> dict[str, float]:
+    """The figures of one online step, but for its times and the memory it takes."""
+    lengths = [len(c.completion_ids) for c in record.sampled.completions]
     mismatch = record.mismatch or Mismatch(float("nan"), float("nan"), 0)
     return {
-        **reward_metrics(record.rewards),
+        **reward_metrics(record.sampled.rewards),
         **record.figures,
-        **update_figures(record.updates or record.skipped),
+        **update_figures(record.updates, planned=record.num_planned_updates),
         **{figure.name: float(value) for figure, value in zip(MISMATCH, astuple(mismatch), strict=True)},
         "sync/seconds": record.sync.seconds,
         "sync/verified": 1.0,
@@ -62,27 +88,24 @@ def online_metrics(record: StepRecord, times: Mapping[str, float]) -> dict[str, 
         "sync/faults": float(len(record.sync.faults)),
         # 48 bits fit a float exactly: two runs with equal weights show equal numbers.
         "sync/weights_digest48": float(int(record.sync.digest[:_DIGEST_HEX], 16)),
-        "guard/skipped_updates": float(record.num_skipped_updates),
         "guard/mismatch_strikes": float(record.mismatch_strikes),
         "faults/engine_restarts": float(record.num_engine_restarts),
-        **times,
         "length/mean": float(np.mean(lengths)),
-        "length/truncated_frac": float(np.mean([c.finish_reason == "length" for c in record.completions])),
-        "throughput/rollout_tokens_per_s": sum(lengths) / times["time/rollout_s"],
+        "length/truncated_frac": float(np.mean([c.finish_reason == "length" for c in record.sampled.completions])),
+        "throughput/rollout_tokens_per_s": sum(lengths) / record.rollout_s,
     }
 
 
-def rollout_rows(record: StepRecord, texts: Mapping[tuple[str, int], str]) -> list[RolloutRow]:
+def rollout_rows(prompts: Mapping[str, Prompt], sampled: Sampled) -> list[RolloutRow]:
     """One record per rollout, with its texts, ids, rewards and seed.
 
     Args:
-        texts: What each completion says, by uid and sample index.
+        prompts: By uid.
     """
-    prompts = {p.uid: p for p in record.prompts}
     rows = []
-    for request, completion, reward in zip(record.requests, record.completions, record.rewards, strict=True):
+    for request, completion, reward in zip(sampled.requests, sampled.completions, sampled.rewards, strict=True):
         prompt = prompts[request.uid]
-        text = texts[request.uid, request.sample_index]
+        text = sampled.texts[request.uid, request.sample_index]
         rows.append(
             RolloutRow(
                 uid=request.uid,

@@ -1,6 +1,6 @@
 """One online step: a rollout, its rewards and updates, and a verified sync."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,14 +9,14 @@ from algorithms.records import Rollout
 from orchestrator.cluster.feed import build_requests, completion_sequence
 from orchestrator.rewards.client import RewardClient
 from orchestrator.rewards.critique_judge import CritiqueJudge, Question, with_critiques
-from orchestrator.rewards.reward import Reward, RewardItem, check_coverage, check_unknown
+from orchestrator.rewards.reward import RewardItem, check_coverage, check_unknown
 from orchestrator.run.checkpoint import Progress
 from orchestrator.run.cursor import PromptPick, sample_seed
 from orchestrator.run.guards import mismatch_in, mismatch_of, mismatch_remedy
 from orchestrator.run.metrics import PhaseClock
 from orchestrator.run.rollout_store import write_rollouts
 from orchestrator.training.answering import Answering
-from orchestrator.training.online_metrics import StepRecord, online_metrics, rollout_rows
+from orchestrator.training.online_metrics import Sampled, StepRecord, online_metrics, rollout_rows
 from orchestrator.training.session import Evaluation, Metrics
 from orchestrator.training.updates import after_updates, step_samples, take_updates
 from workers.types import Completion, GenerationRequest, Prompt
@@ -38,73 +38,70 @@ class OnlineWork:
 
     def step(self, progress: Progress, clock: PhaseClock) -> tuple[Progress, Metrics]:
         """One rollout, its updates and a verified sync."""
-        progress, record = train_step(self, progress, clock)
-        return progress, online_metrics(record, clock.metrics())
+        answering, session = self.answering, self.answering.session
+        config, engines = session.config, answering.engines
+        picks, cursor = progress.cursor.take(config.rollout.prompts_per_step)
+        prompts = {p.uid: p for p in (named_prompt(answering.train, pick) for pick in picks)}
+        sampled = self._sample(prompts, progress.policy_version, clock)
+        with session.phase("train", clock):
+            engines.sleep()
+            # A single update finds the old log-probs in its own forward; with a strike, they decide what is done to it.
+            refers = bool(session.pool.role("reference").actors)
+            ask_first = config.updates_per_step > 1 or refers or progress.mismatch_strikes > 0
+            rollouts = _rollouts(answering, sampled, ask_first=ask_first)
+            learned = step_samples(config.learner, rollouts, answering.ask.at(progress, clock))
+            mismatch, remedy, strikes = mismatch_of(rollouts), "none", progress.mismatch_strikes
+            if mismatch is not None:
+                remedy, strikes = mismatch_remedy(mismatch, strikes, bound=config.guard.max_mismatch)
+            ahead = replace(progress, step=progress.step + 1, cursor=cursor)
+            correct = remedy in ("correct", "resync")
+            samples = [config.learner.corrected(some) if correct else some for some in learned.updates]
+            updates = take_updates(session, samples, ahead)
+            taken = [u.ranks for u in updates if u.taken]
+            if mismatch is None and (mismatch := mismatch_in(taken)) is not None:
+                _, strikes = mismatch_remedy(mismatch, strikes, bound=config.guard.max_mismatch)
+        done = replace(after_updates(ahead, len(taken)), mismatch_strikes=strikes)
+        with session.phase("sync", clock):
+            if remedy == "resync":
+                engines.require_full_sync()
+            sync = answering.verified_sync(done.policy_version, [uid for uid in prompts if "~" not in uid])
+        write_rollouts(session.folder.rollout_file(done.step), rollout_rows(prompts, sampled))
+        record = StepRecord(
+            sampled=sampled, figures=learned.figures, mismatch=mismatch, updates=tuple(updates),
+            num_planned_updates=config.updates_per_step, sync=sync, rollout_s=clock.metrics()["time/rollout_s"],
+            mismatch_strikes=strikes, num_engine_restarts=engines.num_restarts,
+        )  # fmt: skip
+        return done, online_metrics(record)
 
     def evaluate(self, progress: Progress, *, last: bool) -> Evaluation:
         """The engines have the policy's weights."""
         return self.answering.evaluate()
 
+    def _sample(self, prompts: Mapping[str, Prompt], policy_version: int, clock: PhaseClock) -> Sampled:
+        """Answers to the prompts and their rewards, which are asked for while the engines sample."""
+        answering, config = self.answering, self.answering.session.config
+        with answering.session.phase("rollout", clock):
+            answering.engines.reset_caches()
+            requests = _requests(answering, list(prompts.values()), policy_version)
+            stream = self.client.open_stream()
+            texts: dict[tuple[str, int], str] = {}
 
-def train_step(work: OnlineWork, progress: Progress, clock: PhaseClock) -> tuple[Progress, StepRecord]:
-    """One rollout, its updates and a verified sync."""
-    answering, session = work.answering, work.answering.session
-    config, engines = session.config, answering.engines
-    picks, cursor = progress.cursor.take(config.rollout.prompts_per_step)
-    prompts = {p.uid: p for p in (named_prompt(answering.train, pick) for pick in picks)}
-    with session.phase("rollout", clock):
-        engines.reset_caches()
-        requests = _requests(answering, list(prompts.values()), progress.policy_version)
-        stream = work.client.open_stream()
-        texts: dict[tuple[str, int], str] = {}
+            def finished(completion: Completion) -> None:
+                text = answering.encoder.decode(completion.completion_ids)
+                texts[completion.uid, completion.sample_index] = text
+                stream.add(_reward_item(prompts[completion.uid], completion, text))
 
-        def finished(completion: Completion) -> None:
-            text = answering.encoder.decode(completion.completion_ids)
-            texts[completion.uid, completion.sample_index] = text
-            stream.add(_reward_item(prompts[completion.uid], completion, text))
-
-        completions = engines.sample(requests, on_finished=finished)
-    with session.phase("reward", clock):
-        by_id = stream.results()
-        rewards = [by_id[f"{c.uid}/{c.sample_index}"] for c in completions]
-        if work.critics is not None:
-            questions = [Question(prompts[c.uid], texts[c.uid, c.sample_index]) for c in completions]
-            answers = work.critics.judge(questions)
-            rewards = with_critiques(rewards, answers, weight=config.reward.critique.weight)
-        check_coverage(rewards, minimum=config.reward.min_coverage)
-        check_unknown(rewards, most=config.max_unknown)
-    with session.phase("train", clock):
-        engines.sleep()
-        # A single update finds the old log-probs in its own forward; with a strike, they decide what is done to it.
-        ask_first = (
-            config.updates_per_step > 1 or bool(session.pool.role("reference").actors) or progress.mismatch_strikes > 0
-        )
-        rollouts = _rollouts(answering, requests, completions, rewards, ask_first=ask_first)
-        learned = step_samples(config.learner, rollouts, answering.ask.at(progress, clock))
-        mismatch, remedy, strikes = mismatch_of(rollouts), "none", progress.mismatch_strikes
-        if mismatch is not None:
-            remedy, strikes = mismatch_remedy(mismatch, strikes, bound=config.guard.max_mismatch)
-        ahead = replace(progress, step=progress.step + 1, cursor=cursor)
-        correct = remedy in ("correct", "resync")
-        samples = [config.learner.corrected(some) if correct else some for some in learned.updates]
-        updates = take_updates(session, samples, ahead)
-        taken = [u.ranks for u in updates if u.taken]
-        if mismatch is None and (mismatch := mismatch_in(taken)) is not None:
-            _, strikes = mismatch_remedy(mismatch, strikes, bound=config.guard.max_mismatch)
-    done = replace(after_updates(ahead, len(taken)), mismatch_strikes=strikes)
-    with session.phase("sync", clock):
-        if remedy == "resync":
-            engines.require_full_sync()
-        sync = answering.verified_sync(done.policy_version, [uid for uid in prompts if "~" not in uid])
-    record = StepRecord(
-        prompts=tuple(prompts.values()), requests=tuple(requests), completions=tuple(completions),
-        rewards=tuple(rewards), figures=learned.figures, mismatch=mismatch, updates=tuple(taken), sync=sync,
-        skipped=tuple(u.ranks for u in updates if not u.taken),
-        num_skipped_updates=config.updates_per_step - len(taken), mismatch_strikes=strikes,
-        num_engine_restarts=engines.num_restarts,
-    )  # fmt: skip
-    write_rollouts(session.folder.rollout_file(done.step), rollout_rows(record, texts))
-    return done, record
+            completions = answering.engines.sample(requests, on_finished=finished)
+        with answering.session.phase("reward", clock):
+            by_id = stream.results()
+            rewards = [by_id[f"{c.uid}/{c.sample_index}"] for c in completions]
+            if self.critics is not None:
+                questions = [Question(prompts[c.uid], texts[c.uid, c.sample_index]) for c in completions]
+                answers = self.critics.judge(questions)
+                rewards = with_critiques(rewards, answers, weight=config.reward.critique.weight)
+            check_coverage(rewards, minimum=config.reward.min_coverage)
+            check_unknown(rewards, most=config.max_unknown)
+        return Sampled(requests=tuple(requests), completions=tuple(completions), texts=texts, rewards=tuple(rewards))
 
 
 def named_prompt(prompts: Sequence[Prompt], pick: PromptPick) -> Prompt:
@@ -136,23 +133,16 @@ def _reward_item(prompt: Prompt, completion: Completion, text: str) -> RewardIte
     )
 
 
-def _rollouts(
-    answering: Answering,
-    requests: Sequence[GenerationRequest],
-    completions: Sequence[Completion],
-    rewards: Sequence[Reward],
-    *,
-    ask_first: bool,
-) -> list[Rollout]:
+def _rollouts(answering: Answering, sampled: Sampled, *, ask_first: bool) -> list[Rollout]:
     """Join completions with the trainer's view of them, where it is asked before the update."""
     pool, asked = answering.session.pool, {"deadline_s": answering.session.deadline_s, "sampling": answering.sampling}
-    sequences = [completion_sequence(r, c) for r, c in zip(requests, completions, strict=True)]
+    sequences = [completion_sequence(r, c) for r, c in zip(sampled.requests, sampled.completions, strict=True)]
     old: list[np.ndarray | None] = [None] * len(sequences)
     refs: list[np.ndarray | None] = [None] * len(sequences)
     if ask_first:
         old = list(pool.role("policy").each("score", sequences, **asked))
     if pool.role("reference").actors:
-        refs = pool.role("reference").each("score", sequences, **asked)
+        refs = list(pool.role("reference").each("score", sequences, **asked))
     return [
         Rollout(
             sequence=s,
@@ -161,5 +151,5 @@ def _rollouts(
             old_logprobs=o,
             ref_logprobs=ref,
         )
-        for s, c, reward, o, ref in zip(sequences, completions, rewards, old, refs, strict=True)
+        for s, c, reward, o, ref in zip(sequences, sampled.completions, sampled.rewards, old, refs, strict=True)
     ]

@@ -15,16 +15,17 @@ from orchestrator.run.guards import check_finite
 from orchestrator.training.session import Session
 from workers.types import RankUpdate
 
-_GRAD_NORM, _LR = "policy/grad_norm", "policy/lr"
+_GRAD_NORM, _LR, _SKIPPED = "policy/grad_norm", "policy/lr", "guard/skipped_updates"
 FIGURES = (
     Figure("policy/loss", "training objective, mean over the step's updates", "Policy loss"),
     Figure(_GRAD_NORM, "global norm before clipping", "Gradient norm before clipping", "norm"),
     Figure(_LR, "learning rate, mean over the step's updates"),
     Figure(
-        "guard/skipped_updates",
+        _SKIPPED,
         "optimizer steps not taken, because a loss or gradient was not finite or no sample was left that has a reward",
     ),
 )
+"""Of every step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +104,21 @@ def _optimizer_step(
     return Update(ranks, check_finite(ranks, action=nonfinite))
 
 
-def update_figures(updates: Sequence[Sequence[RankUpdate]]) -> dict[str, float]:
-    """Means over optimizer steps; within one the shares of all ranks are added up."""
+def update_figures(tried: Sequence[Update], *, planned: int) -> dict[str, float]:
+    """Means over the optimizer steps taken, or tried where none was; within one the shares of all ranks add up.
+
+    Args:
+        planned: Optimizer steps that there would have been with samples for all.
+    """
+    taken = [update.ranks for update in tried if update.taken]
     rows = [
         {
             **values(added(rank.figures for rank in ranks)),
             _GRAD_NORM: ranks[0].grad_norm,
             _LR: ranks[0].lr,
         }
-        for ranks in updates
+        for ranks in taken or [update.ranks for update in tried]
     ]
     names = dict.fromkeys(name for row in rows for name in row)
-    return {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
+    means = {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
+    return {**means, _SKIPPED: float(planned - len(taken))}

@@ -2,46 +2,47 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from algorithms.preference_registry import PREFERENCE_ALGORITHMS
-from orchestrator.data.limits import Limits
-from orchestrator.training.groups import GroupMaker
 from safetensors.torch import load_file
-from workers.objectives import LossSpec
 
-from algorithms.preference import PreferenceSection
-from algorithms.records import Example, PreferenceGroup
-from orchestrator.data.examples import ExampleEncoder
+from algorithms.figures import added, values
+from algorithms.groups import PairGroup
+from algorithms.records import Example
+from orchestrator.data.examples import ExampleEncoder, Limits
 from orchestrator.data.store import PreferenceStore
 from orchestrator.tasks.digits import DigitsPaths
 from orchestrator.tasks.digits_preferences import build_digits_preferences
-from orchestrator.training.updates import optimizer_step
 from tests.integration.pools import make_pool, policy_spec
+from tests.unit.offline.asks import Answers, learner
 from workers.multimodal.prompt_encoder import PromptEncoder
 
 pytestmark = pytest.mark.integration
 _STEPS, _BATCH = 10, 12
 
 
-def _steps(model: Path, digits: DigitsPaths, algo: str) -> list[list[PreferenceGroup]]:
+def _learner(algo: str) -> Any:
+    return learner(algo, preference={"beta": 0.5})
+
+
+def _steps(model: Path, digits: DigitsPaths, algo: str) -> list[list[PairGroup]]:
     store = PreferenceStore(build_digits_preferences(digits.train.parent, seed=0))
-    algorithm = PREFERENCE_ALGORITHMS[algo]
+    algorithm = _learner(algo)
     encode = ExampleEncoder(
         PromptEncoder(model),
-        algorithm,
+        algorithm.needs,
         media_root=store.media_root,
         score_margin=0.0,
         limits=Limits(max_prompt_tokens=256, tokens_per_microbatch=256, share_prompts=True),
     )
     rows = store.iterate("train", seed=0)
-    maker = GroupMaker(algorithm, PreferenceSection(beta=0.5), share_prompts=True)
     steps = []
     for _ in range(_STEPS):
         examples = [e for e in (encode(next(rows)) for _ in range(_BATCH)) if isinstance(e, Example)]
         refs = [[np.zeros(len(s.input_ids) - s.prompt_len, np.float32) for s in e.sequences] for e in examples]
-        steps.append(maker.pairs(examples, refs if algorithm.needs_reference else []))
+        steps.append(algorithm.groups(examples, Answers(examples, reference=refs)))
     steps.append(steps[0][:1])  # not enough for two ranks
     return steps
 
@@ -51,18 +52,22 @@ def test_ranks_and_zero_stages_agree(
     algo: str, cluster: None, random_model: Path, digits: DigitsPaths, tmp_path: Path
 ) -> None:
     steps = _steps(random_model, digits, algo)
-    kind = "bradley_terry" if algo == "scalar_rm" else "preference"
+    algorithm = _learner(algo)
     runs = {}
     for ranks, stage in [(1, 2), (2, 2), (2, 3)]:
         pool, out = make_pool(random_model, num_ranks=ranks), tmp_path / f"{ranks}-{stage}"
         try:
-            pool.start_policy(policy_spec(random_model, zero_stage=stage, loss=LossSpec(kind=kind)))
+            pool.start_policy(
+                policy_spec(random_model, zero_stage=stage, objective=algorithm.objective(), head=algorithm.needs.head)
+            )
             losses = []
             for groups in steps:
                 plan = pool.group_microbatches(groups, num_ranks=ranks)
                 assert len(plan[0]) > 1 or len(groups) == 1, "every rank must accumulate"
-                update = optimizer_step(pool, groups, plan, nonfinite="stop", deadline_s=120.0)
-                losses.append(sum(rank.loss for rank in update.ranks))
+                per_rank = [[[groups[i] for i in batch] for batch in batches] for batches in plan]
+                updates = pool.policy_update(per_rank, deadline_s=120.0)
+                assert not any(update.nonfinite for update in updates)
+                losses.append(values(added(update.figures for update in updates))["policy/loss"])
             pool.policy_call("save", str(out), deadline_s=60.0)
         finally:
             pool.close()

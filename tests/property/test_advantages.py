@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from algorithms.maths.advantage_filter import AdvantageFilter, filter_advantages
 from algorithms.maths.advantages import GroupBaseline, group_advantages, token_moments, whiten
 from algorithms.maths.returns import discounted_returns, place_terminal_reward
+from algorithms.policy_gradient import AlgorithmSection
+from algorithms.reinforce_pp import ReinforcePpBaseline
 from tests.property.batches import POISON, Batch, batches, poisoned
 
 
@@ -137,3 +139,21 @@ def test_the_mean_of_all_is_the_mean_of_the_others_drawn_in_by_one_share(rollout
     counts = (group_ids[:, None] == group_ids[None]).sum(dim=1)
     of_all, of_others = (group_advantages(scores, group_ids, baseline=name) for name in ("mean", "rloo"))
     torch.testing.assert_close(of_all, of_others * (counts - 1) / counts, rtol=0, atol=1e-9)
+
+
+@given(rollouts=_GROUPS, shift=st.integers(-64, 64), moved=st.integers(0, 3))
+def test_a_whitened_baseline_forgets_what_all_samples_of_a_prompt_gained(
+    rollouts: list[tuple[int, int]], shift: int, moved: int
+) -> None:
+    learner = ReinforcePpBaseline("reinforce_pp_baseline", {"algorithm": AlgorithmSection(reward_clip=1e6)})
+    prompts = torch.tensor([group for group, _ in rollouts])
+    scores = torch.tensor([float(score) for _, score in rollouts], dtype=torch.float64)
+    mask = torch.ones(len(rollouts), 2, dtype=torch.bool)
+    nothing = torch.zeros(mask.shape, dtype=torch.float64)
+    z, raw_mean = learner.advantages(scores, prompts, nothing, mask)
+    again, _ = learner.advantages(scores + shift * (prompts == moved), prompts, nothing, mask)
+    torch.testing.assert_close(again, z, rtol=1e-6, atol=1e-6)
+    assert raw_mean == pytest.approx(0.0, abs=1e-9)
+    moments = token_moments(z, mask)
+    assert moments.mean == pytest.approx(0.0, abs=1e-6)
+    assert moments.variance == pytest.approx(1.0 if z.any() else 0.0, abs=1e-6)

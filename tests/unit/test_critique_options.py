@@ -116,7 +116,7 @@ def test_the_model_that_is_trained_first_keeps_the_runs_data_and_has_its_own_ste
     assert first.optimizer.lr == 2e-3
     assert first.policy.train_batch_size == 32 and first.data == config.data and first.model == config.model
     assert first.section(CritiqueRmSection) == config.section(CritiqueRmSection), "what the profile gave is not lost"
-    assert first.offline is not None and first.offline.writes_critiques
+    assert first.needs.critiques and not first.needs.margins
 
 
 def test_without_steps_and_rate_of_its_own_it_takes_the_runs() -> None:

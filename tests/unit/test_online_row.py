@@ -6,10 +6,13 @@ import numpy as np
 
 from algorithms.figures import Mean, Sum
 from algorithms.maths.off_policy import Mismatch
+from algorithms.stable_reinforce import StableReinforce
 from orchestrator.cluster.sync import SyncResult
 from orchestrator.rewards.reward import Reward, RewardStatus
 from orchestrator.run.metrics import MEMORY_PREFIX, REQUIRED_ONLINE_METRICS, metrics_row
-from orchestrator.training.online_metrics import StepRecord, online_metrics
+from orchestrator.training.online_metrics import FIGURES, Sampled, StepRecord, online_metrics
+from orchestrator.training.updates import FIGURES as UPDATE_FIGURES
+from orchestrator.training.updates import Update, update_figures
 from workers.types import Completion, RankUpdate
 
 _FIGURES = {
@@ -18,8 +21,8 @@ _FIGURES = {
     "policy/preclip_frac": Mean(0.0, 4),
     "policy/clip_frac": Mean(1.0, 4),
 }
-_MEMORY = {"policy": 1.5, "rollout": 2.5}
-_TIMES = {"time/rollout_s": 2.0, "time/reward_s": 0.5, "time/train_s": 1.0, "time/sync_s": 0.5, "time/step_s": 4.0}
+_OF_LOOP = ("time/", MEMORY_PREFIX)
+"""What the loop adds."""
 
 
 def _record(*rewards: Reward) -> StepRecord:
@@ -37,13 +40,12 @@ def _record(*rewards: Reward) -> StepRecord:
         for index in range(len(rewards))
     )
     return StepRecord(
-        prompts=(),
-        requests=(),
-        completions=completions,
-        rewards=rewards,
+        sampled=Sampled(requests=(), completions=completions, rewards=rewards, texts={}),
         figures={"adv/filtered_pos_frac": 0.0, "adv/filtered_neg_frac": 0.25, "kl/ref": 0.0},
         mismatch=Mismatch(abs_mean=1e-6, abs_max=1e-5, num_nonfinite=0),
-        updates=((RankUpdate(figures=_FIGURES, grad_norm=0.5),),),
+        updates=(Update([RankUpdate(figures=_FIGURES, grad_norm=0.5)], taken=True),),
+        num_planned_updates=2,
+        rollout_s=2.0,
         sync=SyncResult(policy_version=1, seconds=0.25, digest="ab" * 32, probe_gap=1e-7),
     )
 
@@ -54,22 +56,40 @@ def _reward(value: float | None, status: RewardStatus) -> Reward:
 
 
 def test_every_required_metric_is_in_the_row_and_finite() -> None:
-    row = metrics_row(online_metrics(_record(_reward(2.0, "scored"), _reward(1.0, "cached")), _TIMES))
-    assert {n for n in REQUIRED_ONLINE_METRICS - set(row) if not n.startswith(MEMORY_PREFIX)} == set()
+    row = metrics_row(online_metrics(_record(_reward(2.0, "scored"), _reward(1.0, "cached"))))
+    assert {n for n in REQUIRED_ONLINE_METRICS - set(row) if not n.startswith(_OF_LOOP)} == set()
     assert [name for name, value in row.items() if value is None] == []
 
 
 def test_figures_are_means_over_what_was_scored() -> None:
     # Rewards 2 and 1, one of them without a verdict, one failed: mean 1.5, coverage 1/3.
     # Entropy 2 nats over 4 tokens, one of them clipped.
-    row = online_metrics(
-        _record(_reward(2.0, "scored"), _reward(1.0, "unknown"), _reward(None, "failed")), _TIMES, _MEMORY
-    )
+    row = online_metrics(_record(_reward(2.0, "scored"), _reward(1.0, "unknown"), _reward(None, "failed")))
     assert (row["reward/mean"], row["judge/coverage"], row["judge/unknown_frac"]) == (1.5, 1 / 3, 1 / 3)
     assert (row["policy/entropy"], row["policy/clip_frac"], row["length/truncated_frac"]) == (0.5, 0.25, 1 / 3)
     assert row["throughput/rollout_tokens_per_s"] == 3.0
 
 
+def test_means_are_over_the_updates_taken_and_over_all_where_none_was() -> None:
+    def tried(loss: float, *, taken: bool) -> Update:
+        shares = [RankUpdate(figures={"policy/loss": Sum(loss / 2)}, lr=0.5) for _ in range(2)]
+        return Update(shares, taken=taken)
+
+    mixed = update_figures([tried(1.0, taken=True), tried(math.nan, taken=False), tried(3.0, taken=True)], planned=4)
+    assert (mixed["policy/loss"], mixed["policy/lr"], mixed["guard/skipped_updates"]) == (2.0, 0.5, 2.0)
+    lost = update_figures([tried(math.inf, taken=False)], planned=1)
+    assert (lost["policy/loss"], lost["guard/skipped_updates"]) == (math.inf, 1.0)
+
+
 def test_a_mean_over_nothing_is_null_in_the_row_and_never_0() -> None:
-    metrics = online_metrics(_record(_reward(None, "failed")), _TIMES)
+    metrics = online_metrics(_record(_reward(None, "failed")))
     assert math.isnan(metrics["reward/mean"]) and metrics_row(metrics)["reward/mean"] is None
+
+
+def test_every_figure_of_the_row_is_declared_where_it_is_computed() -> None:
+    declared = (*StableReinforce.figures, *UPDATE_FIGURES, *FIGURES)
+    names = [figure.name for figure in declared]
+    assert len(set(names)) == len(names)
+    row = online_metrics(_record(_reward(2.0, "scored")))
+    assert [name for name in row if not name.startswith(("reward/", "judge/")) and name not in names] == []
+    assert set(names) <= set(row)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import ray
+from ray import cloudpickle
 
 from orchestrator.cluster.number_format import settled_dtype
 from orchestrator.cluster.placement import PlacementPlan
@@ -118,9 +118,9 @@ def test_a_resume_with_an_edited_file_is_refused_by_name_and_a_moved_one_is_not(
 def test_another_process_learns_by_it_without_the_file(tmp_path: Path) -> None:
     objective = _load("--algo", write_toy(tmp_path)).learner.objective()
     for module in plugin_modules():
-        ray.cloudpickle.register_pickle_by_value(module)
+        cloudpickle.register_pickle_by_value(module)
     sent = tmp_path / "objective"
-    sent.write_bytes(ray.cloudpickle.dumps(objective))
+    sent.write_bytes(cloudpickle.dumps(objective))  # pyright: ignore[reportPrivateImportUsage]
     (tmp_path / "toy.py").unlink()
     code = (
         "import pickle, sys, torch\n"

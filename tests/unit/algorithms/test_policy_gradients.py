@@ -1,12 +1,16 @@
 """What the policy-gradient algorithms are made of, and what they refuse."""
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from algorithms.algorithm import StepSamples, Unlearnable
 from algorithms.grpo import Grpo
 from algorithms.policy_gradient import AlgorithmSection, PolicyGradient
+from algorithms.records import Rollout, Sequence
 from algorithms.reinforce_pp import ReinforcePp, ReinforcePpBaseline
 from algorithms.rloo import Rloo
 from algorithms.stable_reinforce import StableReinforce
@@ -27,6 +31,83 @@ def _config(*, prompts: int = 4, samples: int = 2, size: int = 8, top_p: float =
         policy=SimpleNamespace(train_batch_size=size),
         reward=SimpleNamespace(critique=SimpleNamespace(weight=weight, path=None)),
     )
+
+
+def _rollout(uid: str, index: int, reward: float | None, *, length: int = 1, kl: float | None = None) -> Rollout:
+    """So many tokens behind a prompt of two; the policy is so many nats a token away from the reference."""
+    old = np.full(2 + length, -1.0, np.float32)
+    return Rollout(
+        sequence=Sequence(uid=uid, sample_index=index, input_ids=np.arange(2 + length), prompt_len=2, media=()),
+        reward=reward,
+        rollout_logprobs=old,
+        old_logprobs=old,
+        ref_logprobs=None if kl is None else old - np.float32(kl),
+    )
+
+
+def _learned(algorithm: PolicyGradient, *rollouts: Rollout, parts: list[list[int]] | None = None) -> StepSamples:
+    everything = parts or [list(range(sum(r.reward is not None for r in rollouts)))]
+    ask: Any = SimpleNamespace(longest_response=4, deal=lambda uids: everything)
+    return algorithm.samples(rollouts, ask)
+
+
+def _advantages(algorithm: PolicyGradient, *rollouts: Rollout) -> list[float]:
+    """Of the one token of each."""
+    (samples,) = _learned(algorithm, *rollouts).updates
+    assert not any(s.advantages[:2].any() for s in samples)
+    return [float(s.advantages[2]) for s in samples]
+
+
+_TWO_PROMPTS = (_rollout("a", 0, 1.0), _rollout("b", 0, 5.0), _rollout("a", 1, 3.0), _rollout("b", 1, 5.0))
+
+
+def test_returns_are_whitened_over_the_whole_rollout() -> None:
+    # 1, 5, 3, 5: mean 3.5, variance (6.25 + 2.25 + 0.25 + 2.25) / 4 = 2.75
+    wanted = [(r - 3.5) / math.sqrt(2.75) for r in (1, 5, 3, 5)]
+    assert _advantages(_made(ReinforcePp), *_TWO_PROMPTS) == pytest.approx(wanted)
+
+
+def test_with_a_baseline_a_prompts_mean_is_taken_off_before_whitening() -> None:
+    # -1, 0, 1, 0: mean 0, variance 1 / 2
+    wanted = [-math.sqrt(2), 0.0, math.sqrt(2), 0.0]
+    assert _advantages(_made(ReinforcePpBaseline), *_TWO_PROMPTS) == pytest.approx(wanted)
+    # A sample without a sibling that has a reward teaches nothing by itself.
+    lost = (*_TWO_PROMPTS[:2], _rollout("a", 1, None), _TWO_PROMPTS[3])
+    assert _advantages(_made(ReinforcePpBaseline), *lost) == [0.0, 0.0, 0.0]
+
+
+def test_groups_are_the_samples_of_a_prompt_wherever_they_stand() -> None:
+    assert _advantages(_made(Rloo), *_TWO_PROMPTS) == pytest.approx([-2.0, 0.0, 2.0, 0.0])
+    spread = 1.0 / (math.sqrt(2.0) + 1e-4)
+    assert _advantages(_made(Grpo), *_TWO_PROMPTS) == pytest.approx([-spread, 0.0, spread, 0.0])
+
+
+def test_kl_is_charged_on_every_token_and_told() -> None:
+    # k1 = 2 nats a token at 0.25: rewards -0.5, then 1 - 0.5; returns 0 and 0.5; and 3.5 of the one of one token.
+    algorithm = _made(ReinforcePp, kl_coef=0.25)
+    learned = _learned(algorithm, _rollout("a", 0, 1.0, length=2, kl=2.0), _rollout("a", 1, 4.0, kl=2.0))
+    returns = np.array([0.0, 0.5, 3.5])
+    z = (returns - returns.mean()) / returns.std()
+    (samples,) = learned.updates
+    np.testing.assert_allclose(np.concatenate([s.advantages[2:] for s in samples]), z, rtol=1e-6)
+    assert learned.figures == {"adv/filtered_pos_frac": 0.0, "adv/filtered_neg_frac": 0.0, "kl/ref": 2.0}
+
+
+def test_weights_count_over_the_rollouts_of_one_update() -> None:
+    rollouts = [_rollout("a", i, float(i), length=1 + i) for i in range(3)]
+    first, second = _learned(_made(ReinforcePp), *rollouts, parts=[[2, 0], [1]]).updates
+    assert [s.sequence.sample_index for s in first] == [2, 0]
+    assert [s.loss_weight.tolist() for s in first] == [[0, 0, *[1 / 6] * 3], [0, 0, 1 / 2]]
+    assert [s.loss_weight.tolist() for s in second] == [[0, 0, 1 / 2, 1 / 2]]
+    by_limit = _made(ReinforcePp, aggregation="seq-mean-token-sum-norm")
+    (third,) = _learned(by_limit, rollouts[0]).updates
+    assert third[0].loss_weight.tolist() == [0, 0, 1 / 4]
+
+
+def test_a_return_that_is_not_finite_is_a_sentence() -> None:
+    broken = _rollout("a", 0, 1.0, kl=math.inf)
+    with pytest.raises(Unlearnable, match=r"advantages cannot be computed: return of row 0, token 2 is -inf"):
+        _learned(_made(ReinforcePp, kl_coef=0.1), broken)
 
 
 def test_stable_reinforce_follows_the_paper_unless_told() -> None:

@@ -7,26 +7,25 @@ from typing import Any
 
 import pytest
 import torch
-from algorithms.preference_registry import PREFERENCE_ALGORITHMS
-from orchestrator.data.limits import Limits
-from orchestrator.training.groups import GroupMaker
 from torch import Tensor
-from workers.objectives import LossSpec, UpdateStats
-from workers.preference_objective import preference_objective
 
-from algorithms.preference import PreferenceSection
-from algorithms.records import Example, PreferenceGroup
-from orchestrator.data.examples import ExampleEncoder
+from algorithms.figures import values
+from algorithms.groups import PairGroup
+from algorithms.records import Example
+from orchestrator.data.examples import ExampleEncoder, Limits
 from orchestrator.data.store import PreferenceStore
 from tests.unit.datasets.rows import picture
+from tests.unit.offline.asks import Answers, learner
 from tests.unit.preference_store.rows import imported, plain
 from tests.user_files import write_llava
 from workers.models.adapters import LLAVA
 from workers.models.loading import ModelSpec, load_model
 from workers.models.policy_module import PolicyModule
+from workers.models.scores import scores_of
 from workers.multimodal.collate import Collator
 from workers.multimodal.prompt_encoder import PromptEncoder
 
+_DPO = learner("dpo", preference={"beta": 0.5})
 _IMAGES = (0, 1, 2)
 """Of each row."""
 
@@ -37,7 +36,7 @@ class Policy:
 
     module: PolicyModule
     collate: Collator
-    groups: list[PreferenceGroup]
+    groups: list[PairGroup]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +61,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> PreferenceStore:
 def policy(folder: Path, store: PreferenceStore) -> Policy:
     encode = ExampleEncoder(
         PromptEncoder(folder),
-        PREFERENCE_ALGORITHMS["dpo"],
+        _DPO.needs,
         media_root=store.media_root,
         score_margin=0.0,
         limits=Limits(max_prompt_tokens=256, tokens_per_microbatch=512, share_prompts=True),
@@ -77,23 +76,22 @@ def policy(folder: Path, store: PreferenceStore) -> Policy:
     with torch.no_grad():
         pieces = iter(batch.split(module(batch).logprobs))
     refs = [[next(pieces).numpy() for _ in e.sequences] for e in examples]
-    maker = GroupMaker(PREFERENCE_ALGORITHMS["dpo"], PreferenceSection(beta=0.5), share_prompts=True)
-    return Policy(module, collate, maker.pairs(examples, refs))
+    return Policy(module, collate, _DPO.groups(examples, Answers(examples, reference=refs)))
 
 
-def _learn(policy: Policy, groups: list[PreferenceGroup], *, steps: int) -> list[UpdateStats]:
+def _learn(policy: Policy, groups: list[PairGroup], *, steps: int) -> list[dict[str, float]]:
     """Optimizer steps on these groups, always in one micro-batch."""
     optimizer = torch.optim.AdamW(policy.module.parameters(), lr=1e-3, weight_decay=0.0)
     batch = policy.collate([s for g in groups for s in g.sequences])
     history = []
     for _ in range(steps):
-        stats = UpdateStats()
-        pieces = batch.split(policy.module(batch).logprobs)
-        preference_objective(groups, LossSpec(kind="preference"), stats, logprobs=pieces).backward()
+        learned = _DPO.objective()(scores_of(batch, policy.module(batch)), groups)
+        loss = learned.losses.sum()
+        loss.backward()
         assert all(bool(p.grad.isfinite().all()) for p in policy.module.parameters() if p.grad is not None)
         optimizer.step()
         optimizer.zero_grad()
-        history.append(stats)
+        history.append(values(learned.figures) | {"loss": float(loss.detach())})
     return history
 
 
@@ -121,9 +119,9 @@ def test_rows_with_and_without_images_learn_in_one_micro_batch(
     groups, before = [policy.groups[row] for row in rows], _weights(policy)
     first, *_, last = _learn(policy, groups, steps=3)
     assert _changed(policy, before) == parts
-    assert first.margin_sum == pytest.approx(0.0, abs=1e-4)
-    assert last.num_correct == last.num_pairs == len(rows)
-    assert last.loss < first.loss
+    assert first["preference/margin"] == pytest.approx(0.0, abs=1e-4)
+    assert last["preference/accuracy"] == 1.0 and last["preference/num_pairs"] == len(rows)
+    assert last["loss"] < first["loss"]
 
 
 @pytest.fixture

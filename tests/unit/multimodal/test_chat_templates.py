@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from orchestrator.data.examples import ExampleEncoder, Limits
 from orchestrator.data.records import Instruction, Response
 from orchestrator.train import main
 from tests.released_tokenizers import LLAVA_TEMPLATE
 from tests.tiny_models import TINY_MODELS
+from tests.unit.offline.asks import learner
 from workers.models.folder import check_model_folder
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import Prompt, UnusablePrompt
@@ -154,7 +154,7 @@ def test_an_instruction_that_the_template_does_not_take_is_passed_over(folder: P
     (folder / "chat_template.jinja").write_text(_ALTERNATES)
     encode = ExampleEncoder(
         PromptEncoder(folder),
-        PREFERENCE_ALGORITHMS["dpo"],
+        learner("dpo").needs,
         media_root=Path("/"),
         score_margin=0.0,
         limits=Limits(max_prompt_tokens=999, tokens_per_microbatch=999, share_prompts=True),

@@ -6,7 +6,6 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 
 from algorithms.records import Example, Sequence
 from orchestrator.cluster.pool import WorkerPool
@@ -16,6 +15,7 @@ from orchestrator.rewards.critique_judge import CritiqueCache, CritiqueJudge, Cr
 from orchestrator.tasks.digits_model import build_digits_model
 from tests.tiny_models import TINY_MODELS
 from tests.tiny_prompts import MIXED_SIZES, picture_prompts
+from tests.unit.offline.asks import learner
 from workers.models.adapters import ADAPTERS
 from workers.multimodal.critique_format import CritiqueFormat
 from workers.multimodal.placeholders import expand_placeholders, image_expansions
@@ -48,7 +48,7 @@ def _instruction(prompt: Prompt) -> Instruction:
 def _trained_on(encoder: PromptEncoder, instruction: Instruction) -> Example:
     made = ExampleEncoder(
         encoder,
-        PREFERENCE_ALGORITHMS["critique_rm"],
+        learner("critique_rm").needs,
         media_root=Path("/"),
         score_margin=0.0,
         limits=Limits(max_prompt_tokens=10**6, tokens_per_microbatch=10**6, share_prompts=True),

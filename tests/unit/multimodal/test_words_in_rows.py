@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from algorithms.records import Example
 from orchestrator.data.examples import ExampleEncoder, Limits
 from orchestrator.tasks.digits_model import build_digits_model
 from tests.tiny_models import TINY_MODELS
 from tests.tiny_prompts import picture_prompts, respond
 from tests.unit.datasets.rows import image, picture, read, row, text, write_jsonl
+from tests.unit.offline.asks import learner
 from tests.unit.preference_store.rows import imported, plain
 from workers.multimodal.collate import Collator
 from workers.multimodal.critique_format import CritiqueFormat
@@ -67,9 +67,7 @@ def test_a_row_for_offline_runs(encoder: PromptEncoder, name: str, tmp_path: Pat
     rows = [plain(prompt=asked, chosen=f"the tag {placeholder} {end}", rejected=f"so {end}", image="a.png")]
     store = imported(tmp_path, "plain_dpo", *rows)
     limits = Limits(max_prompt_tokens=999, tokens_per_microbatch=1999, share_prompts=True)
-    encode = ExampleEncoder(
-        encoder, PREFERENCE_ALGORITHMS["dpo"], media_root=store.media_root, score_margin=0.0, limits=limits
-    )
+    encode = ExampleEncoder(encoder, learner("dpo").needs, media_root=store.media_root, score_margin=0.0, limits=limits)
     (instruction,) = store.rows()
     example = encode(instruction)
     if name == "closed_vocabulary":  # none of these words is in it

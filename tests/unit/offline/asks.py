@@ -19,7 +19,7 @@ Rows = Sequence[Sequence[np.ndarray]]
 """For every example, for each of its responses, log-probs."""
 
 
-def made(algo: str, **settings: Mapping[str, Any]) -> Any:
+def learner(algo: str, **settings: Mapping[str, Any]) -> Any:
     """The algorithm of that name; settings by section."""
     kind: type[Algorithm] = algorithm_class(algo)
     sections = {name: section.model_validate(settings.get(name, {})) for name, section in kind.sections.items()}
@@ -29,7 +29,7 @@ def made(algo: str, **settings: Mapping[str, Any]) -> Any:
 class Answers:
     """Answers by numbers that are given; a response is known by its instruction and its place."""
 
-    step, seed = 0, 0
+    step, seed, longest_response = 0, 0, 10_000
 
     def __init__(
         self,
@@ -61,8 +61,16 @@ class Answers:
         """As given, one number a response."""
         return [float(row[0]) for row in self.policy(sequences)]
 
+    def greedy_hits(self, sequences: Sequence[TokenSequence]) -> list[int]:
+        """One in every response."""
+        return [1 for _ in sequences]
+
     def critiques(self, examples: Sequence[Example]) -> None:
         """No engine writes any."""
+
+    def deal(self, uids: Sequence[str]) -> list[list[int]]:
+        """All into one step."""
+        return [list(range(len(uids)))]
 
     def draw(self, name: str) -> int:
         """One that is always the same."""

@@ -2,13 +2,13 @@
 
 import pytest
 
-from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from orchestrator.data.choice import Choice, choose
 from orchestrator.data.records import Response
+from tests.unit.offline.asks import learner
 
 
 def _choose(algo: str, *responses: Response, score_margin: float = 0.0) -> Choice | str:
-    return choose(responses, PREFERENCE_ALGORITHMS[algo], score_margin=score_margin)
+    return choose(responses, learner(algo).needs, score_margin=score_margin)
 
 
 def _scored(*scores: float | None) -> list[Response]:

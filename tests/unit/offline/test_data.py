@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from algorithms.preference_registry import PREFERENCE_ALGORITHMS
+from algorithms.registry import ALGORITHMS
 from orchestrator.config import load_config
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.choice import Choice, choose
@@ -15,6 +15,7 @@ from orchestrator.errors import RefusedInput
 from orchestrator.run.cursor import PromptCursor
 from orchestrator.run.folder import RunFolder
 from tests.unit.datasets.rows import write_jsonl
+from tests.unit.offline.asks import learner
 from tests.unit.offline.examples import example
 from tests.unit.preference_store.rows import feedback, imported, labelled, plain, query, rated
 
@@ -78,7 +79,7 @@ def test_supervised_learning_takes_every_answer_of_a_conversation(tmp_path: Path
     assert not open_data(_config(store.folder, "sft"), _folder(tmp_path)).learnable.unused
     learned = []
     for row in store.rows():
-        choice = choose(row.responses, PREFERENCE_ALGORITHMS["sft"], score_margin=0.0)
+        choice = choose(row.responses, learner("sft").needs, score_margin=0.0)
         assert isinstance(choice, Choice)
         learned += [row.responses[index].text for index in choice.responses]
     assert learned == ["say 0", "say 1", "say 2", "so"]
@@ -93,8 +94,8 @@ def test_kto_needs_both_kinds(tmp_path: Path) -> None:
 def test_kto_learns_from_single_responses_that_were_liked_or_not(tmp_path: Path) -> None:
     rows = [labelled(prompt=f"{i} ?", label=i % 3 == 0) for i in range(6)]
     store = imported(tmp_path, "plain_kto", *rows)
-    algorithm = PREFERENCE_ALGORITHMS["kto"]
-    choices = [choose(row.responses, algorithm, score_margin=0.0) for row in store.rows()]
+    needs = learner("kto").needs
+    choices = [choose(row.responses, needs, score_margin=0.0) for row in store.rows()]
     assert [c.desirable for c in choices if isinstance(c, Choice)] == [(i % 3 == 0,) for i in range(6)]
     config = _config(store.folder, "kto", "--preference.desirable_weight", "2.0")
     assert open_data(config, _folder(tmp_path)).learnable.unused == []
@@ -139,9 +140,10 @@ def test_every_algorithm_learns_from_the_same_instructions_and_none_from_held_ou
     rows = [feedback(*said, prompt=f"{number % 30} ?") for number, said in enumerate(ratings)]
     file = write_jsonl(tmp_path / "rated.jsonl", *rows)
     seen: dict[str, tuple[list[str], list[str]]] = {}
-    for algo, algorithm in PREFERENCE_ALGORITHMS.items():
-        if algorithm.writes_critiques:
-            continue  # these rows have none to learn from
+    for algo in ALGORITHMS:
+        needs = learner(algo).needs
+        if "preferences" not in needs.data or needs.critiques:
+            continue  # these rows have no critiques to learn from
         config = _config(file, algo, "--data.format", "vlfeedback", "--data.held_out_frac", "0.3")
         folder = tmp_path / algo
         folder.mkdir()

@@ -15,14 +15,14 @@ from algorithms.maths.preference_losses import kto_pair_loss
 from algorithms.records import Example
 from algorithms.records import Sequence as TokenSequence
 from orchestrator.cluster.microbatches import SampleSize, group_cost, plan_microbatches, plan_samples
-from tests.unit.offline.asks import Answers, Policy, Rows, made
+from tests.unit.offline.asks import Answers, Policy, Rows, learner
 from tests.unit.offline.examples import PROMPT, example, logprobs
 
 _BETA = 0.3
 
 
 def _made(algo: str, **settings: Any) -> Any:
-    return made(algo, preference={"beta": _BETA, **settings})
+    return learner(algo, preference={"beta": _BETA, **settings})
 
 
 def _pairs(algorithm: Any, examples: list[Example], refs: Rows = (), *, share: bool = True) -> list[PairGroup]:

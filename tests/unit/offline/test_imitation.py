@@ -15,7 +15,7 @@ from algorithms.groups import PairGroup, pair_margins, score_ratios
 from algorithms.maths.aggregation import response_weights
 from algorithms.mm_dpo import MmDpoSection
 from algorithms.records import Example
-from tests.unit.offline.asks import Answers, Policy, Rows, made
+from tests.unit.offline.asks import Answers, Policy, Rows, learner
 from tests.unit.offline.examples import example, logprobs
 
 _MODES: tuple[tuple[Literal["token", "response"], Literal["token-mean", "seq-mean-token-mean"]], ...] = (
@@ -34,7 +34,7 @@ def _examples() -> list[Example]:
 
 
 def _made(**settings: Any) -> Any:
-    return made("mm_dpo", preference={"beta": 0.1}, mm_dpo=settings)
+    return learner("mm_dpo", preference={"beta": 0.1}, mm_dpo=settings)
 
 
 def _groups(algorithm: Any, examples: list[Example], refs: Rows, *, share: bool = True) -> list[PairGroup]:

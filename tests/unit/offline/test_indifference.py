@@ -5,37 +5,36 @@ The reference scores in micro-batches of its own making, once directly and once 
 
 import math
 import shutil
+from collections.abc import Sequence as Seq
 from pathlib import Path
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
-from workers.objectives import LossSpec, UpdateStats
 
-from algorithms.maths.kto import kto_baseline
-from algorithms.preference import PreferenceSection
-from algorithms.preference_registry import PREFERENCE_ALGORITHMS
-from algorithms.records import Example, LabelTerms, PreferenceGroup
+from algorithms.algorithm import Scores
+from algorithms.figures import values
+from algorithms.records import Example
 from algorithms.records import Sequence as TokenSequence
-from orchestrator.cluster.pool import WorkerPool
-from orchestrator.cluster.specs import pair_kind
 from orchestrator.config import load_config
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.examples import ExampleEncoder, Limits
 from orchestrator.data.side_tables import SideTable
 from orchestrator.data.store import PreferenceStore
 from orchestrator.errors import RefusedInput
+from orchestrator.pipeline.learn import reference_table
 from orchestrator.tasks.digits_model import build_digits_model
-from orchestrator.training.groups import GroupMaker, mismatched_sequences, score_ratios
-from orchestrator.training.reference import Reference, by_example, reference_table
+from orchestrator.training.ask import RunAsk
+from orchestrator.training.session import Session
 from tests.unit.datasets.rows import picture
+from tests.unit.offline.asks import Answers, learner
 from tests.unit.preference_store.rows import feedback, imported, plain, rated
 from workers.models.loading import ModelSpec, load_model
 from workers.models.policy_module import PolicyModule
 from workers.multimodal.collate import Collator
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.preference_objective import preference_objective
 from workers.reference import ReferenceWorker
 
 _BETA = 0.1
@@ -75,7 +74,7 @@ def _config(model: str, *flags: str) -> TrainConfig:
 def _encoder(spec: ModelSpec, store: PreferenceStore, algo: str) -> ExampleEncoder:
     return ExampleEncoder(
         PromptEncoder(spec.path),
-        PREFERENCE_ALGORITHMS[algo],
+        learner(algo).needs,
         media_root=store.media_root,
         score_margin=0.0,
         limits=Limits(max_prompt_tokens=256, tokens_per_microbatch=512, share_prompts=True),
@@ -91,20 +90,21 @@ def _fill(table: SideTable, store: PreferenceStore, encode: ExampleEncoder, work
                     writer.add(row.uid, sequence.sample_index, values[sequence.prompt_len :])
 
 
-def _groups(maker: GroupMaker, algo: str, examples: list[Example], worker: ReferenceWorker) -> list[PreferenceGroup]:
-    refs = by_example(examples, _responses(worker, [s for e in examples for s in e.sequences]))
-    if examples[0].ref_logprobs is not None:
-        refs = [list(e.ref_logprobs or ()) for e in examples]
-    if algo != "kto":
-        return maker.pairs(examples, refs)
-    mixed = mismatched_sequences(examples, longest=1000)
-    twice = [_responses(worker, mixed), _responses(worker, mixed)]
-    gap = sum(float(p.sum(dtype=np.float64) - r.sum(dtype=np.float64)) for p, r in zip(*twice, strict=True))
-    return maker.labels(examples, refs, baseline=kto_baseline(gap, len(mixed)))
+class _Itself(Answers):
+    """A policy that is its own reference: one worker answers for both, or a table for the reference."""
 
+    def __init__(self, worker: ReferenceWorker) -> None:
+        super().__init__(longest_row=1000)
+        self._worker = worker
 
-def _responses(worker: ReferenceWorker, sequences: list[TokenSequence]) -> list[np.ndarray]:
-    return [row[s.prompt_len :] for s, row in zip(sequences, worker.score([sequences]), strict=True)]
+    def policy(self, sequences: Seq[TokenSequence]) -> list[np.ndarray]:
+        return [row[s.prompt_len :] for s, row in zip(sequences, self._worker.score([sequences]), strict=True)]
+
+    def reference(self, sequences: Seq[TokenSequence]) -> list[np.ndarray]:
+        return self.policy(sequences)
+
+    def reference_of(self, examples: Seq[Example]) -> list[list[np.ndarray]]:
+        return [list(e.ref_logprobs or self.policy(e.sequences)) for e in examples]
 
 
 @pytest.mark.parametrize("precomputed", [False, True])
@@ -112,7 +112,6 @@ def _responses(worker: ReferenceWorker, sequences: list[TokenSequence]) -> list[
 def test_no_margin_and_the_loss_of_indifference(
     algo: str, precomputed: bool, spec: ModelSpec, store: PreferenceStore, tmp_path: Path
 ) -> None:
-    settings, algorithm = PreferenceSection(beta=_BETA), PREFERENCE_ALGORITHMS[algo]
     encode, worker = _encoder(spec, store, algo), ReferenceWorker(spec=spec, num_threads=1)
     table = reference_table(tmp_path / "table", store, _config(spec.path))
     if precomputed:
@@ -122,27 +121,23 @@ def test_no_margin_and_the_loss_of_indifference(
     examples = [e for e in made if isinstance(e, Example)]
     assert len(examples) == len(made) == 3
     assert all((e.ref_logprobs is not None) == precomputed for e in examples)
-    maker = GroupMaker(algorithm, settings, share_prompts=True)
-    groups = _groups(maker, algo, examples, worker)
+    algorithm = learner(algo, preference={"beta": _BETA})
+    learned = algorithm.samples(examples, _Itself(worker))
+    (groups,) = learned.updates
 
     module = PolicyModule(load_model(spec)[0], lockstep=False)
     batch = Collator(spec.path, dtype=torch.float32, share_prompts=True)([s for g in groups for s in g.sequences])
-    pieces = batch.split(module(batch).logprobs)
-    if algo == "kto_pair":
-        rows = iter(pieces)
-        ratios = [score_ratios(g, [next(rows).detach().numpy() for _ in g.sequences]) for g in groups]
-        groups = maker.coupled(groups, ratios)
-    stats = UpdateStats()
-    loss_spec = LossSpec(kind="preference", pair_kind=pair_kind(algorithm, settings))
-    loss = preference_objective(groups, loss_spec, stats, logprobs=pieces)
+    found = algorithm.objective()(Scores(logprobs=batch.split(module(batch).logprobs)), groups)
+    told = values(found.figures) | learned.figures
 
-    assert float(loss.detach()) == pytest.approx(_EXPECTED[algo], abs=1e-5 if algo != "ipo" else 1e-3)
-    if stats.num_pairs:
-        assert stats.num_pairs == 15  # 5 > 3 > 2 = 2, three times
-        assert stats.margin_sum / stats.num_pairs == pytest.approx(0.0, abs=1e-5)
-    if any(isinstance(g.terms, LabelTerms) for g in groups):
-        assert stats.chosen_reward_sum / stats.num_chosen == pytest.approx(0.0, abs=1e-5)
-        assert stats.rejected_reward_sum / stats.num_rejected == pytest.approx(0.0, abs=1e-5)
+    loss = float(found.losses.sum().detach())
+    assert loss == pytest.approx(_EXPECTED[algo], abs=1e-5 if algo != "ipo" else 1e-3)
+    if algo == "kto":
+        assert told["preference/chosen_reward"] == pytest.approx(0.0, abs=1e-5)
+        assert told["preference/rejected_reward"] == pytest.approx(0.0, abs=1e-5)
+    else:
+        assert told["preference/num_pairs"] == 15  # 5 > 3 > 2 = 2, three times
+        assert told["preference/margin"] == pytest.approx(0.0, abs=1e-5)
 
 
 def test_a_table_of_another_model_is_refused(spec: ModelSpec, store: PreferenceStore, tmp_path: Path) -> None:
@@ -206,6 +201,12 @@ def test_a_pair_of_the_same_tokens_is_told_and_left_out(spec: ModelSpec, tmp_pat
         assert isinstance(with_another, Example) and with_another.pairs == ((0, 2), (1, 2))
 
 
+def _run_ask(config: TrainConfig) -> RunAsk:
+    """Of a run without workers."""
+    session: Any = SimpleNamespace(config=config)
+    return RunAsk(session=cast("Session", session), share_prompts=True, longest_row=1000)
+
+
 def test_an_example_read_without_its_table_is_not_taken_for_one_without_reference(
     spec: ModelSpec, store: PreferenceStore
 ) -> None:
@@ -215,7 +216,7 @@ def test_an_example_read_without_its_table_is_not_taken_for_one_without_referenc
     made = _encoder(spec, store, "dpo")(next(iter(store.rows())))
     assert isinstance(made, Example)
     with pytest.raises(ValueError, match="was read without the reference's table"):
-        Reference(config, cast("WorkerPool", None)).of_examples([made])
+        _run_ask(config).reference_of([made])
 
 
 def test_what_is_too_long_is_said_and_never_cut(spec: ModelSpec, store: PreferenceStore) -> None:
@@ -236,7 +237,7 @@ def test_what_is_too_long_is_said_and_never_cut(spec: ModelSpec, store: Preferen
     ):
         encode = ExampleEncoder(
             PromptEncoder(spec.path),
-            PREFERENCE_ALGORITHMS["dpo"],
+            learner("dpo").needs,
             media_root=store.media_root,
             score_margin=0.0,
             limits=limits,

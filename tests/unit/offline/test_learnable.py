@@ -6,9 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from orchestrator.training.offline_session import looked_through
 
-from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from orchestrator.config import load_config
 from orchestrator.data.counted import Counted
 from orchestrator.data.learnable import look
@@ -16,7 +14,9 @@ from orchestrator.data.rows import BadRow
 from orchestrator.data.stores import OfflineData, open_data
 from orchestrator.errors import RefusedInput
 from orchestrator.run.folder import RunFolder
+from orchestrator.training.offline import looked_through
 from tests.unit.datasets.rows import write_jsonl
+from tests.unit.offline.asks import learner
 from tests.unit.preference_store.rows import feedback, labelled, plain, rated, records
 from tests.user_files import write_llava
 
@@ -89,14 +89,14 @@ def test_every_reason_is_told_with_its_first_row(tmp_path: Path) -> None:
     tie = feedback(rated("4", "4", "4"), rated("4", "4", "4", response="that"))
     alone = feedback(rated("5", "5", "5"))
     rows = records(tmp_path, "vlfeedback", feedback(), alone, tie, tie)
-    of_dpo = look((r for r in rows if not isinstance(r, BadRow)), PREFERENCE_ALGORITHMS["dpo"], score_margin=0.0)
+    of_dpo = look((r for r in rows if not isinstance(r, BadRow)), learner("dpo").needs, score_margin=0.0)
     assert list(of_dpo.lines()) == [
         "learned from: 1 of 4 rows, 2 of their 7 responses, 1 pairs",
         "rows not learned from: 3 of 4, for 2 reasons",
         "  2; the first is row 3: all its responses tie",
         "  1; the first is row 2: it has 1 responses, a pair needs 2",
     ]
-    of_sft = look((r for r in rows if not isinstance(r, BadRow)), PREFERENCE_ALGORITHMS["sft"], score_margin=0.0)
+    of_sft = look((r for r in rows if not isinstance(r, BadRow)), learner("sft").needs, score_margin=0.0)
     assert list(of_sft.lines()) == ["learned from: 4 of 4 rows, 4 of their 7 responses"]
 
 

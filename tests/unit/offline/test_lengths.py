@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from algorithms.records import Example
 from orchestrator.cluster.microbatches import group_cost
 from orchestrator.data.examples import REFERENCE_TABLE, ExampleEncoder, Limits
 from orchestrator.data.records import Instruction, Response
+from tests.unit.offline.asks import learner
 from tests.user_files import write_llava
 from workers.multimodal.prompt_encoder import PromptEncoder
 
@@ -27,7 +27,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> PromptEncoder:
 
 
 def _encode(encoder: PromptEncoder, algo: str, limits: Limits) -> ExampleEncoder:
-    return ExampleEncoder(encoder, PREFERENCE_ALGORITHMS[algo], media_root=Path(), score_margin=0.0, limits=limits)
+    return ExampleEncoder(encoder, learner(algo).needs, media_root=Path(), score_margin=0.0, limits=limits)
 
 
 def _instruction(*said: tuple[int, float | None], prompt: str = "which ?") -> Instruction:

@@ -2,12 +2,12 @@
 
 import pytest
 
-from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from orchestrator.data.examples import ExampleEncoder, Limits
 from orchestrator.data.store import PreferenceStore
 from orchestrator.data.stream import ExampleStream
 from orchestrator.run.cursor import PromptCursor
 from tests.unit.datasets.rows import picture
+from tests.unit.offline.asks import learner
 from tests.unit.preference_store.rows import imported, plain
 from tests.user_files import write_llava
 from workers.multimodal.prompt_encoder import PromptEncoder
@@ -51,9 +51,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> PreferenceStore:
 def test_what_is_learnt_from_has_all_its_image_tokens_and_the_rest_is_counted(
     encoder: PromptEncoder, store: PreferenceStore, algo: str, limits: Limits
 ) -> None:
-    encode = ExampleEncoder(
-        encoder, PREFERENCE_ALGORITHMS[algo], media_root=store.media_root, score_margin=0.0, limits=limits
-    )
+    encode = ExampleEncoder(encoder, learner(algo).needs, media_root=store.media_root, score_margin=0.0, limits=limits)
     stream = ExampleStream(store, encode, side_tables={})
     # An epoch and the start of the next one, so that all rows have had their turn.
     examples, _, passed_over = stream.take(PromptCursor(num_prompts=6, seed=0), 4)

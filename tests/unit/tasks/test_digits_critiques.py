@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from sklearn.datasets import load_digits
 
-from algorithms.preference_registry import PREFERENCE_ALGORITHMS
 from orchestrator.data.choice import Choice, choose
 from orchestrator.data.reading import SourceFile
 from orchestrator.data.records import Instruction
@@ -25,6 +24,7 @@ from orchestrator.tasks.digits_critiques import (
     named_digit,
 )
 from orchestrator.tasks.digits_model import build_digits_model
+from tests.unit.offline.asks import learner
 from workers.multimodal.prompt_encoder import PromptEncoder
 
 
@@ -62,7 +62,7 @@ def _shown(row: Instruction) -> str:
 def test_every_instruction_has_five_pairs_and_one_tie(critiques: list[Instruction]) -> None:
     assert len(critiques) == 1797
     for row in critiques:
-        choice = choose(row.responses, PREFERENCE_ALGORITHMS["critique_rm"], score_margin=0.0)
+        choice = choose(row.responses, learner("critique_rm").needs, score_margin=0.0)
         assert isinstance(choice, Choice)
         assert (len(choice.responses), len(choice.pairs), len(choice.ties)) == (4, 5, 1)
 

@@ -45,7 +45,7 @@ def test_every_instruction_of_the_store_serves_the_algorithm_and_can_be_read(alg
     config = _embedded(tmp_path, train, "--algo", algo)
     assert config.offline and config.data.path and config.model.path and not train.runs
     for row in PreferenceStore(Path(config.data.path)).rows():
-        assert not isinstance(choose(row.responses, config.offline, score_margin=0.0), str)
+        assert not isinstance(choose(row.responses, config.needs, score_margin=0.0), str)
     encoder = PromptEncoder(config.model.path)
     read = f"{PROMPT} {config.section(CritiqueRmSection).request} {REFUSAL}" if algo == "critique_rm" else PROMPT
     assert encoder.tokenizer.unk_token_id not in encoder.encode_text(read)
