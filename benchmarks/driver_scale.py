@@ -21,7 +21,8 @@ import ray
 from machine import machine_lines
 
 from algorithms.records import PLAIN
-from orchestrator.cluster.pool import WorkerPool
+from orchestrator.cluster.pool import RoleWorkers, WorkerPool
+from orchestrator.cluster.roles import ROLES
 from orchestrator.cluster.sync import SyncResult
 from orchestrator.config import load_config
 from orchestrator.data.reading import SourceFile, read_prompts
@@ -159,9 +160,10 @@ def _work(root: Path, size: tuple[int, ...]) -> OnlineWork:
         ]
     )
     pool: Any = WorkerPool.__new__(WorkerPool)
-    pool.engines, pool.policy, pool.reference = [FakeEngine(tokens) for _ in range(engines)], [], []
-    pool.policy = [FakeRank() for _ in range(ranks)]
-    pool._spec = SimpleNamespace(tokens_per_microbatch=config.policy.tokens_per_microbatch, share_prompts=True)
+    pool._roles = {name: RoleWorkers(role, pool) for name, role in ROLES.items()}
+    pool.role("rollout").actors = [FakeEngine(tokens) for _ in range(engines)]
+    pool.role("policy").actors = [FakeRank() for _ in range(ranks)]
+    pool.spec = SimpleNamespace(tokens_per_microbatch=config.policy.tokens_per_microbatch, share_prompts=True)
     folder = RunFolder(root / "run")
     folder.create()
     train = digits.train
@@ -202,7 +204,9 @@ class _FakeSampling:
     def sample(self, requests: Any, *, on_finished: Any) -> list[Completion]:
         from orchestrator.cluster.feed import generate
 
-        return generate(dict(enumerate(self._pool.engines)), requests, deadline_s=600.0, on_finished=on_finished)
+        return generate(
+            dict(enumerate(self._pool.role("rollout").actors)), requests, deadline_s=600.0, on_finished=on_finished
+        )
 
 
 if __name__ == "__main__":

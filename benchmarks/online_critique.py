@@ -30,7 +30,7 @@ _STEPS = 20
 
 def main() -> None:
     """Print the share of right readings among the rollouts of every fifth step."""
-    root, critic = Path(sys.argv[1]), policy_folder(Path(sys.argv[2]))
+    root, critique_model = Path(sys.argv[1]), policy_folder(Path(sys.argv[2]))
     print("\n".join(machine_lines()))  # noqa: T201
     store = PreferenceStore(root / "critiques")
     right = {r.media[0].path: {named_digit(x.text) for x in r.responses if x.rank == 1}.pop() for r in store.rows()}
@@ -38,7 +38,7 @@ def main() -> None:
         run, file = Path(folder) / "run", root / "online.jsonl"
         file.write_text("".join(json.dumps(_row(r)) + "\n" for r in store.rows() if r.split == "train"))
         began = time.monotonic()
-        _train(run, file, root, critic)
+        _train(run, file, root, critique_model)
         print(f"{_STEPS} steps in {time.monotonic() - began:.0f} s\n")  # noqa: T201
         metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         print("| step | right readings | reward/critique | time/reward_s |\n| --- | --- | --- | --- |")  # noqa: T201
@@ -60,14 +60,14 @@ def _row(instruction: Instruction) -> dict[str, object]:
     return {"message": json.dumps([{"role": "user", "content": content}]), "question": question, "answer": "1"}
 
 
-def _train(run: Path, file: Path, root: Path, critic: Path) -> None:
+def _train(run: Path, file: Path, root: Path, critique_model: Path) -> None:
     command = [
         *(sys.executable, "-m", "orchestrator.train", "--algo", "reinforce_pp", "--run.dir", str(run)),
         *("--model.path", str(root / "start"), "--data.path", str(file), "--data.media_root", str(root)),
         *("--run.steps", str(_STEPS), "--run.eval_every", "1000", "--run.checkpoint_every", "1000"),
         *("--rollout.prompts_per_step", "64", "--rollout.samples_per_prompt", "4", "--rollout.max_new_tokens", "24"),
         *("--policy.train_batch_size", "128", "--optimizer.lr", "4e-4", "--optimizer.schedule", "linear"),
-        *("--reward.critique.path", str(critic), "--reward.critique.weight", "1", "--algorithm.kl_coef", "0"),
+        *("--reward.critique.path", str(critique_model), "--reward.critique.weight", "1", "--algorithm.kl_coef", "0"),
         *("--reward.critique.max_new_tokens", "32", "--data.max_prompt_tokens", "256"),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

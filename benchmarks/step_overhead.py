@@ -25,9 +25,8 @@ from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
 from vllm import SamplingParams
 
 from orchestrator.cluster.feed import build_requests, generate
-from orchestrator.cluster.pool import WorkerPool
+from orchestrator.cluster.pool import WorkerPool, worker_environment
 from orchestrator.cluster.sync import WeightSync
-from orchestrator.cluster.pool import worker_environment
 from orchestrator.data.reading import SourceFile, read_prompts
 from orchestrator.tasks.digits import DigitsPaths, build_digits_data
 from orchestrator.tasks.digits_model import build_digits_model
@@ -94,13 +93,14 @@ def _overhead(root: Path, model: Path) -> str:
 
 
 def _pool(model: Path) -> WorkerPool:
-    pool = make_pool(model, num_ranks=1)
+    pool = make_pool(num_ranks=1)
     actor_class = ray.remote(BareRollout).options(
         num_cpus=0, runtime_env={"env_vars": worker_environment(2, gpu=False)}
     )
     spec = engine_spec(model)
-    pool.engines = [actor_class.remote(name="rollout-0", engine="vllm", spec=spec, num_threads=2)]
-    pool.start_policy(policy_spec(model, zero_stage=2))
+    engines = pool.role("rollout")
+    engines.actors, engines.spec = [actor_class.remote(name="rollout-0", spec=spec, num_threads=2)], spec
+    pool.role("policy").start(policy_spec(model, zero_stage=2))
     return pool
 
 
@@ -116,7 +116,7 @@ def _rollout(digits: DigitsPaths, model: Path) -> str:
     pool = _pool(model)
     prompts = _encoded(digits, model, _PROMPTS)
     WeightSync(pool, run_id="overhead", tolerance=1e-3, deadline_s=300.0).sync(0, prompts[:2])
-    engine = pool.engines[0]
+    engine = pool.role("rollout").actors[0]
 
     def requests(turn: int) -> list[GenerationRequest]:
         return build_requests(

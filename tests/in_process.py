@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.cluster.placement import PlacementPlan
-from orchestrator.cluster.pool import PoolSpec, WorkerPool
+from orchestrator.cluster.placement import PlacementPlan, WorkerPlacement
+from orchestrator.cluster.pool import PoolSpec, RoleWorkers, WorkerPool
+from orchestrator.cluster.roles import ROLES, Role
 from orchestrator.cluster.sync import SyncResult
 from workers.models.loading import ModelSpec
-from workers.policy import PolicySpec, PolicyWorker
-from workers.reference import ReferenceWorker
 from workers.rollout.spec import EngineSpec
 from workers.types import Completion, EncodedPrompt, GenerationRequest
 
 _ENGINE = EngineSpec(
+    kind="transformers",
     model=ModelSpec(path=""),
     tensor_parallel_size=1,
     max_model_len=256,
@@ -30,46 +30,43 @@ _ENGINE = EngineSpec(
 
 
 class InProcessPool(WorkerPool):
-    """One policy rank (``one_rank`` is around it) and, where it is asked for, one reference worker."""
+    """One worker of every role that is started; ranks have a group around them, see ``one_rank``."""
 
     def __init__(self, *, tokens_per_microbatch: int) -> None:
-        self.plan = PlacementPlan(layout="separate", groups=(), workers=())
-        self._spec = PoolSpec(
-            engine=_ENGINE,
-            engine_kind="none",
-            tokens_per_microbatch=tokens_per_microbatch,
-            share_prompts=True,
-            num_threads=1,
-        )
-        self.policy, self.reference = [], []
+        workers = (_place(name) for name in ROLES)
+        self.plan = PlacementPlan(layout="separate", groups=(), workers=tuple(workers))
+        self.spec = PoolSpec(tokens_per_microbatch=tokens_per_microbatch, share_prompts=True, num_threads=1)
+        self._roles = {name: _WorkersHere(role, self) for name, role in ROLES.items()}
+        self._roles["rollout"].spec = _ENGINE
         self.health: Any = SimpleNamespace(rss_gib=lambda: {"policy": 1.0})
 
-    def start_policy(self, spec: PolicySpec) -> None:
-        self.policy = [PolicyWorker(rank=0, world_size=1, spec=spec, num_threads=1)]
-        self.policy[0].setup("127.0.0.1", 0)
+    def start_worker(self, role: Role, index: int, spec: Any) -> Any:
+        rank = {"rank": index, "world_size": 1} if role.trainable else {}
+        return _Here(role.actor_class()(name=f"{role.name}-{index}", spec=spec, num_threads=1, **rank))
 
-    def start_reference(self, spec: ModelSpec) -> None:
-        self.reference = [ReferenceWorker(spec=spec, num_threads=1)]
+    def results(self, refs: Sequence[Any], *, name: str, deadline_s: float, workers: Sequence[str]) -> list[Any]:
+        return list(refs)
 
-    def policy_call(self, method: str, *args: Any, deadline_s: float, **kwargs: Any) -> list[Any]:
-        return [getattr(worker, method)(*args, **kwargs) for worker in self.policy]
 
-    def policy_update(self, per_rank: Sequence[Sequence[Sequence[Any]]], *, deadline_s: float) -> list[Any]:
-        return [worker.update(batches) for worker, batches in zip(self.policy, per_rank, strict=True)]
+class _WorkersHere(RoleWorkers):
+    def stop(self) -> None:
+        self.actors = []
 
-    def _each(
-        self,
-        role: str,
-        actors: list[Any],
-        method: str,
-        sequences: Sequence[Any],
-        deadline_s: float,
-        options: dict[str, Any] | None = None,
-    ) -> list[Any]:
-        (plan,) = self.microbatches(sequences, num_ranks=1)
-        rows = getattr(actors[0], method)([[sequences[i] for i in batch] for batch in plan], **(options or {}))
-        found = dict(zip((i for batch in plan for i in batch), rows, strict=True))
-        return [found[i] for i in range(len(sequences))]
+
+class _Here:
+    """A worker whose methods are called as an actor's, and have answered at once."""
+
+    def __init__(self, worker: Any) -> None:
+        self.worker = worker
+
+    def __getattr__(self, method: str) -> Any:
+        if method == "rendezvous":  # of a group that is there already
+            return SimpleNamespace(remote=lambda: ("127.0.0.1", 0))
+        return SimpleNamespace(remote=getattr(self.worker, method))
+
+
+def _place(role: str) -> WorkerPlacement:
+    return WorkerPlacement(role=role, index=0, group="", bundle_indices=(0,), num_gpus=0.0, num_cpus=0.0)
 
 
 class OneWord:

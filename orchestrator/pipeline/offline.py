@@ -32,17 +32,17 @@ def train_offline(config: TrainConfig, plan: PlacementPlan, folder: RunFolder) -
             ``reference_table``.
     """
     assert config.offline is not None
-    critic = config.reward.critique.path
-    judged = config.needs.pair_betas and (critic or config.needs.margins)
+    judge = config.reward.critique.path
+    judged = config.needs.pair_betas and (judge or config.needs.margins)
     if judged:
-        critique_limits(config, critic or config.model.folder)
+        critique_limits(config, judge or config.model.folder)
     _forget_other_imports(config, folder)
     data = open_data(config, folder)
     check_critique_models(config, data)
     if judged:
         check_answers(config, data)
     told = ""
-    if config.needs.margins and critic is None:
+    if config.needs.margins and judge is None:
         # Data without critiques is refused now, not by the stage that needs them.
         stage = critique_stage(config, data)
         told = _told(STAGES[0], looked_through(stage, open_data(stage, folder)))

@@ -41,10 +41,10 @@ def run_stages(config: TrainConfig, folder: RunFolder, pool: WorkerPool, encoder
         def online(again: TrainConfig) -> Outcome:
             with (
                 _session(again, folder, pool, data) as (session, start),
-                online_critique_judge(again, folder, pool, [*data.train.prompts, *data.held_out]) as critics,
+                online_critique_judge(again, folder, pool, [*data.train.prompts, *data.held_out]) as critiques,
             ):
                 asked = answering(session, encoder, data, policy_version=start.policy_version)
-                return run(session, OnlineWork(answering=asked, client=client, critics=critics), start)
+                return run(session, OnlineWork(answering=asked, client=client, critiques=critiques), start)
 
         outcome = with_restarts(online, config, folder)
     summarise(outcome, folder)

@@ -28,7 +28,7 @@ class OnlineWork:
 
     answering: Answering
     client: RewardClient
-    critics: CritiqueJudge | None = None
+    critiques: CritiqueJudge | None = None
     """Who adds to the rewards what a critique reward model thinks; None where nobody does."""
 
     @property
@@ -95,9 +95,9 @@ class OnlineWork:
         with answering.session.phase("reward", clock):
             by_id = stream.results()
             rewards = [by_id[f"{c.uid}/{c.sample_index}"] for c in completions]
-            if self.critics is not None:
+            if self.critiques is not None:
                 questions = [Question(prompts[c.uid], texts[c.uid, c.sample_index]) for c in completions]
-                answers = self.critics.judge(questions)
+                answers = self.critiques.judge(questions)
                 rewards = with_critiques(rewards, answers, weight=config.reward.critique.weight)
             check_coverage(rewards, minimum=config.reward.min_coverage)
             check_unknown(rewards, most=config.max_unknown)

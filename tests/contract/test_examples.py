@@ -59,16 +59,21 @@ def test_a_run_without_rollouts_plans_none(capsys: pytest.CaptureFixture[str]) -
 def test_a_critique_reward_model_beside_the_policy_is_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    critic = build_digits_model(tmp_path / "critic", seed=0)
-    save_reward_head("linear", dict(RewardHead("linear", 128).named_parameters()), critic, request="is it right ?")
+    critique_model = build_digits_model(tmp_path / "critique_model", seed=0)
+    save_reward_head(
+        "linear", dict(RewardHead("linear", 128).named_parameters()), critique_model, request="is it right ?"
+    )
     arguments = [
         *("--dry-run", "--algo", "stable_reinforce", "--config", str(_R1 / "recipe.toml"), str(_R1 / "one_node.toml")),
         *("--placement.cluster", str(_R1 / "cluster_one.toml"), "--model.path", str(_R1 / "qwen2_5_vl_7b")),
-        *("--data.path", "r1.jsonl", "--reward.critique.path", str(critic), "--reward.critique.weight", "0.5"),
+        *("--data.path", "r1.jsonl", "--reward.critique.path", str(critique_model), "--reward.critique.weight", "0.5"),
     ]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
-    assert "memory of one critic worker: weights 0.0 + engine's weights 0.0 + engine's cache and activations" in printed
+    assert (
+        "memory of one critique_reward worker: weights 0.0 + engine's weights 0.0 + engine's cache and activations"
+        in printed
+    )
     # Its engine does not sleep while the policy's has.
     assert re.search(r"GPU in the rollout's turn: .*, DOES NOT FIT", printed)
 

@@ -145,13 +145,13 @@ def test_other_weights_under_the_same_path_are_another_model(model: Path, tmp_pa
 
 
 def test_the_critique_reward_model_behind_rewards_is_part_of_the_run(model: Path, tmp_path: Path) -> None:
-    critic = shutil.copytree(model, tmp_path / "critic")
-    config = with_value(_config("stable_reinforce", model), "reward.critique.path", str(critic))
+    critique_model = shutil.copytree(model, tmp_path / "critique_model")
+    config = with_value(_config("stable_reinforce", model), "reward.critique.path", str(critique_model))
     folder = _saved(tmp_path / "run", _identity(config))
     elsewhere = with_value(config, "reward.critique.path", str(model))
     assert find_checkpoint(folder, elsewhere, _identity(elsewhere))
-    (critic / "reward_head").mkdir()
-    (critic / "reward_head" / "config.json").write_text("{}")
+    (critique_model / "reward_head").mkdir()
+    (critique_model / "reward_head" / "config.json").write_text("{}")
     assert "has reward.critique.path = " in _refusal(folder, config, _identity(config))
 
 

@@ -50,6 +50,7 @@ def engine_spec(model: Path) -> EngineSpec:
     """One engine for short digit prompts."""
     encoder = PromptEncoder(model)
     return EngineSpec(
+        kind="vllm",
         model=ModelSpec(path=str(model)),
         tensor_parallel_size=1,
         max_model_len=128,
@@ -62,7 +63,7 @@ def engine_spec(model: Path) -> EngineSpec:
     )
 
 
-def make_pool(model: Path, *, num_ranks: int) -> WorkerPool:
+def make_pool(*, num_ranks: int) -> WorkerPool:
     """Placement groups on this machine; no actor is started yet."""
     cluster = ClusterResources(nodes=(NodeResources(name="here", cpus=4.0),))
     requests = [
@@ -70,8 +71,6 @@ def make_pool(model: Path, *, num_ranks: int) -> WorkerPool:
         RoleRequest(role="rollout", num_workers=1, gpus_per_worker=0, cpus_per_worker=1.0),
     ]
     spec = PoolSpec(
-        engine=engine_spec(model),
-        engine_kind="vllm",
         tokens_per_microbatch=256,
         share_prompts=True,
         num_threads=1,

@@ -13,7 +13,7 @@ from orchestrator.cluster.sync import WeightSync
 from orchestrator.cluster.waits import WorkerFailed
 from orchestrator.data.reading import SourceFile, read_prompts
 from orchestrator.tasks.digits import DigitsPaths
-from tests.integration.pools import make_pool, policy_spec
+from tests.integration.pools import engine_spec, make_pool, policy_spec
 from tests.tiny_prompts import demonstrations
 from workers.models.lora import LoraSpec
 from workers.multimodal.prompt_encoder import PromptEncoder
@@ -50,13 +50,15 @@ def sequences(prompts: list[EncodedPrompt]) -> list[Sequence]:
 
 
 def _score(pool: WorkerPool, sequences: list[Sequence], *, adapters: bool = True) -> np.ndarray:
-    return np.concatenate(pool.policy_score(sequences, deadline_s=60.0, adapters=adapters))
+    return np.concatenate(pool.role("policy").each("score", sequences, deadline_s=60.0, adapters=adapters))
 
 
 def _update(pool: WorkerPool, sequences: list[Sequence]) -> list[RankUpdate]:
     samples = demonstrations(sequences, aggregation="token-mean")
-    plan = pool.microbatches(sequences, num_ranks=len(pool.policy))
-    return pool.policy_update([[[samples[i] for i in batch] for batch in rank] for rank in plan], deadline_s=120.0)
+    plan = pool.microbatches(sequences, num_ranks=len(pool.role("policy").actors))
+    return pool.role("policy").update(
+        [[[samples[i] for i in batch] for batch in rank] for rank in plan], deadline_s=120.0
+    )
 
 
 @pytest.mark.parametrize(("num_ranks", "zero_stage"), _SETTINGS)
@@ -64,9 +66,9 @@ def test_the_base_stays_the_reference_and_a_checkpoint_continues_exactly(
     cluster: None, random_model: Path, sequences: list[Sequence], tmp_path: Path, num_ranks: int, zero_stage: int
 ) -> None:
     spec = policy_spec(random_model, zero_stage=zero_stage, lora=_LORA)
-    pool = make_pool(random_model, num_ranks=num_ranks)
+    pool = make_pool(num_ranks=num_ranks)
     try:
-        pool.start_policy(spec)
+        pool.role("policy").start(spec)
         base = _score(pool, sequences)
         assert np.array_equal(_score(pool, sequences, adapters=False), base)
         for _ in range(2):  # B is zero before the first, so A moves only in the second
@@ -75,7 +77,7 @@ def test_the_base_stays_the_reference_and_a_checkpoint_continues_exactly(
         assert np.array_equal(_score(pool, sequences, adapters=False), base)
         assert np.abs(learned - base).max() > 1e-2
         assert np.array_equal(_score(pool, sequences), learned), "the adapters should count again"
-        pool.policy_call("save", str(tmp_path), deadline_s=60.0)
+        pool.role("policy").shared("save", str(tmp_path), deadline_s=60.0)
         next_stats, next_scores = _update(pool, sequences), _score(pool, sequences)
 
         adapter = tmp_path / "policy"
@@ -83,8 +85,8 @@ def test_the_base_stays_the_reference_and_a_checkpoint_continues_exactly(
         assert not any(
             "visual" in name and "merger" not in name for name in load_file(adapter / "adapter_model.safetensors")
         )
-        pool.start_policy(replace(spec, lora=replace(_LORA, seed=0, saved=str(adapter))))
-        pool.policy_call("load_state", str(tmp_path), num_steps=2, deadline_s=60.0)
+        pool.role("policy").start(replace(spec, lora=replace(_LORA, seed=0, saved=str(adapter))))
+        pool.role("policy").shared("load_state", str(tmp_path), num_steps=2, deadline_s=60.0)
         assert np.array_equal(_score(pool, sequences), learned)
         assert _update(pool, sequences) == next_stats
         assert np.array_equal(_score(pool, sequences), next_scores)
@@ -96,15 +98,15 @@ def test_the_base_stays_the_reference_and_a_checkpoint_continues_exactly(
 def test_engines_get_plain_weights(
     cluster: None, random_model: Path, prompts: list[EncodedPrompt], sequences: list[Sequence]
 ) -> None:
-    pool = make_pool(random_model, num_ranks=1)
+    pool = make_pool(num_ranks=1)
     try:
-        pool.start_engines()
-        pool.start_policy(policy_spec(random_model, zero_stage=3, lora=_LORA))
+        pool.role("rollout").start(engine_spec(random_model))
+        pool.role("policy").start(policy_spec(random_model, zero_stage=3, lora=_LORA))
         sync = WeightSync(pool, run_id="lora", tolerance=1e-4, deadline_s=120.0)
         first = sync.sync(0, prompts[:2])
         _update(pool, sequences)
         second = sync.sync(1, prompts[:2])
-        (manifest,) = pool.policy_call("publish", policy_version=2, full=False, deadline_s=60.0)
+        (manifest,) = pool.role("policy").shared("publish", policy_version=2, full=False, deadline_s=60.0)
     finally:
         pool.close()
     assert first.faults == second.faults == ()
@@ -118,9 +120,9 @@ def test_engines_get_plain_weights(
 def test_a_policy_without_adapters_has_no_base_to_ask(
     cluster: None, random_model: Path, sequences: list[Sequence]
 ) -> None:
-    pool = make_pool(random_model, num_ranks=1)
+    pool = make_pool(num_ranks=1)
     try:
-        pool.start_policy(policy_spec(random_model, zero_stage=2))
+        pool.role("policy").start(policy_spec(random_model, zero_stage=2))
         with pytest.raises(WorkerFailed, match=r"the policy has no adapters: set model\.lora_rank"):
             _score(pool, sequences, adapters=False)
     finally:

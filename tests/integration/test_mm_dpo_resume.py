@@ -17,7 +17,7 @@ from orchestrator.data.store import PreferenceStore
 from orchestrator.data.writer import StoreWriter
 from orchestrator.tasks.digits import DigitsPaths
 from orchestrator.tasks.digits_critiques import REQUEST, build_digits_critiques
-from tests.critics import write_critic
+from tests.critique_models import write_critique_model
 from tests.integration.conftest import run_cli
 from tests.integration.runs import metric_rows
 
@@ -51,7 +51,7 @@ def store(digits: DigitsPaths) -> Path:
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that ends its turns without having learnt to, so that its critiques are whole after a few steps."""
-    folder = write_critic(tmp_path_factory.mktemp("start") / "model")
+    folder = write_critique_model(tmp_path_factory.mktemp("start") / "model")
     shutil.rmtree(folder / "reward_head")
     return folder
 

@@ -55,9 +55,9 @@ def test_ranks_and_zero_stages_agree(
     algorithm = _learner(algo)
     runs = {}
     for ranks, stage in [(1, 2), (2, 2), (2, 3)]:
-        pool, out = make_pool(random_model, num_ranks=ranks), tmp_path / f"{ranks}-{stage}"
+        pool, out = make_pool(num_ranks=ranks), tmp_path / f"{ranks}-{stage}"
         try:
-            pool.start_policy(
+            pool.role("policy").start(
                 policy_spec(random_model, zero_stage=stage, objective=algorithm.objective(), head=algorithm.needs.head)
             )
             losses = []
@@ -65,10 +65,10 @@ def test_ranks_and_zero_stages_agree(
                 plan = pool.group_microbatches(groups, num_ranks=ranks)
                 assert len(plan[0]) > 1 or len(groups) == 1, "every rank must accumulate"
                 per_rank = [[[groups[i] for i in batch] for batch in batches] for batches in plan]
-                updates = pool.policy_update(per_rank, deadline_s=120.0)
+                updates = pool.role("policy").update(per_rank, deadline_s=120.0)
                 assert not any(update.nonfinite for update in updates)
                 losses.append(values(added(update.figures for update in updates))["policy/loss"])
-            pool.policy_call("save", str(out), deadline_s=60.0)
+            pool.role("policy").shared("save", str(out), deadline_s=60.0)
         finally:
             pool.close()
         files = (out / "policy").rglob("*.safetensors")

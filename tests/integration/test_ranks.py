@@ -65,9 +65,9 @@ def _batches(model: Path, digits: DigitsPaths) -> list[list[TokenSample]]:
 
 def _train(model: Path, batches: list[list[TokenSample]], out: Path, *, num_ranks: int, zero_stage: int):
     """First loss, the exported weights after all steps and what they say of one sample."""
-    pool = make_pool(model, num_ranks=num_ranks)
+    pool = make_pool(num_ranks=num_ranks)
     try:
-        pool.start_policy(policy_spec(model, zero_stage=zero_stage))
+        pool.role("policy").start(policy_spec(model, zero_stage=zero_stage))
         losses = []
         for samples in batches:
             if num_ranks == 2 and losses:
@@ -75,18 +75,18 @@ def _train(model: Path, batches: list[list[TokenSample]], out: Path, *, num_rank
             stats = _update(pool, samples)
             losses.append(added(rank.figures for rank in stats)["policy/loss"].value)
         sequence = batches[-1][0].sequence
-        (scored,) = pool.policy_score([sequence], deadline_s=60.0)
-        assert len(pool.policy_greedy_hits([sequence], deadline_s=60.0)) == 1
-        pool.policy_call("save", str(out), deadline_s=60.0)
+        (scored,) = pool.role("policy").each("score", [sequence], deadline_s=60.0)
+        assert len(pool.role("policy").each("greedy_hits", [sequence], deadline_s=60.0)) == 1
+        pool.role("policy").shared("save", str(out), deadline_s=60.0)
     finally:
         pool.close()
     return losses[0], load_file(out / "policy" / "model.safetensors"), scored
 
 
 def _update(pool: WorkerPool, samples: list[TokenSample]) -> list[RankUpdate]:
-    plan = pool.microbatches([s.sequence for s in samples], num_ranks=len(pool.policy))
+    plan = pool.microbatches([s.sequence for s in samples], num_ranks=len(pool.role("policy").actors))
     per_rank = [[[samples[i] for i in batch] for batch in batches] for batches in plan]
-    return pool.policy_update(per_rank, deadline_s=120.0)
+    return pool.role("policy").update(per_rank, deadline_s=120.0)
 
 
 def _refuse_a_broken_batch(pool: WorkerPool, samples: list[TokenSample]) -> None:

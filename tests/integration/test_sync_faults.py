@@ -12,10 +12,9 @@ import ray
 
 from algorithms.records import SamplingDistribution, Sequence
 from orchestrator.cluster.feed import build_requests, completion_sequence, generate
-from orchestrator.cluster.pool import WorkerPool
+from orchestrator.cluster.pool import WorkerPool, worker_environment
 from orchestrator.cluster.sync import WeightSync
 from orchestrator.cluster.waits import WorkerCannotStart
-from orchestrator.cluster.pool import worker_environment
 from orchestrator.data.reading import SourceFile, read_prompts
 from orchestrator.errors import GuardStop
 from orchestrator.tasks.digits import DigitsPaths
@@ -78,9 +77,9 @@ def pool(cluster: None, random_model: Path, tmp_path_factory: pytest.TempPathFac
     talkative = tmp_path_factory.mktemp("talkative") / "model"
     shutil.copytree(random_model, talkative)
     (talkative / "generation_config.json").write_text(json.dumps(OBEYED_BY_NOBODY))
-    pool = make_pool(talkative, num_ranks=1)
-    pool.start_engines()
-    pool.start_policy(policy_spec(random_model, zero_stage=2))
+    pool = make_pool(num_ranks=1)
+    pool.role("rollout").start(engine_spec(talkative))
+    pool.role("policy").start(policy_spec(random_model, zero_stage=2))
     yield pool
     pool.close()
 
@@ -104,7 +103,7 @@ def _learn(pool: WorkerPool, probe: list[EncodedPrompt]) -> None:
         )
     samples = demonstrations(sequences, aggregation="token-mean")
     for _ in range(2):
-        pool.policy_update([[samples]], deadline_s=60.0)
+        pool.role("policy").update([[samples]], deadline_s=60.0)
 
 
 def _sync(pool: WorkerPool, run_id: str) -> WeightSync:
@@ -112,11 +111,11 @@ def _sync(pool: WorkerPool, run_id: str) -> WeightSync:
 
 
 def _plant(pool: WorkerPool, fault: str, model: Path) -> None:
-    ray.kill(pool.engines[0])
+    ray.kill(pool.role("rollout").actors[0])
     actor_class = ray.remote(FaultyRollout).options(
         num_cpus=0, runtime_env={"env_vars": worker_environment(1, gpu=False)}
     )
-    pool.engines[0] = actor_class.remote(fault=fault, spec=engine_spec(model))
+    pool.role("rollout").actors[0] = actor_class.remote(fault=fault, spec=engine_spec(model))
 
 
 def test_a_clean_sync_is_verified_without_repair(pool: WorkerPool, probe: list[EncodedPrompt]) -> None:
@@ -140,10 +139,10 @@ def test_engine_and_trainer_speak_of_the_distribution_that_was_sampled_from(
         probe, samples_per_prompt=16, seed_of=lambda uid, index: index, max_new_tokens=16, temperature=temperature,
         top_p=1.0,
     )  # fmt: skip
-    done = generate({0: pool.engines[0]}, requests, deadline_s=120.0)
+    done = generate({0: pool.role("rollout").actors[0]}, requests, deadline_s=120.0)
     sequences = [completion_sequence(r, c) for r, c in zip(requests, done, strict=True)]
-    scored = pool.policy_score(sequences, deadline_s=60.0, sampling=sampling)
-    plain = pool.policy_score(sequences, deadline_s=60.0)
+    scored = pool.role("policy").each("score", sequences, deadline_s=60.0, sampling=sampling)
+    plain = pool.role("policy").each("score", sequences, deadline_s=60.0)
     engine = np.concatenate([c.rollout_logprobs for c in done])
     tempered, untempered = (np.concatenate([row[s.prompt_len :] for row, s in zip(rows, sequences, strict=True)])
                             for rows in (scored, plain))  # fmt: skip
@@ -160,17 +159,17 @@ def test_engine_and_trainer_speak_of_the_distribution_that_was_sampled_from(
 def test_an_engine_that_cannot_start_says_why_once(
     pool: WorkerPool, probe: list[EncodedPrompt], random_model: Path
 ) -> None:
-    ray.kill(pool.engines[0])
+    ray.kill(pool.role("rollout").actors[0])
     actor_class = ray.remote(RolloutWorker).options(
         num_cpus=0, runtime_env={"env_vars": worker_environment(1, gpu=False)}
     )
     spec = replace(engine_spec(random_model), max_model_len=4096)
-    pool.engines[0] = actor_class.remote(name="rollout-0", engine="vllm", spec=spec, num_threads=1)
+    pool.role("rollout").actors[0] = actor_class.remote(name="rollout-0", spec=spec, num_threads=1)
     with pytest.raises(WorkerCannotStart, match=r"^rollout-0: .*max_model_len \(4096\) is greater than") as lost:
         _sync(pool, "never").sync(0, probe)
     assert "\n" not in lost.value.reason and "Traceback" not in lost.value.reason
     assert "vllm_rollout.py" in lost.value.told
-    assert pool.replaced == set()
+    assert pool.role("rollout").replaced == set()
 
 
 @pytest.mark.parametrize("fault", [pytest.param("sticky", marks=pytest.mark.soak), "stale"])
@@ -192,15 +191,15 @@ def test_a_tensor_that_is_not_sent_stops_the_run(
     pool: WorkerPool, probe: list[EncodedPrompt], random_model: Path
 ) -> None:
     spec = policy_spec(random_model, zero_stage=2)
-    ray.kill(pool.policy[0])
+    ray.kill(pool.role("policy").actors[0])
     actor_class = ray.remote(ForgetfulPolicy).options(
         num_cpus=0, runtime_env={"env_vars": worker_environment(1, gpu=False)}
     )
-    pool.policy[0] = actor_class.remote(rank=0, world_size=1, spec=spec, num_threads=1)
-    address, port = ray.get(pool.policy[0].rendezvous.remote())
-    ray.get(pool.policy[0].setup.remote(address, port))
+    pool.role("policy").actors[0] = actor_class.remote(rank=0, world_size=1, spec=spec, num_threads=1)
+    address, port = ray.get(pool.role("policy").actors[0].rendezvous.remote())
+    ray.get(pool.role("policy").actors[0].setup.remote(address, port))
     sync = _sync(pool, "forgetful")
     sync.sync(0, probe)
-    ray.get(pool.policy[0].forget.remote())
+    ray.get(pool.role("policy").actors[0].forget.remote())
     with pytest.raises(GuardStop, match="engine parameters were not received"):
         sync.sync(1, probe)

@@ -53,6 +53,7 @@ def main(model: str, pictures: str, result: str, max_pixels: str | None = None) 
     engine = VllmEngine(
         "engine-0",
         EngineSpec(
+            kind="vllm",
             model=ModelSpec(path=model, dtype="float32", max_pixels=bound),
             tensor_parallel_size=1,
             max_model_len=max(len(p.prompt_ids) for p in encoded) + _NEW_TOKENS,

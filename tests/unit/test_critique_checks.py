@@ -108,15 +108,15 @@ def test_an_adapter_alone_is_no_model_for_the_workers(folders: dict[str, Path], 
     assert told.endswith("has no config.json; an adapter becomes a model by python -m orchestrator.export")
 
 
-def test_a_critic_that_cannot_be_asked_about_the_prompts_of_an_online_run_is_refused(
+def test_a_critique_model_that_cannot_be_asked_about_the_prompts_of_an_online_run_is_refused(
     folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    critic = TINY_MODELS["llava"](tmp_path / "critic")
-    (critic / "chat_template.jinja").write_text(_SYSTEM_ONCE)
-    save_reward_head("linear", {"weight": torch.zeros(1, 64)}, critic, request="why ?")
-    flags = ["--model.path", str(folders["llava"]), "--data.path", "d", "--reward.critique.path", str(critic)]
+    critique_model = TINY_MODELS["llava"](tmp_path / "critique_model")
+    (critique_model / "chat_template.jinja").write_text(_SYSTEM_ONCE)
+    save_reward_head("linear", {"weight": torch.zeros(1, 64)}, critique_model, request="why ?")
+    flags = ["--model.path", str(folders["llava"]), "--data.path", "d", "--reward.critique.path", str(critique_model)]
     config = load_config(["--algo", "stable_reinforce", *flags, "--reward.critique.weight", "0.5"])[0]
     prompts = [Prompt(uid=f"a-{n}", messages=_turns(*roles), media=()) for n, roles in enumerate(_ROLES)]
     check_online_critiques(config, prompts[:1])
-    with pytest.raises(RefusedInput, match=rf"^reward.critique.path '{critic}': {_CANNOT}: no answers$"):
+    with pytest.raises(RefusedInput, match=rf"^reward.critique.path '{critique_model}': {_CANNOT}: no answers$"):
         check_online_critiques(config, prompts)

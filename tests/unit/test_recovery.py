@@ -81,13 +81,13 @@ def test_a_worker_that_failed_is_not_started_again_and_the_log_has_all_it_said(t
 
     def run(config: TrainConfig) -> None:
         tried.append(config)
-        raise WorkerFailed(["critic-0"], "ValueError: no", told="line 1\nValueError: no")
+        raise WorkerFailed(["critique_reward-0"], "ValueError: no", told="line 1\nValueError: no")
 
-    with pytest.raises(GuardStop, match=r"^critic-0: ValueError: no$"):
+    with pytest.raises(GuardStop, match=r"^critique_reward-0: ValueError: no$"):
         with_restarts(run, _config(3), RunFolder(tmp_path))
     assert len(tried) == 1
     (line,) = (tmp_path / "log.jsonl").read_text().splitlines()
-    assert json.loads(line)["message"] == "critic-0: line 1\nValueError: no"
+    assert json.loads(line)["message"] == "critique_reward-0: line 1\nValueError: no"
 
 
 def test_a_successor_that_cannot_start_is_tried_as_often_as_any(tmp_path: Path) -> None:

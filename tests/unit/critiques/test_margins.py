@@ -17,8 +17,8 @@ from orchestrator.rewards import critique_judge as judging
 from orchestrator.rewards.critique_judge import CritiqueCache
 from orchestrator.rewards.critique_margins import agreement, fill_rewards, reward_statuses
 from orchestrator.tasks.digits import WORDS
-from tests.critics import judge_of
-from tests.unit.critiques.fake_pool import FakePool
+from tests.critique_models import judge_of
+from tests.unit.critiques.fake_workers import FakeWorkers
 from tests.unit.preference_store.rows import written
 
 PRINT = Fingerprint(store="s", model={"weights": "m"}, settings={"model.dtype": "float32"}, limits={}, asked="a")
@@ -69,24 +69,24 @@ def _files(table: SideTable) -> dict[str, bytes]:
 def undisturbed(store: PreferenceStore, speller: Path, tmp_path: Path) -> dict[str, bytes]:
     with CritiqueCache(tmp_path / "calm.sqlite") as cache:
         table = _table(tmp_path / "calm", store)
-        fill_rewards(table, store, judge_of(FakePool(reward=_of_content), speller, cache))
+        fill_rewards(table, store, judge_of(FakeWorkers(reward=_of_content), speller, cache))
     return _files(table)
 
 
 def test_every_response_has_its_reward_once_whatever_pairs_it_is_in(
     store: PreferenceStore, speller: Path, cache: CritiqueCache, tmp_path: Path
 ) -> None:
-    pool, table, told = FakePool(reward=_of_content), _table(tmp_path / "table", store), list[tuple[int, int]]()
-    fill_rewards(table, store, judge_of(pool, speller, cache), on_shard=lambda *shards: told.append(shards))
+    workers, table, told = FakeWorkers(reward=_of_content), _table(tmp_path / "table", store), list[tuple[int, int]]()
+    fill_rewards(table, store, judge_of(workers, speller, cache), on_shard=lambda *shards: told.append(shards))
     assert told == [(1, 3), (2, 3), (3, 3)]
-    assert len(pool.requests) == len(pool.scored) == 12 * 3
+    assert len(workers.requests) == len(workers.scored) == 12 * 3
     rows = [row for shard in range(3) for row in store.read_group(shard)]
     keys = [key for shard in range(3) for key in table.read(shard).keys]
     values = [value for shard in range(3) for value in table.read(shard).values]
     assert keys == [(row.uid, index) for row in rows for index in range(3)]
-    assert [v.tolist() for v in values] == [[_of_content(s)] for s in pool.scored]
+    assert [v.tolist() for v in values] == [[_of_content(s)] for s in workers.scored]
     # Nothing is missing now, so nothing is asked.
-    nobody = FakePool()
+    nobody = FakeWorkers()
     fill_rewards(table, store, judge_of(nobody, speller, cache))
     assert nobody.batches == []
 
@@ -101,11 +101,11 @@ def test_killed_between_shards_it_goes_on_with_the_next(
             raise Killed
 
     with pytest.raises(Killed):
-        fill_rewards(table, store, judge_of(FakePool(reward=_of_content), speller, cache), on_shard=kill)
+        fill_rewards(table, store, judge_of(FakeWorkers(reward=_of_content), speller, cache), on_shard=kill)
     assert table.missing_shards() == [2]
-    pool, reopened = FakePool(reward=_of_content), _table(tmp_path / "table", store)
-    fill_rewards(reopened, store, judge_of(pool, speller, cache))
-    assert len(pool.requests) == 4 * 3
+    workers, reopened = FakeWorkers(reward=_of_content), _table(tmp_path / "table", store)
+    fill_rewards(reopened, store, judge_of(workers, speller, cache))
+    assert len(workers.requests) == 4 * 3
     assert _files(reopened) == undisturbed
 
 
@@ -127,12 +127,12 @@ def test_killed_inside_a_shard_it_asks_only_for_the_piece_it_was_in(
 
     table = _table(tmp_path / "table", store)
     with pytest.raises(Killed):
-        fill_rewards(table, store, judge_of(FakePool(reward=dies), speller, cache))
+        fill_rewards(table, store, judge_of(FakeWorkers(reward=dies), speller, cache))
     assert table.missing_shards() == [1, 2]
-    pool, reopened = FakePool(reward=_of_content), _table(tmp_path / "table", store)
-    fill_rewards(reopened, store, judge_of(pool, speller, cache))
+    workers, reopened = FakeWorkers(reward=_of_content), _table(tmp_path / "table", store)
+    fill_rewards(reopened, store, judge_of(workers, speller, cache))
     second, third = store.read_group(1), store.read_group(2)
-    assert list(dict.fromkeys(r.uid for r in pool.requests)) == [row.uid for row in (*second[2:], *third)]
+    assert list(dict.fromkeys(r.uid for r in workers.requests)) == [row.uid for row in (*second[2:], *third)]
     assert _files(reopened) == undisturbed
 
 
@@ -150,11 +150,11 @@ def test_killed_before_a_shard_is_on_disk_its_answers_are_known(
     table = _table(tmp_path / "table", store)
     with monkeypatch.context() as patched, pytest.raises(Killed):
         patched.setattr(SideTable, "append_row", killed)
-        fill_rewards(table, store, judge_of(FakePool(reward=_of_content), speller, cache))
-    pool, reopened = FakePool(reward=_of_content), _table(tmp_path / "table", store)
+        fill_rewards(table, store, judge_of(FakeWorkers(reward=_of_content), speller, cache))
+    workers, reopened = FakeWorkers(reward=_of_content), _table(tmp_path / "table", store)
     assert reopened.missing_shards() == [0, 1, 2]
-    fill_rewards(reopened, store, judge_of(pool, speller, cache))
-    assert {r.uid for r in pool.requests} == {row.uid for shard in (1, 2) for row in store.read_group(shard)}
+    fill_rewards(reopened, store, judge_of(workers, speller, cache))
+    assert {r.uid for r in workers.requests} == {row.uid for shard in (1, 2) for row in store.read_group(shard)}
     assert _files(reopened) == undisturbed
 
 
@@ -162,17 +162,17 @@ def test_a_response_without_a_reward_has_an_empty_row_and_is_counted(
     store: PreferenceStore, speller: Path, cache: CritiqueCache, tmp_path: Path
 ) -> None:
     first, second = (row.uid for row in store.read_group(0)[:2])
-    pool = FakePool(
+    workers = FakeWorkers(
         finish=lambda request: "length" if (request.uid, request.sample_index) == (first, 0) else "stop",
         reward=lambda sequence: math.nan if sequence.uid == second else 0.5,
     )
-    table, judge = _table(tmp_path / "table", store), judge_of(pool, speller, cache)
+    table, judge = _table(tmp_path / "table", store), judge_of(workers, speller, cache)
     fill_rewards(table, store, judge)
     lengths = {key: len(value) for key, value in zip(table.read(0).keys, table.read(0).values, strict=True)}
     empty = {key for key, length in lengths.items() if length == 0}
     assert empty == {(first, 0), (second, 0), (second, 1), (second, 2)}
     # Over the whole store, whichever pass asked.
-    nobody = FakePool()
+    nobody = FakeWorkers()
     assert reward_statuses(store, judge_of(nobody, speller, cache)) == {"ok": 32, "cut": 1, "not_finite": 3}
     assert nobody.batches == []
 

@@ -2,7 +2,7 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import torch
@@ -15,20 +15,23 @@ from orchestrator.rewards.critique_judge import Question
 from orchestrator.rewards.critique_service import critique_limits, open_judge, reward_fingerprint
 from orchestrator.run.folder import RunFolder
 from orchestrator.tasks.digits_critiques import REQUEST
-from tests.unit.critiques.fake_pool import FakePool, text_prompt
+from tests.unit.critiques.fake_workers import FakeWorkers, text_prompt
 from tests.unit.preference_store.rows import text_instruction, written
 from workers.critique_reward import CritiqueRewardSpec
 from workers.models.reward_head import RewardHead, save_reward_head
 
 
-class _Pool(FakePool):
-    """Keeps what its workers would be started on."""
+class _Pool(FakeWorkers):
+    """A pool whose workers, of any role, it is itself; it keeps what they would be started on."""
 
-    def start_critics(self, spec: CritiqueRewardSpec) -> None:
+    def role(self, name: str) -> Self:
+        return self
+
+    def start(self, spec: CritiqueRewardSpec) -> None:
         self.spec = spec
 
 
-def _critic(speller: Path, folder: Path, *, request: str = REQUEST, weight: float = 0.5) -> str:
+def _model(speller: Path, folder: Path, *, request: str = REQUEST, weight: float = 0.5) -> str:
     shutil.copytree(speller, folder)
     head = RewardHead("linear", 128)
     torch.nn.init.constant_(head.weight, weight)
@@ -37,8 +40,8 @@ def _critic(speller: Path, folder: Path, *, request: str = REQUEST, weight: floa
 
 
 @pytest.fixture
-def critic(speller: Path, tmp_path: Path) -> str:
-    return _critic(speller, tmp_path / "critic")
+def critique_model(speller: Path, tmp_path: Path) -> str:
+    return _model(speller, tmp_path / "critique_model")
 
 
 @pytest.fixture
@@ -66,53 +69,53 @@ def _num_asked(tmp_path: Path, store: PreferenceStore, model: str, *flags: str) 
 
 
 def test_a_reward_is_known_only_to_who_would_ask_the_same(
-    speller: Path, critic: str, store: PreferenceStore, tmp_path: Path
+    speller: Path, critique_model: str, store: PreferenceStore, tmp_path: Path
 ) -> None:
-    assert _num_asked(tmp_path, store, critic) == 1
-    assert _num_asked(tmp_path, store, critic) == 0
-    other_head = _critic(speller, tmp_path / "other_head", weight=0.25)
-    other_request = _critic(speller, tmp_path / "other_request", request="is it right ?")
+    assert _num_asked(tmp_path, store, critique_model) == 1
+    assert _num_asked(tmp_path, store, critique_model) == 0
+    other_head = _model(speller, tmp_path / "other_head", weight=0.25)
+    other_request = _model(speller, tmp_path / "other_request", request="is it right ?")
     assert _num_asked(tmp_path, store, other_head) == 1
     assert _num_asked(tmp_path, store, other_request) == 1
-    assert _num_asked(tmp_path, store, critic, "--reward.critique.max_new_tokens", "9") == 1
-    assert _num_asked(tmp_path, store, critic, "--model.dtype", "bfloat16") == 1
+    assert _num_asked(tmp_path, store, critique_model, "--reward.critique.max_new_tokens", "9") == 1
+    assert _num_asked(tmp_path, store, critique_model, "--model.dtype", "bfloat16") == 1
     # The same weights elsewhere are the same model, and where a question is too long says nothing of those that fit.
-    assert _num_asked(tmp_path, store, _critic(speller, tmp_path / "moved")) == 0
+    assert _num_asked(tmp_path, store, _model(speller, tmp_path / "moved")) == 0
     limits = ("--reward.critique.max_new_tokens", "9", "--policy.tokens_per_microbatch", "200")
-    assert _num_asked(tmp_path, store, critic, *limits) == 0
+    assert _num_asked(tmp_path, store, critique_model, *limits) == 0
 
 
 def test_a_table_names_what_it_was_asked_and_within_which_limits(
-    critic: str, store: PreferenceStore, tmp_path: Path
+    critique_model: str, store: PreferenceStore, tmp_path: Path
 ) -> None:
-    plain = reward_fingerprint(_config(tmp_path, critic), store, critic)
+    plain = reward_fingerprint(_config(tmp_path, critique_model), store, critique_model)
     limits = '"max_new_tokens": 8, "max_model_len": 512'
     assert plain.asked == f'{{"request": "{REQUEST}", {limits}, "engine": "transformers"}}'
     assert plain.store == store.manifest.fingerprint
-    shorter = _config(tmp_path, critic, "--policy.tokens_per_microbatch", "300")
-    assert reward_fingerprint(shorter, store, critic).asked != plain.asked
+    shorter = _config(tmp_path, critique_model, "--policy.tokens_per_microbatch", "300")
+    assert reward_fingerprint(shorter, store, critique_model).asked != plain.asked
 
 
 def test_workers_are_started_with_room_for_the_longest_question(
-    critic: str, store: PreferenceStore, tmp_path: Path
+    critique_model: str, store: PreferenceStore, tmp_path: Path
 ) -> None:
-    config, pool = _config(tmp_path, critic, "--policy.tokens_per_microbatch", "300"), _Pool()
-    fingerprint: Any = reward_fingerprint(config, store, critic)
+    config, pool = _config(tmp_path, critique_model, "--policy.tokens_per_microbatch", "300"), _Pool()
+    fingerprint: Any = reward_fingerprint(config, store, critique_model)
     fake: Any = pool
-    with open_judge(config, RunFolder(tmp_path / "run"), fake, critic, fingerprint, max_images=7):
+    with open_judge(config, RunFolder(tmp_path / "run"), fake, critique_model, fingerprint, max_images=7):
         assert pool.spec.engine.max_model_len == 300
         assert pool.spec.engine.max_images_per_prompt == 7
-        assert pool.spec.engine.model.path == pool.spec.model.path == critic
+        assert pool.spec.engine.model.path == pool.spec.model.path == critique_model
 
 
 @pytest.mark.parametrize(("limit", "budget"), [(512, 16384), (300, 300)])
 def test_a_limit_that_leaves_no_room_for_any_question_is_refused(
-    critic: str, tmp_path: Path, limit: int, budget: int
+    critique_model: str, tmp_path: Path, limit: int, budget: int
 ) -> None:
     flags = ("--reward.critique.max_new_tokens", str(limit), "--policy.tokens_per_microbatch", str(budget))
     told = (
         f"max_new_tokens = {limit} leaves no room for a question: it must be below the 512 positions of .* = {budget}"
     )
     with pytest.raises(RefusedInput, match=told):
-        critique_limits(_config(tmp_path, critic, *flags), critic)
-    assert critique_limits(_config(tmp_path, critic), critic).max_model_len == 512
+        critique_limits(_config(tmp_path, critique_model, *flags), critique_model)
+    assert critique_limits(_config(tmp_path, critique_model), critique_model).max_model_len == 512

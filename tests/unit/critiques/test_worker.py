@@ -16,7 +16,14 @@ from orchestrator.data.side_tables import Fingerprint, SideTable
 from orchestrator.data.store import PreferenceStore
 from orchestrator.data.writer import import_file
 from orchestrator.rewards.critique_judge import CritiqueCache, CritiqueJudge, Question
-from tests.critics import CRITIQUE, CRITIQUE_TOKENS, PoolHere, critic_spec, judge_of, write_critic
+from tests.critique_models import (
+    CRITIQUE,
+    CRITIQUE_TOKENS,
+    WorkersHere,
+    critique_reward_spec,
+    judge_of,
+    write_critique_model,
+)
 from tests.tiny_prompts import picture_prompts
 from tests.unit.datasets.rows import write_jsonl
 from workers.models.loading import ModelSpec
@@ -32,17 +39,17 @@ PRINT = Fingerprint(store="s", model={"weights": "m"}, settings={"model.dtype": 
 
 
 @pytest.fixture(scope="module")
-def critic(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_critic(tmp_path_factory.mktemp("critic") / "model")
+def critique_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_critique_model(tmp_path_factory.mktemp("critique_model") / "model")
 
 
 @pytest.fixture(scope="module")
-def shared_pool(critic: Path) -> PoolHere:
-    return PoolHere(critic_spec(critic, max_images=_FRAMES))
+def shared_pool(critique_model: Path) -> WorkersHere:
+    return WorkersHere(critique_reward_spec(critique_model, max_images=_FRAMES))
 
 
 @pytest.fixture
-def pool(shared_pool: PoolHere) -> PoolHere:
+def workers(shared_pool: WorkersHere) -> WorkersHere:
     shared_pool.requests, shared_pool.num_scored = [], 0
     return shared_pool
 
@@ -73,13 +80,13 @@ class _Looks:
 
 
 def test_four_responses_of_six_pairs_cost_four_critiques_and_one_look_at_the_image(
-    critic: Path, pool: PoolHere, cache: CritiqueCache, tmp_path: Path
+    critique_model: Path, workers: WorkersHere, cache: CritiqueCache, tmp_path: Path
 ) -> None:
     (prompt,) = picture_prompts(tmp_path, {"a": 1}, text="which digit ?")
-    judge = judge_of(pool, critic, cache)
-    with _Looks(pool.worker._module.model.model.visual) as scoring:
+    judge = judge_of(workers, critique_model, cache)
+    with _Looks(workers.worker._module.model.model.visual) as scoring:
         first = _ask(judge, prompt)
-    assert len(pool.requests) == pool.num_scored == len(RESPONSES)
+    assert len(workers.requests) == workers.num_scored == len(RESPONSES)
     assert scoring.images == [1]
     assert len(set(first)) == len(RESPONSES)
     # Six pairs ask for each response three times: those are answers already.
@@ -87,26 +94,26 @@ def test_four_responses_of_six_pairs_cost_four_critiques_and_one_look_at_the_ima
     assert len(pairs) == 6
     sides = [Question(prompt=prompt, response=RESPONSES[i]) for pair in pairs for i in pair]
     assert [a.reward for a in judge.judge(sides)] == [first[i] for pair in pairs for i in pair]
-    assert len(pool.requests) == pool.num_scored == len(RESPONSES)
+    assert len(workers.requests) == workers.num_scored == len(RESPONSES)
 
 
 def test_prompts_in_one_forward_are_looked_at_once_each(
-    critic: Path, pool: PoolHere, cache: CritiqueCache, tmp_path: Path
+    critique_model: Path, workers: WorkersHere, cache: CritiqueCache, tmp_path: Path
 ) -> None:
     prompts = picture_prompts(tmp_path, {"a": 1, "b": 2}, text="which digit ?")
-    with _Looks(pool.worker._module.model.model.visual) as scoring:
-        _ask(judge_of(pool, critic, cache), *prompts)
+    with _Looks(workers.worker._module.model.model.visual) as scoring:
+        _ask(judge_of(workers, critique_model, cache), *prompts)
     assert scoring.images == [3]
 
 
 def test_shared_or_alone_a_reward_is_the_same(
-    critic: Path, pool: PoolHere, cache: CritiqueCache, tmp_path: Path
+    critique_model: Path, workers: WorkersHere, cache: CritiqueCache, tmp_path: Path
 ) -> None:
     prompts = picture_prompts(tmp_path, {"a": 1, "b": 1}, text="which digit ?")
-    together = _ask(judge_of(pool, critic, cache), *prompts)
+    together = _ask(judge_of(workers, critique_model, cache), *prompts)
     alone = []
     with CritiqueCache(tmp_path / "other.sqlite") as other:
-        judge = judge_of(pool, critic, other)
+        judge = judge_of(workers, critique_model, other)
         for prompt in prompts:
             for text in RESPONSES:
                 (answer,) = judge.judge([Question(prompt=prompt, response=text)])
@@ -114,10 +121,12 @@ def test_shared_or_alone_a_reward_is_the_same(
     np.testing.assert_allclose(together, alone, atol=1e-5, rtol=0)
 
 
-def test_another_image_is_another_reward(critic: Path, pool: PoolHere, cache: CritiqueCache, tmp_path: Path) -> None:
+def test_another_image_is_another_reward(
+    critique_model: Path, workers: WorkersHere, cache: CritiqueCache, tmp_path: Path
+) -> None:
     one, other = picture_prompts(tmp_path, {"a": 1, "b": 1}, text="which digit ?")
     assert one.messages == other.messages and one.media != other.media
-    rewards = _ask(judge_of(pool, critic, cache), one, other)
+    rewards = _ask(judge_of(workers, critique_model, cache), one, other)
     assert min(abs(x - y) for x, y in zip(rewards[:4], rewards[4:], strict=True)) > 1e-3
 
 
@@ -134,7 +143,7 @@ def _video(folder: Path, frames: list[np.ndarray], name: str) -> dict[str, Any]:
 
 
 def test_one_of_32_frames_exchanged_or_moved_changes_the_reward(
-    critic: Path, pool: PoolHere, cache: CritiqueCache, tmp_path: Path
+    critique_model: Path, workers: WorkersHere, cache: CritiqueCache, tmp_path: Path
 ) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (_FRAMES + 1, _SIDE, _SIDE, 3), dtype=np.uint8)
     frames = list(noise[:_FRAMES])
@@ -155,32 +164,32 @@ def test_one_of_32_frames_exchanged_or_moved_changes_the_reward(
     store = PreferenceStore(tmp_path / "store")
     prompts = {row.meta["id"]: prompt_of(row, media_root=store.media_root) for row in store.rows()}
     assert all(len({m.sha256 for m in p.media}) == _FRAMES for p in prompts.values())
-    judge = judge_of(pool, critic, cache)
-    with _Looks(pool.worker._module.model.model.visual) as scoring:
+    judge = judge_of(workers, critique_model, cache)
+    with _Looks(workers.worker._module.model.model.visual) as scoring:
         plain, exchanged_, moved_ = (_ask(judge, prompts[n]) for n in ("plain", "exchanged", "moved"))
     assert scoring.images == [_FRAMES] * 3, "every frame is looked at, not the first alone"
     for changed in (exchanged_, moved_):
         assert min(abs(x - y) for x, y in zip(plain, changed, strict=True)) > 1e-5
-    asked = len(pool.requests)
+    asked = len(workers.requests)
     assert _ask(judge, prompts["again"]) == plain
-    assert len(pool.requests) == asked, "the same frames under another name are the same question"
+    assert len(workers.requests) == asked, "the same frames under another name are the same question"
 
 
 def test_a_question_over_the_length_is_counted_and_its_neighbours_keep_their_rewards(
-    critic: Path, pool: PoolHere, cache: CritiqueCache, tmp_path: Path
+    critique_model: Path, workers: WorkersHere, cache: CritiqueCache, tmp_path: Path
 ) -> None:
     (prompt,) = picture_prompts(tmp_path, {"a": 1}, text="which digit ?")
     long = Question(prompt=prompt, response=" ".join(["one"] * 600))
     others = [Question(prompt=prompt, response=text) for text in RESPONSES]
-    judge = judge_of(pool, critic, cache)
+    judge = judge_of(workers, critique_model, cache)
     mixed = judge.judge([others[0], long, *others[1:]])
     assert (mixed[1].reward, mixed[1].status, judge.counts["too_long"]) == (None, "too_long", 1)
     with CritiqueCache(tmp_path / "other.sqlite") as apart:
-        assert judge_of(pool, critic, apart).judge(others) == [mixed[0], *mixed[2:]]
+        assert judge_of(workers, critique_model, apart).judge(others) == [mixed[0], *mixed[2:]]
 
 
 def test_an_unreadable_image_is_set_aside_and_its_neighbours_keep_their_rewards(
-    critic: Path, pool: PoolHere, cache: CritiqueCache, tmp_path: Path
+    critique_model: Path, workers: WorkersHere, cache: CritiqueCache, tmp_path: Path
 ) -> None:
     picture_prompts(tmp_path, {"a": 1, "b": 1})
     (tmp_path / "torn.png").write_bytes((tmp_path / "a-0.png").read_bytes()[:100])
@@ -208,31 +217,31 @@ def test_an_unreadable_image_is_set_aside_and_its_neighbours_keep_their_rewards(
         assert store.manifest.counts.bad_rows == len(some) - 2
         prompts = [prompt_of(row, media_root=store.media_root) for row in store.rows()]
         with CritiqueCache(tmp_path / f"{folder}.sqlite") as own:
-            rewards[folder] = _ask(judge_of(pool, critic, own), *prompts)
+            rewards[folder] = _ask(judge_of(workers, critique_model, own), *prompts)
     assert rewards["all"] == rewards["good"]
 
 
 def test_an_image_that_has_changed_since_is_never_scored_as_the_one_it_was(
-    critic: Path, pool: PoolHere, cache: CritiqueCache, tmp_path: Path
+    critique_model: Path, workers: WorkersHere, cache: CritiqueCache, tmp_path: Path
 ) -> None:
     # Of a size of their own: what a worker has seen it knows by content, and need not read again.
     one, other = picture_prompts(tmp_path, {"a": 1, "b": 1}, sizes=((84, 56),), text="which digit ?")
     Path(other.media[0].path).write_bytes(Path(one.media[0].path).read_bytes())
     with pytest.raises(MediaError, match="has changed since the data was read"):
-        judge_of(pool, critic, cache).judge([Question(prompt=other, response=RESPONSES[0])])
+        judge_of(workers, critique_model, cache).judge([Question(prompt=other, response=RESPONSES[0])])
     assert cache._db.execute("SELECT count(*) FROM rewards").fetchone() == (0,)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_reward_reaches_the_table_and_comes_back_without_losing_a_bit(
-    dtype: Any, critic: Path, cache: CritiqueCache, tmp_path: Path
+    dtype: Any, critique_model: Path, cache: CritiqueCache, tmp_path: Path
 ) -> None:
     (prompt,) = picture_prompts(tmp_path, {"a": 1}, text="which digit ?")
-    pool = PoolHere(critic_spec(critic, dtype=dtype))
+    workers = WorkersHere(critique_reward_spec(critique_model, dtype=dtype))
     seen: list[float] = []
-    computed: Callable[..., list[float]] = pool.worker.rewards
-    pool.worker.rewards = lambda batches: seen.extend(computed(batches)) or seen[-4:]  # type: ignore[method-assign]
-    rewards = _ask(judge_of(pool, critic, cache), prompt)
+    computed: Callable[..., list[float]] = workers.worker.rewards
+    workers.worker.rewards = lambda batches: seen.extend(computed(batches)) or seen[-4:]  # type: ignore[method-assign]
+    rewards = _ask(judge_of(workers, critique_model, cache), prompt)
     assert sorted(rewards) == sorted(seen)
     table = SideTable(tmp_path / "table", fingerprint=PRINT, num_shards=1)
     with table.begin(0) as writer:
@@ -244,13 +253,13 @@ def test_a_reward_reaches_the_table_and_comes_back_without_losing_a_bit(
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_reference_log_probs_keep_every_bit_that_the_released_cast_loses(
-    dtype: Any, critic: Path, tmp_path: Path
+    dtype: Any, critique_model: Path, tmp_path: Path
 ) -> None:
-    spec = ModelSpec(path=str(critic), dtype=dtype, share_prompts=True)
+    spec = ModelSpec(path=str(critique_model), dtype=dtype, share_prompts=True)
     worker = ReferenceWorker(spec=spec, num_threads=2)
     rng = np.random.default_rng(0)
     (prompt,) = picture_prompts(tmp_path, {"a": 1}, text="which digit ?")
-    ids = PromptEncoder(critic).encode(prompt).prompt_ids
+    ids = PromptEncoder(critique_model).encode(prompt).prompt_ids
     sequences = [
         TokenSequence(
             uid="a",

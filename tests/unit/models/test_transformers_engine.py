@@ -115,6 +115,7 @@ def _sequences(done: Sequence[Completion], encoded: Mapping[str, EncodedPrompt])
 
 def _engine_spec(spec: ModelSpec, encoder: PromptEncoder) -> EngineSpec:
     return EngineSpec(
+        kind="transformers",
         model=spec,
         tensor_parallel_size=1,
         max_model_len=256,

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence as Seq
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
 
 from algorithms.records import Example, Sequence
-from orchestrator.cluster.pool import WorkerPool
+from orchestrator.cluster.microbatches import Deal
 from orchestrator.data.examples import ExampleEncoder, Limits
 from orchestrator.data.records import Instruction, Response, StoredMedia, prompt_of
 from orchestrator.rewards.critique_judge import CritiqueCache, CritiqueJudge, CritiqueLimits, Question
@@ -66,7 +66,10 @@ class _Workers:
         self.requests: list[GenerationRequest] = []
         self.sequences: list[Sequence] = []
 
-    def write_critiques(self, requests: Seq[GenerationRequest], *, deadline_s: float) -> list[Completion]:
+    def each(self, method: str, items: Seq[Any], *, deadline_s: float, deal: Deal | None = None) -> list[Any]:
+        return self._write(items) if method == "write" else self._rewards(items)
+
+    def _write(self, requests: Seq[GenerationRequest]) -> list[Completion]:
         self.requests += requests
         return [
             Completion(
@@ -81,7 +84,7 @@ class _Workers:
             for r, (_, critique) in zip(requests, _SAID, strict=True)
         ]
 
-    def critique_rewards(self, sequences: Seq[Sequence], *, deadline_s: float) -> list[float]:
+    def _rewards(self, sequences: Seq[Sequence]) -> list[float]:
         self.sequences += sequences
         return [0.0] * len(sequences)
 
@@ -90,7 +93,7 @@ def _asked(encoder: PromptEncoder, instruction: Instruction, folder: Path) -> _W
     workers = _Workers(encoder)
     with CritiqueCache(folder / f"{instruction.uid}.sqlite") as cache:
         judge = CritiqueJudge(
-            cast("WorkerPool", workers),
+            workers,
             encoder,
             cache,
             request=_REQUEST,

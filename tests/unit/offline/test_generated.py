@@ -44,7 +44,7 @@ class _Engines:
         self.log.append("sleep")
 
 
-def _critics(engines: _Engines, *, share: float = 1.0, max_model_len: int = 100) -> GeneratedCritiques:
+def _writer(engines: _Engines, *, share: float = 1.0, max_model_len: int = 100) -> GeneratedCritiques:
     return GeneratedCritiques(
         lambda probe: engines,  # type: ignore[arg-type]
         share=share,
@@ -77,7 +77,7 @@ def _example(uid: str = "a") -> Example:
 
 def test_engines_are_asked_what_a_person_was_asked_with_the_weights_of_the_step() -> None:
     engines = _Engines()
-    ((first, *_),) = _critics(engines).write([_example()], policy_version=5, **_ROOM)
+    ((first, *_),) = _writer(engines).write([_example()], policy_version=5, **_ROOM)
     assert engines.log == [("sync", 5, ["a"]), "sample", "sleep"]
     asked = engines.requests[1]
     assert asked.engine_prompt_ids == (*_PROMPT, 20, 21, *_ASKED)
@@ -88,7 +88,7 @@ def test_engines_are_asked_what_a_person_was_asked_with_the_weights_of_the_step(
 
 
 def test_rewards_are_read_from_own_critiques_and_words_learnt_from_peoples() -> None:
-    generated = _critics(_Engines(cut=(1,))).write([_example()], policy_version=0, **_ROOM)
+    generated = _writer(_Engines(cut=(1,))).write([_example()], policy_version=0, **_ROOM)
     (group,) = reward_groups([_example()], CritiqueRmSection(), together=True, generated=generated)
     assert len(group.sequences) == 5
     # The second critique was cut, so its reward is read where the person's ends.
@@ -98,7 +98,7 @@ def test_rewards_are_read_from_own_critiques_and_words_learnt_from_peoples() -> 
 
 
 def test_apart_every_comparison_reads_the_same_and_every_critique_counts_once() -> None:
-    generated = _critics(_Engines()).write([_example()], policy_version=0, **_ROOM)
+    generated = _writer(_Engines()).write([_example()], policy_version=0, **_ROOM)
     groups = reward_groups([_example()], CritiqueRmSection(), together=False, generated=generated)
     assert len(groups) == 3
     total = sum(float(row.sum()) for group in groups for row in group.imitation)
@@ -110,7 +110,7 @@ def test_apart_every_comparison_reads_the_same_and_every_critique_counts_once() 
 @pytest.mark.parametrize("share", [True, False])
 def test_a_critique_that_a_micro_batch_has_no_room_for_is_not_read(share: bool) -> None:
     examples = [_example()]
-    generated = _critics(_Engines()).write(examples, policy_version=0, **_ROOM)
+    generated = _writer(_Engines()).write(examples, policy_version=0, **_ROOM)
     own = [_cost(g, share=share) for g in reward_groups(examples, CritiqueRmSection(), together=share)]
     left = []
     for budget in range(max(own), 500):
@@ -128,15 +128,15 @@ def _cost(group: RewardGroup, *, share: bool) -> int:
 
 def test_what_leaves_no_room_is_not_asked() -> None:
     engines = _Engines()
-    ((short, middle, long),) = _critics(engines, max_model_len=12).write([_example()], policy_version=0, **_ROOM)
+    ((short, middle, long),) = _writer(engines, max_model_len=12).write([_example()], policy_version=0, **_ROOM)
     assert short is not None and middle is not None and long is None
     assert [r.sample_index for r in engines.requests] == [0, 1]
 
 
 def test_the_share_of_the_steps_is_met_and_is_the_same_every_time() -> None:
-    critics = _critics(_Engines(), share=0.3)
-    due = [critics.is_due(step) for step in range(2000)]
+    writer = _writer(_Engines(), share=0.3)
+    due = [writer.is_due(step) for step in range(2000)]
     assert sum(due) / len(due) == pytest.approx(0.3, abs=0.03)
-    assert due == [_critics(_Engines(), share=0.3).is_due(step) for step in range(2000)]
-    assert not any(_critics(_Engines(), share=0.0).is_due(step) for step in range(100))
-    assert all(_critics(_Engines(), share=1.0).is_due(step) for step in range(100))
+    assert due == [_writer(_Engines(), share=0.3).is_due(step) for step in range(2000)]
+    assert not any(_writer(_Engines(), share=0.0).is_due(step) for step in range(100))
+    assert all(_writer(_Engines(), share=1.0).is_due(step) for step in range(100))

@@ -25,8 +25,8 @@ from orchestrator.run.folder import RunFolder
 from orchestrator.tasks.digits_critiques import REQUEST, VOCABULARY
 from orchestrator.tasks.digits_model import build_digits_model
 from orchestrator.training.offline import OfflineOutcome
-from tests.critics import judge_of
-from tests.unit.critiques.fake_pool import FakePool
+from tests.critique_models import judge_of
+from tests.unit.critiques.fake_workers import FakeWorkers
 from tests.unit.datasets.rows import picture
 from tests.unit.preference_store.rows import imported, ranked
 from workers.models.reward_head import RewardHead, save_reward_head
@@ -42,7 +42,7 @@ class Run:
     root: Path
     model: Path
     store: Path
-    pool: FakePool = field(default_factory=FakePool)
+    workers: FakeWorkers = field(default_factory=FakeWorkers)
     trained: list[str] = field(default_factory=list)
     sampled: list[str] = field(default_factory=list)
 
@@ -59,13 +59,13 @@ class Run:
         )[0]
         folder = RunFolder(Path(config.run.dir))
         folder.create()
-        self.pool.batches, self.trained[:], self.sampled[:] = [], [], []
+        self.workers.batches, self.trained[:], self.sampled[:] = [], [], []
         try:
             plan: Any = None
             mm_dpo.run_mm_dpo(config, plan, folder, open_data(config, folder))
         finally:
             folder.release()
-        return list(self.trained), len(self.pool.requests), len(self.sampled)
+        return list(self.trained), len(self.workers.requests), len(self.sampled)
 
     @property
     def answers_mark(self) -> Path:
@@ -76,7 +76,7 @@ class Run:
         """The sentence, and that nothing was done before it."""
         with pytest.raises(RefusedInput) as refused:
             self(*flags)
-        assert (self.trained, self.pool.requests, self.sampled) == ([], [], [])
+        assert (self.trained, self.workers.requests, self.sampled) == ([], [], [])
         return str(refused.value)
 
 
@@ -111,7 +111,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         config: TrainConfig, folder: RunFolder, model: str, *_: Any, **__: Any
     ) -> Iterator[CritiqueJudge]:
         with CritiqueCache(folder.root / "critiques.sqlite") as cache:
-            yield judge_of(made_run.pool, Path(model), cache, max_new_tokens=config.reward.critique.max_new_tokens)
+            yield judge_of(made_run.workers, Path(model), cache, max_new_tokens=config.reward.critique.max_new_tokens)
 
     def sampled(config: TrainConfig, policy: str, prompts: list[Prompt]) -> list[str]:
         made_run.sampled.append(policy)
@@ -251,7 +251,7 @@ def test_settings_may_change_as_long_as_nothing_was_made(run: Run, monkeypatch: 
 def test_responses_without_a_reward_are_counted_over_the_whole_store(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run.pool = FakePool(finish=lambda request: "length" if request.sample_index == 0 else "stop")
+    run.workers = FakeWorkers(finish=lambda request: "length" if request.sample_index == 0 else "stop")
     run()
     told = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("rewards of responses"))
     counts = json.loads((run.root / "run" / "rewards" / "counts.json").read_text())

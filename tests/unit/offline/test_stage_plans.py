@@ -10,7 +10,7 @@ from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
 from orchestrator.pipeline.stage_plans import StagePlan, describe_stages, plan_stages
 from orchestrator.train import main
-from tests.critics import write_critic
+from tests.critique_models import write_critique_model
 from tests.unit.datasets.rows import picture, write_jsonl
 from tests.unit.preference_store.rows import ranked
 
@@ -34,27 +34,27 @@ def test_every_stage_of_mm_dpo_has_its_workers() -> None:
     stages = plan_stages(_config(*flags), _CLUSTER)
     assert [_workers(s) for s in stages] == [
         [],
-        [("critic", 3)],
+        [("critique_reward", 3)],
         [("reference", 4)],
-        [("rollout", 2), ("critic", 3)],
+        [("rollout", 2), ("critique_reward", 3)],
     ]
     assert stages[0].title == "stage 1 of 4, critique reward model: 7 steps on the policy's workers"
     told = describe_stages(stages)
     assert [line for line in told if line.startswith("stage ")] == [s.title for s in stages]
-    assert "    bundle 2 on one, 1 GPU + 1 CPU: critic 2 (1 GPU, 1 CPU)" in told
+    assert "    bundle 2 on one, 1 GPU + 1 CPU: critique_reward 2 (1 GPU, 1 CPU)" in told
 
 
 def test_a_model_that_is_there_is_not_trained() -> None:
     stages = plan_stages(_config("--reward.critique.path", "some/model"), _CLUSTER)
     assert stages[0].title == "stage 1 of 4, critique reward model: taken from some/model"
-    assert [_workers(s) for s in stages] == [[], [("critic", 1)], [], [("rollout", 1), ("critic", 1)]]
+    assert [_workers(s) for s in stages] == [[], [("critique_reward", 1)], [], [("rollout", 1), ("critique_reward", 1)]]
 
 
 def test_without_margins_a_model_only_judges_answers() -> None:
     fixed = ("--mm_dpo.beta_mode", "fixed")
     assert [_workers(s) for s in plan_stages(_config(*fixed), _CLUSTER)] == [[], [], [], []]
     judged = plan_stages(_config(*fixed, "--reward.critique.path", "some/model"), _CLUSTER)
-    assert [_workers(s) for s in judged] == [[], [], [], [("rollout", 1), ("critic", 1)]]
+    assert [_workers(s) for s in judged] == [[], [], [], [("rollout", 1), ("critique_reward", 1)]]
     assert judged[1].title == "stage 2 of 4, margins: none, as mm_dpo.beta_mode = 'fixed'"
 
 
@@ -66,29 +66,38 @@ def test_other_algorithms_have_stages_only_for_what_is_precomputed() -> None:
 
 
 def test_a_stage_that_does_not_fit_is_refused_with_its_sum() -> None:
-    with pytest.raises(RefusedInput, match=r"critic 5 x 1 GPU = 5 GPUs, the cluster has 4"):
+    with pytest.raises(RefusedInput, match=r"critique_reward 5 x 1 GPU = 5 GPUs, the cluster has 4"):
         plan_stages(_config("--reward.critique.num_workers", "5"), _CLUSTER)
 
 
 @pytest.fixture(scope="module")
-def critic(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_critic(tmp_path_factory.mktemp("critic") / "model")
+def critique_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_critique_model(tmp_path_factory.mktemp("critique_model") / "model")
 
 
-def _arguments(critic: Path, tmp_path: Path, *flags: str) -> list[str]:
+def _arguments(critique_model: Path, tmp_path: Path, *flags: str) -> list[str]:
     picture(tmp_path / "a.png", size=(56, 56))
     said = [{"response": word, "reason": f"the image shows {word} ."} for word in ("one", "two")]
     data = write_jsonl(tmp_path / "rows.jsonl", ranked("1>2", *said, prompt="which digit ?"))
     return [
-        *("--algo", "mm_dpo", "--model.path", str(critic), "--data.path", str(data), "--data.format", "mm_rlhf"),
+        *(
+            "--algo",
+            "mm_dpo",
+            "--model.path",
+            str(critique_model),
+            "--data.path",
+            str(data),
+            "--data.format",
+            "mm_rlhf",
+        ),
         *("--run.dir", str(tmp_path / "run"), *flags),
     ]
 
 
 def test_a_dry_run_tells_the_stages_and_starts_nothing(
-    critic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    critique_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*_arguments(critic, tmp_path, "--reference.mode", "precomputed"), "--dry-run"]) == 0
+    assert main([*_arguments(critique_model, tmp_path, "--reference.mode", "precomputed"), "--dry-run"]) == 0
     told = capsys.readouterr().out.splitlines()
     stages = [line for line in told if line.startswith("stage ")]
     assert [line.split(":")[0] for line in stages] == [
@@ -98,7 +107,7 @@ def test_a_dry_run_tells_the_stages_and_starts_nothing(
         "stage 4 of 4, evaluation",
     ]
     roles = [line.split(": ")[1].split()[0] for line in told if line.startswith(("  bundle ", "    bundle "))]
-    assert roles == ["policy", "critic", "reference", "rollout", "critic"]
+    assert roles == ["policy", "critique_reward", "reference", "rollout", "critique_reward"]
     for what in ("data", "critique reward model"):
         assert f"{what}: learned from: 1 of 1 rows, 2 of their 2 responses, 1 pairs" in told
     assert not (tmp_path / "run").exists()
@@ -114,21 +123,21 @@ def test_a_dry_run_tells_the_stages_and_starts_nothing(
     ids=["no folder", "no head"],
 )
 def test_a_path_that_is_no_critique_reward_model_is_refused_before_anything_starts(
-    critic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil, reason: str, dry: bool
+    critique_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil, reason: str, dry: bool
 ) -> None:
-    flags = ["--reward.critique.path", spoil(critic), *(["--dry-run"] if dry else [])]
-    assert main(_arguments(critic, tmp_path, *flags)) == 2
+    flags = ["--reward.critique.path", spoil(critique_model), *(["--dry-run"] if dry else [])]
+    assert main(_arguments(critique_model, tmp_path, *flags)) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("refused: reward.critique.path: ") and reason in captured.err
     assert not (tmp_path / "run").exists()
 
 
-def _without_head(critic: Path) -> str:
+def _without_head(critique_model: Path) -> str:
     """The same model, as the policy starts from."""
-    plain = critic.with_name("plain")
+    plain = critique_model.with_name("plain")
     plain.mkdir(exist_ok=True)
-    for file in critic.iterdir():
+    for file in critique_model.iterdir():
         if file.is_file():
             (plain / file.name).write_bytes(file.read_bytes())
     return str(plain)

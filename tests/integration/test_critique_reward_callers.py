@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.run.rollout_store import read_rollouts
 from orchestrator.tasks.digits import DigitsPaths
-from tests.critics import CRITIQUE, write_critic
+from tests.critique_models import CRITIQUE, write_critique_model
 from tests.integration.conftest import run_cli
 from tests.integration.runs import metric_rows, online_arguments
 from tests.unit.datasets.rows import picture, write_jsonl
@@ -20,14 +20,14 @@ _WEIGHT = 0.5
 
 
 @pytest.fixture(scope="module")
-def critic(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_critic(tmp_path_factory.mktemp("critic") / "model")
+def critique_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_critique_model(tmp_path_factory.mktemp("critique_model") / "model")
 
 
 def test_an_online_run_adds_its_reward_to_that_of_the_rules(
-    critic: Path, unbroken_run: Path, warm_model: Path, digits: DigitsPaths, tmp_path: Path
+    critique_model: Path, unbroken_run: Path, warm_model: Path, digits: DigitsPaths, tmp_path: Path
 ) -> None:
-    own = ["--reward.critique.path", str(critic), "--reward.critique.weight", str(_WEIGHT), "--run.steps", "2"]
+    own = ["--reward.critique.path", str(critique_model), "--reward.critique.weight", str(_WEIGHT), "--run.steps", "2"]
     own += ["--reward.critique.max_new_tokens", "8", "--policy.tokens_per_microbatch", "512"]
     done = run_cli(*online_arguments(warm_model, digits, tmp_path / "run"), *own, timeout_s=600.0)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -48,7 +48,9 @@ def test_an_online_run_adds_its_reward_to_that_of_the_rules(
     assert "reward/critique" in told[2]
 
 
-def test_the_benchmark_keeps_an_answer_for_every_response_and_asks_no_second_time(critic: Path, tmp_path: Path) -> None:
+def test_the_benchmark_keeps_an_answer_for_every_response_and_asks_no_second_time(
+    critique_model: Path, tmp_path: Path
+) -> None:
     for name in ("mcq/a.png", "long/b.png"):
         picture(tmp_path / name)
     said = ("it is one .", "it is two .", "no digit to see .")
@@ -58,7 +60,7 @@ def test_the_benchmark_keeps_an_answer_for_every_response_and_asks_no_second_tim
         for c, r in ((0, 1), (0, 2), (1, 2))
     ]
     file, out = write_jsonl(tmp_path / "pairs.jsonl", *pairs), tmp_path / "out"
-    command = [sys.executable, "-m", "orchestrator.reward_bench", str(critic), str(file), str(out)]
+    command = [sys.executable, "-m", "orchestrator.reward_bench", str(critique_model), str(file), str(out)]
     command += ["--max-new-tokens", "8"]
 
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)

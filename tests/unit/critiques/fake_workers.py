@@ -1,15 +1,17 @@
 """Critique reward workers that answer by rule: a critique of one token, and the reward that a test asks for."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from algorithms.records import Sequence as TokenSequence
+from orchestrator.cluster.microbatches import Deal
 from workers.types import Completion, FinishReason, GenerationRequest, Prompt
 
 
-class FakePool:
-    """Counts what it is asked; it is a ``CritiquePool``."""
+class FakeWorkers:
+    """Count what they are asked; they are ``CritiqueWorkers``."""
 
     def __init__(
         self,
@@ -33,8 +35,11 @@ class FakePool:
         """All so far, in order."""
         return [request for batch in self.batches for request in batch]
 
-    def write_critiques(self, requests: Sequence[GenerationRequest], *, deadline_s: float) -> list[Completion]:
-        """As ``CritiquePool``."""
+    def each(self, method: str, items: Sequence[Any], *, deadline_s: float, deal: Deal | None = None) -> list[Any]:
+        """As ``CritiqueWorkers``."""
+        return self._write(items) if method == "write" else self._rewards(items)
+
+    def _write(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
         self.batches.append(list(requests))
         return [
             Completion(
@@ -49,8 +54,7 @@ class FakePool:
             for request in requests
         ]
 
-    def critique_rewards(self, sequences: Sequence[TokenSequence], *, deadline_s: float) -> list[float]:
-        """As ``CritiquePool``."""
+    def _rewards(self, sequences: Sequence[TokenSequence]) -> list[float]:
         self.scored += sequences
         return [self._reward(sequence) for sequence in sequences]
 

@@ -5,17 +5,18 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
 
 from orchestrator.cluster.placement import RoleRequest, plan_placement
-from orchestrator.cluster.pool import PoolSpec, WorkerPool
+from orchestrator.cluster.pool import PoolSpec, RoleWorkers, WorkerPool
 from orchestrator.cluster.resources import ClusterResources, NodeResources
 from orchestrator.rewards.critique_judge import CritiqueCache, Question
-from tests.critics import CRITIQUE, PoolHere, critic_spec, judge_of, write_critic
+from tests.critique_models import CRITIQUE, WorkersHere, critique_reward_spec, judge_of, write_critique_model
 from tests.tiny_prompts import picture_prompts
-from workers.types import Completion, GenerationRequest, Prompt
+from workers.types import Prompt
 
 pytestmark = [pytest.mark.integration, pytest.mark.soak, pytest.mark.timeout(900)]
 
@@ -23,8 +24,8 @@ RESPONSES = ("it is one because the image shows one .", "it is one .", "it is tw
 
 
 @pytest.fixture(scope="module")
-def critic(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_critic(tmp_path_factory.mktemp("critic") / "model")
+def critique_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_critique_model(tmp_path_factory.mktemp("critique_model") / "model")
 
 
 @pytest.fixture
@@ -37,10 +38,12 @@ def _questions(prompts: list[Prompt]) -> list[Question]:
 
 
 @pytest.fixture
-def rewards_here(critic: Path, prompts: list[Prompt], tmp_path: Path) -> list[float | None]:
+def rewards_here(critique_model: Path, prompts: list[Prompt], tmp_path: Path) -> list[float | None]:
     """What one worker with transformers' engine says, in this process."""
     with CritiqueCache(tmp_path / "here.sqlite") as cache:
-        answers = judge_of(PoolHere(critic_spec(critic)), critic, cache).judge(_questions(prompts))
+        answers = judge_of(WorkersHere(critique_reward_spec(critique_model)), critique_model, cache).judge(
+            _questions(prompts)
+        )
     assert {(a.critique, a.status) for a in answers} == {(CRITIQUE, "ok")}
     return [a.reward for a in answers]
 
@@ -49,10 +52,10 @@ def rewards_here(critic: Path, prompts: list[Prompt], tmp_path: Path) -> list[fl
 def _pool(num_workers: int) -> Iterator[WorkerPool]:
     plan = plan_placement(
         ClusterResources(nodes=(NodeResources(name="here", cpus=4.0),)),
-        [RoleRequest(role="critic", num_workers=num_workers, gpus_per_worker=0, cpus_per_worker=1.0)],
+        [RoleRequest(role="critique_reward", num_workers=num_workers, gpus_per_worker=0, cpus_per_worker=1.0)],
         layout="colocated",
     )
-    spec = PoolSpec(engine=None, engine_kind="vllm", tokens_per_microbatch=512, share_prompts=True, num_threads=1)
+    spec = PoolSpec(tokens_per_microbatch=512, share_prompts=True, num_threads=1)
     pool = WorkerPool(plan, spec)
     try:
         yield pool
@@ -61,31 +64,32 @@ def _pool(num_workers: int) -> Iterator[WorkerPool]:
 
 
 def test_a_lost_worker_is_started_again_and_everybody_gets_the_same_rewards(
-    critic: Path, prompts: list[Prompt], rewards_here: list[float | None], tmp_path: Path, cluster: None
+    critique_model: Path, prompts: list[Prompt], rewards_here: list[float | None], tmp_path: Path, cluster: None
 ) -> None:
     with _pool(2) as pool, CritiqueCache(tmp_path / "pool.sqlite") as cache:
-        pool.start_critics(critic_spec(critic))
-        judge = judge_of(pool, critic, cache)
+        workers = pool.role("critique_reward")
+        workers.start(critique_reward_spec(critique_model))
+        judge = judge_of(workers, critique_model, cache)
         first = judge.judge(_questions(prompts[:2]))
-        os.kill(ray.get(pool.critics[1].ping.remote()), signal.SIGKILL)
+        os.kill(ray.get(workers.actors[1].ping.remote()), signal.SIGKILL)
         rest = judge.judge(_questions(prompts[2:]))
     assert [a.reward for a in (*first, *rest)] == pytest.approx(rewards_here, abs=1e-5)
 
 
 def test_with_vllm_four_responses_are_four_requests_and_the_same_rewards(
-    critic: Path, prompts: list[Prompt], rewards_here: list[float | None], tmp_path: Path, cluster: None
+    critique_model: Path, prompts: list[Prompt], rewards_here: list[float | None], tmp_path: Path, cluster: None
 ) -> None:
     with _pool(1) as pool, CritiqueCache(tmp_path / "vllm.sqlite") as cache:
-        pool.start_critics(critic_spec(critic, kind="vllm"))
-        asked = 0
+        workers, asked = pool.role("critique_reward"), 0
+        workers.start(critique_reward_spec(critique_model, kind="vllm"))
 
-        def counted(requests: Sequence[GenerationRequest], *, deadline_s: float) -> list[Completion]:
+        def counted(method: str, items: Sequence[Any], **options: Any) -> list[Any]:
             nonlocal asked
-            asked += len(requests)
-            return WorkerPool.write_critiques(pool, requests, deadline_s=deadline_s)
+            asked += len(items) if method == "write" else 0
+            return RoleWorkers.each(workers, method, items, **options)
 
-        pool.write_critiques = counted  # type: ignore[method-assign]
-        judge = judge_of(pool, critic, cache)
+        workers.each = counted  # type: ignore[method-assign]
+        judge = judge_of(workers, critique_model, cache)
         first = judge.judge(_questions(prompts[:1]))
         assert asked == len(RESPONSES)
         answers = judge.judge(_questions(prompts))

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from algorithms.records import Sequence as TokenSequence
-from orchestrator.cluster.microbatches import SampleSize, plan_samples
+from orchestrator.cluster.microbatches import Deal, SampleSize, plan_samples
 from orchestrator.rewards.critique_judge import CritiqueCache, CritiqueJudge, CritiqueLimits
 from orchestrator.tasks.digits_critiques import REQUEST, VOCABULARY
 from orchestrator.tasks.digits_model import build_digits_model
@@ -28,7 +28,7 @@ _LOUD = 40.0
 _TOKEN_BUDGET = 4096
 
 
-def write_critic(folder: Path, *, request: str = REQUEST, seed: int = 0) -> Path:
+def write_critique_model(folder: Path, *, request: str = REQUEST, seed: int = 0) -> Path:
     """The digits model with a random head; every word of the chain drowns all else and calls for the next one.
 
     Only the words before the last have this loud dimension, so that the reward at the end of turn listens to the rest.
@@ -48,7 +48,7 @@ def write_critic(folder: Path, *, request: str = REQUEST, seed: int = 0) -> Path
     return folder
 
 
-def critic_spec(
+def critique_reward_spec(
     folder: Path,
     *,
     kind: Literal["vllm", "transformers"] = "transformers",
@@ -58,8 +58,8 @@ def critic_spec(
     """Engine and model on the whole context of the digits model."""
     encoder = PromptEncoder(folder)
     return CritiqueRewardSpec(
-        engine_kind=kind,
         engine=EngineSpec(
+            kind=kind,
             model=ModelSpec(path=str(folder), dtype=dtype, share_prompts=True),
             tensor_parallel_size=1,
             max_model_len=512,
@@ -74,24 +74,26 @@ def critic_spec(
     )
 
 
-class PoolHere:
+class WorkersHere:
     """One critique reward worker in this process, laid out in micro-batches as the pool does; counts what it is asked.
 
-    It is a ``CritiquePool``.
+    It is a ``CritiqueWorkers``.
     """
 
     def __init__(self, spec: CritiqueRewardSpec) -> None:
-        self.worker = CritiqueRewardWorker(spec=spec, num_threads=2, name="critic-0")
+        self.worker = CritiqueRewardWorker(spec=spec, num_threads=2, name="critique_reward-0")
         self.requests: list[GenerationRequest] = []
         self.num_scored = 0
 
-    def write_critiques(self, requests: Sequence[GenerationRequest], *, deadline_s: float) -> list[Completion]:
-        """As ``WorkerPool``."""
-        self.requests += requests
-        return self.worker.write(requests)
+    def each(self, method: str, items: Sequence[Any], *, deadline_s: float, deal: Deal | None = None) -> list[Any]:
+        """As ``RoleWorkers``."""
+        return self._write(items) if method == "write" else self._rewards(items)
 
-    def critique_rewards(self, sequences: Sequence[TokenSequence], *, deadline_s: float) -> list[float]:
-        """As ``WorkerPool``."""
+    def _write(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
+        self.requests += requests
+        return self.worker.write([requests])
+
+    def _rewards(self, sequences: Sequence[TokenSequence]) -> list[float]:
         self.num_scored += len(sequences)
         sizes = [SampleSize(s.uid, s.prompt_len, len(s.input_ids)) for s in sequences]
         (batches,) = plan_samples(sizes, share_prompts=True, num_ranks=1, token_budget=_TOKEN_BUDGET)
@@ -101,11 +103,11 @@ class PoolHere:
 
 
 def judge_of(
-    pool: Any, model: Path, cache: CritiqueCache, *, max_new_tokens: int = 8, max_model_len: int = 512
+    workers: Any, model: Path, cache: CritiqueCache, *, max_new_tokens: int = 8, max_model_len: int = 512
 ) -> CritiqueJudge:
-    """A judge over ``pool`` that spells with the model in ``model``."""
+    """A judge over ``workers`` that spells with the model in ``model``."""
     return CritiqueJudge(
-        pool,
+        workers,
         PromptEncoder(model),
         cache,
         request=REQUEST,
