@@ -4,7 +4,7 @@ import pytest
 
 from orchestrator.cluster.plan import plan_run
 from orchestrator.cluster.probe import PROBE_LENGTH
-from orchestrator.cluster.specs import engine_spec
+from orchestrator.cluster.specs import following_engine_spec
 from orchestrator.config.load import load_config
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
@@ -39,7 +39,7 @@ def test_a_completion_must_fit_behind_the_longest_prompt(encoder: PromptEncoder)
     config = _config(encoder, "stable_reinforce", "--rollout.max_new_tokens", str(room))
     assert check_lengths(config, encoder, prompts) == longest
     _, plan = plan_run(config)
-    spec = engine_spec(config, plan, encoder, longest_prompt=longest, max_images=0)
+    spec = following_engine_spec(config, plan, encoder, longest_prompt=longest, max_images=0)
     assert spec.max_model_len == _POSITIONS, "an engine refuses to start with one more"
     with pytest.raises(RefusedInput) as refused:
         check_lengths(_config(encoder, "stable_reinforce", "--rollout.max_new_tokens", str(room + 1)), encoder, prompts)
