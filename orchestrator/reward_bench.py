@@ -72,8 +72,8 @@ def run(command: RewardBench) -> RewardBenchResult:
         RefusedInput: the model is no critique reward model, or the file has a bad row or a category of its own.
     """
     # Deferred: refusals of the command line need neither torch nor Ray.
+    from orchestrator.cluster.choices import settled_dtype
     from orchestrator.cluster.launch import ray_cluster
-    from orchestrator.cluster.number_format import settled_dtype
     from orchestrator.cluster.plan import single_role_plan
     from orchestrator.preflight import check_model, check_processors
     from orchestrator.rewards.critique_service import critique_judge, known_request, reward_fingerprint

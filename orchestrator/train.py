@@ -41,8 +41,8 @@ def dry_run(config: TrainConfig) -> None:
     Nothing is started or written. On a described cluster the model may be described too: a folder with nothing but its
     ``config.json``; and the data may be elsewhere.
     """
+    from orchestrator.cluster.choices import settled_dtype
     from orchestrator.cluster.memory_plan import describe_memory
-    from orchestrator.cluster.number_format import settled_dtype
     from orchestrator.cluster.plan import plan_memory, plan_run
     from orchestrator.data.image_check import describe_bound
     from orchestrator.pipeline.look_at_data import data_lines
@@ -86,7 +86,7 @@ def describe_batches(config: TrainConfig) -> list[str]:
 
 def train(config: TrainConfig) -> None:
     """Prepare, check, launch and train; print the summary."""
-    from orchestrator.cluster.number_format import settled_dtype
+    from orchestrator.cluster.choices import settled_dtype
     from orchestrator.cluster.plan import plan_run
     from orchestrator.data.image_check import describe_bound
     from orchestrator.data.prompts import read_data

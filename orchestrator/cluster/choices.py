@@ -1,4 +1,4 @@
-"""What ``auto`` comes to: the engine, the transport of weights, and whether prompts are shared. Pure."""
+"""What ``auto`` comes to: the number format, the engine, the transport of weights, whether prompts are shared. Pure."""
 
 import importlib.util
 from typing import Any, Literal
@@ -10,6 +10,24 @@ from orchestrator.errors import RefusedInput
 from workers.models.adapters import ModelAdapter, adapter_for
 from workers.models.folder import read_model_config
 from workers.weight_sync.manifest import Backend
+
+
+def settled_dtype(config: TrainConfig, plan: PlacementPlan) -> TrainConfig:
+    """The configuration with ``model.dtype = "auto"`` put into words: bfloat16 where workers have GPUs, else float32.
+
+    The driver may run on a machine of another kind, and side tables and checkpoints must say what workers really did.
+
+    Raises:
+        RefusedInput: the attention that was asked for cannot compute in it.
+    """
+    if config.model.dtype != "auto":
+        return config
+    dtype = "bfloat16" if any(worker.num_gpus for worker in plan.workers) else "float32"
+    if dtype == "float32" and config.model.attention.startswith("flash"):
+        raise RefusedInput(
+            f"model.attention = {config.model.attention!r} needs GPUs: without any, model.dtype = 'auto' is 'float32'"
+        )
+    return config.model_copy(update={"model": config.model.model_copy(update={"dtype": dtype})})
 
 
 def engine_kind(config: TrainConfig, model_path: str | None = None) -> Literal["vllm", "transformers"]:

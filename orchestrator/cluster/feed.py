@@ -10,11 +10,11 @@ What a lost engine had not handed back goes to the front of the queue again, wit
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any, Protocol
 
 import numpy as np
-import ray
 
 from algorithms.records import Sequence as TokenSequence
 from orchestrator.cluster.waits import WaitTimeout, WorkerCannotStart, WorkerLost, get, silent_workers, waiting
@@ -25,6 +25,11 @@ _COLLECT_S = 1.0
 _COLLECTS_AHEAD = 2
 _WINDOW_PROMPTS = 64
 _LOOK_EVERY_S = 2.0
+PROBE_TOKENS = 3
+"""Tokens that an engine samples and the trainer scores."""
+_PROBE_TAIL = 8
+PROBE_LENGTH = _PROBE_TAIL + PROBE_TOKENS
+"""Tokens by which a probe is longer than its prompt."""
 
 
 class EngineKeeper(Protocol):
@@ -64,6 +69,16 @@ def build_requests(
         for prompt in prompts
         for index in range(samples_per_prompt)
     ]
+
+
+def off_course(prompt: EncodedPrompt, media_ids: Sequence[int], policy_version: int) -> EncodedPrompt:
+    """The prompt followed by words of its own in an order that nobody has learnt to go on from: it proves a sync.
+
+    Where a model is certain of what it says, any weights that say the same have the same log-probs.
+    """
+    words = [i for i in prompt.engine_prompt_ids if i not in media_ids]
+    tail = tuple(np.random.Generator(np.random.Philox(policy_version)).choice(words, _PROBE_TAIL).tolist())
+    return replace(prompt, engine_prompt_ids=prompt.engine_prompt_ids + tail, prompt_ids=prompt.prompt_ids + tail)
 
 
 def engine_name(index: int) -> str:
@@ -148,6 +163,8 @@ class _Feed:
 
     def collect(self) -> tuple[list[Completion], dict[int, str]]:
         """Keep every engine fed and wait a moment; return what arrived, and the engines that are lost, with why."""
+        import ray  # deferred: how long a probe is, is asked without
+
         for index in self.engines:
             self._fill(index)
         asked = list(self._collecting)

@@ -15,7 +15,7 @@ import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.cluster.waits import Wait, get
-from workers.heartbeat import Beat
+from workers.actor_base import Beat
 
 _log = logging.getLogger(__name__)
 _READ_S = 20.0

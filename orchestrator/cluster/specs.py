@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from algorithms.records import PLAIN, SamplingDistribution
 from orchestrator.cluster.choices import engine_kind, shares_prompts, sync_backend
+from orchestrator.cluster.feed import PROBE_LENGTH
 from orchestrator.cluster.placement import PlacementPlan
-from orchestrator.cluster.probe import PROBE_LENGTH
 from orchestrator.config.schema import TrainConfig
 from workers.backends.schedule import OptimizerSpec, Schedule
 from workers.models.loading import ModelSpec

@@ -17,11 +17,16 @@ from typing import Any
 import numpy as np
 
 from algorithms.records import SamplingDistribution
-from orchestrator.cluster.feed import build_requests, completion_sequence, engine_name, generate
-from orchestrator.cluster.last_words import last_words
+from orchestrator.cluster.feed import (
+    PROBE_TOKENS,
+    build_requests,
+    completion_sequence,
+    engine_name,
+    generate,
+    off_course,
+)
 from orchestrator.cluster.pool import WorkerPool
-from orchestrator.cluster.probe import PROBE_TOKENS, off_course
-from orchestrator.cluster.waits import WorkerCannotStart, WorkerFailed, WorkerLost, get
+from orchestrator.cluster.waits import WorkerCannotStart, WorkerFailed, WorkerLost, get, last_words
 from orchestrator.errors import GuardStop
 from workers.types import EncodedPrompt
 from workers.weight_sync.manifest import SyncError, WeightManifest, joined

@@ -12,7 +12,7 @@ from orchestrator.data.image_check import ImageCheck
 from orchestrator.data.records import prompt_of
 from orchestrator.data.side_tables import table_fingerprint
 from orchestrator.data.stores import OfflineData, held_out_rows
-from orchestrator.lengths import check_positions
+from orchestrator.preflight import check_positions
 from orchestrator.rewards.critique_judge import CritiqueReward, Question
 from orchestrator.rewards.critique_service import critique_judge, reward_fingerprint
 from orchestrator.run.cursor import sample_seed

@@ -24,7 +24,7 @@ from orchestrator.errors import RefusedInput
 from orchestrator.rewards.check import service_arguments, service_token
 from orchestrator.rewards.client import RewardClient
 from orchestrator.run.folder import RunFolder
-from workers.heartbeat import start_heartbeat
+from workers.actor_base import start_heartbeat
 
 _log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from algorithms.registry import ALGORITHMS
-from orchestrator.cluster.number_format import settled_dtype
+from orchestrator.cluster.choices import settled_dtype
 from orchestrator.cluster.placement import PlacementPlan
 from orchestrator.config import TrainConfig, load_config, option_names
 from orchestrator.errors import RefusedInput

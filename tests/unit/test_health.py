@@ -4,7 +4,7 @@ import pytest
 
 from orchestrator.cluster import health as health_module
 from orchestrator.cluster.health import Health, HealthBoard
-from workers.heartbeat import Beat
+from workers.actor_base import Beat
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.cluster.last_words import last_words
+from orchestrator.cluster.waits import last_words
 
 _HEAD = (
     "The actor died because of an error raised in its creation task, "

@@ -2,14 +2,13 @@
 
 import pytest
 
+from orchestrator.cluster.feed import PROBE_LENGTH
 from orchestrator.cluster.plan import plan_run
-from orchestrator.cluster.probe import PROBE_LENGTH
 from orchestrator.cluster.specs import following_engine_spec
 from orchestrator.config.load import load_config
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
-from orchestrator.lengths import check_positions
-from orchestrator.preflight import check_lengths
+from orchestrator.preflight import check_lengths, check_positions
 from tests.user_files import write_llava
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import Prompt

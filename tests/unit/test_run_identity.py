@@ -11,7 +11,7 @@ from orchestrator.data.fingerprints import table_fingerprint
 from orchestrator.training.offline_identity import offline_identity
 
 from orchestrator.cluster import launch
-from orchestrator.cluster.number_format import settled_dtype
+from orchestrator.cluster.choices import settled_dtype
 from orchestrator.cluster.placement import PlacementPlan, WorkerPlacement
 from orchestrator.cluster.plan import plan_run
 from orchestrator.cluster.specs import model_spec, policy_spec

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ray import cloudpickle
 
-from orchestrator.cluster.number_format import settled_dtype
+from orchestrator.cluster.choices import settled_dtype
 from orchestrator.cluster.placement import PlacementPlan
 from orchestrator.config import TrainConfig, load_config, resolved_json
 from orchestrator.config.plugins import plugin_modules
