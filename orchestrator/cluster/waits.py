@@ -25,8 +25,8 @@ class WaitTimeout(RuntimeError):
     """A named wait passed its deadline."""
 
 
-class WorkerLost(RuntimeError):
-    """A worker died, fell silent, or did not finish by its deadline; whoever owns its role may replace it."""
+class _OfWorkers(Exception):
+    """Something became of workers."""
 
     def __init__(self, workers: Sequence[str], reason: str, *, told: str = "") -> None:
         """
@@ -42,25 +42,16 @@ class WorkerLost(RuntimeError):
         return self.workers[0].rsplit("-", 1)[0]
 
 
+class WorkerLost(_OfWorkers, RuntimeError):
+    """A worker died, fell silent, or did not finish by its deadline; whoever owns its role may replace it."""
+
+
 class WorkerCannotStart(WorkerLost):
     """What a worker's own start ended in. Started again on the same settings, it would end there again."""
 
 
-class WorkerFailed(GuardStop):
+class WorkerFailed(_OfWorkers, GuardStop):
     """A worker that lives on raised an error: asked again, or started again, it would raise it again."""
-
-    def __init__(self, workers: Sequence[str], reason: str, *, told: str = "") -> None:
-        """
-        Args:
-            told: see ``WorkerLost``.
-        """
-        super().__init__(f"{', '.join(workers)}: {reason}")
-        self.workers, self.reason, self.told = tuple(workers), reason, told
-
-    @property
-    def role(self) -> str:
-        """The role of the workers, who are always of one."""
-        return self.workers[0].rsplit("-", 1)[0]
 
 
 class Watch(Protocol):
