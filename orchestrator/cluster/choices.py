@@ -1,7 +1,7 @@
 """What ``auto`` comes to: the number format, the engine, the transport of weights, whether prompts are shared. Pure."""
 
 import importlib.util
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.cluster.placement import PlacementPlan
 from orchestrator.cluster.resources import machine_of
@@ -9,7 +9,9 @@ from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
 from workers.models.adapters import ModelAdapter, adapter_for
 from workers.models.folder import read_model_config
-from workers.weight_sync.manifest import Backend
+
+if TYPE_CHECKING:  # it imports torch, and most refusals can be had without
+    from workers.weight_sync.manifest import Backend
 
 
 def settled_dtype(config: TrainConfig, plan: PlacementPlan) -> TrainConfig:
@@ -50,7 +52,7 @@ def shares_prompts(config: TrainConfig, model_path: str) -> bool:
     return config.batching.mode == "shared_prompt" and possible
 
 
-def sync_backend(config: TrainConfig, plan: PlacementPlan) -> Backend:
+def sync_backend(config: TrainConfig, plan: PlacementPlan) -> "Backend":
     """How weights travel in this plan: shared memory within a machine, else IPC when colocated, NCCL when separate.
 
     Raises:
