@@ -74,7 +74,12 @@ HELD_OUT = (
         "Pair accuracy",
         "held out",
     ),
-    Figure("eval/margin", "mean difference of those rewards", "Margin of a pair, reward units", "held out"),
+    Figure(
+        "eval/margin",
+        "mean difference of the rewards of the held-out pairs",
+        "Margin of a pair, reward units",
+        "held out",
+    ),
     Figure("eval/num_pairs", "held-out pairs"),
     Figure("eval/num_instructions", "held-out instructions that those pairs or tokens belong to"),
 )

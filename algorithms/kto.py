@@ -92,8 +92,8 @@ class Kto(Preference):
         replace(CHOSEN, meaning="mean over desirable responses", title=_REWARDS, label="desirable"),
         replace(REJECTED, meaning="mean over undesirable responses", title=_REWARDS, label="undesirable"),
         *_OF_STEP,
-        ENTROPY,
         TOKEN_ACCURACY,
+        ENTROPY,
         *HELD_OUT[2:],
     )
 

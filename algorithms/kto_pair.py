@@ -56,7 +56,7 @@ class LinearObjective(GroupObjective):
 class KtoPair(Preference):
     """KTO over pairs, for comparison with VL-RLHF."""
 
-    figures = (*HELD_OUT[:2], NUM_PAIRS, ACCURACY, MARGIN, ENTROPY, TOKEN_ACCURACY, *HELD_OUT[2:])
+    figures = (*HELD_OUT[:2], NUM_PAIRS, ACCURACY, MARGIN, TOKEN_ACCURACY, ENTROPY, *HELD_OUT[2:])
 
     def objective(self) -> Objective:
         """Linear in the scores."""

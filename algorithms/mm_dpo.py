@@ -30,7 +30,7 @@ _BETAS = (
         _BETA,
         "mean",
     ),
-    Figure("beta/max", "largest of the pairs that are learned from, 1/nats; likewise", _BETA, "largest"),
+    Figure("beta/max", "the largest of them", _BETA, "largest"),
 )
 _MARGINS = (
     Figure(

@@ -96,7 +96,7 @@ class Preference(Algorithm):
     """Learning from stored responses that somebody compared; here from pairs, whose loss the members say."""
 
     sections = {"preference": PreferenceSection}
-    figures = (*HELD_OUT[:2], NUM_PAIRS, ACCURACY, MARGIN, CHOSEN, REJECTED, ENTROPY, TOKEN_ACCURACY, *HELD_OUT[2:])
+    figures = (*HELD_OUT[:2], NUM_PAIRS, ACCURACY, MARGIN, CHOSEN, REJECTED, TOKEN_ACCURACY, ENTROPY, *HELD_OUT[2:])
     smooths_labels = False
     """Whether ``preference.label_smoothing`` has a meaning."""
 

@@ -50,7 +50,7 @@ class Sft(Algorithm):
     """Cross-entropy, aggregated as the online algorithms aggregate their losses."""
 
     sections = {"algorithm": AlgorithmSection}
-    figures = (ENTROPY, TOKEN_ACCURACY, *_HELD_OUT)
+    figures = (*_HELD_OUT, TOKEN_ACCURACY, ENTROPY)
 
     @property
     def needs(self) -> Needs:

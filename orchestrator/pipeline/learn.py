@@ -19,6 +19,7 @@ from orchestrator.run.folder import RunFolder
 from orchestrator.run.manifest import write_config
 from orchestrator.run.recovery import with_restarts
 from orchestrator.training.ask import longest_row
+from orchestrator.training.figures import figures_of
 from orchestrator.training.loop import Outcome, run
 from orchestrator.training.offline import Tables, example_encoder, offline_identity, offline_work
 from orchestrator.training.session import open_session
@@ -45,7 +46,9 @@ def learn(config: TrainConfig, plan: PlacementPlan, folder: RunFolder, data: Off
 
         def train(again: TrainConfig) -> Outcome:
             identity = offline_identity(again, data, joined)
-            with open_session(again, folder, pool, identity=identity, counts=data.counts) as (session, start):
+            with open_session(
+                again, folder, pool, identity=identity, counts=data.counts, figures=figures_of(again)
+            ) as (session, start):
                 return run(session, offline_work(session, encoder, data, joined), start)
 
         return with_restarts(train, config, folder)

@@ -17,6 +17,7 @@ from orchestrator.run.manifest import write_config
 from orchestrator.run.recovery import with_restarts
 from orchestrator.tasks.digits import DEMONSTRATIONS
 from orchestrator.training.answering import answering, online_identity
+from orchestrator.training.figures import figures_of
 from orchestrator.training.loop import Outcome, run
 from orchestrator.training.online_step import OnlineWork
 from orchestrator.training.session import Session, open_session
@@ -112,4 +113,5 @@ def _supervised(
 def _session(
     config: TrainConfig, folder: RunFolder, pool: WorkerPool, data: RunData
 ) -> AbstractContextManager[tuple[Session, Progress]]:
-    return open_session(config, folder, pool, identity=online_identity(config, data), counts=data.counts)
+    identity = online_identity(config, data)
+    return open_session(config, folder, pool, identity=identity, counts=data.counts, figures=figures_of(config))

@@ -10,7 +10,9 @@ from typing import Any
 from algorithms.figures import Figure
 from orchestrator.errors import RefusedInput
 from orchestrator.run.folder import RunFolder
+from orchestrator.run.metrics import MEMORY_PREFIX
 
+_NO_CURVES = ("time/", MEMORY_PREFIX)
 Point = tuple[int, float]
 
 
@@ -30,9 +32,13 @@ class RunRecord:
 
     @property
     def figures(self) -> list[Figure]:
-        """What the run's figures are, as its manifest says; none where it does not."""
+        """What the run's figures are, as its manifest says; where it does not, each of its rows is one by itself."""
         told = self.manifest.get("figures")
-        return [Figure(**figure) for figure in told if _is_figure(figure)] if isinstance(told, list) else []
+        if isinstance(told, list):
+            return [Figure(**figure) for figure in told if _is_figure(figure)]
+        return [
+            Figure(name, "", title=name) for name in self.names("") if "/" in name and not name.startswith(_NO_CURVES)
+        ]
 
     def series(self, name: str) -> list[Point]:
         """``(step, value)`` of every row that has a finite number under ``name``."""

@@ -17,23 +17,23 @@ _SHOWN = 300
 _TELLING = 2
 
 FIGURES = (
-    Figure("reward/mean", "Mean reward of the scored rollouts.", "Reward and its parts"),
+    Figure("reward/mean", "mean reward of the scored rollouts", "Reward and its parts"),
     Figure(
         "reward/*",
-        "Mean of each part of the reward over the scored rollouts where it was looked at, by the part's name, before "
+        "mean of each part of the reward over the scored rollouts where it was looked at, by the part's name, before "
         "any weight: `reward/format`, `reward/accuracy` and `reward/consistency` of our own service, `reward/critique` "
-        "of the critique reward model.",
+        "of the critique reward model",
         "Reward and its parts",
     ),
     Figure(
         "judge/coverage",
-        "Share of the rollouts with a whole reward: not those the judge gave no verdict on, not those that failed.",
+        "share of the rollouts with a whole reward: not those the judge gave no verdict on, not those that failed",
         "Judge",
     ),
-    Figure("judge/cached_frac", "Share of the rollouts whose verdict came from the cache.", "Judge", "cached"),
+    Figure("judge/cached_frac", "share of the rollouts whose verdict came from the cache", "Judge", "cached"),
     Figure(
         "judge/unknown_frac",
-        "Share of the rollouts about which the judge could not tell.",
+        "share of the rollouts about which the judge could not tell",
         "Judge",
         "no verdict",
     ),

@@ -14,22 +14,6 @@ NONFINITE = "guard/nonfinite_metrics"
 MEMORY_PREFIX = "memory/rss_gib/"
 """Followed by a role."""
 
-REQUIRED_ONLINE_METRICS = frozenset(
-    {
-        "reward/mean",
-        *(f"judge/{share}" for share in ("coverage", "cached_frac", "unknown_frac")),
-        *(f"adv/{share}" for share in ("filtered_pos_frac", "filtered_neg_frac")),
-        *(f"policy/{figure}" for figure in ("loss", "grad_norm", "entropy", "preclip_frac", "clip_frac")),
-        "kl/ref",
-        *(f"mismatch/{figure}" for figure in ("logprob_abs_mean", "logprob_abs_max")),
-        *(f"sync/{figure}" for figure in ("seconds", "verified")),
-        *(f"time/{phase}_s" for phase in ("rollout", "reward", "train", "sync", "step")),
-        *(f"length/{figure}" for figure in ("mean", "truncated_frac")),
-        *(f"{MEMORY_PREFIX}{role}" for role in ("policy", "rollout")),
-    }
-)
-"""Every row of an online step has at least these; a run with a reference adds the memory of that role."""
-
 
 def metrics_row(metrics: Mapping[str, float]) -> dict[str, float | None]:
     """Check the names of one step's figures and make the row that every sink gets.

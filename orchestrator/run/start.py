@@ -31,7 +31,7 @@ class RunStart:
 
 @contextmanager
 def started_run(
-    config: TrainConfig, folder: RunFolder, *, identity: Identity, counts: DataCounts, figures: Iterable[Figure] = ()
+    config: TrainConfig, folder: RunFolder, *, identity: Identity, counts: DataCounts, figures: Iterable[Figure]
 ) -> Iterator[RunStart]:
     """Find the checkpoint to continue from, drop what came after it, and open console, trackers and log.
 

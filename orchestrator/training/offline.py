@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from algorithms.algorithm import Algorithm
+from algorithms.figures import Figure
 from algorithms.preference import PreferenceSection
 from algorithms.records import Example
 from orchestrator.cluster.choices import shares_prompts
@@ -29,6 +30,16 @@ from workers.models.positions import max_positions
 from workers.multimodal.critique_format import CritiqueFormat
 from workers.multimodal.prompt_encoder import PromptEncoder
 
+FIGURES = (
+    Figure("data/epoch", "epochs begun before the next step"),
+    Figure(
+        "data/batch_digest48",
+        "48 bits of who is in the step and in which order: equal numbers, equal batches",
+    ),
+    Figure("data/passed_over", "instructions that make nothing to learn from, each named in log.jsonl"),
+    Figure("throughput/pairs_per_s", "pairs a second of the whole step", "Pairs a second", "rate"),
+)
+"""Of every step on stored responses, beyond its updates and what its algorithm says."""
 Tables = Mapping[str, Mapping[Path, SideTable]]
 """Side tables by name, and by the folder of their store."""
 

@@ -22,6 +22,32 @@ from orchestrator.run.tracking import Tracker
 from workers.weight_sync.shared_memory import clear_exchange
 
 Metrics = dict[str, float]
+JUDGED = (
+    Figure(
+        "eval/accuracy",
+        "held-out accuracy of greedy verdicts; one that cannot be parsed is wrong",
+        "Held-out accuracy",
+    ),
+    Figure(
+        "eval/accuracy_shuffled_images",
+        "the same with the images shuffled among the pairs: a judge that looks falls to chance",
+        "Held-out accuracy",
+        "images shuffled",
+    ),
+    Figure(
+        "eval/first_position_rate",
+        "share of the clear verdicts that are for the response shown first; missing where there is none",
+        "Held-out accuracy",
+        "chose the first",
+    ),
+    Figure(
+        "eval/unreadable_frac",
+        "share of the held-out responses without a clear verdict",
+        "Held-out accuracy",
+        "no clear verdict",
+    ),
+)
+"""Of an evaluation that asks the policy for verdicts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +134,7 @@ def open_session(
     *,
     identity: Identity,
     counts: DataCounts,
-    figures: Iterable[Figure] = (),
+    figures: Iterable[Figure],
 ) -> Iterator[tuple[Session, Progress]]:
     """Start what the run trains with; resume if there is something to resume.
 
@@ -121,7 +147,7 @@ def open_session(
     Raises:
         RefusedInput: the run folder holds a checkpoint of another run.
     """
-    with started_run(config, folder, identity=identity, counts=counts) as start:
+    with started_run(config, folder, identity=identity, counts=counts, figures=figures) as start:
         start_roles(config, pool, start.checkpoint, num_updates=start.progress.num_updates)
         session = Session(
             config=config,

@@ -17,8 +17,8 @@ from workers.types import RankUpdate
 
 _GRAD_NORM, _LR, _SKIPPED = "policy/grad_norm", "policy/lr", "guard/skipped_updates"
 FIGURES = (
-    Figure("policy/loss", "training objective, mean over the step's updates", "Policy loss"),
     Figure(_GRAD_NORM, "global norm before clipping", "Gradient norm before clipping", "norm"),
+    Figure("policy/loss", "training objective, mean over the step's updates", "Policy loss"),
     Figure(_LR, "learning rate, mean over the step's updates"),
     Figure(
         _SKIPPED,

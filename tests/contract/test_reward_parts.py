@@ -5,8 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from orchestrator.rewards.reward import FIGURES, Reward, RewardItem, reward_metr
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.metrics import metrics_row
 from orchestrator.run.rollout_store import read_rollouts, write_rollouts
-from orchestrator.training.online_metrics import StepRecord, rollout_rows
+from orchestrator.training.online_metrics import Sampled, rollout_rows
 from remote_rm.app import create_app
 from remote_rm.judges.rules import RulesJudge
 from remote_rm.parts import Part
@@ -83,7 +82,7 @@ def test_it_is_in_the_figures_the_rollouts_and_the_report(tmp_path: Path) -> Non
     assert row["reward/es"] == (_RIGHT.count("e") + _WRONG.count("e")) / 2
     folder = RunFolder(tmp_path)
     folder.rollouts.mkdir()
-    rows = rollout_rows(_record(rewards), {(f"p{i}", 0): text for i, text in enumerate(_TEXTS)})
+    rows = rollout_rows(*_sampled(rewards))
     write_rollouts(folder.rollout_file(1), rows)
     assert [r.parts["es"] for r in read_rollouts(folder.rollout_file(1))] == [r.parts["es"] for r in rewards]
     folder.config.write_text(json.dumps({"algo": "stable_reinforce"}))
@@ -95,25 +94,28 @@ def test_it_is_in_the_figures_the_rollouts_and_the_report(tmp_path: Path) -> Non
     assert f"consistency 1.000 · es {_RIGHT.count('e')}.000" in page
 
 
-def _record(rewards: list[Reward]) -> StepRecord:
-    """As much of a step as its rollouts' rows are made of."""
+def _sampled(rewards: list[Reward]) -> tuple[dict[str, Prompt], Sampled]:
+    """What rollouts' rows are made of."""
     uids = [f"p{index}" for index in range(len(rewards))]
-    record = SimpleNamespace(
-        prompts=[Prompt(uid=uid, messages=(), media=(), label=label) for uid, label in zip(uids, _LABELS, strict=True)],
-        requests=[
+    prompts = {
+        uid: Prompt(uid=uid, messages=(), media=(), label=label) for uid, label in zip(uids, _LABELS, strict=True)
+    }
+    sampled = Sampled(
+        requests=tuple(
             GenerationRequest(
                 uid=uid, sample_index=0, engine_prompt_ids=(1,), prompt_ids=(1,), media=(), seed=0, max_new_tokens=1,
                 temperature=1.0,
             )
             for uid in uids
-        ],
-        completions=[
+        ),
+        completions=tuple(
             Completion(
                 uid=uid, sample_index=0, completion_ids=np.array([1], np.int32),
                 rollout_logprobs=np.array([-0.5], np.float32), finish_reason="stop", policy_version=0, engine="x",
             )
             for uid in uids
-        ],
-        rewards=rewards,
+        ),
+        rewards=tuple(rewards),
+        texts={(uid, 0): text for uid, text in zip(uids, _TEXTS, strict=True)},
     )  # fmt: skip
-    return cast(StepRecord, record)
+    return prompts, sampled

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from orchestrator.training.offline_session import example_encoder, looked_through
 from PIL import Image
 
 from orchestrator.cluster.specs import prompt_encoder
@@ -16,6 +15,7 @@ from orchestrator.data.side_tables import table_fingerprint
 from orchestrator.data.stores import open_data
 from orchestrator.errors import RefusedInput
 from orchestrator.run.folder import RunFolder
+from orchestrator.training.offline import example_encoder, looked_through
 from tests.tiny_models import TINY_MODELS
 
 _PHOTOS = ((1024, 1024), (1024, 768), (4000, 3000))

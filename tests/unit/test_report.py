@@ -8,24 +8,25 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from PIL import ExifTags, Image
 
+from orchestrator.config.load import load_config
 from orchestrator.report import main, write_report
 from orchestrator.reporting.charts import Axis, Chart, line_chart, number, share_bar, thinned
-from orchestrator.reporting.figures import phase_seconds
+from orchestrator.reporting.curves import phase_seconds
 from orchestrator.reporting.findings import Check
 from orchestrator.reporting.online_run import ONLINE
 from orchestrator.reporting.page import render
 from orchestrator.reporting.run_record import RunRecord, read_run, status
 from orchestrator.reporting.samples import chosen
 from orchestrator.run.folder import RunFolder
-from orchestrator.run.metrics import REQUIRED_ONLINE_METRICS
 from orchestrator.run.rollout_store import RolloutRow, write_rollouts
+from orchestrator.training.figures import figures_of
 
 ROOT = Path(__file__).parents[2]
 _ATTACK = "</pre><script>alert('x')</script><img src=x onerror=alert(1)>\"'&amp;"
@@ -349,20 +350,19 @@ def test_the_report_is_made_without_loading_torch_or_ray() -> None:
 
 def test_what_the_named_phases_leave_of_a_step_is_shown_as_other(tmp_path: Path) -> None:
     row = {"step": 1, "time/rollout_s": 2.0, "time/train_s": 1.0, "time/step_s": 4.0}
-    seconds = phase_seconds(read_run(_run(tmp_path / "run", [row])), ONLINE.phases)
+    seconds = phase_seconds(read_run(_run(tmp_path / "run", [row])))
     assert seconds == {"rollout": [(1, 2.0)], "train": [(1, 1.0)], "other": [(1, 1.0)]}
 
 
-def test_every_required_metric_but_the_sync_seconds_has_its_place_in_the_report(tmp_path: Path) -> None:
-    # The seconds of a sync are those of its phase; every other figure is a curve, an area or a check.
-    names = sorted(REQUIRED_ONLINE_METRICS - {"sync/seconds"})
-    read: set[str] = set()
+def test_every_figure_of_an_online_run_that_has_a_title_is_drawn(tmp_path: Path) -> None:
+    figures = [f for f in figures_of(load_config(["--algo", "stable_reinforce"])[0]) if not f.name.endswith("*")]
+    root = _run(tmp_path / "run", [{"step": 1, **dict.fromkeys([f.name for f in figures], 0.5)}])
+    (root / "manifest.json").write_text(json.dumps({"figures": [asdict(figure) for figure in figures]}))
+    titles = re.findall(r"<figcaption>(.*?)</figcaption>", render(read_run(root)))
+    drawn = dict.fromkeys(f.title for f in figures if f.title)
+    assert titles == [*drawn, "Seconds of a step"] and len(drawn) > 10
 
-    class Watched(dict[str, object]):
-        def get(self, key: str, default: object = None) -> object:
-            read.add(key)
-            return super().get(key, default)
 
-    record = read_run(_run(tmp_path / "run", [{"step": 1, **dict.fromkeys(names, 0.5)}]))
-    render(replace(record, rows=tuple(Watched(row) for row in record.rows)))
-    assert set(names) - read == set()
+def test_a_run_that_does_not_say_what_its_figures_are_has_a_curve_of_each(tmp_path: Path) -> None:
+    page = render(read_run(_run(tmp_path / "run", [{"step": 1, "mine/own": 0.5, "time/step_s": 1.0}])))
+    assert re.findall(r"<figcaption>(.*?)</figcaption>", page) == ["mine/own", "Seconds of a step"]

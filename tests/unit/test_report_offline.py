@@ -3,25 +3,30 @@
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from algorithms.preference_registry import PREFERENCE_ALGORITHMS
+from algorithms.registry import ALGORITHMS
+from orchestrator.config.load import load_config
 from orchestrator.report import write_report
 from orchestrator.reporting.choice_of_kind import kind_of
-from orchestrator.reporting.figures import phase_seconds
+from orchestrator.reporting.curves import phase_seconds
 from orchestrator.reporting.findings import Check
 from orchestrator.reporting.offline_run import offline_run
-from orchestrator.reporting.online_run import COLD_START, ONLINE
+from orchestrator.reporting.online_run import COLD_START
 from orchestrator.reporting.page import render
 from orchestrator.reporting.run_record import RunRecord, read_run
+from orchestrator.training.figures import figures_of
+from tests.needs import needs_of
 
 ROOT = Path(__file__).parents[2]
 _STEPS = 12
-_OF_PAIRS = [name for name in PREFERENCE_ALGORITHMS if name != "sft"]
+_OFFLINE = [name for name in ALGORITHMS if "preferences" in needs_of(name).data]
+_OF_PAIRS = [name for name in _OFFLINE if name != "sft"]
+_PAIRS, _TOKENS = ["Pair accuracy", "Margin of a pair, reward units"], ["Token accuracy", "Entropy, nats a token"]
 _ONLINE_ONLY = ("mismatch", "Engine", "sync", "Judge", "judge", "scored", "rollout", "Completion", "saw and said")
 
 
@@ -34,12 +39,13 @@ def _held_out(algo: str, *, learnt: bool) -> dict[str, float]:
 
 
 def _step(algo: str, step: int) -> dict[str, float]:
-    """A row as an offline step writes it: without pairs they are 0, and all but sft time a reference."""
+    """A row as an offline step writes it."""
     gain, pairs = step / _STEPS, 0.0 if algo in ("sft", "kto") else 96.0
-    row = {"preference/num_pairs": pairs, "policy/loss": 1 - gain, "policy/grad_norm": 1.0, "policy/lr": 1e-3}
+    row = {"policy/loss": 1 - gain, "policy/grad_norm": 1.0, "policy/lr": 1e-3}
     if algo != "scalar_rm":
         row |= {"policy/entropy": 2.0, "policy/token_accuracy": gain}
     if pairs:
+        row |= {"preference/num_pairs": pairs, "throughput/pairs_per_s": pairs}
         row |= {"preference/accuracy": gain, "preference/margin": 3 * gain}
     if algo not in ("sft", "kto_pair"):
         row |= {"preference/chosen_reward": gain, "preference/rejected_reward": -2 * gain}
@@ -47,11 +53,11 @@ def _step(algo: str, step: int) -> dict[str, float]:
         row |= {"preference/baseline": 0.1}
     if algo in ("kto", "kto_pair"):
         row |= {"time/baseline_s": 0.1}
-    if algo != "sft":
+    if needs_of(algo).reference:
         row |= {"time/reference_s": 0.2}
     row |= {"data/epoch": 0.0, "data/batch_digest48": 7.0, "data/passed_over": 0.0, "guard/skipped_updates": 0.0}
     row |= {"memory/rss_gib/policy": 1.0, "memory/rss_gib/driver": 1.0, "guard/nonfinite_metrics": 0.0}
-    return row | {"time/data_s": 0.1, "time/train_s": 0.5, "time/step_s": 1.0, "throughput/pairs_per_s": pairs}
+    return row | {"time/data_s": 0.1, "time/train_s": 0.5, "time/step_s": 1.0}
 
 
 def _rows(algo: str) -> list[dict[str, Any]]:
@@ -75,7 +81,9 @@ def _run(
     (root / "rollouts").mkdir(parents=True, exist_ok=True)
     config = {"algo": algo, "run": {"steps": _STEPS}, "model": {"dtype": dtype}, "data": {"path": "moved/since"}}
     (root / "config.json").write_text(json.dumps(config))
-    (root / "manifest.json").write_text(json.dumps({"num_held_out": 378} if manifest is None else manifest))
+    told = {"num_held_out": 378} if manifest is None else manifest
+    figures = [asdict(figure) for figure in figures_of(load_config(["--algo", algo, "--data.format", "plain_dpo"])[0])]
+    (root / "manifest.json").write_text(json.dumps({"figures": figures, **told}))
     (root / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return read_run(root)
 
@@ -89,15 +97,15 @@ def _titles(record: RunRecord) -> list[str]:
     return re.findall(r"<figcaption>(.*?)</figcaption>", render(record))
 
 
-@pytest.mark.parametrize("algo", PREFERENCE_ALGORITHMS)
+@pytest.mark.parametrize("algo", _OFFLINE)
 def test_a_run_that_learned_and_is_sound_is_said_to_be(tmp_path: Path, algo: str) -> None:
     record = _run(tmp_path, algo)
-    needs_reference = PREFERENCE_ALGORITHMS[algo].needs_reference
+    needs_reference = needs_of(algo).reference
     assert [check.answer for check in _checks(record)] == ["yes"] * (5 + needs_reference)
     assert any("own reference" in check.question for check in _checks(record)) is needs_reference
 
 
-@pytest.mark.parametrize("algo", PREFERENCE_ALGORITHMS)
+@pytest.mark.parametrize("algo", _OFFLINE)
 def test_nothing_of_an_online_run_is_in_it(tmp_path: Path, algo: str) -> None:
     text = render(_run(tmp_path, algo)).partition("</style>")[2].partition("<details>")[0]
     assert [word for word in _ONLINE_ONLY if word in text] == []
@@ -110,7 +118,7 @@ def test_nothing_of_an_offline_run_is_in_an_online_one(tmp_path: Path) -> None:
 
 
 def test_the_headline_says_what_was_measured_and_on_how_much(tmp_path: Path) -> None:
-    kind = offline_run(PREFERENCE_ALGORITHMS["dpo"])
+    kind = offline_run(needs_of("dpo"))
     assert (
         kind.headline(_run(tmp_path, "dpo")) == "Held-out pair accuracy 0.500 → 0.977 on 1134 pairs; chance is 0.500."
     )
@@ -239,24 +247,18 @@ def test_a_margin_that_was_first_measured_later_says_nothing_about_the_start(tmp
 @pytest.mark.parametrize(
     ("algo", "own"),
     [
-        ("dpo", ["Pair accuracy", "Margin of a pair, reward units", "Chosen and rejected reward", "Pairs a second"]),
-        ("kto_pair", ["Pair accuracy", "Margin of a pair, reward units", "Pairs a second"]),
+        ("dpo", [*_PAIRS, "Chosen and rejected reward", *_TOKENS, "Pairs a second"]),
+        ("kto_pair", [*_PAIRS, *_TOKENS, "Pairs a second"]),
         (
             "kto",
-            [
-                "Pair accuracy",
-                "Margin of a pair, reward units",
-                "Desirable and undesirable reward",
-                "KTO baseline, nats",
-            ],
+            [*_PAIRS, "Desirable and undesirable reward", "KTO baseline, nats", *_TOKENS],
         ),
-        ("sft", ["Token accuracy", "Held-out log-prob of a token, nats"]),
+        ("sft", ["Token accuracy", "Held-out log-prob of a token, nats", "Entropy, nats a token"]),
     ],
 )
 def test_each_algorithm_has_its_own_curves(tmp_path: Path, algo: str, own: list[str]) -> None:
-    # The throughput of pairs is in every row, 0 where there are none: it is no curve there.
-    common = ["Gradient norm before clipping", "Policy loss", "Entropy, nats a token"]
-    assert _titles(_run(tmp_path, algo)) == [*own, *common, "Memory, GiB", "Seconds of a step"]
+    common = ["Gradient norm before clipping", "Policy loss", "Memory, GiB", "Seconds of a step"]
+    assert _titles(_run(tmp_path, algo)) == [*own, *common]
 
 
 @pytest.mark.parametrize(
@@ -270,7 +272,7 @@ def test_each_algorithm_has_its_own_curves(tmp_path: Path, algo: str, own: list[
     ],
 )
 def test_the_phases_of_a_step_are_those_the_algorithm_has(tmp_path: Path, algo: str, phases: dict[str, float]) -> None:
-    seconds = phase_seconds(_run(tmp_path, algo), kind_of(_run(tmp_path, algo)).phases)
+    seconds = phase_seconds(_run(tmp_path, algo))
     assert {name: points[-1][1] for name, points in seconds.items()} == pytest.approx(phases)
 
 
@@ -278,7 +280,7 @@ def test_supervised_learning_is_of_the_kind_its_data_is(tmp_path: Path) -> None:
     def learns(data: Mapping[str, object], rows: tuple[Mapping[str, object], ...]) -> object:
         return kind_of(replace(_run(tmp_path, "sft"), config={"algo": "sft", "data": data}, rows=rows))
 
-    store = offline_run(PREFERENCE_ALGORITHMS["sft"])
+    store = offline_run(replace(needs_of("sft"), data=("preferences",)))
     demonstrations = {"path": "demonstrations.jsonl", "format": "r1_reward"}
     assert learns(demonstrations, ({"step": 1, "policy/loss": 1.0},)) is COLD_START
     assert learns(demonstrations, ({"step": 1, "data/epoch": 0.0},)) is store
@@ -290,7 +292,8 @@ def test_supervised_learning_is_of_the_kind_its_data_is(tmp_path: Path) -> None:
 def test_the_name_of_the_algorithm_is_found_in_the_manifest_where_the_configuration_is_broken(tmp_path: Path) -> None:
     record = _run(tmp_path, "hinge", manifest={"algo": "hinge"})
     assert "own reference" in render(replace(record, config={}))
-    assert kind_of(replace(record, config={"algo": ["hinge"]})) is ONLINE
+    told = kind_of(replace(record, config={"algo": ["hinge"]})).headline(record)
+    assert told.startswith("Held-out pair accuracy"), "the rows tell where no name does"
 
 
 def test_what_a_policy_said_is_shown_where_there_are_samples(tmp_path: Path) -> None:
@@ -305,22 +308,3 @@ def test_a_run_that_has_not_begun_has_a_report(tmp_path: Path) -> None:
     text = write_report(record.folder.root).read_text()
     assert "No step is finished yet." in text and "No held-out pair accuracy has been measured." in text
     assert {check.answer for check in _checks(record)} == {"unknown"}
-
-
-def test_every_documented_offline_metric_has_its_place_in_some_report(tmp_path: Path) -> None:
-    # What remains identifies a batch, or is told by the throughput.
-    table = (ROOT / "docs" / "metrics.md").read_text().partition("## Offline runs")[2]
-    names = set(re.findall(r"`([a-z]+/[a-z0-9_]+)`", table))
-    assert "eval/pair_accuracy" in names and "time/baseline_s" in names
-    read: set[str] = set()
-
-    class Watched(dict[str, object]):
-        def get(self, key: str, default: object = None) -> object:
-            read.add(key)
-            return super().get(key, default)
-
-    for algo in PREFERENCE_ALGORITHMS:
-        record = _run(tmp_path, algo)
-        render(replace(record, rows=tuple(Watched(row) for row in record.rows)))
-    counts = {"preference/num_pairs", "preference/num_mismatched"}
-    assert names - read == {"data/epoch", "data/batch_digest48", "policy/lr", *counts}

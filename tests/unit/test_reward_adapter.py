@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from workers.objectives import LossSpec
 
-from algorithms.records import PairTerms, PreferenceGroup, RewardTerms, Sequence
+from algorithms.critique_rm import RewardGroup
+from algorithms.figures import Mean, values
+from algorithms.groups import IMITATION, MARGIN, NUM_PAIRS, Group, PairGroup
+from algorithms.records import Sequence
+from algorithms.tokens import TOKEN_ACCURACY
 from tests.tiny_prompts import picture_prompts, respond
+from tests.unit.offline.asks import learner
 from tests.user_files import write_llava
 from workers.backends.schedule import OptimizerSpec, Schedule
 from workers.models.export import export_merged
@@ -34,16 +38,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def groups(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[PreferenceGroup]:
+def groups(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Group]:
     """A pair about an image and a pair about none."""
     encoder, rng = PromptEncoder(folder), np.random.default_rng(0)
     made = []
     for prompt in picture_prompts(tmp_path_factory.mktemp("pictures"), {"picture": 1, "text": 0}):
         sequences = tuple(respond(encoder, prompt, rng.integers(8, 30, 4 + k), sample_index=k) for k in range(2))
-        terms = PairTerms(pairs=np.array([[0, 1]]), weights=np.array([0.5]), betas=np.array([1.0]))
         made.append(
-            PreferenceGroup(
-                sequences=sequences, score_of=np.arange(2), score_weights=(), ref_scores=np.zeros(2), terms=terms
+            PairGroup(
+                sequences=sequences,
+                score_of=np.arange(2),
+                ref_scores=np.zeros(2),
+                pairs=np.array([[0, 1]]),
+                weights=np.array([0.5]),
+                betas=np.array([1.0]),
             )
         )
     return made
@@ -63,7 +71,8 @@ def spec(folder: Path) -> PolicySpec:
             offload_optimizer=False,
             schedule=schedule,
         ),
-        loss=LossSpec(kind="bradley_terry"),
+        objective=learner("scalar_rm").objective(),
+        head=learner("scalar_rm").needs.head,
         freeze=("vision",),
         gradient_checkpointing=False,
         lora=_LORA,
@@ -76,20 +85,20 @@ def _worker(spec: PolicySpec) -> PolicyWorker:
     return worker
 
 
-def _scores(worker: PolicyWorker, groups: list[PreferenceGroup]) -> np.ndarray:
+def _scores(worker: PolicyWorker, groups: list[Group]) -> np.ndarray:
     sequences: list[Sequence] = [s for g in groups for s in g.sequences]
     return np.array(worker.rewards([sequences]), np.float32)
 
 
-def test_it_learns_and_is_saved_and_loaded_as_it_was(
-    spec: PolicySpec, groups: list[PreferenceGroup], tmp_path: Path
-) -> None:
+def test_it_learns_and_is_saved_and_loaded_as_it_was(spec: PolicySpec, groups: list[Group], tmp_path: Path) -> None:
     worker = _worker(spec)
     assert np.array_equal(_scores(worker, groups), np.zeros(4)), "a new head gives every sequence the reward 0"
     # The head moves first; until it has, nothing behind it has a gradient.
     history = [worker.update([[groups[0]], [groups[1]]]) for _ in range(3)]
-    assert [h.num_pairs for h in history] == [2] * 3 and all(h.nonfinite == () for h in history)
-    assert history[0].loss == pytest.approx(np.log(2.0)) and history[-1].loss < history[0].loss
+    told = [values(h.figures) for h in history]
+    assert [row[NUM_PAIRS.name] for row in told] == [2] * 3 and all(h.nonfinite == () for h in history)
+    losses = [row["policy/loss"] for row in told]
+    assert losses[0] == pytest.approx(np.log(2.0)) and losses[-1] < losses[0]
     learned = _scores(worker, groups)
     worker.save(str(tmp_path))
     after = worker.update([[groups[0]], [groups[1]]])
@@ -111,9 +120,7 @@ def test_it_learns_and_is_saved_and_loaded_as_it_was(
     assert np.array_equal(_scores(again, groups), further)
 
 
-def test_merged_into_its_base_it_gives_the_same_rewards(
-    spec: PolicySpec, groups: list[PreferenceGroup], tmp_path: Path
-) -> None:
+def test_merged_into_its_base_it_gives_the_same_rewards(spec: PolicySpec, groups: list[Group], tmp_path: Path) -> None:
     worker = _worker(spec)
     for _ in range(2):
         worker.update([groups])
@@ -132,36 +139,41 @@ def test_merged_into_its_base_it_gives_the_same_rewards(
 
 
 @pytest.fixture(scope="module")
-def critiques(groups: list[PreferenceGroup]) -> list[PreferenceGroup]:
+def critiques(groups: list[Group]) -> list[Group]:
     """The same pairs, and the last two tokens of each response as its critique."""
-    terms = RewardTerms(
-        pairs=np.array([[0, 1]]),
-        is_tie=np.array([False]),
-        weights=np.array([0.5]),
-        preference_weight=1.0,
-        tie_weight=0.0,
-        centre_weight=0.0,
-    )
-    made = []
-    for group in groups:
-        weights = [np.append(np.zeros(len(s.input_ids) - 2), [1 / 8, 1 / 8]) for s in group.sequences]
-        made.append(replace(group, terms=terms, imitation=tuple(weights)))
-    return made
+    return [
+        RewardGroup(
+            sequences=group.sequences,
+            score_of=np.arange(2),
+            ref_scores=np.zeros(2),
+            imitation=tuple(np.append(np.zeros(len(s.input_ids) - 2), [1 / 8, 1 / 8]) for s in group.sequences),
+            pairs=np.array([[0, 1]]),
+            is_tie=np.array([False]),
+            weights=np.array([0.5]),
+            preference_weight=1.0,
+            tie_weight=0.0,
+        )
+        for group in groups
+    ]
+
+
+def _critique_rm(spec: PolicySpec, lora: LoraSpec | None, **settings: object) -> PolicySpec:
+    algorithm = learner("critique_rm", critique_rm={"centering": 0.0, **settings})
+    return replace(spec, objective=algorithm.objective(), head=algorithm.needs.head, lora=lora)
 
 
 @pytest.mark.parametrize("lora", [None, _LORA], ids=["whole", "adapter"])
 def test_a_critique_reward_model_is_saved_as_its_workers_load_it(
-    lora: LoraSpec | None, spec: PolicySpec, critiques: list[PreferenceGroup], tmp_path: Path
+    lora: LoraSpec | None, spec: PolicySpec, critiques: list[Group], tmp_path: Path
 ) -> None:
-    loss = LossSpec(kind="critique_rm", reward_head="mlp", critique_request="why ?")
-    worker = _worker(replace(spec, loss=loss, lora=lora))
+    worker = _worker(_critique_rm(spec, lora, head="mlp", request="why ?"))
     sequences = [s for g in critiques for s in g.sequences]
     nll = [-float(row[-2:].sum()) for row in worker.score([sequences])]
-    history = [worker.update([[critiques[0]], [critiques[1]]]) for _ in range(3)]
-    assert history[0].imitation_loss == pytest.approx(sum(nll) / 8, rel=1e-5)
-    assert history[0].loss == pytest.approx(np.log(2.0) + history[0].imitation_loss, rel=1e-5)
-    assert history[-1].imitation_loss < history[0].imitation_loss, "it learns to write"
-    assert history[-1].margin_sum > 0.0 and history[-1].num_pairs == 2, "and to tell good from bad"
+    first, _, last = (values(worker.update([[critiques[0]], [critiques[1]]]).figures) for _ in range(3))
+    assert first[IMITATION.name] == pytest.approx(sum(nll) / 8, rel=1e-5)
+    assert first["policy/loss"] == pytest.approx(np.log(2.0) + first[IMITATION.name], rel=1e-5)
+    assert last[IMITATION.name] < first[IMITATION.name], "it learns to write"
+    assert last[MARGIN.name] > 0.0 and last[NUM_PAIRS.name] == 2, "and to tell good from bad"
     worker.save(str(tmp_path))
 
     folder = tmp_path / "policy"
@@ -182,13 +194,11 @@ def test_a_critique_reward_model_is_saved_as_its_workers_load_it(
         np.testing.assert_allclose(piece.numpy(), row[-len(piece) :], atol=1e-5, rtol=0)
 
 
-def test_the_share_of_greedy_tokens_of_preferences_is_counted(
-    spec: PolicySpec, critiques: list[PreferenceGroup]
-) -> None:
-    worker = _worker(replace(spec, loss=LossSpec(kind="critique_rm"), lora=None))
+def test_the_share_of_greedy_tokens_of_preferences_is_counted(spec: PolicySpec, critiques: list[Group]) -> None:
+    worker = _worker(_critique_rm(spec, None))
     sequences = [s for g in critiques for s in g.sequences]
+    num_tokens = sum(len(s.input_ids) - s.prompt_len for s in sequences)
     for _ in range(6):
-        hits, stats = sum(worker.greedy_hits([sequences])), worker.update([critiques])
-        assert stats.greedy_hits == hits
-    assert stats.num_tokens == sum(len(s.input_ids) - s.prompt_len for s in sequences)
+        hits, update = sum(worker.greedy_hits([sequences])), worker.update([critiques])
+        assert update.figures[TOKEN_ACCURACY.name] == Mean(hits, num_tokens)
     assert hits > 0

@@ -114,7 +114,7 @@ def _trained(model: Path, root: Path, folder: RunFolder, *, steps: int, updates:
     config = _config(model, root, "--run.steps", str(steps), "--optimizer.schedule", "constant")
     data, pool = open_data(config, folder), InProcessPool(tokens_per_microbatch=_BUDGET)
     identity = offline_identity(config, data, {})
-    with open_session(config, folder, pool, identity=identity, counts=data.counts) as (session, start):
+    with open_session(config, folder, pool, identity=identity, counts=data.counts, figures=()) as (session, start):
         (counting,) = pool.role("count").actors
         pool.role("count").update([[[]] * updates], deadline_s=1.0)
         assert pool.role("length").each("rewards", _sequences(4), deadline_s=1.0) == [2.0]

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from orchestrator.data.fingerprints import table_fingerprint
-from orchestrator.training.offline_identity import offline_identity
 
 from orchestrator.cluster import launch
 from orchestrator.cluster.choices import settled_dtype
@@ -18,6 +16,7 @@ from orchestrator.cluster.specs import model_spec, policy_spec
 from orchestrator.config import TrainConfig, load_config
 from orchestrator.config.options import config_type
 from orchestrator.data.prompts import read_data
+from orchestrator.data.side_tables import table_fingerprint
 from orchestrator.data.stores import open_data
 from orchestrator.errors import RefusedInput
 from orchestrator.pipeline import offline as offline_run
@@ -28,7 +27,8 @@ from orchestrator.run.manifest import DataCounts
 from orchestrator.run.start import started_run
 from orchestrator.tasks.digits_model import build_digits_model
 from orchestrator.train import main
-from orchestrator.training.session import online_identity
+from orchestrator.training.answering import online_identity
+from orchestrator.training.offline import offline_identity
 from tests.contract.bad_inputs import valid_case
 from tests.unit.datasets.rows import write_jsonl
 from tests.unit.preference_store.rows import plain
@@ -196,7 +196,7 @@ def _start(root: Path, model: Path, *flags: str) -> dict[str, Any]:
     """Begin or continue a run; its manifest."""
     config, identity = _identity_of(model, *flags)
     (root / "rollouts").mkdir(parents=True, exist_ok=True)
-    with started_run(config, RunFolder(root), identity=identity, counts=_COUNTS):
+    with started_run(config, RunFolder(root), identity=identity, counts=_COUNTS, figures=()):
         return json.loads((root / "manifest.json").read_text())
 
 

@@ -41,7 +41,7 @@ def test_a_pair_loss_of_ones_own_trains_a_policy(tmp_path: Path) -> None:
     folder.create()
     data = open_data(config, folder)
     pool, identity = InProcessPool(tokens_per_microbatch=999), offline_identity(config, data, {})
-    with open_session(config, folder, pool, identity=identity, counts=data.counts) as (session, start):
+    with open_session(config, folder, pool, identity=identity, counts=data.counts, figures=()) as (session, start):
         run(session, offline_work(session, PromptEncoder(str(model)), data, {}), start)
     folder.release()
     told = [json.loads(line) for line in folder.metrics.read_text().splitlines()]

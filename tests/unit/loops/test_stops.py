@@ -87,7 +87,9 @@ def _supervise(
     monkeypatch.setattr(answering_module, "policy_engines", lambda *_, **__: engines)
     pool = InProcessPool(tokens_per_microbatch=_BUDGET)
     data = _prompts(root)
-    with open_session(config, folder, pool, identity=online_identity(config, data), counts=data.counts) as opened:
+    with open_session(
+        config, folder, pool, identity=online_identity(config, data), counts=data.counts, figures=()
+    ) as opened:
         asked = answering(opened[0], encoder, data, policy_version=opened[1].policy_version)
         return run(opened[0], SupervisedWork(answering=asked, is_stage=is_stage), opened[1]), engines
 
@@ -178,7 +180,7 @@ def test_an_offline_run_likewise(algo: str, action: str, model: Path, tmp_path: 
         data = open_data(config, folder)
         encoder, pool = PromptEncoder(str(model)), InProcessPool(tokens_per_microbatch=_BUDGET)
         identity = offline_identity(config, data, {})
-        with open_session(config, folder, pool, identity=identity, counts=data.counts) as (session, start):
+        with open_session(config, folder, pool, identity=identity, counts=data.counts, figures=()) as (session, start):
             work = offline_work(session, encoder, data, {})
             if action == "stop":
                 with pytest.raises(GuardStop, match="not finite"):
@@ -233,7 +235,10 @@ def test_rewards_that_fail_at_random_are_masked_or_stop_the_run_with_a_checkpoin
         try:
             data = _prompts(tmp_path)
             identity = online_identity(config, data)
-            with open_session(config, folder, pool, identity=identity, counts=data.counts) as (session, start):
+            with open_session(config, folder, pool, identity=identity, counts=data.counts, figures=()) as (
+                session,
+                start,
+            ):
                 asked = answering(session, encoder, data, policy_version=start.policy_version)
                 run(session, OnlineWork(answering=asked, client=scores), start)  # type: ignore[arg-type]
         except GuardStop as stop:

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from orchestrator.training.offline_identity import offline_identity
 
 from orchestrator.config import load_config
 from orchestrator.config.schema import TrainConfig
@@ -24,7 +23,9 @@ from orchestrator.rewards.critique_judge import CritiqueCache, CritiqueJudge
 from orchestrator.run.folder import RunFolder
 from orchestrator.tasks.digits_critiques import REQUEST, VOCABULARY
 from orchestrator.tasks.digits_model import build_digits_model
-from orchestrator.training.offline import OfflineOutcome
+from orchestrator.training.loop import Outcome
+from orchestrator.training.offline import offline_identity
+from orchestrator.training.session import Evaluation
 from tests.critique_models import judge_of
 from tests.unit.critiques.fake_workers import FakeWorkers
 from tests.unit.datasets.rows import picture
@@ -90,7 +91,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     model = build_digits_model(tmp_path / "model", seed=0, words=VOCABULARY)
     made_run = Run(tmp_path, model, store.folder)
 
-    def learn(config: TrainConfig, plan: Any, folder: RunFolder, data: Any, tables: Any) -> OfflineOutcome:
+    def learn(config: TrainConfig, plan: Any, folder: RunFolder, data: Any, tables: Any) -> Outcome:
         made_run.trained.append(config.algo)
         target = folder.checkpoint(config.run.steps)
         shutil.rmtree(target, ignore_errors=True)
@@ -104,7 +105,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         folder.evaluations.mkdir(exist_ok=True)
         for step in (0, config.run.steps):
             folder.evaluation_file(step).write_text(json.dumps({"eval/pair_accuracy": step / 8}))
-        return OfflineOutcome(before={}, after={})
+        return Outcome(before=Evaluation(figures={}), after=Evaluation(figures={}))
 
     @contextmanager
     def critique_judge(

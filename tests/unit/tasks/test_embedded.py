@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from orchestrator.training.offline_identity import offline_identity
 
 from algorithms.critique_rm import CritiqueRmSection
 from algorithms.mm_dpo import MmDpoSection
@@ -16,6 +15,7 @@ from orchestrator.errors import RefusedInput
 from orchestrator.pipeline.embedded import embedded
 from orchestrator.run.folder import RunFolder
 from orchestrator.tasks.digits_critiques import PROMPT, REFUSAL
+from orchestrator.training.offline import offline_identity
 from workers.multimodal.prompt_encoder import PromptEncoder
 
 

@@ -1,0 +1,36 @@
+"""Every figure of a run, gathered from where each is computed: its manifest tells them, its report draws them.
+
+docs/metrics.md is written from the same declarations.
+"""
+
+from algorithms.figures import Figure
+from orchestrator.config.schema import TrainConfig
+from orchestrator.rewards import reward
+from orchestrator.run.metrics import MEMORY_PREFIX, NONFINITE
+from orchestrator.training import offline, online_metrics, session, updates
+
+EVERY_STEP = (
+    *updates.FIGURES,
+    Figure("time/step_s", "seconds of the whole step"),
+    Figure("time/*", "seconds of each phase of the step, e.g. `time/train_s`: learning, and what it waits for"),
+    Figure(
+        f"{MEMORY_PREFIX}*", "resident memory of each role's largest process, and the driver's, at its last sign, GiB"
+    ),
+    Figure(NONFINITE, "metrics of this row that were not finite and are therefore missing"),
+)
+ONLINE = (*session.JUDGED, *reward.FIGURES, *online_metrics.FIGURES)
+"""Besides, of a run that samples."""
+OFFLINE = offline.FIGURES
+"""Besides, of a run on stored responses."""
+
+
+def figures_of(config: TrainConfig) -> tuple[Figure, ...]:
+    """All of a run, in the order in which its report draws them; each name once."""
+    learner = config.learner.figures
+    if config.online:
+        found = (*ONLINE, *EVERY_STEP, *learner)
+    elif config.offline:
+        found = (*learner, *OFFLINE, *EVERY_STEP)
+    else:
+        found = (*session.JUDGED, *EVERY_STEP, *learner)
+    return tuple({figure.name: figure for figure in reversed(found)}.values())[::-1]
