@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 _DRIVER = ("config", "cluster.placement", "cluster.microbatches", "run.cursor", "doctor", "errors")
-_LIGHT = ", ".join(("algorithms.algorithm", "algorithms.records", *(f"orchestrator.{name}" for name in _DRIVER)))
+_LIGHT = ", ".join(("algorithms.records", "algorithms.settings", *(f"orchestrator.{name}" for name in _DRIVER)))
 _HEAVY = ("torch", "ray", "vllm", "transformers", "deepspeed")
 
 
