@@ -8,14 +8,11 @@ from typing import Annotated, Any, NoReturn
 import tyro
 from pydantic import ValidationError
 
-from algorithms.mm_dpo import MmDpoSection
 from orchestrator.config.flags import parse_flags, split_words, words_of
 from orchestrator.config.layers import (
     Layer,
     embedded_defaults,
-    embedded_layer,
     flatten,
-    layer_of,
     nested,
     profile_defaults,
     read_toml,
@@ -89,55 +86,6 @@ def _defaults(kind: type[TrainConfig], chosen: Layer, sources: Mapping[str, str]
         return {}
     task = embedded_defaults(algorithm, chosen["algo"]) if embedded else {}
     return {**algorithm.defaults, **task, **profile_defaults(algorithm, chosen, sources)}
-
-
-def cold_start_config(config: TrainConfig) -> TrainConfig:
-    """The supervised cold start that comes before an embedded run.
-
-    It keeps the run's seed, workers and placement, takes the embedded task's own settings for the rest and writes to
-    ``cold_start`` inside the run folder. It trains the weights themselves, also before a run that trains an adapter:
-    the result is that adapter's base.
-
-    Raises:
-        RefusedInput: the run's settings do not fit the cold start, e.g. more policy ranks than samples in its batch.
-    """
-    layer = embedded_layer("cold_start") | {"run.dir": str(Path(config.run.dir) / "cold_start")}
-    layer |= {"model.lora_rank": None, "model.lora_alpha": None, "model.quantize": None}
-    return validated(type(config), layer_of(config) | layer, sources={})
-
-
-def demonstrations_config(config: TrainConfig, *, data: Path, held_out_frac: float) -> TrainConfig:
-    """The supervised learning that comes before an embedded ``mm_dpo``, in ``cold_start`` inside the run folder.
-
-    Args:
-        data: File with the demonstrations.
-        held_out_frac: Share of them that is held out.
-    Raises:
-        RefusedInput: the run's settings do not fit it.
-    """
-    layer = embedded_layer("demonstrations") | {"run.dir": str(Path(config.run.dir) / "cold_start")}
-    layer |= {"data.path": str(data), "data.held_out_frac": held_out_frac}
-    layer |= {"model.lora_rank": None, "model.lora_alpha": None, "model.quantize": None}
-    return validated(type(config), layer_of(config) | layer, sources={})
-
-
-def critique_rm_config(config: TrainConfig) -> TrainConfig:
-    """The training of the critique reward model that comes before ``mm_dpo``, in ``critique_rm`` inside the run folder.
-
-    It begins from the same model and keeps the run's data, workers and batches. Of MM-DPO's own settings it reads two.
-
-    Raises:
-        RefusedInput: the run's settings do not fit it.
-    """
-    settings = config.section(MmDpoSection)
-    layer: Layer = {
-        "algo": "critique_rm",
-        "run.dir": str(Path(config.run.dir) / "critique_rm"),
-        "run.steps": settings.critique_rm_steps or config.run.steps,
-        "optimizer.lr": settings.critique_rm_lr or config.optimizer.lr,
-    }
-    own = {name: value for name, value in layer_of(config).items() if not name.startswith("mm_dpo.")}
-    return validated(type(config), own | layer, sources={})
 
 
 def validated(kind: type[TrainConfig], layer: Layer, sources: Mapping[str, str]) -> TrainConfig:

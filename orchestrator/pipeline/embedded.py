@@ -1,29 +1,25 @@
 """The embedded task's files, written into a run folder, and a configuration that points at them as a user would."""
 
-from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.config.load import demonstrations_config
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.stores import open_data
+from orchestrator.pipeline.derived import taught_config
+from orchestrator.pipeline.learn import learn
+from orchestrator.pipeline.stages import Running, Tell
 from orchestrator.run.checkpoint import finished_checkpoint, refuse_another_run
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.identity import option_identity
 from orchestrator.run.model_folder import policy_folder
 from orchestrator.tasks.digits import build_digits_data
-from orchestrator.tasks.digits_critiques import DEMONSTRATIONS, HELD_OUT_FRAC, VOCABULARY, build_digits_critiques
+from orchestrator.tasks.digits_critiques import VOCABULARY, build_digits_critiques
 from orchestrator.tasks.digits_model import build_digits_model
 from orchestrator.tasks.digits_preferences import build_digits_preferences
-from orchestrator.training.offline import offline_identity
+from orchestrator.training.offline import looked_through, offline_identity
 
 
-def embedded(config: TrainConfig, folder: RunFolder, *, train: Callable[[TrainConfig], None]) -> TrainConfig:
-    """Write what the run's algorithm learns from, and the model that learns, where none is given.
-
-    Args:
-        train: A whole run. Sampled answers of random weights teach nothing, so MM-DPO starts from a policy that was
-            taught to answer.
-    """
+def embedded(config: TrainConfig, folder: RunFolder) -> TrainConfig:
+    """Write what the run's algorithm learns from, and the model that learns, where none is given."""
     task, seed, offline = folder.root / "task", config.run.seed, config.offline
     files = build_digits_data(task / "data", seed=seed)
     with_critiques = config.needs.critiques or config.needs.pair_betas
@@ -33,25 +29,36 @@ def embedded(config: TrainConfig, folder: RunFolder, *, train: Callable[[TrainCo
         path, eval_path = build(task / "data", seed=seed), None
     words = VOCABULARY if with_critiques else ""
     model = config.model.path or str(build_digits_model(task / "model", seed=seed, words=words))
-    written = config.model_copy(
-        update={
-            "data": config.data.model_copy(update={"path": str(path), "eval_path": eval_path}),
-            "model": config.model.model_copy(update={"path": model}),
-        }
-    )
-    if not config.needs.pair_betas or config.model.path is not None:
-        return written
-    model = _taught(written, demonstrations=task / "data" / DEMONSTRATIONS, train=train)
-    return written.model_copy(update={"model": config.model.model_copy(update={"path": str(model)})})
+    data = config.data.model_copy(update={"path": str(path), "eval_path": eval_path})
+    written = _beginning_from(config.model_copy(update={"data": data}), model)
+    if config.needs.pair_betas and config.model.path is None and _was_taught(taught := taught_config(written)):
+        return _beginning_from(written, policy_folder(Path(taught.run.dir)))
+    return written
 
 
-def _taught(config: TrainConfig, *, demonstrations: Path, train: Callable[[TrainConfig], None]) -> Path:
-    """The policy after supervised learning from demonstrations, trained unless just it is there."""
-    taught = demonstrations_config(config, data=demonstrations, held_out_frac=HELD_OUT_FRAC)
+def teach(running: Running, tell: Tell) -> None:
+    """Supervised learning before MM-DPO, unless it is done: sampled answers of random weights teach nothing."""
+    taught = taught_config(running.config)
     folder = RunFolder(Path(taught.run.dir))
-    if refuse_another_run(folder, taught, option_identity(taught), whole=False, stage=True) is not None:
-        data = open_data(taught, folder)
-        if finished_checkpoint(folder, taught, offline_identity(taught, data, {}), stage=True):
-            return policy_folder(folder.root)
-    train(taught)
-    return policy_folder(folder.root)
+    folder.create()
+    try:
+        if _was_taught(taught):
+            tell(f"{folder.root}, made before")
+        else:
+            tell(folder.root)
+            learn(taught, running.plan, folder, looked_through(taught, open_data(taught, folder)), {})
+    finally:
+        folder.release()
+    running.config = _beginning_from(running.config, policy_folder(folder.root))
+
+
+def _was_taught(taught: TrainConfig) -> bool:
+    folder = RunFolder(Path(taught.run.dir))
+    if refuse_another_run(folder, taught, option_identity(taught), whole=False, stage=True) is None:
+        return False
+    data = open_data(taught, folder)
+    return finished_checkpoint(folder, taught, offline_identity(taught, data, {}), stage=True) is not None
+
+
+def _beginning_from(config: TrainConfig, model: str | Path) -> TrainConfig:
+    return config.model_copy(update={"model": config.model.model_copy(update={"path": str(model)})})

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from algorithms.preference import PreferenceSection
-from orchestrator.config.load import critique_rm_config
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.counted import Counted, refuse_bad_share
 from orchestrator.data.image_check import ImageCheck
 from orchestrator.data.keys import Notes
 from orchestrator.data.records import Instruction
 from orchestrator.data.rows import BadRow, uid_parts
+from orchestrator.pipeline.derived import critique_rm_config
 
 if TYPE_CHECKING:  # it imports transformers
     from workers.multimodal.prompt_encoder import PromptEncoder

@@ -11,8 +11,6 @@ from collections import Counter
 from pathlib import Path
 
 from algorithms.preference import PreferenceSection
-from orchestrator.cluster.placement import PlacementPlan
-from orchestrator.config.load import critique_rm_config
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.examples import REWARD_TABLE
 from orchestrator.data.records import Split
@@ -21,9 +19,9 @@ from orchestrator.data.store import PreferenceStore
 from orchestrator.data.stores import OfflineData, open_data
 from orchestrator.errors import RefusedInput
 from orchestrator.pipeline.answers import answers_made_from, evaluate_answers, told_answers
+from orchestrator.pipeline.derived import critique_rm_config
 from orchestrator.pipeline.learn import learn
-from orchestrator.pipeline.made_from import fits, keep
-from orchestrator.pipeline.stage_plans import STAGES
+from orchestrator.pipeline.stages import Running, Tell, fits, keep
 from orchestrator.rewards.critique_margins import agreement, fill_rewards, reward_statuses, reward_table
 from orchestrator.rewards.critique_service import critique_judge, reward_fingerprint
 from orchestrator.run.checkpoint import finished_checkpoint, refuse_another_run
@@ -35,27 +33,6 @@ from orchestrator.training.offline import looked_through, offline_identity
 from orchestrator.training.session import Evaluation, evaluation_in
 
 _ANSWERS_MADE_FROM = "answers_made_from.json"
-
-
-def run_mm_dpo(config: TrainConfig, plan: PlacementPlan, folder: RunFolder, data: OfflineData) -> Outcome:
-    """Run every stage in the running cluster.
-
-    Raises:
-        RefusedInput: the data cannot train the critique reward model, or the run folder holds the result of a stage
-            that was made from something else, or nothing at all where ``run.resume`` is ``must``.
-    """
-    config = _whole(config, folder)
-    model, tables = config.reward.critique.path, {}
-    if config.measures_margins:
-        if model is None:
-            model = _critique_model(config, plan, folder, data)
-        else:
-            _tell(0, f"taken from {model}")
-        tables = {REWARD_TABLE: _margins(config, folder, data, model)}
-    outcome = _policy(config, plan, folder, data, tables)
-    if model is not None:
-        _answers(config, folder, data, model)
-    return outcome
 
 
 def critique_stage(config: TrainConfig, data: OfflineData) -> TrainConfig:
@@ -79,6 +56,95 @@ def refuse_other_stages(config: TrainConfig, folder: RunFolder, data: OfflineDat
     refuse_another_run(folder, config, offline_identity(config, data, {}), whole=False)
 
 
+def critique_model(running: Running, tell: Tell) -> None:
+    """Train the critique reward model, in ``critique_rm`` inside the run's folder, unless there is one.
+
+    Raises:
+        RefusedInput: the data cannot train it, or the run folder holds the result of a stage that was made from
+            something else, or nothing at all where ``run.resume`` is ``must``.
+    """
+    running.config = config = _whole(running.config, running.folder)
+    running.critique_model = config.reward.critique.path
+    if not config.measures_margins:
+        return
+    if running.critique_model is not None:
+        tell(f"taken from {running.critique_model}")
+        return
+    stage = critique_stage(config, running.data)
+    folder = RunFolder(Path(stage.run.dir))
+    folder.create()
+    try:
+        if finished_checkpoint(folder, stage, offline_identity(stage, running.data, {}), stage=True):
+            tell(f"{folder.root}, made before")
+        else:
+            tell(folder.root)
+            learn(stage, running.plan, folder, looked_through(stage, open_data(stage, folder)), {})
+        running.critique_model = str(plain_folder(folder.root))
+    finally:
+        folder.release()
+
+
+def margins(running: Running, tell: Tell) -> None:
+    """A finished table of rewards for each store."""
+    config, data, model = running.config, running.data, running.critique_model
+    if not config.measures_margins or model is None:
+        return
+    root, stores = running.folder.root / "rewards", data.by_role
+    if config.run.resume == "never":
+        shutil.rmtree(root, ignore_errors=True)
+    tables = {
+        store.folder: reward_table(root / role, store, reward_fingerprint(config, store, model))
+        for role, store in stores.items()
+    }
+    counted = root / "counts.json"
+    made = counted.is_file() and not any(table.missing_shards() for table in tables.values())
+    tell(f"{root}, made before" if made else root)
+
+    def measure(again: TrainConfig) -> None:
+        images = most_images(list(stores.values()))
+        fingerprint = reward_fingerprint(again, data.train, model)
+        with critique_judge(again, running.folder, model, fingerprint, max_images=images) as judge:
+            for store in stores.values():
+                fill_rewards(tables[store.folder], store, judge, on_shard=_tell_shards)
+            counts = sum((reward_statuses(store, judge) for store in stores.values()), Counter[str]())
+        write_atomic(counted, json.dumps(counts, indent=1) + "\n")
+
+    if not made:
+        with_restarts(measure, config, running.folder)
+    told = ", ".join(f"{count} {status}" for status, count in json.loads(counted.read_text()).items())
+    sys.stdout.write(f"rewards of responses: {told}\n")
+    _tell_agreement(config, data, tables)
+    running.tables[REWARD_TABLE] = tables
+
+
+def policy(running: Running, tell: Tell) -> None:
+    """Learn, unless that has been done; run.steps may grow, as in any run that is resumed."""
+    config, folder, data, tables = running.config, running.folder, running.data, running.tables
+    if not finished_checkpoint(folder, config, offline_identity(config, data, tables), stage=False):
+        tell(folder.root)
+        running.outcome = learn(config, running.plan, folder, data, tables)
+        return
+    tell(f"{folder.root}, made before")
+    running.outcome = Outcome(before=_evaluation(folder, 0), after=_evaluation(folder, config.run.steps))
+
+
+def evaluation(running: Running, tell: Tell) -> None:
+    """Ask the policy and judge its answers, where there is a model that can."""
+    config, folder, data, model = running.config, running.folder, running.data, running.critique_model
+    if model is None:
+        return
+    made_from, mark = answers_made_from(config, folder, data, model), folder.evaluations / _ANSWERS_MADE_FROM
+    if config.run.resume != "never" and fits(mark, made_from):
+        tell(f"{folder.evaluations}, made before")
+    else:
+        tell(folder.evaluations)
+        # First: it must not vouch for answers that are only half replaced.
+        mark.unlink(missing_ok=True)
+        with_restarts(lambda again: evaluate_answers(again, folder, data, model), config, folder)
+        keep(mark, made_from)
+    sys.stdout.write(told_answers(folder) + "\n")
+
+
 def most_images(stores: list[PreferenceStore]) -> int:
     """Most images of an instruction."""
     return max((len(row.media) for store in stores for row in store.rows()), default=0)
@@ -94,48 +160,7 @@ def _whole(config: TrainConfig, folder: RunFolder) -> TrainConfig:
     return config.model_copy(update={"run": config.run.model_copy(update={"resume": "auto"})})
 
 
-def _critique_model(config: TrainConfig, plan: PlacementPlan, folder: RunFolder, data: OfflineData) -> str:
-    """Folder of the critique reward model that the run trains first, in ``critique_rm`` inside its own."""
-    stage = critique_stage(config, data)
-    stage_folder = RunFolder(Path(stage.run.dir))
-    stage_folder.create()
-    try:
-        if finished_checkpoint(stage_folder, stage, offline_identity(stage, data, {}), stage=True):
-            _tell(0, f"{stage_folder.root}, made before")
-        else:
-            _tell(0, stage_folder.root)
-            learn(stage, plan, stage_folder, looked_through(stage, open_data(stage, stage_folder)), {})
-        return str(plain_folder(stage_folder.root))
-    finally:
-        stage_folder.release()
-
-
-def _margins(config: TrainConfig, folder: RunFolder, data: OfflineData, model: str) -> dict[Path, SideTable]:
-    """A finished table of rewards for each store."""
-    root, stores = folder.root / "rewards", data.by_role
-    if config.run.resume == "never":
-        shutil.rmtree(root, ignore_errors=True)
-    tables = {
-        store.folder: reward_table(root / role, store, reward_fingerprint(config, store, model))
-        for role, store in stores.items()
-    }
-    counted = root / "counts.json"
-    made = counted.is_file() and not any(table.missing_shards() for table in tables.values())
-    _tell(1, f"{root}, made before" if made else root)
-
-    def measure(again: TrainConfig) -> None:
-        images = most_images(list(stores.values()))
-        fingerprint = reward_fingerprint(again, data.train, model)
-        with critique_judge(again, folder, model, fingerprint, max_images=images) as judge:
-            for store in stores.values():
-                fill_rewards(tables[store.folder], store, judge, on_shard=_tell_shards)
-            counts = sum((reward_statuses(store, judge) for store in stores.values()), Counter[str]())
-        write_atomic(counted, json.dumps(counts, indent=1) + "\n")
-
-    if not made:
-        with_restarts(measure, config, folder)
-    told = ", ".join(f"{count} {status}" for status, count in json.loads(counted.read_text()).items())
-    sys.stdout.write(f"rewards of responses: {told}\n")
+def _tell_agreement(config: TrainConfig, data: OfflineData, tables: dict[Path, SideTable]) -> None:
     train: tuple[Split, ...] = ("train",)
     margin = config.section(PreferenceSection).score_margin
     for name, store, splits in (
@@ -145,44 +170,10 @@ def _margins(config: TrainConfig, folder: RunFolder, data: OfflineData, model: s
         share, pairs = agreement(store, tables[store.folder], splits, score_margin=margin)
         if pairs:
             sys.stdout.write(f"critique reward model: right on {share:.3f} of {pairs} pairs, {name}\n")
-    return tables
-
-
-def _policy(
-    config: TrainConfig,
-    plan: PlacementPlan,
-    folder: RunFolder,
-    data: OfflineData,
-    tables: dict[str, dict[Path, SideTable]],
-) -> Outcome:
-    """Learn, unless that has been done; run.steps may grow, as in any run that is resumed."""
-    if not finished_checkpoint(folder, config, offline_identity(config, data, tables), stage=False):
-        _tell(2, folder.root)
-        return learn(config, plan, folder, data, tables)
-    _tell(2, f"{folder.root}, made before")
-    return Outcome(before=_evaluation(folder, 0), after=_evaluation(folder, config.run.steps))
-
-
-def _answers(config: TrainConfig, folder: RunFolder, data: OfflineData, model: str) -> None:
-    made_from, mark = answers_made_from(config, folder, data, model), folder.evaluations / _ANSWERS_MADE_FROM
-    if config.run.resume != "never" and fits(mark, made_from):
-        _tell(3, f"{folder.evaluations}, made before")
-    else:
-        _tell(3, folder.evaluations)
-        # First: it must not vouch for answers that are only half replaced.
-        mark.unlink(missing_ok=True)
-        with_restarts(lambda again: evaluate_answers(again, folder, data, model), config, folder)
-        keep(mark, made_from)
-    sys.stdout.write(told_answers(folder) + "\n")
 
 
 def _evaluation(folder: RunFolder, step: int) -> Evaluation:
     return evaluation_in(folder, step) or Evaluation(figures={})
-
-
-def _tell(stage: int, text: object) -> None:
-    sys.stdout.write(f"\nstage {stage + 1} of {len(STAGES)}, {STAGES[stage]}: {text}\n")
-    sys.stdout.flush()
 
 
 def _tell_shards(done: int, total: int) -> None:

@@ -11,27 +11,24 @@ from orchestrator.config.schema import TrainConfig
 from orchestrator.data.stores import OfflineData, open_data
 from orchestrator.pipeline.answers import check_answers
 from orchestrator.pipeline.learn import learn
-from orchestrator.pipeline.made_from import fits, keep
-from orchestrator.pipeline.mm_dpo import critique_stage, refuse_other_stages, run_mm_dpo
-from orchestrator.pipeline.stage_plans import STAGES
+from orchestrator.pipeline.mm_dpo import critique_stage, refuse_other_stages
+from orchestrator.pipeline.stages import Running, Stage, Tell, fits, go_through, keep
 from orchestrator.pipeline.summary import next_lines
 from orchestrator.rewards.critique_service import check_critique_models, critique_limits
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.identity import option_identity, settled
-from orchestrator.training.loop import Outcome
 from orchestrator.training.offline import looked_through
 
 _HELD_OUT = {"eval/pair_accuracy": "pair accuracy", "eval/token_accuracy": "token accuracy"}
 
 
-def train_offline(config: TrainConfig, plan: PlacementPlan, folder: RunFolder) -> None:
-    """Read the data, make what must be made before the first step, train, and say what came of it.
+def train_offline(config: TrainConfig, plan: PlacementPlan, folder: RunFolder, stages: list[Stage]) -> None:
+    """Read the data, go through the stages, and say what came of it.
 
     Raises:
         RefusedInput: see ``critique_limits``, ``open_data``, ``check_critique_models``, ``check_answers`` and
             ``reference_table``.
     """
-    assert config.offline is not None
     judge = config.reward.critique.path
     judged = config.needs.pair_betas and (judge or config.needs.margins)
     if judged:
@@ -45,14 +42,20 @@ def train_offline(config: TrainConfig, plan: PlacementPlan, folder: RunFolder) -
     if config.needs.margins and judge is None:
         # Data without critiques is refused now, not by the stage that needs them.
         stage = critique_stage(config, data)
-        told = _told(STAGES[0], looked_through(stage, open_data(stage, folder)))
+        told = _told(stages[0].title, looked_through(stage, open_data(stage, folder)))
     refuse_other_stages(config, folder, data)
     data = looked_through(config, data)
     sys.stdout.write(told + _told("data", data))
+    running = Running(config=config, plan=plan, folder=folder, data=data)
     with ray_cluster(plan):
-        run = run_mm_dpo if config.needs.pair_betas else _run
-        outcome = run(config, plan, folder, data)
-    _print_summary(outcome.before.figures, outcome.after.figures, folder.root)
+        go_through(stages, running)
+    if running.outcome is not None:
+        _print_summary(running.outcome.before.figures, running.outcome.after.figures, folder.root)
+
+
+def whole(running: Running, tell: Tell) -> None:
+    """All of a run that learns from its data as they are."""
+    running.outcome = learn(running.config, running.plan, running.folder, running.data, {})
 
 
 def _told(what: str, data: OfflineData) -> str:
@@ -72,10 +75,6 @@ def _forget_other_imports(config: TrainConfig, folder: RunFolder) -> None:
             if path is not None and Path(path).is_file():
                 shutil.rmtree(folder.root / name, ignore_errors=True)
     keep(mark, made_from)
-
-
-def _run(config: TrainConfig, plan: PlacementPlan, folder: RunFolder, data: OfflineData) -> Outcome:
-    return learn(config, plan, folder, data, {})
 
 
 def _print_summary(before: Mapping[str, float], after: Mapping[str, float], root: Path) -> None:

@@ -1,14 +1,20 @@
-"""What a run consists of: one algorithm on the user's data, or on the embedded task a cold start before it."""
+"""Runs whose policy is asked: reinforcement on prompts, supervised learning, the cold start before the demo."""
 
+import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from orchestrator.cluster.launch import clear_leftovers, ray_cluster, worker_pool
+from orchestrator.cluster.placement import PlacementPlan
 from orchestrator.cluster.pool import WorkerPool
-from orchestrator.config.load import cold_start_config
+from orchestrator.cluster.specs import following_engine_spec, prompt_encoder
 from orchestrator.config.schema import TrainConfig
-from orchestrator.data.prompts import RunData, read_data
+from orchestrator.data.prompts import RunData, fitting, read_data
+from orchestrator.pipeline.derived import cold_start_config
+from orchestrator.pipeline.stages import Running, Stage, Tell, go_through
 from orchestrator.pipeline.summary import print_summary
-from orchestrator.rewards.critique_service import online_critique_judge
+from orchestrator.preflight import check_lengths
+from orchestrator.rewards.critique_service import check_online_critiques, critique_limits, online_critique_judge
 from orchestrator.rewards.service import reward_client
 from orchestrator.run.checkpoint import Progress, finished_checkpoint, refuse_another_run
 from orchestrator.run.folder import RunFolder
@@ -22,22 +28,64 @@ from orchestrator.training.loop import Outcome, run
 from orchestrator.training.online_step import OnlineWork
 from orchestrator.training.session import Session, open_session
 from orchestrator.training.supervised import SupervisedWork
-from workers.multimodal.prompt_encoder import PromptEncoder
-
-_EMBEDDED_MODEL = "raylign_digits.json"
 
 
-def run_stages(config: TrainConfig, folder: RunFolder, pool: WorkerPool, encoder: PromptEncoder, data: RunData) -> None:
-    """Run every stage on one pool and print the summary of the last."""
-    if config.algo == "sft":
-        outcome = with_restarts(
-            lambda again: _supervised(again, folder, pool, encoder, data, is_stage=False), config, folder
-        )
-        summarise(outcome, folder)
-        return
-    if needs_cold_start(config):
-        config = _cold_start(config, pool, encoder)
-    with reward_client(config, folder, pool) as client:
+def train_online(
+    config: TrainConfig, plan: PlacementPlan, folder: RunFolder, data: RunData, stages: list[Stage]
+) -> None:
+    """Check the prompts, start the workers, go through the stages on them, and say what came of it.
+
+    Raises:
+        RefusedInput: prompts that the models cannot take; or the run folder holds another run.
+    """
+    encoder = prompt_encoder(config)
+    data = fitting(config, encoder, data)
+    prompts = [*data.train.prompts, *data.held_out]
+    if config.reward.critique.path is not None:
+        critique_limits(config, config.reward.critique.path)
+    longest, images = check_lengths(config, encoder, prompts), max(len(p.media) for p in prompts)
+    spec = following_engine_spec(config, plan, encoder, longest_prompt=longest, max_images=images)
+    check_online_critiques(config, prompts)
+    _refuse_other_runs(config, folder, data, stages)
+    sys.stdout.write("\n".join(data.lines()) + "\n")
+    write_config(config, folder)
+    clear_leftovers(folder.root)
+    running = Running(config=config, plan=plan, folder=folder, data=data, encoder=encoder)
+    with ray_cluster(plan), worker_pool(config, plan, spec) as running.pool:
+        go_through(stages, running)
+    if running.outcome is not None:
+        print_summary(running.outcome.before.judged, running.outcome.after.judged, folder.root)
+
+
+def supervised(running: Running, tell: Tell) -> None:
+    """All of a run on demonstrations."""
+    running.outcome = with_restarts(
+        lambda again: _supervised(again, running, running.folder, running.data, is_stage=False),
+        running.config,
+        running.folder,
+    )
+
+
+def cold_start(running: Running, tell: Tell) -> None:
+    """Supervised training in a folder of its own, unless it is done; the run begins from its result."""
+    stage, data = _cold_start_stage(running.config)
+    folder = RunFolder(Path(stage.run.dir))
+    folder.create()
+    try:
+        if finished_checkpoint(folder, stage, online_identity(stage, data), stage=True) is None:
+            write_config(stage, folder)
+            with_restarts(lambda again: _supervised(again, running, folder, data, is_stage=True), stage, folder)
+    finally:
+        folder.release()
+    model = running.config.model.model_copy(update={"path": str(folder.checkpoint(stage.run.steps) / "policy")})
+    running.config = running.config.model_copy(update={"model": model})
+
+
+def reinforce(running: Running, tell: Tell) -> None:
+    """Learn from sampled answers and their rewards."""
+    folder, data, pool, encoder = running.folder, running.data, running.pool, running.encoder
+    assert pool is not None and encoder is not None
+    with reward_client(running.config, folder, pool) as client:
 
         def online(again: TrainConfig) -> Outcome:
             with (
@@ -47,48 +95,22 @@ def run_stages(config: TrainConfig, folder: RunFolder, pool: WorkerPool, encoder
                 asked = answering(session, encoder, data, policy_version=start.policy_version)
                 return run(session, OnlineWork(answering=asked, client=client, critiques=critiques), start)
 
-        outcome = with_restarts(online, config, folder)
-    summarise(outcome, folder)
+        running.outcome = with_restarts(online, running.config, folder)
 
 
-def needs_cold_start(config: TrainConfig) -> bool:
-    """True for the embedded task's own model, which knows nothing yet: reinforcement needs something to reinforce."""
-    return (Path(config.model.folder) / _EMBEDDED_MODEL).is_file() and Path(config.model.folder).parent.name == "task"
-
-
-def summarise(outcome: Outcome, folder: RunFolder) -> None:
-    """Tell a person what the run achieved."""
-    print_summary(outcome.before.judged, outcome.after.judged, folder.root)
-
-
-def refuse_other_runs(config: TrainConfig, folder: RunFolder, data: RunData) -> None:
+def _refuse_other_runs(config: TrainConfig, folder: RunFolder, data: RunData, stages: list[Stage]) -> None:
     """Refuse a run folder that holds another run, or the cold start of another, before any worker is started.
 
     Raises:
         RefusedInput: naming what differs.
     """
-    if not needs_cold_start(config):
+    if len(stages) == 1:
         refuse_another_run(folder, config, online_identity(config, data))
         return
     stage, of_stage = _cold_start_stage(config)
-    refuse_another_run(_folder_of(stage), stage, online_identity(stage, of_stage), stage=True)
+    refuse_another_run(RunFolder(Path(stage.run.dir)), stage, online_identity(stage, of_stage), stage=True)
     # Which weights the cold start leaves is known, and compared, once it is there.
     refuse_another_run(folder, config, option_identity(config), whole=False)
-
-
-def _cold_start(config: TrainConfig, pool: WorkerPool, encoder: PromptEncoder) -> TrainConfig:
-    """Supervised training in a folder of its own, unless it is already done; then start from its result."""
-    stage, data = _cold_start_stage(config)
-    folder = _folder_of(stage)
-    folder.create()
-    try:
-        if finished_checkpoint(folder, stage, online_identity(stage, data), stage=True) is None:
-            write_config(stage, folder)
-            with_restarts(lambda again: _supervised(again, folder, pool, encoder, data, is_stage=True), stage, folder)
-    finally:
-        folder.release()
-    path = str(folder.checkpoint(stage.run.steps) / "policy")
-    return config.model_copy(update={"model": config.model.model_copy(update={"path": path})})
 
 
 def _cold_start_stage(config: TrainConfig) -> tuple[TrainConfig, RunData]:
@@ -98,15 +120,10 @@ def _cold_start_stage(config: TrainConfig) -> tuple[TrainConfig, RunData]:
     return stage, read_data(stage)
 
 
-def _folder_of(stage: TrainConfig) -> RunFolder:
-    return RunFolder(Path(stage.run.dir))
-
-
-def _supervised(
-    config: TrainConfig, folder: RunFolder, pool: WorkerPool, encoder: PromptEncoder, data: RunData, *, is_stage: bool
-) -> Outcome:
-    with _session(config, folder, pool, data) as (session, start):
-        asked = answering(session, encoder, data, policy_version=start.policy_version)
+def _supervised(config: TrainConfig, running: Running, folder: RunFolder, data: RunData, *, is_stage: bool) -> Outcome:
+    assert running.pool is not None and running.encoder is not None
+    with _session(config, folder, running.pool, data) as (session, start):
+        asked = answering(session, running.encoder, data, policy_version=start.policy_version)
         return run(session, SupervisedWork(answering=asked, is_stage=is_stage), start)
 
 

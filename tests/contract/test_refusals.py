@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster import launch
+from orchestrator.pipeline import online as online_run
 from orchestrator.tasks.digits_model import build_digits_model
 from orchestrator.train import main
 from tests.contract.bad_inputs import SPOILED, Case, valid_case
@@ -20,7 +20,7 @@ def case(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
     def started(*_: object) -> None:
         raise AssertionError("the cluster was started")
 
-    monkeypatch.setattr(launch, "ray_cluster", started)
+    monkeypatch.setattr(online_run, "ray_cluster", started)
     return valid_case(tmp_path, model)
 
 

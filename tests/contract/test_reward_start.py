@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cluster import launch
 from orchestrator.config import load_config
 from orchestrator.errors import RefusedInput
+from orchestrator.pipeline import online as online_run
 from orchestrator.rewards.check import check_rewards, service_arguments
 from orchestrator.rewards.client import RewardClient
 from orchestrator.run.folder import RunFolder
@@ -78,7 +78,7 @@ def test_a_judge_that_does_not_answer_is_refused_in_its_words(
 def test_the_command_line_ends_with_exit_code_2_and_starts_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(launch, "ray_cluster", lambda *_: pytest.fail("the cluster was started"))
+    monkeypatch.setattr(online_run, "ray_cluster", lambda *_: pytest.fail("the cluster was started"))
     case = valid_case(tmp_path, build_digits_model(tmp_path / "model", seed=0))
     with fake_judge(Say("maybe")) as fake:
         case.extra = _judge(fake.url)

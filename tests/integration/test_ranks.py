@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 from algorithms.figures import added
 from algorithms.records import Sequence, TokenSample
-from orchestrator.cluster import pool as pool_module
 from orchestrator.cluster.pool import WorkerPool
+from orchestrator.cluster.roles import ROLES
 from orchestrator.data.reading import SourceFile, read_prompts
 from orchestrator.tasks.digits import DigitsPaths
 from tests.integration.pools import make_pool, policy_spec
@@ -107,7 +107,8 @@ def test_ranks_and_zero_stages_agree(
     monkeypatch: pytest.MonkeyPatch,
     others: list[tuple[int, int]],
 ) -> None:
-    monkeypatch.setattr(pool_module, "PolicyWorker", PiecewisePolicy)
+    piecewise = replace(ROLES["policy"], actor=f"{__name__}:{PiecewisePolicy.__name__}")
+    monkeypatch.setitem(ROLES, "policy", piecewise)
     batches = _batches(random_model, digits)
     settings = [(1, 2), *others]
     runs = {

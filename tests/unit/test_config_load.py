@@ -7,8 +7,9 @@ import pytest
 
 from algorithms.policy_gradient import AlgorithmSection
 from algorithms.registry import ALGORITHMS
-from orchestrator.config import TrainConfig, cold_start_config, load_config, resolved_json
+from orchestrator.config import TrainConfig, load_config, resolved_json
 from orchestrator.errors import RefusedInput
+from orchestrator.pipeline.derived import cold_start_config
 from orchestrator.rewards.check import service_arguments
 from orchestrator.run.folder import RunFolder
 

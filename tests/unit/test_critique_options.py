@@ -8,8 +8,8 @@ from algorithms.critique_rm import CritiqueRmSection
 from algorithms.mm_dpo import MmDpoSection
 from algorithms.preference import PreferenceSection
 from orchestrator.config import TrainConfig, load_config
-from orchestrator.config.load import critique_rm_config
 from orchestrator.errors import RefusedInput
+from orchestrator.pipeline.derived import critique_rm_config
 
 _OWN = ("--data.path", "d", "--data.format", "mm_rlhf", "--model.path", "m")
 

@@ -6,8 +6,9 @@ import pytest
 
 from orchestrator.cluster.memory_plan import model_shape
 from orchestrator.cluster.specs import base_spec, policy_spec
-from orchestrator.config import TrainConfig, cold_start_config, load_config
+from orchestrator.config import TrainConfig, load_config
 from orchestrator.data.side_tables import table_fingerprint
+from orchestrator.pipeline.derived import cold_start_config
 from orchestrator.tasks.digits_model import build_digits_model
 from workers.reference import ReferenceWorker
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cluster import launch
 from orchestrator.cluster.choices import settled_dtype
 from orchestrator.cluster.placement import PlacementPlan, WorkerPlacement
 from orchestrator.cluster.plan import plan_run
@@ -20,7 +19,8 @@ from orchestrator.data.side_tables import table_fingerprint
 from orchestrator.data.stores import open_data
 from orchestrator.errors import RefusedInput
 from orchestrator.pipeline import offline as offline_run
-from orchestrator.pipeline import online as stages
+from orchestrator.pipeline import online as online_run
+from orchestrator.pipeline.stages import stages_of
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.identity import Identity, option_identity
 from orchestrator.run.manifest import DataCounts
@@ -48,8 +48,8 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     def started(*_: object) -> None:
         raise AssertionError("the cluster was started")
 
-    monkeypatch.setattr(launch, "ray_cluster", started)
-    monkeypatch.setattr(offline_run, "ray_cluster", started)
+    for room in (offline_run, online_run):
+        monkeypatch.setattr(room, "ray_cluster", started)
 
 
 def _config(argv: list[str]) -> TrainConfig:
@@ -171,11 +171,11 @@ def test_the_embedded_run_goes_on_and_no_cold_start_of_another_is_taken_for_its_
     _goes_on(argv)
     started = json.loads((tmp_path / "config.json").read_text())
     config = config_type().model_validate_json(json.dumps(started))
-    stage, data = stages._cold_start_stage(config)
+    stage, data = online_run._cold_start_stage(config)
     done = _leave_checkpoint(tmp_path / "cold_start", online_identity(stage, data), step=stage.run.steps)
     other = config.model_copy(update={"run": config.run.model_copy(update={"seed": 1})})
     with pytest.raises(RefusedInput, match=r"checkpoint step_000220 has run\.seed = 0, this run has 1;"):
-        stages.refuse_other_runs(other, RunFolder(tmp_path), read_data(config))
+        online_run._refuse_other_runs(other, RunFolder(tmp_path), read_data(config), stages_of(load_config(argv)[0]))
 
     shutil.copytree(tmp_path / "task" / "model", done / "policy", dirs_exist_ok=True)
     begun = config.model_copy(update={"model": config.model.model_copy(update={"path": str(done / "policy")})})

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from orchestrator.pipeline.made_from import fits, keep
+from orchestrator.pipeline.stages import fits, keep
 
 
 def test_something_fits_only_what_it_was_made_from(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from orchestrator.config.schema import TrainConfig
 from orchestrator.data.stores import open_data
 from orchestrator.errors import RefusedInput
 from orchestrator.pipeline import answers, mm_dpo
+from orchestrator.pipeline.stages import Running, go_through, stages_of
 from orchestrator.rewards.critique_judge import CritiqueCache, CritiqueJudge
 from orchestrator.run.folder import RunFolder
 from orchestrator.tasks.digits_critiques import REQUEST, VOCABULARY
@@ -63,7 +64,8 @@ class Run:
         self.workers.batches, self.trained[:], self.sampled[:] = [], [], []
         try:
             plan: Any = None
-            mm_dpo.run_mm_dpo(config, plan, folder, open_data(config, folder))
+            data = open_data(config, folder)
+            go_through(stages_of(config), Running(config=config, plan=plan, folder=folder, data=data))
         finally:
             folder.release()
         return list(self.trained), len(self.workers.requests), len(self.sampled)

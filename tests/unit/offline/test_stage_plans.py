@@ -8,7 +8,7 @@ from orchestrator.cluster.resources import ClusterResources, NodeResources
 from orchestrator.config import load_config
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
-from orchestrator.pipeline.stage_plans import StagePlan, describe_stages, plan_stages
+from orchestrator.pipeline.stages import Stage, describe_stages, stages_of
 from orchestrator.train import main
 from tests.critique_models import write_critique_model
 from tests.unit.datasets.rows import picture, write_jsonl
@@ -21,7 +21,7 @@ def _config(*flags: str, algo: str = "mm_dpo") -> TrainConfig:
     return load_config(["--algo", algo, "--model.path", "model", "--data.path", "rows.jsonl", *flags])[0]
 
 
-def _workers(stage: StagePlan) -> list[tuple[str, int]]:
+def _workers(stage: Stage) -> list[tuple[str, int]]:
     """Role and number of workers of each plan, in order."""
     return [(worker.role, len(plan.workers)) for plan in stage.plans for worker in plan.workers[:1]]
 
@@ -31,43 +31,51 @@ def test_every_stage_of_mm_dpo_has_its_workers() -> None:
         *("--reward.critique.num_workers", "3", "--rollout.num_engines", "2"),
         *("--reference.mode", "precomputed", "--reference.num_ranks", "4", "--mm_dpo.critique_rm_steps", "7"),
     )
-    stages = plan_stages(_config(*flags), _CLUSTER)
+    stages = stages_of(_config(*flags), _CLUSTER)
     assert [_workers(s) for s in stages] == [
         [],
         [("critique_reward", 3)],
         [("reference", 4)],
         [("rollout", 2), ("critique_reward", 3)],
     ]
-    assert stages[0].title == "stage 1 of 4, critique reward model: 7 steps on the policy's workers"
     told = describe_stages(stages)
-    assert [line for line in told if line.startswith("stage ")] == [s.title for s in stages]
+    assert told[0] == "stage 1 of 4, critique reward model: 7 steps on the policy's workers"
+    assert [line.partition(": ")[2] for line in told if line.startswith("stage ")] == [s.what for s in stages]
     assert "    bundle 2 on one, 1 GPU + 1 CPU: critique_reward 2 (1 GPU, 1 CPU)" in told
 
 
 def test_a_model_that_is_there_is_not_trained() -> None:
-    stages = plan_stages(_config("--reward.critique.path", "some/model"), _CLUSTER)
-    assert stages[0].title == "stage 1 of 4, critique reward model: taken from some/model"
+    stages = stages_of(_config("--reward.critique.path", "some/model"), _CLUSTER)
+    assert describe_stages(stages)[0] == "stage 1 of 4, critique reward model: taken from some/model"
     assert [_workers(s) for s in stages] == [[], [("critique_reward", 1)], [], [("rollout", 1), ("critique_reward", 1)]]
 
 
 def test_without_margins_a_model_only_judges_answers() -> None:
     fixed = ("--mm_dpo.beta_mode", "fixed")
-    assert [_workers(s) for s in plan_stages(_config(*fixed), _CLUSTER)] == [[], [], [], []]
-    judged = plan_stages(_config(*fixed, "--reward.critique.path", "some/model"), _CLUSTER)
+    assert [_workers(s) for s in stages_of(_config(*fixed), _CLUSTER)] == [[], [], [], []]
+    judged = stages_of(_config(*fixed, "--reward.critique.path", "some/model"), _CLUSTER)
     assert [_workers(s) for s in judged] == [[], [], [], [("rollout", 1), ("critique_reward", 1)]]
-    assert judged[1].title == "stage 2 of 4, margins: none, as mm_dpo.beta_mode = 'fixed'"
+    assert "stage 2 of 4, margins: none, as mm_dpo.beta_mode = 'fixed'" in describe_stages(judged)
 
 
 def test_other_algorithms_have_stages_only_for_what_is_precomputed() -> None:
-    assert plan_stages(_config(algo="dpo"), _CLUSTER) == []
-    (only,) = plan_stages(_config("--reference.mode", "precomputed", algo="dpo"), _CLUSTER)
+    assert describe_stages(stages_of(_config(algo="dpo"), _CLUSTER)) == []
+    (only,) = stages_of(_config("--reference.mode", "precomputed", algo="dpo"), _CLUSTER)
     assert _workers(only) == [("reference", 1)]
-    assert plan_stages(load_config(["--algo", "stable_reinforce"])[0], _CLUSTER) == []
+    assert describe_stages([only])[0].startswith("stage 1 of 1, dpo: reference log-probs, then ")
+
+
+@pytest.mark.parametrize(("algo", "number"), [("stable_reinforce", 2), ("mm_dpo", 5)])
+def test_a_run_of_the_embedded_task_begins_with_a_cold_start_unless_it_has_a_model(algo: str, number: int) -> None:
+    told = describe_stages(stages_of(load_config(["--algo", algo])[0], _CLUSTER))
+    assert told[0].startswith(f"stage 1 of {number}, cold start: ") and told[0].endswith("0 steps on demonstrations")
+    taught = describe_stages(stages_of(load_config(["--algo", algo, "--model.path", "model"])[0], _CLUSTER))
+    assert not any("cold start" in line for line in taught)
 
 
 def test_a_stage_that_does_not_fit_is_refused_with_its_sum() -> None:
     with pytest.raises(RefusedInput, match=r"critique_reward 5 x 1 GPU = 5 GPUs, the cluster has 4"):
-        plan_stages(_config("--reward.critique.num_workers", "5"), _CLUSTER)
+        stages_of(_config("--reward.critique.num_workers", "5"), _CLUSTER)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,121 @@
+"""One run from its configuration to the closing summary, and the same told without starting anything."""
+
+import os
+import sys
+from pathlib import Path
+
+from orchestrator.cluster.choices import settled_dtype
+from orchestrator.cluster.memory_plan import describe_memory
+from orchestrator.cluster.placement import PlacementPlan, describe_plan
+from orchestrator.cluster.plan import plan_memory, plan_run
+from orchestrator.cluster.resources import ClusterResources
+from orchestrator.config.schema import TrainConfig, resolved_json
+from orchestrator.data.image_check import describe_bound
+from orchestrator.data.prompts import read_data
+from orchestrator.errors import RefusedInput
+from orchestrator.pipeline.look_at_data import data_lines
+from orchestrator.pipeline.stages import describe_stages, stages_of
+from orchestrator.preflight import check_config, check_critique_model, check_model, check_processors, check_trackers
+from orchestrator.rewards.check import check_rewards
+from orchestrator.run.checkpoint import refuse_another_run
+from orchestrator.run.folder import RunFolder
+from orchestrator.run.identity import option_identity
+from orchestrator.run.noise import quiet_libraries
+
+
+def dry_run(config: TrainConfig) -> None:
+    """Print the resolved configuration, the batch arithmetic, the placement and its memory, and what the data hold.
+
+    Nothing is started or written. On a described cluster the model may be described too: a folder with nothing but its
+    ``config.json``; and the data may be elsewhere.
+    """
+    here = config.placement.cluster is None
+    check_critique_model(config)
+    if config.model.path is not None:
+        (check_model if here else check_config)(config)
+    cluster, plan = plan_run(config)
+    if here:
+        check_processors(config)
+    config = settled_dtype(config, plan)
+    lines = [*describe_batches(config), *describe_plan(plan), *describe_stages(stages_of(config, cluster))]
+    if config.model.path is not None:
+        lines += [*_memory_lines(config, cluster, plan), *describe_bound(config)]
+    if here:
+        _check_files(config)
+    lines += data_lines(config)
+    sys.stdout.write(resolved_json(config))
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def train(config: TrainConfig) -> None:
+    """Prepare, check, launch and train; print the summary."""
+    check_trackers(config)
+    if config.model.path is not None:
+        check_model(config)
+    check_critique_model(config)
+    cluster, plan = plan_run(config)
+    check_processors(config)
+    config = settled_dtype(config, plan)
+    # What needs workers of its own later is refused now.
+    stages = stages_of(config, cluster)
+    sys.stdout.writelines(f"{line}\n" for line in describe_bound(config))
+    folder = RunFolder(Path(config.run.dir))
+    _check_files(config)
+    # Read before anything is made or imported that a refusal does not need.
+    data = None if config.embedded_task or config.offline else read_data(config)
+    check_rewards(config, folder)
+    quiet_libraries()
+    folder.create()
+    try:
+        # What the options alone tell, before the embedded task's files or an import are made for another run.
+        refuse_another_run(folder, config, option_identity(config), whole=False)
+        if config.embedded_task:
+            from orchestrator.pipeline.embedded import embedded  # deferred: it imports what only that task needs
+
+            config = embedded(config, folder)
+        if config.offline:
+            from orchestrator.pipeline.offline import train_offline  # deferred: it imports what only training needs
+
+            train_offline(config, plan, folder, stages)
+        else:
+            from orchestrator.pipeline.online import train_online  # deferred: likewise
+
+            train_online(config, plan, folder, data or read_data(config), stages)
+    finally:
+        folder.release()
+
+
+def describe_batches(config: TrainConfig) -> list[str]:
+    """The arithmetic of one step, in lines."""
+    size, ranks = config.policy.train_batch_size, config.policy.num_ranks
+    if config.offline:
+        return [f"step: {size} instructions with all their responses, on {ranks} ranks"]
+    if config.algo == "sft":
+        return [f"step: {size} demonstrations, {size // ranks} a rank on {ranks} ranks"]
+    samples = config.samples_per_step
+    return [
+        f"step: {config.rollout.prompts_per_step} prompts x {config.rollout.samples_per_prompt} samples = {samples} "
+        f"completions on {config.rollout.num_engines} engines",
+        f"updates: {samples} / {size} = {samples // size} optimizer steps of {size} samples, {size // ranks} a rank",
+    ]
+
+
+def _memory_lines(config: TrainConfig, cluster: ClusterResources, plan: PlacementPlan) -> list[str]:
+    gpu_memory_gib = min((n.gpu_memory_gib for n in cluster.nodes if n.gpu_memory_gib is not None), default=None)
+    roles = plan_memory(config, plan, gpu_memory_gib=gpu_memory_gib)
+    colocated = config.placement.layout == "colocated"
+    return describe_memory(roles, colocated=colocated, gpu_memory_gib=gpu_memory_gib)
+
+
+def _check_files(config: TrainConfig) -> None:
+    """Refuse a missing file before the run folder is made."""
+    data, reward = config.data, config.reward
+    for name, path in (
+        ("data.path", data.path),
+        ("data.eval_path", data.eval_path),
+        ("reward.token_file", reward.token_file),
+        ("reward.judge_key_file", reward.judge_key_file),
+    ):
+        is_store = name.startswith("data.") and config.offline and os.path.isdir(str(path))
+        if path is not None and not os.path.isfile(path) and not is_store:
+            raise RefusedInput(f"{name} {path!r} is not a file")
