@@ -106,7 +106,7 @@ def check_lengths(config: TrainConfig, encoder: "PromptEncoder", prompts: Sequen
             f"the longest is row {worst} with {longest} tokens"
         )
     check_positions(config, encoder, longest)
-    if config.algo == "sft":
+    if config.data_kind == "demonstrations":
         check_demonstrations(config, encoder, prompts)
     whole = longest + config.rollout.max_new_tokens
     if whole > config.policy.tokens_per_microbatch:

@@ -8,17 +8,19 @@ from typing import Annotated, Any, NoReturn
 import tyro
 from pydantic import ValidationError
 
-from orchestrator.config.flags import parse_flags, split_words, words_of
+from orchestrator.config.flags import Words, parse_flags, split_words, words_of
 from orchestrator.config.layers import (
     Layer,
     embedded_defaults,
     flatten,
+    layer_of,
     nested,
     profile_defaults,
     read_toml,
 )
 from orchestrator.config.options import config_type, options
 from orchestrator.config.schema import TrainConfig
+from orchestrator.config.tables import NamedRun, StageTable, refers_to, stage_tables
 from orchestrator.errors import RefusedInput, refusal
 
 _PROGRAM = "python -m orchestrator.train"
@@ -33,26 +35,66 @@ class CliOptions:
 
 
 def load_config(argv: Sequence[str]) -> tuple[TrainConfig, CliOptions]:
+    """Read a command line that is of one run; see ``load_runs``.
+
+    Raises:
+        RefusedInput: likewise, or it is of several.
+    """
+    runs, command = load_runs(argv)
+    if runs[0].name:
+        raise RefusedInput("a file with [[stage]] tables is for orchestrator.train alone")
+    return runs[0].config, command
+
+
+def load_runs(argv: Sequence[str]) -> tuple[list[NamedRun], CliOptions]:
     """Read the command line of ``orchestrator.train``, program name excluded.
 
     The schema's defaults rank lowest, then the algorithm's, the embedded task's and the profile's, then TOML files left
-    to right, then flags.
+    to right, then the ``[[stage]]`` table where there are any, then flags.
 
+    Returns:
+        One run, or one for each ``[[stage]]``, and what the command line says besides.
     Raises:
         RefusedInput: anything that cannot be used, in one line.
         SystemExit: code 0, after ``--help`` was printed.
     """
     words = split_words(argv)
-    tables = {path: read_toml(path) for path in words_of("config", words)}
-    named = [table["algo"] for table in tables.values() if "algo" in table] + words_of("algo", words)
+    files = {path: read_toml(path) for path in words_of("config", words)}
+    stages = stage_tables(files)
+    if not stages:
+        config, command = _load(words, files, None)
+        return [NamedRun("", config)], command
+    if words_of("algo", words):
+        raise RefusedInput(f"--algo is each [[stage]]'s own in {stages[0].file}")
+    runs: list[NamedRun] = []
+    for stage in stages:
+        config, command = _load(words, files, stage)
+        run = config.run.model_copy(update={"dir": str(Path(config.run.dir) / stage.name)})
+        runs.append(NamedRun(stage.name, config.model_copy(update={"run": run})))
+        for option, value in layer_of(config).items():
+            refers_to(value, before=[run.name for run in runs[:-1]], where=f"stage {stage.name!r}: {option}")
+    return runs, command
+
+
+def _load(
+    words: Words, files: Mapping[str, dict[str, Any]], stage: StageTable | None
+) -> tuple[TrainConfig, CliOptions]:
+    named = [tree["algo"] for tree in (*files.values(), *([stage.options] if stage else [])) if "algo" in tree]
+    named += words_of("algo", words)
     kind = config_type(named[-1] if named else None)
     flags = parse_flags(words, options(kind))
     chosen: Layer = {}
     sources: dict[str, str] = {}
-    for path in flags.config_files:
-        layer = flatten(tables[path], known=options(kind), source=path)
+    layers = [(flatten(files[path], known=options(kind), source=path), path) for path in flags.config_files]
+    if stage is not None:
+        source = f"stage {stage.name!r} of {stage.file}"
+        layers.insert(0, ({"run.dir": f"runs/{Path(stage.file).stem}"}, source))
+        layers.append((flatten(stage.options, known=options(kind), source=source), source))
+        if "run.dir" in layers[-1][0]:
+            raise RefusedInput(f"run.dir in {source}: a stage has a folder of its name in the run.dir of all")
+    for layer, source in layers:
         chosen |= layer
-        sources |= dict.fromkeys(layer, f"in {path}")
+        sources |= dict.fromkeys(layer, f"in {source}")
     chosen |= flags.values
     sources |= dict.fromkeys(flags.values, "on the command line")
     if flags.help:

@@ -54,7 +54,7 @@ def read_data(config: TrainConfig) -> RunData:
         RefusedInput: from the reader, or rows without what the algorithm learns from.
     """
     train, told = _usable(config, config.data.source)
-    if config.algo == "sft":
+    if config.data_kind == "demonstrations":
         train = _learned(config, train, _no_demonstration, told, path=config.data.source)
     if config.data.eval_path is None:
         return RunData(train=train, held_out=(), held_out_fingerprint=None, told=told)
@@ -87,7 +87,7 @@ def fitting(config: TrainConfig, encoder: "PromptEncoder", data: RunData) -> Run
             return error.reason
         if length > bound:
             return f"its prompt has {length} tokens, data.max_prompt_tokens = {bound}"
-        if config.algo == "sft" and prompt.target is not None:
+        if config.data_kind == "demonstrations" and prompt.target is not None:
             length += len(encoder.encode_target(prompt.target))
             if length > budget:
                 return f"it has {length} tokens with its response, policy.tokens_per_microbatch = {budget}"
@@ -104,7 +104,10 @@ def fitting(config: TrainConfig, encoder: "PromptEncoder", data: RunData) -> Run
 def _usable(config: TrainConfig, path: str) -> tuple[Dataset, Told]:
     """A file, those rows among its bad ones whose images no model here can take, and what should be told of it."""
     source = source_file(config, path)
-    check, read = ImageCheck(config, root=source.media_root), read_prompts(source, demonstrations=config.algo == "sft")
+    check, read = (
+        ImageCheck(config, root=source.media_root),
+        read_prompts(source, demonstrations=config.data_kind == "demonstrations"),
+    )
     dataset, _ = _without(config, read, lambda prompt: check(prompt.media), path=path)
     told, prompts = Told(dataset.notes), dataset.prompts
     told.count("bad rows", dataset.bad_rows, total=len(prompts) + len(dataset.bad_rows))

@@ -23,7 +23,7 @@ def embedded(config: TrainConfig, folder: RunFolder) -> TrainConfig:
     task, seed, offline = folder.root / "task", config.run.seed, config.offline
     files = build_digits_data(task / "data", seed=seed)
     with_critiques = config.needs.critiques or config.needs.pair_betas
-    path, eval_path = files.demonstrations if config.algo == "sft" else files.train, str(files.held_out)
+    path, eval_path = files.demonstrations if config.data_kind == "demonstrations" else files.train, str(files.held_out)
     if offline:
         build = build_digits_critiques if with_critiques else build_digits_preferences
         path, eval_path = build(task / "data", seed=seed), None

@@ -28,9 +28,8 @@ from orchestrator.run.checkpoint import finished_checkpoint, refuse_another_run
 from orchestrator.run.folder import RunFolder, write_atomic
 from orchestrator.run.model_folder import plain_folder
 from orchestrator.run.recovery import with_restarts
-from orchestrator.training.loop import Outcome
+from orchestrator.training.loop import kept_outcome
 from orchestrator.training.offline import looked_through, offline_identity
-from orchestrator.training.session import Evaluation, evaluation_in
 
 _ANSWERS_MADE_FROM = "answers_made_from.json"
 
@@ -125,7 +124,7 @@ def policy(running: Running, tell: Tell) -> None:
         running.outcome = learn(config, running.plan, folder, data, tables)
         return
     tell(f"{folder.root}, made before")
-    running.outcome = Outcome(before=_evaluation(folder, 0), after=_evaluation(folder, config.run.steps))
+    running.outcome = kept_outcome(config, folder)
 
 
 def evaluation(running: Running, tell: Tell) -> None:
@@ -170,10 +169,6 @@ def _tell_agreement(config: TrainConfig, data: OfflineData, tables: dict[Path, S
         share, pairs = agreement(store, tables[store.folder], splits, score_margin=margin)
         if pairs:
             sys.stdout.write(f"critique reward model: right on {share:.3f} of {pairs} pairs, {name}\n")
-
-
-def _evaluation(folder: RunFolder, step: int) -> Evaluation:
-    return evaluation_in(folder, step) or Evaluation(figures={})
 
 
 def _tell_shards(done: int, total: int) -> None:

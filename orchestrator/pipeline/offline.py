@@ -15,9 +15,11 @@ from orchestrator.pipeline.mm_dpo import critique_stage, refuse_other_stages
 from orchestrator.pipeline.stages import Running, Stage, Tell, fits, go_through, keep
 from orchestrator.pipeline.summary import next_lines
 from orchestrator.rewards.critique_service import check_critique_models, critique_limits
+from orchestrator.run.checkpoint import finished_checkpoint
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.identity import option_identity, settled
-from orchestrator.training.offline import looked_through
+from orchestrator.training.loop import kept_outcome
+from orchestrator.training.offline import looked_through, offline_identity
 
 _HELD_OUT = {"eval/pair_accuracy": "pair accuracy", "eval/token_accuracy": "token accuracy"}
 
@@ -47,8 +49,13 @@ def train_offline(config: TrainConfig, plan: PlacementPlan, folder: RunFolder, s
     data = looked_through(config, data)
     sys.stdout.write(told + _told("data", data))
     running = Running(config=config, plan=plan, folder=folder, data=data)
-    with ray_cluster(plan):
-        go_through(stages, running)
+    alone = not config.needs.pair_betas
+    if alone and finished_checkpoint(folder, config, offline_identity(config, data, {}), stage=False):
+        sys.stdout.write(f"{folder.root}, made before\n")
+        running.outcome = kept_outcome(config, folder)
+    else:
+        with ray_cluster(plan):
+            go_through(stages, running)
     if running.outcome is not None:
         _print_summary(running.outcome.before.figures, running.outcome.after.figures, folder.root)
 

@@ -24,7 +24,7 @@ from orchestrator.run.recovery import with_restarts
 from orchestrator.tasks.digits import DEMONSTRATIONS
 from orchestrator.training.answering import answering, online_identity
 from orchestrator.training.figures import figures_of
-from orchestrator.training.loop import Outcome, run
+from orchestrator.training.loop import Outcome, kept_outcome, run
 from orchestrator.training.online_step import OnlineWork
 from orchestrator.training.session import Session, open_session
 from orchestrator.training.supervised import SupervisedWork
@@ -51,8 +51,12 @@ def train_online(
     write_config(config, folder)
     clear_leftovers(folder.root)
     running = Running(config=config, plan=plan, folder=folder, data=data, encoder=encoder)
-    with ray_cluster(plan), worker_pool(config, plan, spec) as running.pool:
-        go_through(stages, running)
+    if _is_done(config, folder, data, stages):
+        sys.stdout.write(f"{folder.root}, made before\n")
+        running.outcome = kept_outcome(config, folder)
+    else:
+        with ray_cluster(plan), worker_pool(config, plan, spec) as running.pool:
+            go_through(stages, running)
     if running.outcome is not None:
         print_summary(running.outcome.before.judged, running.outcome.after.judged, folder.root)
 
@@ -77,8 +81,7 @@ def cold_start(running: Running, tell: Tell) -> None:
             with_restarts(lambda again: _supervised(again, running, folder, data, is_stage=True), stage, folder)
     finally:
         folder.release()
-    model = running.config.model.model_copy(update={"path": str(folder.checkpoint(stage.run.steps) / "policy")})
-    running.config = running.config.model_copy(update={"model": model})
+    running.config = _begun(running.config, stage)
 
 
 def reinforce(running: Running, tell: Tell) -> None:
@@ -111,6 +114,19 @@ def _refuse_other_runs(config: TrainConfig, folder: RunFolder, data: RunData, st
     refuse_another_run(RunFolder(Path(stage.run.dir)), stage, online_identity(stage, of_stage), stage=True)
     # Which weights the cold start leaves is known, and compared, once it is there.
     refuse_another_run(folder, config, option_identity(config), whole=False)
+
+
+def _is_done(config: TrainConfig, folder: RunFolder, data: RunData, stages: list[Stage]) -> bool:
+    if len(stages) > 1:
+        config = _begun(config, cold_start_config(config))
+        if not Path(config.model.folder).is_dir():
+            return False
+    return finished_checkpoint(folder, config, online_identity(config, data), stage=False) is not None
+
+
+def _begun(config: TrainConfig, stage: TrainConfig) -> TrainConfig:
+    path = RunFolder(Path(stage.run.dir)).checkpoint(stage.run.steps) / "policy"
+    return config.model_copy(update={"model": config.model.model_copy(update={"path": str(path)})})
 
 
 def _cold_start_stage(config: TrainConfig) -> tuple[TrainConfig, RunData]:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.cluster.choices import settled_dtype
@@ -14,7 +15,7 @@ from orchestrator.data.image_check import describe_bound
 from orchestrator.data.prompts import read_data
 from orchestrator.errors import RefusedInput
 from orchestrator.pipeline.look_at_data import data_lines
-from orchestrator.pipeline.stages import describe_stages, stages_of
+from orchestrator.pipeline.stages import Stage, describe_stages, stages_of
 from orchestrator.preflight import check_config, check_critique_model, check_model, check_processors, check_trackers
 from orchestrator.rewards.check import check_rewards
 from orchestrator.run.checkpoint import refuse_another_run
@@ -23,44 +24,70 @@ from orchestrator.run.identity import option_identity
 from orchestrator.run.noise import quiet_libraries
 
 
-def dry_run(config: TrainConfig) -> None:
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A run that may start."""
+
+    config: TrainConfig
+    """With what the machine decides."""
+    plan: PlacementPlan
+    stages: list[Stage]
+
+
+def dry_run(config: TrainConfig, known: TrainConfig) -> None:
     """Print the resolved configuration, the batch arithmetic, the placement and its memory, and what the data hold.
 
     Nothing is started or written. On a described cluster the model may be described too: a folder with nothing but its
     ``config.json``; and the data may be elsewhere.
+
+    Args:
+        known: The same, without what other runs make before it.
     """
     here = config.placement.cluster is None
-    check_critique_model(config)
-    if config.model.path is not None:
-        (check_model if here else check_config)(config)
+    check_critique_model(known)
+    if known.model.path is not None:
+        (check_model if here else check_config)(known)
     cluster, plan = plan_run(config)
     if here:
-        check_processors(config)
-    config = settled_dtype(config, plan)
+        check_processors(known)
+    config, known = settled_dtype(config, plan), settled_dtype(known, plan)
     lines = [*describe_batches(config), *describe_plan(plan), *describe_stages(stages_of(config, cluster))]
-    if config.model.path is not None:
-        lines += [*_memory_lines(config, cluster, plan), *describe_bound(config)]
+    if known.model.path is not None:
+        lines += [*_memory_lines(known, cluster, plan), *describe_bound(known)]
     if here:
-        _check_files(config)
-    lines += data_lines(config)
+        _check_files(known)
+    lines += data_lines(known if known.data == config.data else config)
     sys.stdout.write(resolved_json(config))
     sys.stdout.write("\n".join(lines) + "\n")
 
 
-def train(config: TrainConfig) -> None:
-    """Prepare, check, launch and train; print the summary."""
+def check_run(config: TrainConfig, known: TrainConfig) -> Checked:
+    """Refuse what can be refused before a run folder is made.
+
+    Args:
+        known: The run without what other runs make before it.
+    Raises:
+        RefusedInput: in one sentence.
+    """
     check_trackers(config)
-    if config.model.path is not None:
-        check_model(config)
-    check_critique_model(config)
+    if known.model.path is not None:
+        check_model(known)
+    check_critique_model(known)
     cluster, plan = plan_run(config)
-    check_processors(config)
+    check_processors(known)
     config = settled_dtype(config, plan)
     # What needs workers of its own later is refused now.
     stages = stages_of(config, cluster)
+    _check_files(known)
+    return Checked(config, plan, stages)
+
+
+def train(config: TrainConfig) -> None:
+    """Prepare, check, launch and train; print the summary."""
+    checked = check_run(config, config)
+    config = checked.config
     sys.stdout.writelines(f"{line}\n" for line in describe_bound(config))
     folder = RunFolder(Path(config.run.dir))
-    _check_files(config)
     # Read before anything is made or imported that a refusal does not need.
     data = None if config.embedded_task or config.offline else read_data(config)
     check_rewards(config, folder)
@@ -76,11 +103,11 @@ def train(config: TrainConfig) -> None:
         if config.offline:
             from orchestrator.pipeline.offline import train_offline  # deferred: it imports what only training needs
 
-            train_offline(config, plan, folder, stages)
+            train_offline(config, checked.plan, folder, checked.stages)
         else:
             from orchestrator.pipeline.online import train_online  # deferred: likewise
 
-            train_online(config, plan, folder, data or read_data(config), stages)
+            train_online(config, checked.plan, folder, data or read_data(config), checked.stages)
     finally:
         folder.release()
 
@@ -90,7 +117,7 @@ def describe_batches(config: TrainConfig) -> list[str]:
     size, ranks = config.policy.train_batch_size, config.policy.num_ranks
     if config.offline:
         return [f"step: {size} instructions with all their responses, on {ranks} ranks"]
-    if config.algo == "sft":
+    if config.data_kind == "demonstrations":
         return [f"step: {size} demonstrations, {size // ranks} a rank on {ranks} ranks"]
     samples = config.samples_per_step
     return [

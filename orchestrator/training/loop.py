@@ -12,7 +12,9 @@ A stop by a guard leaves a checkpoint of the last step whose updates cannot be u
 from dataclasses import dataclass
 from typing import Protocol
 
+from orchestrator.config.schema import TrainConfig
 from orchestrator.run.checkpoint import Progress
+from orchestrator.run.folder import RunFolder
 from orchestrator.run.metrics import PhaseClock
 from orchestrator.run.stopping import leaving_checkpoint
 from orchestrator.training.session import Evaluation, Metrics, Session, evaluation_in
@@ -71,6 +73,12 @@ def run(session: Session, work: Work, start: Progress) -> Outcome:
             session.report(progress.step, metrics)
             if last or progress.step % config.run.checkpoint_every == 0:
                 session.checkpoint(progress, after)
+    return Outcome(before=before, after=after)
+
+
+def kept_outcome(config: TrainConfig, folder: RunFolder) -> Outcome:
+    """How a finished run ended, as its folder has it."""
+    before, after = (evaluation_in(folder, step) or _NOTHING for step in (0, config.run.steps))
     return Outcome(before=before, after=after)
 
 

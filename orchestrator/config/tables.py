@@ -1,0 +1,128 @@
+"""Several runs in one file: ``[[stage]]`` tables, each an algorithm with its own settings, one after the other.
+
+    [run]
+    dir = "runs/mine"            # what stands outside the tables is every stage's
+
+    [[stage]]
+    name = "sft"
+    algo = "sft"
+    data.path = "demonstrations.jsonl"
+
+    [[stage]]
+    name = "policy"
+    algo = "dpo"
+    from = "sft"                 # its model; the same as model.path = "stage:sft"
+    data.path = "pairs.jsonl"
+
+A stage has the run folder ``run.dir/NAME``. ``"stage:NAME"`` stands for the model of an earlier one, and
+``"stage:NAME/PATH"`` for what else it left in its folder: a reference's table, answers, a store.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config.layers import layer_of
+from orchestrator.config.schema import TrainConfig
+from orchestrator.errors import RefusedInput
+
+KEY = "stage"
+_PREFIX = "stage:"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class StageTable:
+    """One ``[[stage]]`` as it stands in its file."""
+
+    name: str
+    file: str
+    options: Mapping[str, Any]
+    """All but name and ``from``; of the latter, ``model.path``."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedRun:
+    """A run that is one of several; alone it has no name."""
+
+    name: str
+    config: TrainConfig
+    """Its paths may stand for what earlier stages make."""
+
+    def made_elsewhere(self) -> dict[str, str]:
+        """Options that stand for something of an earlier stage, with that stage's name."""
+        values = layer_of(self.config).items()
+        return {option: stage for option, value in values if (stage := _stage_of(value)) is not None}
+
+
+def stage_tables(files: Mapping[str, dict[str, Any]]) -> list[StageTable]:
+    """Take the ``[[stage]]`` tables out of decoded files; none where no file has any.
+
+    Raises:
+        RefusedInput: two files have some, or one is no stage.
+    """
+    having = [path for path, tree in files.items() if KEY in tree]
+    if len(having) > 1:
+        raise RefusedInput(f"[[stage]] stands in {having[0]} and in {having[1]}; expected one file with all stages")
+    found: list[StageTable] = []
+    for path in having:
+        tables = files[path].pop(KEY)
+        if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+            raise RefusedInput(f"{KEY} in {path} is no list of tables; write [[stage]] above each")
+        for number, table in enumerate(tables, start=1):
+            found.append(_checked(table, path, number, before=[stage.name for stage in found]))
+    return found
+
+
+def refers_to(value: Any, *, before: Sequence[str], where: str) -> None:
+    """Refuse a value that stands for something of a stage that does not come earlier.
+
+    Args:
+        before: Names of the earlier stages.
+        where: What names the value.
+    Raises:
+        RefusedInput: with the stages that do.
+    """
+    stage = _stage_of(value)
+    if stage is not None and stage not in before:
+        earlier = ", ".join(map(repr, before)) or "none"
+        raise RefusedInput(f"{where} = {value!r} names no earlier stage; earlier are {earlier}")
+
+
+def resolved(value: Any, folders: Mapping[str, Path], model: Any) -> Any:
+    """A value with the path that it stands for.
+
+    Args:
+        folders: Of the earlier stages' runs.
+        model: From such a folder to the model that was trained in it.
+    """
+    stage = _stage_of(value)
+    if stage is None:
+        return value
+    _, slash, path = value.removeprefix(_PREFIX).partition("/")
+    return str(folders[stage] / path) if slash else str(model(folders[stage]))
+
+
+def _stage_of(value: Any) -> str | None:
+    if not isinstance(value, str) or not value.startswith(_PREFIX):
+        return None
+    return value.removeprefix(_PREFIX).partition("/")[0]
+
+
+def _checked(table: dict[str, Any], path: str, number: int, *, before: Sequence[str]) -> StageTable:
+    where, options = f"stage {number} in {path}", dict(table)
+    name, begins = options.pop("name", None), options.pop("from", None)
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise RefusedInput(f"{where}: name is {name!r}, expected letters, digits, '_' and '-'")
+    if name in before:
+        raise RefusedInput(f"{where}: name = {name!r} is that of stage {before.index(name) + 1} too")
+    if begins is None:
+        return StageTable(name, path, options)
+    if not isinstance(begins, str) or begins not in before:
+        earlier = ", ".join(map(repr, before)) or "none"
+        raise RefusedInput(f"{where}: from = {begins!r} names no earlier stage; earlier are {earlier}")
+    if "path" in options.get("model", {}) or "model.path" in options:
+        raise RefusedInput(f"{where}: from and model.path both say what it begins from")
+    return StageTable(name, path, {**options, "model": {**options.get("model", {}), "path": _PREFIX + begins}})

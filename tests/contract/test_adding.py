@@ -1,0 +1,128 @@
+"""Every snippet of docs/adding/ does what its page says."""
+
+import importlib
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from algorithms.records import Sequence
+from orchestrator.cluster.plan import plan_run
+from orchestrator.cluster.roles import ROLES
+from orchestrator.config import load_config
+from remote_rm.parts import Part
+from remote_rm.rulebooks import PARTS, STRICT
+from remote_rm.schema import RewardItem
+from tests.in_process import InProcessPool
+from workers.models.adapters import ADAPTERS, adapter_for
+
+PAGES = Path(__file__).parents[2] / "docs" / "adding"
+_FENCE = re.compile(r"^```(\w+) ?(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def _blocks(page: str) -> list[tuple[str, str, str]]:
+    """Language, name and text of each snippet."""
+    return _FENCE.findall((PAGES / f"{page}.md").read_text())
+
+
+def _named(page: str, name: str) -> str:
+    (text,) = (text for _, given, text in _blocks(page) if given == name)
+    return text
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A folder to run commands in, of which python imports too."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    sys.modules.pop("lengths", None)
+
+
+def _command(line: str) -> int:
+    words = shlex.split(line)
+    assert words[:2] == ["python", "-m"] and words[2].startswith("orchestrator.")
+    package = importlib.import_module(words[2])
+    main = importlib.import_module(f"{words[2]}.__main__").main if hasattr(package, "__path__") else package.main
+    try:
+        return main(words[3:])
+    except SystemExit as end:  # --help
+        return int(end.code or 0)
+
+
+@pytest.mark.parametrize("page", sorted(file.stem for file in PAGES.glob("*.md")))
+def test_its_commands_do_what_they_are_said_to(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for language, name, text in _blocks(page):
+        if "." in name:
+            Path(name).write_text(text)
+        if language == "sh":
+            for line in text.splitlines():
+                assert _command(line) == 0, (line, capsys.readouterr().err)
+    told = capsys.readouterr().out
+    expected = {
+        "algorithm": ("--squared.target", "1.5", "completions on"),
+        "data_format": ("it is one .", "which digit ?"),
+        "stage": ("run 3 of 3, again: grpo in runs/judge/again, model.path from judge",),
+    }
+    assert all(word in told for word in expected.get(page, ()))
+    assert not os.path.exists("runs")
+
+
+def test_the_algorithms_learn(tmp_path: Path) -> None:
+    import torch
+
+    for file, kind in (("squared.py", "Squared"), ("median.py", "Median"), ("counted.py", "Counted")):
+        (tmp_path / file).write_text(_named("algorithm", file))
+        learner: Any = load_config(["--algo", f"{file}:{kind}"])[0].learner
+        learner.objective()
+        if kind == "Median":
+            scores, mask = torch.tensor([1.0, 0.0, 0.5, 4.0, 5.0, 9.0]), torch.ones(6, 2, dtype=torch.bool)
+            advantages, _ = learner.advantages(scores, torch.tensor([0, 0, 0, 1, 1, 1]), mask * 0.0, mask)
+            assert advantages[:, 0].tolist() == [0.5, -0.5, 0.0, -1.0, 0.0, 4.0]
+        else:
+            loss = learner.pair_loss(torch.tensor([3.0]), torch.tensor([1.0]), torch.tensor([1.0]))
+            assert loss.item() == pytest.approx(0.0 if kind == "Squared" else np.log1p(np.exp(-2.0)))
+
+
+def test_the_part_is_in_the_reward(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[str, Any] = {}
+    exec(_named("reward", "part"), made)
+    part: Part = made["BREVITY"]
+    monkeypatch.setitem(PARTS, "brevity", part)
+    item = RewardItem(id="a", prompt="", response="one two", label="1")
+    assert STRICT.rules()["brevity"](item) == 0.98
+    parts = {"format": 1.0, "accuracy": 0.0, "consistency": None}
+    assert STRICT.reward({**parts, "brevity": 0.98}) == pytest.approx(0.5 + 0.098)
+
+
+def test_the_role_is_placed_and_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lengths.py").write_text(_named("role", "lengths.py"))
+    made: dict[str, Any] = {}
+    exec(_named("role", "record"), made)
+    monkeypatch.setitem(ROLES, "lengths", made["LENGTHS"])
+    plan = plan_run(load_config(["--algo", "dpo"])[0])[1]
+    assert len(plan.workers_of("lengths")) == 2
+    pool = InProcessPool(tokens_per_microbatch=99)
+    pool.role("lengths").start(0.5)
+    sequences = [
+        Sequence(uid=str(n), sample_index=0, input_ids=np.zeros(n, np.int64), prompt_len=1, media=()) for n in (4, 9, 2)
+    ]
+    made |= {"pool": pool, "sequences": sequences}
+    exec(_named("role", "asked"), made)
+    assert made["rewards"] == [2.0, 4.5, 1.0]
+
+
+def test_the_model_is_known_by_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[str, Any] = {}
+    exec(_named("model", "record"), made)
+    monkeypatch.setitem(ADAPTERS, "mine_vl", made["MINE"])
+    adapter = adapter_for("mine_vl")
+    names = ("model.tower.a.weight", "model.projector.b.weight", "lm_head.weight")
+    assert [adapter.module_of(name) for name in names] == ["vision", "bridge", "language"]
+    assert adapter.checkpoint_name(names[0]) == "tower.a.weight"
