@@ -104,10 +104,8 @@ def fitting(config: TrainConfig, encoder: "PromptEncoder", data: RunData) -> Run
 def _usable(config: TrainConfig, path: str) -> tuple[Dataset, Told]:
     """A file, those rows among its bad ones whose images no model here can take, and what should be told of it."""
     source = source_file(config, path)
-    check, read = (
-        ImageCheck(config, root=source.media_root),
-        read_prompts(source, demonstrations=config.data_kind == "demonstrations"),
-    )
+    check = ImageCheck(config, root=source.media_root)
+    read = read_prompts(source, demonstrations=config.data_kind == "demonstrations")
     dataset, _ = _without(config, read, lambda prompt: check(prompt.media), path=path)
     told, prompts = Told(dataset.notes), dataset.prompts
     told.count("bad rows", dataset.bad_rows, total=len(prompts) + len(dataset.bad_rows))

@@ -1,4 +1,4 @@
-"""Three runs in one file: each begins from the one before it, one reads rows by a file of the user's, none is done twice."""
+"""Three runs in one file: each begins from the one before it, one reads a format of the user's, none is done twice."""
 
 import json
 from pathlib import Path
