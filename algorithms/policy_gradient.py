@@ -102,7 +102,7 @@ class ClippedObjective(TokenObjective):
         self, samples: Sequence[TrainSample], scores: Scores, logprobs: "Tensor", mask: "Tensor"
     ) -> "tuple[Tensor, Tallies]":
         """Old log-probs that nobody has asked for are those that the update starts from."""
-        from algorithms.maths.off_policy import truncated_is_weights
+        from algorithms.maths.logprobs import truncated_is_weights
         from algorithms.maths.policy_losses import ppo_clip_loss_map
 
         advantages, rollout = (of_actions(samples, name, logprobs) for name in ("advantages", "rollout_logprobs"))
@@ -193,8 +193,8 @@ class PolicyGradient(Algorithm):
         """
         import torch
 
-        from algorithms.maths.advantage_filter import filter_advantages
-        from algorithms.maths.kl import kl_estimate
+        from algorithms.maths.advantages import filter_advantages
+        from algorithms.maths.logprobs import kl_estimate
         from algorithms.maths.masking import masked_mean
 
         scored = [r for r in batch if r.reward is not None]
@@ -230,8 +230,7 @@ class PolicyGradient(Algorithm):
         Raises:
             ValueError: a return is not finite.
         """
-        from algorithms.maths.advantages import token_moments, whiten
-        from algorithms.maths.returns import discounted_returns, place_terminal_reward
+        from algorithms.maths.advantages import discounted_returns, place_terminal_reward, token_moments, whiten
 
         own = self.section
         rewards = place_terminal_reward(scores, kl, mask, kl_coef=own.kl_coef, reward_clip=own.reward_clip)
@@ -243,7 +242,7 @@ class PolicyGradient(Algorithm):
         """Loss weights times truncated importance weights between trainer and engine, unless the loss has them."""
         import torch
 
-        from algorithms.maths.off_policy import truncated_is_weights
+        from algorithms.maths.logprobs import truncated_is_weights
 
         if self.section.tis_cap is not None:
             return list(samples)

@@ -123,7 +123,7 @@ def mean_over(values: "Tensor | None", mask: "Tensor") -> Mean:
 
 def mismatch_tallies(old: "Tensor", rollout: "Tensor", mask: "Tensor") -> Tallies:
     """An update's shares of ``MISMATCH``, from the log-probs of trainer and engine, ``[1, N]``."""
-    from algorithms.maths.off_policy import logprob_mismatch
+    from algorithms.maths.logprobs import logprob_mismatch
 
     gap = logprob_mismatch(old, rollout, mask)
     compared = int(mask.sum()) - gap.num_nonfinite

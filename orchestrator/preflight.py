@@ -9,9 +9,8 @@ from orchestrator.cluster.choices import adapter_of
 from orchestrator.cluster.feed import PROBE_LENGTH
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
-from workers.models.attention import missing_package
 from workers.models.folder import check_model_config, check_model_folder, critique_request
-from workers.models.positions import max_positions, told_positions
+from workers.models.needs import max_positions, missing_package, told_positions
 from workers.types import Prompt
 
 if TYPE_CHECKING:  # it imports transformers, and most refusals can be had without

@@ -77,7 +77,7 @@ def run(command: RewardBench) -> RewardBenchResult:
     from orchestrator.cluster.plan import single_role_plan
     from orchestrator.preflight import check_model, check_processors
     from orchestrator.rewards.critique_service import critique_judge, known_request, reward_fingerprint
-    from orchestrator.run.noise import quiet_libraries
+    from orchestrator.run.log import quiet_libraries
     from orchestrator.run.recovery import with_restarts
 
     known_request(command.model)

@@ -28,9 +28,16 @@ from workers.models.lora import (
     save_adapter,
     without_adapters,
 )
-from workers.models.policy_module import CritiqueRewardModule, PolicyModule, RewardModule
+from workers.models.policy_module import (
+    CritiqueRewardModule,
+    PolicyModule,
+    RewardModule,
+    nothing,
+    reward_scores,
+    scores_of,
+    token_scores,
+)
 from workers.models.reward_head import load_reward_head, save_reward_head
-from workers.models.scores import nothing, reward_scores, scores_of, token_scores
 from workers.multimodal.collate import Batch, Collator, as_slots
 from workers.types import RankUpdate
 from workers.weight_sync.manifest import Backend, WeightManifest

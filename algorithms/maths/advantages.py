@@ -1,4 +1,4 @@
-"""Advantages from returns: whitening over the whole rollout, or a comparison within a group of siblings."""
+"""From rewards to advantages: placed on tokens, summed to returns, whitened or compared with others, filtered."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,6 +8,55 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from algorithms.maths.masking import keep
+
+
+def place_terminal_reward(
+    scores: Float[Tensor, " B"],
+    kl: Float[Tensor, "B T"],
+    action_mask: Bool[Tensor, "B T"],
+    *,
+    kl_coef: float,
+    reward_clip: float | None,
+) -> Float[Tensor, "B T"]:
+    """Rewards per token: −kl_coef · kl on every action, the clipped score added on the last one.
+
+    A row without actions gets no reward at all (the released code puts it on the last column).
+
+    Args:
+        scores: Reward of each rollout.
+        kl: Nats per token; nothing outside the mask reaches the rewards.
+        kl_coef: Nonnegative; a negative one counts as 0, as in the released code.
+        reward_clip: Scores are clamped to ±this; None leaves them.
+    Source: Ziegler et al. 2019, eq. 2, https://arxiv.org/abs/1909.08593
+    """
+    clipped = scores if reward_clip is None else scores.clamp(-reward_clip, reward_clip)
+    positions = torch.arange(action_mask.shape[1], device=action_mask.device)
+    last = torch.where(action_mask, positions, -1).amax(dim=1, keepdim=True)
+    is_last = (positions == last) & action_mask
+    shaped = keep(-max(kl_coef, 0.0) * kl, action_mask)
+    return shaped + torch.where(is_last, clipped.unsqueeze(1).to(shaped), torch.zeros_like(shaped))
+
+
+def discounted_returns(
+    rewards: Float[Tensor, "B T"], action_mask: Bool[Tensor, "B T"], *, gamma: float
+) -> Float[Tensor, "B T"]:
+    """Return-to-go over the policy's own tokens, zero outside the mask.
+
+    Gₜ = rₜ + γ Gₙ where n is the next action position: other tokens are stepped over, not discounted through.
+
+    Raises:
+        ValueError: gamma outside [0, 1].
+    """
+    if not 0.0 <= gamma <= 1.0:
+        raise ValueError(f"gamma = {gamma} is outside [0, 1]")
+    kept = keep(rewards, action_mask)
+    returns = torch.zeros_like(kept)
+    running = kept.new_zeros(kept.shape[0])
+    for t in range(kept.shape[1] - 1, -1, -1):
+        running = torch.where(action_mask[:, t], kept[:, t] + gamma * running, running)
+        returns[:, t] = running
+    return keep(returns, action_mask)
+
 
 GroupBaseline = Literal["grpo", "rloo", "mean"]
 _MIN_VARIANCE = 1e-8
@@ -77,3 +126,54 @@ def group_advantages(
             centred = centred * count / (count - 1)
         advantages[members] = centred
     return advantages
+
+
+AdvantageFilter = Literal["none", "sigma3", "r1_released"]
+_SIGMAS = 3.0
+_RELEASED_BOUND = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class FilterResult:
+    """Filtered advantages and how much was lost on each side."""
+
+    advantages: Tensor
+    """``[B, T]``, zero where filtered; the tokens stay in the loss denominator."""
+    filtered_pos_frac: float
+    """Share of the positive tokens that were zeroed."""
+    filtered_neg_frac: float
+    """Share of the negative tokens that were zeroed."""
+
+
+def filter_advantages(
+    z: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], *, rule: AdvantageFilter, raw_mean: float
+) -> FilterResult:
+    """Zero advantages outside the rule's window.
+
+    ``sigma3`` keeps |z| ≤ 3 (the paper). ``r1_released`` keeps μ−3 ≤ z ≤ μ+3 with μ the mean return *before*
+    standardising, and |z| ≤ 10: with rewards in [0, 2] it drops negative advantages long before positive ones.
+
+    Args:
+        z: Standardised advantages.
+        raw_mean: Mean return before standardising; read by ``r1_released`` only.
+    Source: R1-Reward, "Advantage Filter", https://arxiv.org/abs/2505.02835;
+        its release yfzhang114/r1_reward, replay_buffer.py:265-275
+    """
+    if rule == "none":
+        kept = torch.ones_like(mask)
+    elif rule == "sigma3":
+        kept = z.abs() <= _SIGMAS
+    else:
+        low, high = raw_mean - _SIGMAS, raw_mean + _SIGMAS
+        kept = (z >= low) & (z <= high) & torch.isfinite(z) & (z.abs() <= _RELEASED_BOUND)
+    dropped = mask & ~kept
+    return FilterResult(
+        advantages=torch.where(mask & kept, z, torch.zeros_like(z)),
+        filtered_pos_frac=_share(dropped & (z > 0), mask & (z > 0)),
+        filtered_neg_frac=_share(dropped & (z < 0), mask & (z < 0)),
+    )
+
+
+def _share(part: Tensor, whole: Tensor) -> float:
+    total = int(whole.sum())
+    return int(part.sum()) / total if total else 0.0

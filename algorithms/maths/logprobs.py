@@ -1,11 +1,14 @@
-"""Log-probabilities of chosen tokens, and what else the distributions say that they were chosen from."""
+"""Log-probs of tokens, and how far two policies' are apart: KL estimates, engine against trainer."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from algorithms.maths.masking import keep
 
 
 class TokenScores(NamedTuple):
@@ -43,3 +46,71 @@ def token_logprobs(
         entropy = torch.special.entr(log_all.exp()).sum(dim=-1)
         greedy = wide.argmax(dim=-1) == ids
     return TokenScores(chosen, entropy, greedy)
+
+
+KlEstimator = Literal["k1", "k2", "k3"]
+
+
+def kl_estimate(
+    logprobs: Float[Tensor, "B T"],
+    ref_logprobs: Float[Tensor, "B T"],
+    action_mask: Bool[Tensor, "B T"],
+    *,
+    estimator: KlEstimator,
+) -> Float[Tensor, "B T"]:
+    """Per-token KL estimate, zero outside the mask.
+
+    With d = log π − log π_ref: k1 = d (unbiased, signed), k2 = d²/2 (biased, low variance),
+    k3 = e⁻ᵈ − 1 + d (unbiased, never negative).
+
+    Source: Schulman, http://joschu.net/blog/kl-approx.html
+    """
+    difference = keep(logprobs - ref_logprobs, action_mask)
+    if estimator == "k1":
+        return difference
+    if estimator == "k2":
+        return 0.5 * difference.square()
+    # expm1 keeps the sign right where the two policies nearly agree.
+    return (-difference).expm1() + difference
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """Absolute difference of log-probs between trainer and engine, nats."""
+
+    abs_mean: float
+    abs_max: float
+    num_nonfinite: int
+    """Tokens whose engine log-prob was not finite: left out of both numbers, and dropped by the weights."""
+
+
+def truncated_is_weights(
+    old_logprobs: Float[Tensor, "B T"],
+    rollout_logprobs: Float[Tensor, "B T"],
+    mask: Bool[Tensor, "B T"],
+    *,
+    cap: float,
+) -> Float[Tensor, "B T"]:
+    """min(π_trainer / π_engine, cap) per token, detached; 0 outside the mask and where the engine's is not finite.
+
+    Raises:
+        ValueError: cap not above 0.
+    Source: Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training"
+    """
+    if cap <= 0:
+        raise ValueError(f"cap = {cap} must be above 0")
+    usable = mask & torch.isfinite(rollout_logprobs)
+    gap = keep(old_logprobs, usable) - keep(rollout_logprobs, usable)
+    return keep(gap.exp().clamp(max=cap), usable).detach()
+
+
+def logprob_mismatch(
+    old_logprobs: Float[Tensor, "B T"], rollout_logprobs: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]
+) -> Mismatch:
+    """Mean and largest absolute gap over the masked tokens the engine scored; 0 where there is none."""
+    usable = mask & torch.isfinite(rollout_logprobs)
+    num_nonfinite = int(mask.sum() - usable.sum())
+    if not bool(usable.any()):
+        return Mismatch(0.0, 0.0, num_nonfinite)
+    gap = (old_logprobs - rollout_logprobs)[usable].abs()
+    return Mismatch(gap.mean().item(), gap.max().item(), num_nonfinite)

@@ -10,7 +10,7 @@ from orchestrator.config.schema import TrainConfig
 from workers.backends.schedule import OptimizerSpec, Schedule
 from workers.models.loading import ModelSpec
 from workers.models.lora import LoraSpec
-from workers.models.positions import max_positions
+from workers.models.needs import max_positions
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.policy import PolicySpec
 from workers.rollout.spec import EngineSpec

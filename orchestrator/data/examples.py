@@ -13,7 +13,7 @@ from orchestrator.cluster.microbatches import group_cost
 from orchestrator.data.choice import Choice, choose, without_strangers
 from orchestrator.data.records import Instruction, prompt_of
 from workers.multimodal.critique_format import CritiqueFormat
-from workers.multimodal.fitting import UnfitImageError
+from workers.multimodal.processor import UnfitImageError
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import UnusablePrompt
 

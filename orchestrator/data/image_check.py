@@ -13,7 +13,7 @@ from workers.models.adapters import adapter_for
 from workers.models.folder import read_model_config
 
 if TYPE_CHECKING:  # it imports transformers
-    from workers.multimodal.fitting import Fitting
+    from workers.multimodal.processor import Fitting
 
 
 class Measured(Protocol):
@@ -55,8 +55,7 @@ class ImageCheck:
         # Deferred: they import transformers, and most refusals can be had without.
         from transformers import AutoConfig
 
-        from workers.multimodal.fitting import Fitting
-        from workers.multimodal.processor import load_processor
+        from workers.multimodal.processor import Fitting, load_processor
 
         trusted, bound = self._config.model.trust_remote_code, self._config.data.resized_above
         paths = dict.fromkeys(p for p in (self._config.model.path, self._config.reward.critique.path) if p is not None)

@@ -1,6 +1,7 @@
 """Reading answers out of responses: a verdict, yes or no, an option's letter; and the one division of the benchmarks.
 
-What does not say it plainly is None, never a guess."""
+What does not say it plainly is None, never a guess.
+"""
 
 import re
 from collections.abc import Mapping

@@ -47,7 +47,7 @@ def _encoder(config: TrainConfig) -> "PromptEncoder | None":
     except ValueError:
         return None  # whoever runs on this machine has had it refused
     from orchestrator.cluster.specs import prompt_encoder
-    from orchestrator.run.noise import quiet_libraries
+    from orchestrator.run.log import quiet_libraries
 
     quiet_libraries()
     return prompt_encoder(config)

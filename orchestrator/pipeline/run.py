@@ -21,7 +21,7 @@ from orchestrator.rewards.check import check_rewards
 from orchestrator.run.checkpoint import refuse_another_run
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.identity import option_identity
-from orchestrator.run.noise import quiet_libraries
+from orchestrator.run.log import quiet_libraries
 
 
 @dataclass(frozen=True, slots=True)

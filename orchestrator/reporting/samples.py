@@ -1,6 +1,7 @@
 """What the policy saw and said at the first, the middle and the last step, with its images as the model saw them.
 
-Images are decoded and written anew into the page, so only pictures get in."""
+Images are decoded and written anew into the page, so only pictures get in.
+"""
 
 import base64
 import hashlib

@@ -22,7 +22,7 @@ from typing import Any, Literal, Protocol, Self
 from orchestrator.cluster.microbatches import Deal, deal_prompts
 from orchestrator.rewards.reward import Reward
 from workers.multimodal.critique_format import CritiqueFormat, CritiqueQuestion
-from workers.multimodal.fitting import UnfitImageError
+from workers.multimodal.processor import UnfitImageError
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import Completion, GenerationRequest, Prompt, UnusablePrompt
 

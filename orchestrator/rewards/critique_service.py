@@ -28,7 +28,7 @@ from orchestrator.rewards.critique_judge import CritiqueCache, CritiqueJudge, Cr
 from orchestrator.run.folder import RunFolder
 from workers.critique_reward import CritiqueRewardSpec
 from workers.models.folder import check_model_folder, critique_request
-from workers.models.positions import max_positions
+from workers.models.needs import max_positions
 from workers.multimodal.critique_format import CritiqueFormat
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import Prompt

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from algorithms.figures import added
-from algorithms.maths.off_policy import Mismatch, logprob_mismatch
+from algorithms.maths.logprobs import Mismatch, logprob_mismatch
 from algorithms.records import Rollout
 from algorithms.tokens import MISMATCH, stacked
 from orchestrator.errors import GuardStop

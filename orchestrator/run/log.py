@@ -1,4 +1,4 @@
-"""``log.jsonl``: what happened in a run, one JSON object a line, each with the run and the step it belongs to."""
+"""The log of a run in its folder, a JSON object a line, and what libraries say on the console without being asked."""
 
 import json
 import logging
@@ -57,3 +57,18 @@ def run_log(path: Path, *, run: str) -> Iterator[RunLogFormatter]:
             logger.removeHandler(handler)
             logger.setLevel(level)
         handler.close()
+
+
+_QUIET = ("ray._private.authentication.authentication_token_setup",)
+
+
+def quiet_libraries() -> None:
+    """Turn off progress bars of small local files and notices about settings the driver makes itself."""
+    # Deferred: refusals of a configuration must not wait for it.
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    # A filter, because importing the library sets the level; imported in the driver only by transformers.
+    logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.ERROR)

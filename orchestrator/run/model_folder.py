@@ -74,7 +74,7 @@ def _fill(target: Path, policy: Path) -> None:
     try:
         if (policy / ADAPTER_CONFIG).is_file():
             # Deferred: most refusals can be had without transformers.
-            from orchestrator.run.noise import quiet_libraries
+            from orchestrator.run.log import quiet_libraries
             from workers.models.export import export_merged
 
             quiet_libraries()

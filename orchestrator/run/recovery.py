@@ -1,14 +1,15 @@
-"""What happens when policy ranks are lost: the group starts again from the last checkpoint; nothing counts twice.
+"""Starting again inside one run, and stopping so that it can be gone on with.
 
 A restart is a resume without a new driver. Steps after the checkpoint are cut off and repeated with the same seeds, so
 the run that comes out equals one that nothing happened to.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
-from orchestrator.cluster.waits import WorkerCannotStart, WorkerFailed, WorkerLost
+from orchestrator.cluster.waits import WaitTimeout, WorkerCannotStart, WorkerFailed, WorkerLost
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import GuardStop, RefusedInput
 from orchestrator.run.folder import RunFolder
@@ -51,3 +52,30 @@ def with_restarts(run: Callable[[TrainConfig], _T], config: TrainConfig, folder:
             # A run that was told to start afresh has done so by now; its own checkpoints count.
             config = config.model_copy(update={"run": config.run.model_copy(update={"resume": "auto"})})
     raise AssertionError("the last round returns or raises")
+
+
+@contextmanager
+def leaving_checkpoint(save: Callable[[], None]) -> Iterator[None]:
+    """Call ``save`` before a stop leaves the block.
+
+    Input that only now turns out to be unusable stops the run too: a refusal would say that nothing was begun.
+
+    Raises:
+        GuardStop: for either reason, whether there could be a checkpoint or not.
+    """
+    try:
+        yield
+    except (GuardStop, RefusedInput) as stop:
+        if _can_save(stop):
+            try:
+                save()
+            except (GuardStop, WorkerLost, WaitTimeout) as error:
+                _log.warning("no checkpoint could be saved: %s", error)
+        if isinstance(stop, RefusedInput):
+            raise GuardStop(str(stop)) from stop
+        raise
+
+
+def _can_save(stop: Exception) -> bool:
+    """False where one of several ranks has failed: the others wait for it, and would not hear of anything else."""
+    return not (isinstance(stop, WorkerFailed) and stop.role == "policy" and len(stop.workers) > 1)

@@ -15,7 +15,7 @@ from orchestrator.run.cursor import PromptCursor, sample_seed, split_whole
 from orchestrator.run.metrics import PhaseClock
 from orchestrator.training.generated import GeneratedCritiques
 from orchestrator.training.session import Session
-from workers.models.positions import max_positions
+from workers.models.needs import max_positions
 from workers.multimodal.prompt_encoder import PromptEncoder
 
 _START = Progress(step=0, num_updates=0, policy_version=0, cursor=PromptCursor(num_prompts=1, seed=0))

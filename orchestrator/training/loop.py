@@ -16,7 +16,7 @@ from orchestrator.config.schema import TrainConfig
 from orchestrator.run.checkpoint import Progress
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.metrics import PhaseClock
-from orchestrator.run.stopping import leaving_checkpoint
+from orchestrator.run.recovery import leaving_checkpoint
 from orchestrator.training.session import Evaluation, Metrics, Session, evaluation_in
 
 _NOTHING = Evaluation(figures={})

@@ -26,7 +26,7 @@ from orchestrator.training.ask import RunAsk, longest_row, run_ask
 from orchestrator.training.generated import GeneratedCritiques
 from orchestrator.training.session import Evaluation, Metrics, Session
 from orchestrator.training.updates import after_updates, step_samples, take_updates, update_figures
-from workers.models.positions import max_positions
+from workers.models.needs import max_positions
 from workers.multimodal.critique_format import CritiqueFormat
 from workers.multimodal.prompt_encoder import PromptEncoder
 

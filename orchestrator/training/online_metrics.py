@@ -6,7 +6,7 @@ from dataclasses import astuple, dataclass
 import numpy as np
 
 from algorithms.figures import Figure
-from algorithms.maths.off_policy import Mismatch
+from algorithms.maths.logprobs import Mismatch
 from algorithms.tokens import MISMATCH
 from orchestrator.cluster.sync import SyncResult
 from orchestrator.evaluation.answers import parse_verdict

@@ -9,11 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from algorithms.maths.advantage_filter import filter_advantages
-from algorithms.maths.advantages import Moments, group_advantages, token_moments, whiten
-from algorithms.maths.kl import kl_estimate
+from algorithms.maths.advantages import (
+    Moments,
+    discounted_returns,
+    filter_advantages,
+    group_advantages,
+    place_terminal_reward,
+    token_moments,
+    whiten,
+)
+from algorithms.maths.logprobs import kl_estimate
 from algorithms.maths.masking import masked_mean
-from algorithms.maths.returns import discounted_returns, place_terminal_reward
 from algorithms.policy_gradient import AlgorithmSection, PolicyGradient
 from algorithms.reinforce_pp import ReinforcePpBaseline
 from algorithms.stable_reinforce import StableReinforce

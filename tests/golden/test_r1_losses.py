@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from algorithms.maths.aggregation import token_weights, weighted
-from algorithms.maths.kl import kl_estimate
-from algorithms.maths.logprobs import token_logprobs
+from algorithms.maths.logprobs import kl_estimate, token_logprobs
 from algorithms.maths.masking import masked_mean
 from algorithms.maths.policy_losses import PolicyLoss, ppo_clip_loss_map
 from tests.golden.vectors import Case, assert_close, load, mask_of, one, select

@@ -8,9 +8,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from algorithms.maths.advantage_filter import AdvantageFilter, filter_advantages
-from algorithms.maths.advantages import GroupBaseline, group_advantages, token_moments, whiten
-from algorithms.maths.returns import discounted_returns, place_terminal_reward
+from algorithms.maths.advantages import (
+    AdvantageFilter,
+    GroupBaseline,
+    discounted_returns,
+    filter_advantages,
+    group_advantages,
+    place_terminal_reward,
+    token_moments,
+    whiten,
+)
 from algorithms.policy_gradient import AlgorithmSection
 from algorithms.reinforce_pp import ReinforcePpBaseline
 from tests.property.batches import POISON, Batch, batches, poisoned

@@ -8,11 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from algorithms.maths.advantage_filter import filter_advantages
+from algorithms.maths.advantages import filter_advantages
 from algorithms.maths.aggregation import Aggregation, token_weights, weighted
-from algorithms.maths.kl import KlEstimator, kl_estimate
-from algorithms.maths.logprobs import token_logprobs
-from algorithms.maths.off_policy import logprob_mismatch, truncated_is_weights
+from algorithms.maths.logprobs import KlEstimator, kl_estimate, logprob_mismatch, token_logprobs, truncated_is_weights
 from algorithms.maths.policy_losses import PolicyLoss, ppo_clip_loss_map, sft_loss_map
 from algorithms.policy_gradient import AlgorithmSection
 from algorithms.reinforce_pp import ReinforcePp

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from algorithms.figures import Mean, Most, Sum
-from algorithms.maths.off_policy import Mismatch
+from algorithms.maths.logprobs import Mismatch
 from algorithms.policy_gradient import AlgorithmSection
 from algorithms.records import Rollout, Sequence, TrainSample
 from algorithms.reinforce_pp import ReinforcePp

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from algorithms.figures import Mean, Sum
-from algorithms.maths.off_policy import Mismatch
+from algorithms.maths.logprobs import Mismatch
 from algorithms.stable_reinforce import StableReinforce
 from orchestrator.cluster.sync import SyncResult
 from orchestrator.rewards.reward import Reward, RewardStatus

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.cluster.waits import WaitTimeout, WorkerFailed, WorkerLost
 from orchestrator.errors import GuardStop, RefusedInput
-from orchestrator.run.stopping import leaving_checkpoint
+from orchestrator.run.recovery import leaving_checkpoint
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,16 @@
-"""A Hugging Face model folder seen from outside: validated before any process is started."""
+"""What a model folder must hold, checked from its small files and the headers of its weights, before anything starts.
+
+Also what can be read there without loading a model: its chat template, and how many positions it has.
+"""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from workers.models.adapters import ADAPTERS
-from workers.models.templates import check_chat_template
-from workers.models.weights import check_weights, refuse_pointer
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -105,3 +110,152 @@ def read_model_config(path: str | Path) -> dict[str, object]:
     if model_type not in ADAPTERS:
         raise ValueError(f"{str(path)!r} has model_type {model_type!r}; supported: {', '.join(sorted(ADAPTERS))}")
     return config
+
+
+_DEFAULT = "default"
+_PLACES = "chat_template.jinja, chat_template.json, processor_config.json, tokenizer_config.json"
+
+
+def check_chat_template(root: Path) -> None:
+    """Check that the folder holds a chat template, and of several that have names, a default one.
+
+    The processor's comes before the tokenizer's. Reads only small files.
+
+    Raises:
+        ValueError: in one sentence.
+    """
+    template = _of_processor(root) or _written_in(root, "tokenizer_config.json")
+    if not template:
+        raise ValueError(f"{str(root)!r} has no chat template (none in {_PLACES})")
+    default = template_by_name(template)
+    if default is None:
+        names = ", ".join(sorted(template))
+        raise ValueError(f"{str(root)!r} has the chat templates {names}, and none of them is named {_DEFAULT!r}")
+    if not default.strip():
+        raise ValueError(f"{str(root)!r} has a chat template that is empty")
+
+
+def template_by_name(template: str | Mapping[str, str] | Sequence[Mapping[str, str]] | None) -> str | None:
+    """The template that a conversation is written with: the only one, or of several that have names the default one."""
+    if template is None or isinstance(template, str):
+        return template
+    named = template if isinstance(template, Mapping) else {one["name"]: one["template"] for one in template}
+    return named.get(_DEFAULT)
+
+
+def _of_processor(root: Path) -> str | dict[str, str] | None:
+    written = _written_in(root, "processor_config.json") or _written_in(root, "chat_template.json")
+    if written:
+        return written
+    # The older place of several: a folder of their own beside the default one.
+    found = {file.stem: _text(file) for file in sorted((root / "additional_chat_templates").glob("*.jinja"))}
+    if (root / "chat_template.jinja").is_file():
+        found[_DEFAULT] = _text(root / "chat_template.jinja")
+    return found
+
+
+def _written_in(root: Path, name: str) -> str | dict[str, str] | None:
+    """A template in a JSON file, or several by name."""
+    file = root / name
+    if not file.is_file():
+        return None
+    try:
+        content = json.loads(_text(file))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{str(file)!r} is not valid JSON ({error.msg} at line {error.lineno})") from error
+    template: Any = content.get("chat_template") if isinstance(content, dict) else None
+    named: dict[Any, Any]
+    if isinstance(template, list) and all(isinstance(one, dict) for one in template):
+        named = {one.get("name"): one.get("template") for one in template}
+    else:
+        named = template if isinstance(template, dict) else {_DEFAULT: template or ""}
+    if not all(isinstance(text, str) for pair in named.items() for text in pair):
+        raise ValueError(f"{str(file)!r} has a 'chat_template' that is neither text nor a list of names and templates")
+    return named if isinstance(template, dict | list) else template
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{str(file)!r} is not UTF-8 text (byte {error.start})") from error
+
+
+_WEIGHTS = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def check_weights(root: Path, config: dict[str, Any], *, trained: bool) -> None:
+    """Check the files that transformers would load.
+
+    Args:
+        config: The folder's ``config.json``.
+        trained: The weights are to be trained, which quantised ones cannot be.
+    Raises:
+        ValueError: what is missing, damaged or of no use, in one sentence.
+    """
+    if trained and (method := _quantization(config)) is not None:
+        raise ValueError(f"{str(root)!r} is quantised ({method}): weights that are to be trained must not be")
+    if (root / _WEIGHTS).is_file():
+        _tensors_in(root / _WEIGHTS)
+    elif (root / _INDEX).is_file():
+        _check_shards(root)
+    elif _shards_without_index(root):
+        raise ValueError(f"{str(root)!r} has weights in parts, but not {_INDEX}, which says what is where")
+    else:
+        raise ValueError(f"{str(root)!r} has no weights (neither {_WEIGHTS} nor {_INDEX})")
+
+
+def refuse_pointer(file: Path) -> None:
+    """Stop at a file that git-lfs has not fetched.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if file.is_file():
+        with file.open("rb") as opened:
+            if opened.read(len(_LFS_POINTER)) == _LFS_POINTER:
+                raise ValueError(f"{str(file)!r} is a git-lfs pointer, not the file itself; git lfs pull fetches it")
+
+
+def _quantization(config: dict[str, Any]) -> str | None:
+    """How the weights are stored in fewer bits; None where they are not."""
+    for part in (config, config.get("text_config")):
+        described = part.get("quantization_config") if isinstance(part, dict) else None
+        if described:
+            return str(described.get("quant_method", "unknown method")) if isinstance(described, dict) else "?"
+    return None
+
+
+def _check_shards(root: Path) -> None:
+    refuse_pointer(root / _INDEX)
+    try:
+        shards: dict[str, str] = json.loads((root / _INDEX).read_text())["weight_map"]
+        wanted = {shard: {name for name, at in shards.items() if at == shard} for shard in sorted(set(shards.values()))}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{str(root / _INDEX)!r} is not an index of weights (no 'weight_map' of names)") from error
+    for shard in wanted:
+        if Path(shard).name != shard or not (root / shard).is_file():
+            raise ValueError(f"{str(root / shard)!r}, which the index names, is not there")
+    for shard, names in wanted.items():
+        file = root / shard
+        if missing := sorted(names - _tensors_in(file)):
+            raise ValueError(f"{str(file)!r} lacks {missing[0]!r}, one of {len(missing)} tensors the index says it has")
+
+
+def _tensors_in(file: Path) -> set[str]:
+    refuse_pointer(file)
+    try:
+        # Its header must describe the file to the last byte: one that was cut, or is something else, is told here.
+        with safe_open(file, framework="pt") as opened:
+            names = set(opened.keys())
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{str(file)!r} is not a whole safetensors file ({error})") from error
+    if not names:
+        raise ValueError(f"{str(file)!r} holds no tensors")
+    return names
+
+
+def _shards_without_index(root: Path) -> bool:
+    return any(root.glob("model-*-of-*.safetensors"))

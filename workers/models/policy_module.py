@@ -6,10 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers import GenerationConfig
 
+from algorithms.algorithm import Scores
 from algorithms.maths.logprobs import TokenScores, token_logprobs
 from algorithms.records import PLAIN, SamplingDistribution
-from workers.models import backbone
+from workers.models import policy_module as backbone
+from workers.models.adapters import adapter_for
 from workers.models.reward_head import RewardHead
 from workers.models.shared_prompt import positions, segment_mask
 from workers.multimodal.collate import Batch
@@ -158,3 +161,66 @@ def _prompt_positions(model: Any, batch: Batch, prompts: Spans) -> Tensor:
         **grids,
     )
     return of_prompts
+
+
+def hidden_states(model: Any, mm_inputs: dict[str, Tensor], **text_inputs: Any) -> Tensor:
+    """The states ``[B, T, D]`` from which the model's output embeddings make logits.
+
+    Args:
+        model: An image-text-to-text model of transformers.
+        mm_inputs: Images as the model's forward takes them; empty where there are none.
+        text_inputs: Ids, mask and positions.
+    """
+    if not adapter_for(model.config.model_type).qformer:
+        return model.model(use_cache=False, **text_inputs, **mm_inputs).last_hidden_state
+    # It has no body without a head. The parts are not called one by one: a sharding engine gathers parameters, here
+    # the query tokens, when the forward of the module that owns them begins.
+    options = {"use_cache": False, "output_hidden_states": True, "logits_to_keep": 1}
+    if not mm_inputs:
+        return model.language_model(**text_inputs, **options).hidden_states[-1]
+    return model(**text_inputs, **mm_inputs, **options).language_model_outputs.hidden_states[-1]
+
+
+def forget_generation_settings(model: Any) -> None:
+    """Leave nothing of what the model's folder says about sampling: ``generate`` would take what it is not told."""
+    vars(model).pop("generate", None)  # code of the folder, where that may run, in the place of transformers' own
+    for module in model.modules():
+        if isinstance(getattr(module, "generation_config", None), GenerationConfig):
+            module.generation_config = GenerationConfig()
+
+
+def generate(model: Any, mm_inputs: dict[str, Tensor], **options: Any) -> Any:
+    """transformers' ``generate``, for prompts with and without images."""
+    if adapter_for(model.config.model_type).qformer and not mm_inputs:
+        return model.language_model.generate(**options)
+    return model.generate(**mm_inputs, **options)
+
+
+Output = TokenScores | CritiqueScores | Tensor
+
+
+def token_scores(output: TokenScores | CritiqueScores) -> TokenScores:
+    """Of the action tokens, ``[N]``."""
+    return output.tokens if isinstance(output, CritiqueScores) else output
+
+
+def reward_scores(output: CritiqueScores | Tensor) -> Tensor:
+    """Of the sequences, float32 ``[S]``."""
+    return output.rewards if isinstance(output, CritiqueScores) else output
+
+
+def scores_of(batch: Batch, output: Output) -> Scores:
+    """The same, cut into one piece a sequence, as an objective takes it."""
+    rewards = () if isinstance(output, TokenScores) else reward_scores(output).split(1)
+    if isinstance(output, Tensor):
+        return Scores((), rewards=rewards)
+    tokens = token_scores(output)
+    return Scores(batch.split(tokens.logprobs), entropy=tokens.entropy, greedy=tokens.greedy, rewards=rewards)
+
+
+def nothing(output: Output) -> Tensor:
+    """0, and a gradient of 0 for every parameter that a score would depend on, of a batch that has none."""
+    if isinstance(output, Tensor):
+        return output.sum()
+    of_rewards = output.rewards.sum() if isinstance(output, CritiqueScores) else 0.0
+    return token_scores(output).logprobs.sum() + of_rewards

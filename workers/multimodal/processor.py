@@ -1,9 +1,15 @@
-"""A model's own processor, with the bound on an image's pixels that a run gives it."""
+"""A model's own processor: loaded once, asked what an image becomes, and whether it can take one at all.
+
+Answered without touching a pixel where the processor can tell.
+"""
 
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoProcessor
 
 from workers.models.adapters import adapter_for
@@ -83,3 +89,112 @@ def write_bound(folder: Path, *, max_pixels: int) -> None:
 def _bounded(size: dict[str, Any], max_pixels: int) -> dict[str, int]:
     # An image below the least would be enlarged beyond the most.
     return {_LEAST: min(size[_LEAST], max_pixels), _MOST: max_pixels}
+
+
+def image_expansions(processor: Any, config: Any, sizes: Sequence[tuple[int, int]]) -> list[list[int]]:
+    """The ids that stand for each image of one prompt, without touching a pixel.
+
+    Args:
+        processor: The model's processor.
+        config: The model's configuration.
+        sizes: Height and width of every image of the prompt: some processors treat one alone otherwise than several.
+    """
+    if not sizes:
+        return []
+    adapter, token = adapter_for(config.model_type), config.image_token_id
+    if adapter.qformer:
+        return [[token] * config.num_query_tokens for _ in sizes]
+    if adapter.tiles_alone and len(sizes) > 1:
+        counts = [_untiled(processor, len(sizes))] * len(sizes)
+    else:
+        counts = processor._get_num_multimodal_tokens(image_sizes=list(sizes))["num_image_tokens"]
+    if not adapter.framed_images:
+        return [[token] * count for count in counts]
+    start, end = processor.start_image_token_id, processor.end_image_token_id
+    return [[start, *[token] * (count - 2), end] for count in counts]
+
+
+def _untiled(processor: Any, num_images: int) -> int:
+    # What _get_num_multimodal_tokens does not know; the call itself does, and asks no size for it.
+    return processor.replace_image_token({"batch_num_images": [num_images]}, 0).count(processor.image_token)
+
+
+def expand_placeholders(ids: Sequence[int], placeholder: int, expansions: Sequence[Sequence[int]]) -> list[int]:
+    """Replace the i-th placeholder in ``ids`` by ``expansions[i]``.
+
+    Raises:
+        ValueError: the number of placeholders and of expansions differ.
+    """
+    if list(ids).count(placeholder) != len(expansions):
+        raise ValueError(f"{list(ids).count(placeholder)} placeholders but {len(expansions)} images")
+    remaining = iter(expansions)
+    expanded: list[int] = []
+    for token in ids:
+        expanded.extend(next(remaining) if token == placeholder else [token])
+    return expanded
+
+
+_DOUBTFUL_RATIO, _DOUBTFUL_SIDE = 8, 28
+"""Thinner or smaller images are tried: a processor may count them and still fail to resize them."""
+_ASPECT = re.compile(r"aspect ratio must be smaller than (\d+)")
+_REASON_CHARS = 120
+
+
+class UnfitImageError(ValueError):
+    """An image that the model's processor cannot take; reads ``image 1 is 1200 x 4: ...``."""
+
+    def __init__(self, index: int, size: tuple[int, int], problem: str) -> None:
+        super().__init__(index, size, problem)  # all, so that the error survives the way between processes
+        self.index = index
+        """Which of the prompt's images, from 0."""
+        height, width = size
+        self.problem = f"is {width} x {height}: {problem}"
+        """The sentence without its subject, for whoever knows the image by its name."""
+
+    def __str__(self) -> str:
+        return f"image {self.index + 1} {self.problem}"
+
+
+class Fitting:
+    """The placeholders of a prompt's images, for one processor; remembers which sizes it can take."""
+
+    def __init__(self, processor: Any, config: Any) -> None:
+        self._processor, self._config = processor, config
+        self._problems: dict[tuple[int, int], str | None] = {}
+
+    def expansions(self, sizes: Sequence[tuple[int, int]]) -> list[list[int]]:
+        """As ``image_expansions``.
+
+        Raises:
+            UnfitImageError: the processor cannot take one of the sizes.
+        """
+        for index, size in enumerate(sizes):
+            problem = self.problem(size)
+            if problem is not None:
+                raise UnfitImageError(index, size, problem)
+        return image_expansions(self._processor, self._config, sizes)
+
+    def problem(self, size: tuple[int, int]) -> str | None:
+        """Why the processor cannot take an image of this height and width; None where it can."""
+        if size not in self._problems:
+            self._problems[size] = self._found_out(size)
+        return self._problems[size]
+
+    def _found_out(self, size: tuple[int, int]) -> str | None:
+        height, width = size
+        try:
+            image_expansions(self._processor, self._config, [size])
+            if max(size) > _DOUBTFUL_RATIO * min(size) or min(size) < _DOUBTFUL_SIDE:
+                options = getattr(self._processor.valid_processor_kwargs, "_defaults", {}).get("images_kwargs", {})
+                self._processor.image_processor(images=[Image.new("RGB", (width, height))], **options)
+        except Exception as error:  # noqa: BLE001 - whatever a processor says, it cannot take this size
+            return _told(error)
+        return None
+
+
+def _told(error: Exception) -> str:
+    aspect = _ASPECT.search(str(error))
+    if aspect is not None:
+        return f"the model's processor takes at most {aspect[1]} : 1"
+    words = " ".join(str(error).split()) or type(error).__name__
+    return f"the model's processor cannot take it ({words[:_REASON_CHARS]})"

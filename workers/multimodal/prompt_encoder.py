@@ -11,11 +11,9 @@ from jinja2 import TemplateError
 from transformers import AutoConfig
 
 from workers.models.adapters import adapter_for
-from workers.models.templates import template_by_name
-from workers.multimodal.fitting import Fitting
+from workers.models.folder import template_by_name
 from workers.multimodal.instructions import num_images, plain_text, texts, with_texts
-from workers.multimodal.placeholders import expand_placeholders
-from workers.multimodal.processor import load_processor
+from workers.multimodal.processor import Fitting, expand_placeholders, load_processor
 from workers.multimodal.word_tokenizer import Masks, WordTokenizer
 from workers.types import EncodedPrompt, Prompt, UnusablePrompt
 

@@ -14,8 +14,8 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from algorithms.records import MediaRef
 from algorithms.records import Sequence as TokenSequence
-from workers.models.backbone import forget_generation_settings, generate
 from workers.models.loading import load_model
+from workers.models.policy_module import forget_generation_settings, generate
 from workers.multimodal.collate import Collator
 from workers.rollout.sleep import SleepCycle
 from workers.rollout.spec import EngineSpec

@@ -1,4 +1,4 @@
-"""The shared-memory transport as a vLLM weight-transfer engine, and all transports in vLLM's own registry."""
+"""The engine's side of every transport, as vLLM's weight-transfer API wants it; registered as a plug-in of vLLM."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +9,11 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferUpdateInfo,
 )
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+from vllm.distributed.weight_transfer.ipc_engine import IPCWeightTransferEngine, IPCWeightTransferUpdateInfo
+from vllm.distributed.weight_transfer.nccl_engine import NCCLWeightTransferEngine, NCCLWeightTransferUpdateInfo
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-from workers.weight_sync.completeness import has_tied_head, must_set_every_parameter
-from workers.weight_sync.manifest import Backend, WeightManifest
+from workers.weight_sync.manifest import Backend, WeightManifest, has_tied_head, must_set_every_parameter
 from workers.weight_sync.shared_memory import WeightReader
 
 BACKENDS: dict[Backend, str] = {"shared_memory": "raylign_shared_memory", "nccl": "raylign_nccl", "ipc": "raylign_ipc"}
@@ -72,7 +73,7 @@ class SharedMemoryEngine(WeightTransferEngine[SharedMemoryInitInfo, SharedMemory
 
 def register() -> None:
     """Make the transports known to vLLM in this process; also its plug-in entry point for worker processes."""
-    device_module = "workers.weight_sync.vllm_device_engines"
+    device_module = "workers.weight_sync.vllm_engine"
     factory = WeightTransferEngineFactory
     if BACKENDS["shared_memory"] not in factory._registry:
         factory.register_engine(BACKENDS["shared_memory"], SharedMemoryEngine)
@@ -87,3 +88,46 @@ def update_info(manifest: WeightManifest) -> dict[str, Any]:
         return common | {"path": manifest.path, "digests": manifest.digests, "dtypes": list(manifest.dtypes)}
     info = common | {"names": list(manifest.digests), "dtype_names": list(manifest.dtypes)}
     return info if manifest.backend == "nccl" else info | {"ipc_handles": list(manifest.ipc_handles)}
+
+
+class _Complete:
+    """In front of one of vLLM's engines: a full transfer must set every parameter."""
+
+    model: Any
+    model_config: Any
+
+    def receive_weights(self, update_info: Any) -> None:
+        """Receive and load.
+
+        Raises:
+            SyncError: a full transfer left an engine parameter unset.
+        """
+        tied = has_tied_head(self.model_config)
+        with must_set_every_parameter(self.model, full=update_info.full, tied_head=tied):
+            super().receive_weights(update_info)  # type: ignore[misc]
+
+
+@dataclass
+class NcclUpdateInfo(NCCLWeightTransferUpdateInfo):
+    """vLLM's, and whether every parameter must be among the tensors."""
+
+    full: bool = True
+
+
+class NcclEngine(_Complete, NCCLWeightTransferEngine):  # type: ignore[misc]
+    """Receives rank 0's broadcast."""
+
+    update_info_cls = NcclUpdateInfo
+
+
+@dataclass
+class IpcUpdateInfo(IPCWeightTransferUpdateInfo):
+    """vLLM's, and whether every parameter must be among the tensors."""
+
+    full: bool = True
+
+
+class IpcEngine(_Complete, IPCWeightTransferEngine):  # type: ignore[misc]
+    """Reads the memory of the policy rank on the same GPU."""
+
+    update_info_cls = IpcUpdateInfo

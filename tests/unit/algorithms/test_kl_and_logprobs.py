@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from algorithms.maths.kl import kl_estimate
-from algorithms.maths.logprobs import token_logprobs
+from algorithms.maths.logprobs import kl_estimate, token_logprobs
 
 
 def test_logprobs_and_entropy_of_a_two_way_choice() -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from algorithms.maths.aggregation import Aggregation, token_weights, weighted
+from algorithms.maths.logprobs import Mismatch, logprob_mismatch, truncated_is_weights
 from algorithms.maths.masking import masked_mean
-from algorithms.maths.off_policy import Mismatch, logprob_mismatch, truncated_is_weights
 from algorithms.maths.policy_losses import pre_clip, sft_loss_map
 
 NAN, INF = float("nan"), float("inf")

@@ -5,11 +5,15 @@ import math
 import pytest
 import torch
 
-from algorithms.maths.advantage_filter import filter_advantages
-from algorithms.maths.advantages import token_moments, whiten
+from algorithms.maths.advantages import (
+    discounted_returns,
+    filter_advantages,
+    place_terminal_reward,
+    token_moments,
+    whiten,
+)
 from algorithms.maths.aggregation import Aggregation, token_weights, weighted
 from algorithms.maths.policy_losses import PolicyLoss, ppo_clip_loss_map
-from algorithms.maths.returns import discounted_returns, place_terminal_reward
 
 NAN = float("nan")
 MASK = torch.tensor([[True, True, True], [True, True, False]])

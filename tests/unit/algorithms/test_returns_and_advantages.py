@@ -6,9 +6,16 @@ from typing import get_args
 import pytest
 import torch
 
-from algorithms.maths.advantage_filter import filter_advantages
-from algorithms.maths.advantages import GroupBaseline, Moments, group_advantages, token_moments, whiten
-from algorithms.maths.returns import discounted_returns, place_terminal_reward
+from algorithms.maths.advantages import (
+    GroupBaseline,
+    Moments,
+    discounted_returns,
+    filter_advantages,
+    group_advantages,
+    place_terminal_reward,
+    token_moments,
+    whiten,
+)
 
 NAN = float("nan")
 

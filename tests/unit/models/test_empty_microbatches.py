@@ -16,9 +16,16 @@ from orchestrator.cluster.microbatches import SampleSize, plan_samples
 from tests.tiny_models import TINY_MODELS
 from tests.tiny_prompts import demonstrations, picture_prompts, respond
 from workers.models.loading import ModelSpec, load_model
-from workers.models.policy_module import CritiqueRewardModule, CritiqueScores, PolicyModule, RewardModule
+from workers.models.policy_module import (
+    CritiqueRewardModule,
+    CritiqueScores,
+    PolicyModule,
+    RewardModule,
+    nothing,
+    scores_of,
+    token_scores,
+)
 from workers.models.reward_head import RewardHead
-from workers.models.scores import nothing, scores_of, token_scores
 from workers.multimodal.collate import Collator
 from workers.multimodal.prompt_encoder import PromptEncoder
 

@@ -20,8 +20,7 @@ from tests.unit.preference_store.rows import imported, plain
 from tests.user_files import write_llava
 from workers.models.adapters import LLAVA
 from workers.models.loading import ModelSpec, load_model
-from workers.models.policy_module import PolicyModule
-from workers.models.scores import scores_of
+from workers.models.policy_module import PolicyModule, scores_of
 from workers.multimodal.collate import Collator
 from workers.multimodal.prompt_encoder import PromptEncoder
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from transformers import AutoConfig
 
-from workers.models.positions import max_positions, told_positions
+from workers.models.needs import max_positions, told_positions
 
 _LINEAR = {"rope_type": "linear", "factor": 4.0}
 _LEGACY = {"type": "dynamic", "factor": 2.0}

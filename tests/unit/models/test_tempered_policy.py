@@ -12,8 +12,7 @@ from algorithms.records import SamplingDistribution, Sequence, TrainSample
 from tests.tiny_models import TINY_MODELS
 from tests.tiny_prompts import picture_prompts, respond
 from workers.models.loading import ModelSpec, load_model
-from workers.models.policy_module import PolicyModule
-from workers.models.scores import scores_of
+from workers.models.policy_module import PolicyModule, scores_of
 from workers.multimodal.collate import Batch, Collator
 from workers.multimodal.prompt_encoder import PromptEncoder
 

@@ -18,7 +18,7 @@ from tests.tiny_prompts import MIXED_SIZES, picture_prompts
 from tests.unit.offline.asks import learner
 from workers.models.adapters import ADAPTERS
 from workers.multimodal.critique_format import CritiqueFormat
-from workers.multimodal.placeholders import expand_placeholders, image_expansions
+from workers.multimodal.processor import expand_placeholders, image_expansions
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import Completion, GenerationRequest, Prompt
 

@@ -14,8 +14,8 @@ from tests.tiny_models import TINY_MODELS
 from workers.models.loading import ModelSpec, load_model
 from workers.models.policy_module import PolicyModule
 from workers.multimodal.collate import Collator
-from workers.multimodal.fitting import UnfitImageError
 from workers.multimodal.media import load_image, probe_image
+from workers.multimodal.processor import UnfitImageError
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import Prompt
 

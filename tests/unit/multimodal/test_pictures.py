@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 from vllm.multimodal.media import ImageMediaIO
 
-from workers.multimodal.file_kinds import reason_not_read
 from workers.multimodal.media import load_image, probe_image
-from workers.multimodal.pictures import PictureError, decode
+from workers.multimodal.pictures import PictureError, decode, reason_not_read
 
 _ORIENTATION = ExifTags.Base.Orientation
 _TURNED = {

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.tasks.digits_model import build_digits_model
 from tests.user_files import write_llava
-from workers.multimodal.placeholders import expand_placeholders
+from workers.multimodal.processor import expand_placeholders
 from workers.multimodal.prompt_encoder import PromptEncoder
 
 

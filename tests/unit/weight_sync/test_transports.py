@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from workers.weight_sync.completeness import must_set_every_parameter
-from workers.weight_sync.manifest import SyncError, WeightManifest, joined, tensor_digest
+from workers.weight_sync.manifest import SyncError, WeightManifest, joined, must_set_every_parameter, tensor_digest
 
 TENSORS = {"head.weight": torch.arange(6.0).reshape(2, 3), "norm.weight": torch.ones(4, dtype=torch.bfloat16)}
 
@@ -110,8 +109,7 @@ def test_a_head_that_is_sent_is_kept_whatever_the_configuration_says() -> None:
 def test_an_announcement_is_what_vllm_will_be_told() -> None:
     pytest.importorskip("vllm", reason="vllm is not installed")
     from workers.weight_sync.device_senders import AnnouncedSource
-    from workers.weight_sync.vllm_device_engines import IpcUpdateInfo, NcclUpdateInfo
-    from workers.weight_sync.vllm_engine import update_info
+    from workers.weight_sync.vllm_engine import IpcUpdateInfo, NcclUpdateInfo, update_info
 
     source = AnnouncedSource()
     source.announce(TENSORS.items)

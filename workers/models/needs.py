@@ -1,5 +1,6 @@
-"""How many positions a model has: beyond the last one it was never trained, and an engine refuses to start."""
+"""What a model asks of its surroundings: positions beyond which it was never trained, and packages of its attention."""
 
+from importlib import metadata
 from typing import Any
 
 _SCALED_ALREADY = ("su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling")
@@ -30,3 +31,25 @@ def _stretch(config: Any) -> float:
     records = list(scaling.values()) if scaling and all(isinstance(v, dict) for v in scaling.values()) else [scaling]
     factors = [r["factor"] for r in records if r.get("rope_type") not in _SCALED_ALREADY and r.get("factor")]
     return float(factors[-1]) if factors else 1.0
+
+
+_PACKAGES = {
+    "flash_attention_2": "flash-attn",
+    "flash_attention_3": "flash-attn-3",
+    "flash_attention_4": "flash-attn-4",
+}
+
+
+def missing_package(attention: str) -> str | None:
+    """The package that ``attention`` needs and this environment lacks; None where nothing is missing.
+
+    Asked for by the package's name: two of them bring a module of the same name.
+    """
+    package = _PACKAGES.get(attention)
+    if package is None:
+        return None
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return package
+    return None
