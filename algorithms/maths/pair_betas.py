@@ -40,11 +40,6 @@ class MarginBetas:
     flagged: tuple[int, ...]
     """Their positions, ascending, where negative margins are to be flagged; otherwise empty."""
 
-    @property
-    def negative_share(self) -> float:
-        """Pairs with a negative margin among all, in [0, 1]; 0 without pairs."""
-        return self.num_negative / max(len(self.betas), 1)
-
 
 def margin_betas(
     margins: Float[Tensor, " P"], *, beta: float, weight: float, steepness: float, negative: NegativeMargin

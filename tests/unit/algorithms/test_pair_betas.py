@@ -32,7 +32,7 @@ def test_beta_of_a_margin_by_hand(negative: NegativeMargin) -> None:
     # 0.1 (1 + 0.5 (1 - exp(-0.5))) = 0.1196735
     assert result.betas.dtype == torch.float64
     assert result.betas.tolist() == pytest.approx([0.1, 0.1, 0.05 * (3 - math.exp(-0.5)), 0.15], abs=1e-15)
-    assert (result.num_negative, result.negative_share) == (1, 0.25)
+    assert result.num_negative == 1
 
 
 def test_a_negative_margin_is_learned_from_left_out_or_named() -> None:
@@ -44,10 +44,6 @@ def test_a_negative_margin_is_learned_from_left_out_or_named() -> None:
 
 def test_positions_of_several_flagged_pairs_are_ascending() -> None:
     assert margin_betas(_doubles(-2.0, 1.0, -INF, -0.5), **PAPER, negative="flag").flagged == (0, 2, 3)
-
-
-def test_no_margins_have_no_negative_share() -> None:
-    assert margin_betas(_doubles(), **PAPER, negative="clamp").negative_share == 0.0
 
 
 def test_beta_has_no_gradient() -> None:
