@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -20,20 +19,8 @@ from remote_rm.parts import Part
 from remote_rm.rulebooks import PARTS, STRICT
 from remote_rm.schema import RewardItem
 from tests.in_process import InProcessPool
+from tests.pages import PAGES, snippet, snippets
 from workers.models.adapters import ADAPTERS, adapter_for
-
-PAGES = Path(__file__).parents[2] / "docs" / "adding"
-_FENCE = re.compile(r"^```(\w+) ?(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
-def _blocks(page: str) -> list[tuple[str, str, str]]:
-    """Language, name and text of each snippet."""
-    return _FENCE.findall((PAGES / f"{page}.md").read_text())
-
-
-def _named(page: str, name: str) -> str:
-    (text,) = (text for _, given, text in _blocks(page) if given == name)
-    return text
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +45,7 @@ def _command(line: str) -> int:
 
 @pytest.mark.parametrize("page", sorted(file.stem for file in PAGES.glob("*.md")))
 def test_its_commands_do_what_they_are_said_to(page: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for language, name, text in _blocks(page):
+    for language, name, text in snippets(page):
         if "." in name:
             Path(name).write_text(text)
         if language == "sh":
@@ -78,7 +65,7 @@ def test_the_algorithms_learn(tmp_path: Path) -> None:
     import torch
 
     for file, kind in (("squared.py", "Squared"), ("median.py", "Median"), ("counted.py", "Counted")):
-        (tmp_path / file).write_text(_named("algorithm", file))
+        (tmp_path / file).write_text(snippet("algorithm", file))
         learner: Any = load_config(["--algo", f"{file}:{kind}"])[0].learner
         learner.objective()
         if kind == "Median":
@@ -92,7 +79,7 @@ def test_the_algorithms_learn(tmp_path: Path) -> None:
 
 def test_the_part_is_in_the_reward(monkeypatch: pytest.MonkeyPatch) -> None:
     made: dict[str, Any] = {}
-    exec(_named("reward", "part"), made)
+    exec(snippet("reward", "part"), made)
     part: Part = made["BREVITY"]
     monkeypatch.setitem(PARTS, "brevity", part)
     item = RewardItem(id="a", prompt="", response="one two", label="1")
@@ -102,9 +89,9 @@ def test_the_part_is_in_the_reward(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_role_is_placed_and_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "lengths.py").write_text(_named("role", "lengths.py"))
+    (tmp_path / "lengths.py").write_text(snippet("role", "lengths.py"))
     made: dict[str, Any] = {}
-    exec(_named("role", "record"), made)
+    exec(snippet("role", "record"), made)
     monkeypatch.setitem(ROLES, "lengths", made["LENGTHS"])
     plan = plan_run(load_config(["--algo", "dpo"])[0])[1]
     assert len(plan.workers_of("lengths")) == 2
@@ -114,13 +101,13 @@ def test_the_role_is_placed_and_asked(tmp_path: Path, monkeypatch: pytest.Monkey
         Sequence(uid=str(n), sample_index=0, input_ids=np.zeros(n, np.int64), prompt_len=1, media=()) for n in (4, 9, 2)
     ]
     made |= {"pool": pool, "sequences": sequences}
-    exec(_named("role", "asked"), made)
+    exec(snippet("role", "asked"), made)
     assert made["rewards"] == [2.0, 4.5, 1.0]
 
 
 def test_the_model_is_known_by_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
     made: dict[str, Any] = {}
-    exec(_named("model", "record"), made)
+    exec(snippet("model", "record"), made)
     monkeypatch.setitem(ADAPTERS, "mine_vl", made["MINE"])
     adapter = adapter_for("mine_vl")
     names = ("model.tower.a.weight", "model.projector.b.weight", "lm_head.weight")

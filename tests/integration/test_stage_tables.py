@@ -7,9 +7,9 @@ import pytest
 
 from tests.integration.conftest import run_cli
 from tests.integration.runs import metric_rows
+from tests.pages import snippet
 
 pytestmark = pytest.mark.integration
-_PAGE = Path(__file__).parents[2] / "docs" / "adding" / "data_format.md"
 _STAGES = """
 run.dir = "{root}/run"
 rollout.engine = "transformers"
@@ -41,7 +41,7 @@ policy.train_batch_size = 2
 
 def test_each_begins_from_the_one_before_it_and_none_is_done_twice(tmp_path: Path) -> None:
     for name in ("votes.py", "votes.jsonl"):
-        (tmp_path / name).write_text(_PAGE.read_text().partition(f" {name}\n")[2].partition("```")[0])
+        (tmp_path / name).write_text(snippet("data_format", name))
     file, root = tmp_path / "stages.toml", tmp_path / "run"
     file.write_text(_STAGES.format(root=tmp_path))
     result = run_cli("--config", str(file))
