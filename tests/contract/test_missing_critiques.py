@@ -7,8 +7,8 @@ import pytest
 from orchestrator.pipeline import offline as offline_run
 from orchestrator.tasks.digits_model import build_digits_model
 from orchestrator.train import main
-from tests.unit.datasets.rows import picture
-from tests.unit.preference_store.rows import imported, ranked
+from tests.unit.data.rows import picture
+from tests.unit.data.store_rows import imported, ranked
 
 
 @pytest.mark.parametrize("algo", ["critique_rm", "mm_dpo"])

@@ -16,7 +16,7 @@ from algorithms.records import Example
 from orchestrator.config import load_config
 from tests.golden.test_mm_rlhf_reward_model import FILE, LOSS, RAISES
 from tests.golden.vectors import Case, assert_close, floats, one, select
-from tests.unit.offline.examples import PROMPT, example
+from tests.unit.algorithms.examples import PROMPT, example
 
 # Every response has a critique here, and no margin is asked for: nothing makes one.
 _APPLICABLE = [

@@ -12,8 +12,8 @@ import pytest
 
 from orchestrator.data.exporting import export_swift
 from tests.golden.vectors import Case, select
-from tests.unit.datasets.rows import picture
-from tests.unit.preference_store.rows import imported
+from tests.unit.data.rows import picture
+from tests.unit.data.store_rows import imported
 
 FILE = "mm_rlhf_swift.json"
 SOURCE = "scripts/convert_to_swift.py:1-62"

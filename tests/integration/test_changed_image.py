@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.conftest import run_cli
-from tests.unit.datasets.rows import picture
-from tests.unit.preference_store.rows import imported, plain
+from tests.unit.data.rows import picture
+from tests.unit.data.store_rows import imported, plain
 
 pytestmark = [pytest.mark.integration, pytest.mark.soak]
 

@@ -12,8 +12,8 @@ from orchestrator.tasks.digits import DigitsPaths
 from tests.critique_models import CRITIQUE, write_critique_model
 from tests.integration.conftest import run_cli
 from tests.integration.runs import metric_rows, online_arguments
-from tests.unit.datasets.rows import picture, write_jsonl
-from tests.unit.preference_store.rows import compared
+from tests.unit.data.rows import picture, write_jsonl
+from tests.unit.data.store_rows import compared
 
 pytestmark = [pytest.mark.integration, pytest.mark.soak, pytest.mark.timeout(900)]
 _WEIGHT = 0.5

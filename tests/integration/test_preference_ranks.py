@@ -16,7 +16,7 @@ from orchestrator.data.store import PreferenceStore
 from orchestrator.tasks.digits import DigitsPaths
 from orchestrator.tasks.digits_preferences import build_digits_preferences
 from tests.integration.pools import make_pool, policy_spec
-from tests.unit.offline.asks import Answers, learner
+from tests.unit.algorithms.asks import Answers, learner
 from workers.multimodal.prompt_encoder import PromptEncoder
 
 pytestmark = pytest.mark.integration

@@ -15,7 +15,7 @@ from orchestrator.data.readers.mm_rlhf_pairs import read_mm_rlhf_pairs
 from orchestrator.data.records import Instruction, Response, StoredMedia
 from orchestrator.data.rows import JsonRow
 from orchestrator.errors import RefusedInput
-from tests.unit.datasets.rows import picture
+from tests.unit.data.rows import picture
 
 PICTURES = ("a.png", "b.png", "c.png")
 WORDS = st.text(st.sampled_from("a\n <>é中\u2028\U0001f600"), min_size=1, max_size=8)

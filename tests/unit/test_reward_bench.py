@@ -8,8 +8,8 @@ from orchestrator.data.records import Instruction
 from orchestrator.evaluation.benchmarks.reward_bench import score_reward_bench
 from orchestrator.reward_bench import bench_rows, main, told
 from orchestrator.rewards.critique_judge import CritiqueReward
-from tests.unit.datasets.rows import picture, write_jsonl
-from tests.unit.preference_store.rows import compared, records
+from tests.unit.data.rows import picture, write_jsonl
+from tests.unit.data.store_rows import compared, records
 
 
 def _instructions(folder: Path) -> list[Instruction]:

@@ -14,9 +14,9 @@ from algorithms.groups import PairGroup
 from algorithms.records import Example
 from orchestrator.data.examples import ExampleEncoder, Limits
 from orchestrator.data.store import PreferenceStore
-from tests.unit.datasets.rows import picture
-from tests.unit.offline.asks import Answers, learner
-from tests.unit.preference_store.rows import imported, plain
+from tests.unit.algorithms.asks import Answers, learner
+from tests.unit.data.rows import picture
+from tests.unit.data.store_rows import imported, plain
 from tests.user_files import write_llava
 from workers.models.adapters import LLAVA
 from workers.models.loading import ModelSpec, load_model

@@ -11,7 +11,7 @@ from orchestrator.data.records import Instruction, Response
 from orchestrator.train import main
 from tests.released_tokenizers import LLAVA_TEMPLATE
 from tests.tiny_models import TINY_MODELS
-from tests.unit.offline.asks import learner
+from tests.unit.algorithms.asks import learner
 from workers.models.folder import check_model_folder
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import Prompt, UnusablePrompt

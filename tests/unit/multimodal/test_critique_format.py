@@ -15,7 +15,7 @@ from orchestrator.rewards.critique_judge import CritiqueCache, CritiqueJudge, Cr
 from orchestrator.tasks.digits_model import build_digits_model
 from tests.tiny_models import TINY_MODELS
 from tests.tiny_prompts import MIXED_SIZES, picture_prompts
-from tests.unit.offline.asks import learner
+from tests.unit.algorithms.asks import learner
 from workers.models.adapters import ADAPTERS
 from workers.multimodal.critique_format import CritiqueFormat
 from workers.multimodal.processor import expand_placeholders, image_expansions

@@ -12,9 +12,9 @@ from orchestrator.data.examples import ExampleEncoder, Limits
 from orchestrator.tasks.digits_model import build_digits_model
 from tests.tiny_models import TINY_MODELS
 from tests.tiny_prompts import picture_prompts, respond
-from tests.unit.datasets.rows import image, picture, read, row, text, write_jsonl
-from tests.unit.offline.asks import learner
-from tests.unit.preference_store.rows import imported, plain
+from tests.unit.algorithms.asks import learner
+from tests.unit.data.rows import image, picture, read, row, text, write_jsonl
+from tests.unit.data.store_rows import imported, plain
 from workers.multimodal.collate import Collator
 from workers.multimodal.critique_format import CritiqueFormat
 from workers.multimodal.prompt_encoder import PromptEncoder

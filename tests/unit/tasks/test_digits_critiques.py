@@ -24,7 +24,7 @@ from orchestrator.tasks.digits_critiques import (
     named_digit,
 )
 from orchestrator.tasks.digits_model import build_digits_model
-from tests.unit.offline.asks import learner
+from tests.unit.algorithms.asks import learner
 from workers.multimodal.prompt_encoder import PromptEncoder
 
 

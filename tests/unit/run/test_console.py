@@ -1,0 +1,78 @@
+"""A log file gets one plain line a step; a terminal gets a panel."""
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.run.console import Console
+
+ROOT = Path(__file__).parents[3]
+_STEPS = """
+from orchestrator.run import console
+from orchestrator.cluster.waits import waiting
+console._SLOW_WAIT_S = -1.0
+with console.Console(9, title="sft in runs/[a]") as shown:
+    shown.phase("rollout")
+    shown.update(4, {"reward/mean": 1.25, "eval/accuracy": 0.5, "memory/rss_gib/policy": 1.5})
+    with waiting("rollout: engine [/b]", 600.0):
+        shown._live.refresh()
+    shown.note("[red]kept as written")
+"""
+
+
+def test_without_a_terminal_each_step_is_one_plain_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with Console(60, title="stable_reinforce in runs/[a]") as console:
+        console.phase("rollout")
+        console.update(1, {"reward/mean": 1.25, "mismatch/logprob_abs_mean": 3e-7, "memory/rss_gib/policy": 1.5})
+        console.update(2, {})
+        console.note("[bold]done[/nonsense]")
+    assert capsys.readouterr().out.splitlines() == [
+        "stable_reinforce in runs/[a]",
+        "step 1/60  reward 1.250  mismatch 3.0e-07",
+        "step 2/60",
+        "[bold]done[/nonsense]",
+    ]
+
+
+def test_a_long_line_is_not_wrapped_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
+    with Console(1, title="t") as console:
+        console.note("word " * 100)
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_a_terminal_shows_step_figures_memory_and_waits_with_their_limit() -> None:
+    shown = _on_a_terminal(_STEPS)
+    for text in (
+        "sft in runs/[a]",
+        "step 4/9   rollout",
+        "1.250",
+        "policy 1.5",
+        "waiting for rollout: engine [/b]",
+        "(limit 600 s)",
+        "[red]kept as written",
+    ):
+        assert text in shown, shown
+
+
+def _on_a_terminal(code: str) -> str:
+    """Output of ``code`` in a process whose standard output is a terminal of 120 columns."""
+    here, there = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "120", "LINES": "40", "NO_COLOR": "1"}
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=there, env=environment) as process:
+        os.close(there)
+        output = b""
+        try:
+            while part := os.read(here, 4096):
+                output += part
+        except OSError:
+            pass  # Linux ends a terminal whose other side is closed with an error, not with an empty read.
+        os.close(here)
+    assert process.returncode == 0
+    return output.decode()
