@@ -69,7 +69,7 @@ LENGTH = Role(
     in_run=lambda config: True,
     memory=lambda asked: _memory(2.0**31),
     on_loss="role_restarts",
-    spec=lambda config, pool, saved: 0.5,
+    spec=lambda config, engine, saved: 0.5,
 )
 COUNT = Role(
     name="count",
@@ -78,6 +78,6 @@ COUNT = Role(
     in_run=lambda config: True,
     memory=lambda asked: _memory(2.0**30),
     on_loss="run_restarts",
-    spec=lambda config, pool, saved: "fresh" if saved is None else saved.name,
+    spec=lambda config, engine, saved: "fresh" if saved is None else saved.name,
     saved_in="count",
 )

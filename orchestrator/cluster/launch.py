@@ -134,6 +134,6 @@ def start_roles(config: TrainConfig, pool: WorkerPool, found: Path | None, *, nu
             saved = found / role.saved_in
         with start_of(workers.names):
             assert role.spec is not None
-            workers.start(role.spec(config, pool, saved))
+            workers.start(role.spec(config, pool.role("rollout").spec, saved))
             if saved is not None:
                 workers.shared("load_state", str(saved), num_steps=num_updates, deadline_s=config.rollout.timeout_s)

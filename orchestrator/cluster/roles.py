@@ -16,8 +16,8 @@ from orchestrator.cluster import memory_plan
 from orchestrator.cluster.memory_plan import MemoryQuestion, RoleMemory
 from orchestrator.config.schema import TrainConfig
 
-if TYPE_CHECKING:  # it imports Ray, and a dry run places roles without
-    from orchestrator.cluster.pool import WorkerPool
+if TYPE_CHECKING:  # it imports torch, and a dry run places roles without
+    from workers.rollout.spec import EngineSpec
 
 Number = Callable[[TrainConfig], int]
 OnLoss = Literal["run_restarts", "role_restarts", "worker_replaced"]
@@ -39,9 +39,9 @@ class Role:
     memory: Callable[[MemoryQuestion], RoleMemory]
     """Of one worker."""
     on_loss: OnLoss
-    spec: Callable[[TrainConfig, "WorkerPool", Path | None], Any] | None = None
-    """What a training run starts them on, given the folder they are saved in where it goes on from a checkpoint; None
-    for those that are started by whoever asks them."""
+    spec: Callable[[TrainConfig, "EngineSpec | None", Path | None], Any] | None = None
+    """What a training run starts them on, given how its engines are built and the folder they are saved in where it
+    goes on from a checkpoint; None for those that are started by whoever asks them."""
     gpus: Number = lambda config: 1
     """Of one worker, on machines that have any."""
     cpus: float = 1.0
@@ -65,14 +65,17 @@ def _has_engines(config: TrainConfig) -> bool:
     return not config.offline or config.generates_critiques
 
 
-def _policy_spec(config: TrainConfig, pool: "WorkerPool", saved: Path | None) -> Any:
+def _policy_spec(config: TrainConfig, engine: "EngineSpec | None", saved: Path | None) -> Any:
     from orchestrator.cluster.specs import policy_spec, sampled_from  # deferred: it imports torch
 
-    sampling = sampled_from(config, pool.engine_spec.banned_token_ids) if config.online else PLAIN
+    sampling = PLAIN
+    if config.online:
+        assert engine is not None, "an online run starts its engines first"
+        sampling = sampled_from(config, engine.banned_token_ids)
     return policy_spec(config, str(saved / "policy") if saved else None, sampling)
 
 
-def _reference_spec(config: TrainConfig, pool: "WorkerPool", saved: Path | None) -> Any:
+def _reference_spec(config: TrainConfig, engine: "EngineSpec | None", saved: Path | None) -> Any:
     from orchestrator.cluster.specs import base_spec  # deferred: it imports torch
 
     return base_spec(config, config.model.folder)

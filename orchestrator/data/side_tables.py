@@ -18,7 +18,7 @@ from fcntl import LOCK_EX, flock
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -30,9 +30,6 @@ from orchestrator.run.folder import flush, write_atomic
 from orchestrator.run.identity import Identity, option_identity, settled
 from workers.models.digests import model_digests
 from workers.multimodal.pictures import PREPARATION
-
-if TYPE_CHECKING:  # it reads these tables
-    from orchestrator.data.store import PreferenceStore
 
 _SCHEMA = pa.schema([("uid", pa.string()), ("response_index", pa.int32()), ("values", pa.list_(pa.float32()))])
 _TABLE_FILE = "table.json"
@@ -237,20 +234,18 @@ def _read_json(path: Path) -> dict[str, Any]:
     return stored
 
 
-def table_fingerprint(
-    config: TrainConfig, store: "PreferenceStore | None", model: str, *, asked: str | None = None
-) -> Fingerprint:
+def table_fingerprint(config: TrainConfig, store: str, model: str, *, asked: str | None = None) -> Fingerprint:
     """Of numbers that a model gives to a store's responses.
 
     Args:
         config: Of the run whose workers give them, with its number format settled.
-        store: None for responses that are in no store.
+        store: Its fingerprint; empty for responses that are in no store.
         model: Its folder.
         asked: see ``Fingerprint``.
     """
     options = settled(option_identity(config))
     return Fingerprint(
-        store=store.manifest.fingerprint if store is not None else "",
+        store=store,
         model=model_digests(model),
         settings={name: value for name, value in options.items() if _shapes(name)} | {"pictures": PREPARATION},
         limits=_some(options, *_LIMITS),

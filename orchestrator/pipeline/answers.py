@@ -89,7 +89,7 @@ def answers_made_from(config: TrainConfig, folder: RunFolder, data: OfflineData,
     """
     store = data.held_out_store
     policies = {"start": config.model.folder, "policy": str(plain_folder(folder.root))}
-    parts = [(name, table_fingerprint(config, store, path)) for name, path in policies.items()]
+    parts = [(name, table_fingerprint(config, store.manifest.fingerprint, path)) for name, path in policies.items()]
     parts.append(("rewards", reward_fingerprint(config, store, model)))
     told = {f"{name}.{part}": value for name, fingerprint in parts for part, value in fingerprint.parts().items()}
     options = settled(option_identity(config))

@@ -108,5 +108,5 @@ def reference_table(folder: Path, store: PreferenceStore, config: TrainConfig) -
     Raises:
         RefusedInput: the folder has a table of another model, or of other settings or another store.
     """
-    fingerprint = table_fingerprint(config, store, config.model.folder)
+    fingerprint = table_fingerprint(config, store.manifest.fingerprint, config.model.folder)
     return SideTable(folder, fingerprint=fingerprint, num_shards=len(store.groups))

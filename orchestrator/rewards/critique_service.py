@@ -66,7 +66,8 @@ def critique_limits(config: TrainConfig, model: str) -> CritiqueLimits:
 def reward_fingerprint(config: TrainConfig, store: PreferenceStore | None, model: str) -> Fingerprint:
     """What the rewards of a store's responses, or of any, depend on, and which of them there are."""
     asked = {"request": known_request(model), **asdict(critique_limits(config, model))}
-    return table_fingerprint(config, store, model, asked=json.dumps(asked | {"engine": engine_kind(config, model)}))
+    of_store = "" if store is None else store.manifest.fingerprint
+    return table_fingerprint(config, of_store, model, asked=json.dumps(asked | {"engine": engine_kind(config, model)}))
 
 
 def check_critique_models(config: TrainConfig, data: OfflineData) -> None:

@@ -43,7 +43,7 @@ def test_a_policy_in_four_bits_is_compared_with_a_reference_in_four_bits(model: 
     assert base_spec(_own(model, *_LORA), str(model)).quantize is None
     # Its log-probs are others than those of the whole weights.
     made = [
-        table_fingerprint(_own(model, *_LORA, "--model.dtype", "bfloat16", *quantize), None, str(model))
+        table_fingerprint(_own(model, *_LORA, "--model.dtype", "bfloat16", *quantize), "", str(model))
         for quantize in ((), ("--model.quantize", "nf4"))
     ]
     assert made[0] != made[1]

@@ -229,7 +229,7 @@ def test_the_number_format_is_that_of_the_plan_and_not_of_the_driver(model: Path
     told = {}
     for dtype, workers in (("bfloat16", (worker,)), ("float32", ())):
         there = settled_dtype(config, PlacementPlan("colocated", (), workers))
-        told[dtype] = table_fingerprint(there, None, str(model)).settings["model.dtype"]
+        told[dtype] = table_fingerprint(there, "", str(model)).settings["model.dtype"]
         sent = (model_spec(there, str(model)).dtype, policy_spec(there, None).model.dtype)
         assert (there.model.dtype, option_identity(there)["model.dtype"], *sent) == (dtype,) * 4
         assert settled_dtype(there, PlacementPlan("colocated", (), ())) == there
