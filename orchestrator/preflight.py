@@ -1,6 +1,7 @@
 """Everything that can be refused before a process is started: cheapest checks first, all within seconds."""
 
 import importlib.util
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,9 @@ from workers.types import Prompt
 
 if TYPE_CHECKING:  # it imports transformers, and most refusals can be had without
     from workers.multimodal.prompt_encoder import PromptEncoder
+
+
+_DIGIT = re.compile(r"\d")
 
 
 def check_config(config: TrainConfig) -> None:
@@ -114,6 +118,29 @@ def check_lengths(config: TrainConfig, encoder: "PromptEncoder", prompts: Sequen
             f"{longest} prompt + {config.rollout.max_new_tokens} new tokens = {whole}"
         )
     return longest
+
+
+def check_labels(config: TrainConfig, prompts: Sequence[Prompt]) -> None:
+    """Refuse labels that the rules of the run's own reward service compare with nothing.
+
+    Raises:
+        RefusedInput: with the count and the first row.
+    """
+    if config.reward.url is not None or config.data_kind != "prompts":
+        return
+    numbers = config.reward.scoring == "compat"
+    odd = [
+        p
+        for p in prompts
+        if p.label is not None and not (numbers and _DIGIT.search(p.label)) and p.label not in ("1", "2")
+    ]
+    if odd:
+        wanted = "a number" if numbers else "1 or 2"
+        raise RefusedInput(
+            f"{len(odd)} of {len(prompts)} rows have a label that is not {wanted}; the first is row {odd[0].uid} with "
+            f"{odd[0].label!r}. The rules of reward.scoring = {config.reward.scoring!r} compare nothing else: set "
+            "reward.url to a service that does"
+        )
 
 
 def check_positions(config: TrainConfig, encoder: "PromptEncoder", longest_prompt: int, *, probed: bool = True) -> None:

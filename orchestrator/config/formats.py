@@ -30,9 +30,11 @@ FORMATS: dict[str, Format] = {
     "r1_reward": Format("r1_reward:read_r1_reward", ("prompts", "demonstrations")),
     "mm_rlhf": Format("mm_rlhf:read_mm_rlhf", ("preferences",)),
     "mm_rlhf_pairs": Format("mm_rlhf_pairs:read_mm_rlhf_pairs", ("preferences",), rows_share="id"),
+    "pairs": Format("pairs:read_pairs", ("preferences",)),
     "plain_dpo": Format("plain:read_plain_dpo", ("preferences",)),
     "plain_kto": Format("plain:read_plain_kto", ("preferences",)),
     "rlhfv": Format("rlhfv:read_rlhfv", ("preferences",)),
+    "task": Format("task:read_task", ("prompts",)),
     "vlfeedback": Format("vlfeedback:read_vlfeedback", ("preferences",)),
     "vlquery_json": Format("vlquery_json:read_vlquery_json", ("demonstrations",)),
 }

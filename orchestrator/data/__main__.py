@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import tyro
@@ -14,6 +15,7 @@ from orchestrator.data.counted import refuse_no_rows
 from orchestrator.data.exporting import export_swift
 from orchestrator.data.keys import Notes
 from orchestrator.data.reading import SourceFile
+from orchestrator.data.recognising import recognised
 from orchestrator.data.records import Split
 from orchestrator.data.rows import BadRow
 from orchestrator.data.showing import row_lines, tally
@@ -27,7 +29,7 @@ _DEFAULTS = DataSection()
 @dataclass(frozen=True, kw_only=True)
 class _Source:
     path: tyro.conf.Positional[str]
-    """Data file, JSON or JSONL; check and show take the folder of a store as well."""
+    """Data file, JSON, JSONL or Parquet; check and show take the folder of a store as well."""
     media_root: str | None = None
     """Folder that every media path must stay inside; none = the folder of the data file."""
     max_pixels: int | None = _DEFAULTS.max_pixels
@@ -38,15 +40,23 @@ class _Source:
     reader: str | None = None
     """FILE.py:NAME of a function that reads a row of the file, in place of --format."""
 
-    def source(self, format: DataFormat | None) -> SourceFile:
+    format: DataFormat | None = None
+    """Format of the file; none = that which the keys of its rows tell."""
+
+    def source(self, *, pictures: Path | None) -> SourceFile:
         """The file to be read.
 
+        Args:
+            pictures: see ``SourceFile``.
         Raises:
             RefusedInput: a limit is below 1, or nothing says how the file is read.
         """
-        read_by = self.reader or format
+        read_by = self.reader or self.format
+        if read_by is None and Path(self.path).is_file():
+            read_by = recognised(Path(self.path))
+            _write([f"read as {read_by}"] if read_by else [])
         if read_by is None:
-            raise RefusedInput("--format is not set, nor is --reader")
+            raise RefusedInput("--format is not set, nor is --reader, and the keys of the rows are those of no format")
         for name, value in (("--max-pixels", self.max_pixels), ("--video-frames", self.video_frames)):
             if value is not None and value < 1:
                 raise RefusedInput(f"{name} = {value}: must be at least 1")
@@ -57,6 +67,7 @@ class _Source:
             media_root=file.parent if self.media_root is None else Path(self.media_root),
             max_pixels=self.max_pixels,
             video_frames=self.video_frames,
+            pictures=pictures,
         )
 
     def store(self) -> PreferenceStore | None:
@@ -69,14 +80,12 @@ class _Source:
 class Check(_Source):
     """List every row that cannot be used, then a summary; exit code 2 when there is one."""
 
-    format: DataFormat = _DEFAULTS.format
-    """Format of the file."""
-
     def run(self) -> int:
         """Write every bad row and the summary. The bad rows of a store were accepted when it was made."""
         store = self.store()
         notes = Notes() if store is None else store.manifest.notes
-        found = tally(store or self.source(self.format), notes, bad=_tell_bad)
+        with TemporaryDirectory() as pictures:
+            found = tally(store or self.source(pictures=Path(pictures)), notes, bad=_tell_bad)
         refuse_no_rows(found.num_good + found.num_bad, name=self.path)
         _write(found.lines(notes))
         return 2 if found.num_bad and store is None else 0
@@ -89,12 +98,11 @@ class Show(_Source):
     row: int
     """1-based, in the data file: the line of a JSONL file, the element of a JSON array; of several that make an
     instruction, the first."""
-    format: DataFormat = _DEFAULTS.format
-    """Format of the file."""
 
     def run(self) -> int:
         """Write the row."""
-        _write(row_lines(self.store() or self.source(self.format), self.row, name=self.path))
+        with TemporaryDirectory() as pictures:
+            _write(row_lines(self.store() or self.source(pictures=Path(pictures)), self.row, name=self.path))
         return 0
 
 
@@ -104,8 +112,6 @@ class Import(_Source):
 
     out: str
     """Folder of the store to be made."""
-    format: DataFormat | None = None
-    """Format of the file; none = it has a --reader."""
     held_out_frac: float = 0.0
     """Share of prompts that are held out, chosen by a hash of the prompt."""
     max_bad_frac: float = _DEFAULTS.max_bad_frac
@@ -118,7 +124,7 @@ class Import(_Source):
             raise RefusedInput(f"--held-out-frac = {self.held_out_frac:g}: must be at least 0 and below 1")
         if not 0 <= self.max_bad_frac <= 1:
             raise RefusedInput(f"--max-bad-frac = {self.max_bad_frac:g}: must be from 0 to 1")
-        source, out = self.source(self.format), Path(self.out)
+        source, out = self.source(pictures=None), Path(self.out)
         import_file(source, out=out, held_out_frac=self.held_out_frac, max_bad_frac=self.max_bad_frac)
         store = PreferenceStore(out)
         notes = store.manifest.notes

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
 
-from orchestrator.data.rows import RowError, shown
+from orchestrator.data.rows import RowError, row_pictures, shown
 from orchestrator.errors import one_line
 
 _MOST_KEYS, _MOST_CHARS = 20, 80
@@ -128,7 +128,7 @@ def check_keys(
         others_are = f"other than {shown(given[0])}: one field of them is read" if given else "which is not read here"
         raise RowError(f"field {pictures[0]!r} can only be a picture, {others_are}")
     for key in others:
-        if key not in images:
+        if key not in images and not set(row_pictures(row[key])) & set(given):
             unread.append(key)
             if not _is_picture(key, row[key]):
                 _refuse_content(row, key, read, given)
@@ -166,8 +166,13 @@ def _refuse_content(row: Mapping[str, Any], key: str, read: Collection[str], giv
         raise RowError(f"field {key!r} is {shown(value)}, content that this format does not read")
 
 
+def is_picture_name(key: str) -> bool:
+    """Whether a column of this name can only hold pictures, or name them."""
+    return _is_named(_PICTURE, key)
+
+
 def _is_picture(key: str, value: Any) -> bool:
-    if _is_named(_PICTURE, key):
+    if is_picture_name(key):
         return True
     names = _names(value) if _is_named(_FILE, key) else []
     return bool(names) and all(map(_PICTURE_FILE.fullmatch, names))

@@ -6,7 +6,7 @@ root, every file probed once.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 from algorithms.records import MediaRef
 from orchestrator.data.keys import is_empty
-from orchestrator.data.rows import RowError, shown
+from orchestrator.data.rows import RowError, RowPicture, shown
 from workers.multimodal.media import FrameOrder, MediaError, probe_image, resolve_media, sample_frames, shown_name
 
 Turn = dict[str, Any]
@@ -147,33 +147,44 @@ class MediaFinder:
         self._root, self._video_frames = root, video_frames
 
     def resolve(
-        self, turns: Iterable[Turn], *, frame_order: FrameOrder = "natural"
+        self, turns: Sequence[Turn], *, frame_order: FrameOrder = "natural", in_row: Sequence[str] = ()
     ) -> tuple[tuple[Turn, ...], tuple[Source, ...]]:
         """Turns as a model sees them, and their images in order; a video is that many images, in ``frame_order``.
 
+        Args:
+            in_row: Pictures of the row itself: where they are as many as its images, each stands for one that is not
+                found by its name.
         Raises:
             RowError: a name that is no file under the root.
         """
         sources: list[Source] = []
         resolved = []
+        num_images = sum(part["type"] == "image" for turn in turns for part in turn["content"])
+        others = iter(in_row if len(in_row) == num_images else [None] * num_images)
         for turn in turns:
-            content = [p for part in turn["content"] for p in self._part(part, sources, frame_order)]
+            content = [p for part in turn["content"] for p in self._part(part, sources, frame_order, others)]
             resolved.append({"role": turn["role"], "content": content})
         return tuple(resolved), tuple(sources)
 
-    def _part(self, part: dict[str, str], sources: list[Source], order: FrameOrder) -> list[dict[str, str]]:
+    def _part(
+        self, part: dict[str, str], sources: list[Source], order: FrameOrder, in_row: Iterator[str | None]
+    ) -> list[dict[str, str]]:
         kind = part["type"]
         if kind == "text":
             return [part]
-        found = self._image(part[kind]) if kind == "image" else self._video(part[kind], order)
+        found = self._image(part[kind], next(in_row)) if kind == "image" else self._video(part[kind], order)
         sources.extend(found)
         return [{"type": "image"} for _ in found]
 
-    def _image(self, name: str) -> list[Source]:
+    def _image(self, name: str, in_row: str | None) -> list[Source]:
+        if isinstance(name, RowPicture):
+            return [Source("image in the row", Path(name))]
         shown = f"image {shown_name(name)}"
         try:
             return [Source(shown, resolve_media(name, root=self._root))]
         except MediaError as error:
+            if in_row is not None:
+                return [Source(f"{shown}, in the row,", Path(in_row))]
             raise RowError(f"{shown} {error.problem}") from error
 
     def _video(self, name: str, order: FrameOrder) -> list[Source]:

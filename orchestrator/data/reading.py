@@ -18,10 +18,20 @@ from orchestrator.config.schema import TrainConfig
 from orchestrator.data.keys import Notes
 from orchestrator.data.media import MediaFinder, Source, Turn, probe_all
 from orchestrator.data.order import assign_split
+from orchestrator.data.parquet_rows import FOLDER, is_parquet, read_parquet_rows
 from orchestrator.data.readers import Reader, reader_of
 from orchestrator.data.readers.draft import Draft
 from orchestrator.data.records import Instruction, Response, StoredMedia
-from orchestrator.data.rows import BadRow, JsonRow, RowError, read_json_groups, read_json_rows, row_uid, shown
+from orchestrator.data.rows import (
+    BadRow,
+    JsonRow,
+    RowError,
+    grouped,
+    read_json_groups,
+    read_json_rows,
+    row_uid,
+    shown,
+)
 from orchestrator.data.turns import check_prompt, refuse_told_verdict, words
 from orchestrator.errors import RefusedInput
 from workers.multimodal.media import MediaError
@@ -44,6 +54,19 @@ class SourceFile:
     video_frames: int
     root_option: str = "--media-root"
     """Name that ``media_root`` has for whoever asks."""
+    pictures: Path | None = None
+    """Folder for pictures that stand in the rows of a Parquet file; None is one in ``media_root``."""
+
+    def rows(self, *, rows_share: str | None) -> Iterator[JsonRow | BadRow]:
+        """As they stand in the file, or those together that share a field; see ``read_json_rows``.
+
+        Raises:
+            RefusedInput: the file is missing or cannot be read.
+        """
+        if is_parquet(self.path):
+            rows = read_parquet_rows(self.path, self.pictures or self.media_root / FOLDER)
+            return rows if rows_share is None else grouped(list(rows), rows_share)
+        return read_json_rows(self.path) if rows_share is None else read_json_groups(self.path, field=rows_share)
 
 
 def source_file(config: TrainConfig, path: str) -> SourceFile:
@@ -156,8 +179,7 @@ def _rows(source: SourceFile, *, demonstrations: bool = False) -> Iterator[_Row 
     if source.media_root != source.path.parent and not source.media_root.is_dir():
         raise RefusedInput(f"{source.root_option} {str(source.media_root)!r} is not a folder")
     reader, finder = reader_of(source.read_by), MediaFinder(source.media_root, source.video_frames)
-    shared = reader.rows_share
-    rows = read_json_rows(source.path) if shared is None else read_json_groups(source.path, field=shared)
+    rows = source.rows(rows_share=reader.rows_share)
     probed = _Probed(source.max_pixels)
     while chunk := list(islice(rows, _CHUNK_ROWS)):
         tried = [_attempt(row, source.path, reader, finder, demonstrations=demonstrations) for row in chunk]
@@ -173,7 +195,7 @@ def _attempt(
     try:
         read = reader.read(row.value)
         drafts = [_checked(draft, demonstrations) for draft in (read if isinstance(read, tuple) else (read,))]
-        resolved = [finder.resolve(draft.turns, frame_order=draft.frame_order) for draft in drafts]
+        resolved = [finder.resolve(draft.turns, frame_order=draft.frame_order, in_row=draft.in_row) for draft in drafts]
     except RowError as error:
         return BadRow(row.number, str(error))
     answers = range(1, len(drafts) + 1) if len(drafts) > 1 else (None,)
@@ -245,7 +267,8 @@ def _prompt(found: _Found) -> Prompt:
 def _instruction(found: _Found, root: Path, held_out_frac: float) -> Instruction:
     media: list[StoredMedia] = []
     for source, (ref, size) in zip(found.sources, found.images, strict=True):
-        path = Path(ref.path).relative_to(root).as_posix()
+        file = Path(ref.path)  # outside the root stand pictures of rows that are only looked at
+        path = (file.relative_to(root) if file.is_relative_to(root) else file).as_posix()
         if not path.isprintable():  # Arrow takes Unicode only, which the name of a file need not be
             raise RowError(f"{source.shown} has a file name that cannot be printed")
         media.append(StoredMedia(sha256=ref.sha256, path=path, size_bytes=size, width=ref.width, height=ref.height))

@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +20,18 @@ _UID = re.compile(r"(.*-(\d+))(?:\.(\d+))?", re.S)
 
 class RowError(ValueError):
     """Why a row cannot be used, in one sentence naming field and value."""
+
+
+class RowPicture(str):
+    """The path of a file made of a picture that stood in a row: it needs no looking for."""
+
+    __slots__ = ()
+
+
+def row_pictures(value: Any) -> tuple[RowPicture, ...]:
+    """Those that a field of a row holds; none where it holds anything else."""
+    values = value if isinstance(value, list) else [value]
+    return tuple(values) if all(isinstance(one, RowPicture) for one in values) else ()
 
 
 def text_field(row: dict[str, Any], field: str) -> str:
@@ -174,16 +186,23 @@ def _rows(file: IO[bytes], path: Path) -> _Rows:
 
 def _grouped(file: IO[bytes], path: Path, field: str) -> _Rows:
     if _is_array(file):
-        elements = list(_array(file.read(), path))
-        groups, row_at = _places(enumerate(elements), field), lambda _, index: elements[index]
-    else:
-        groups, row_at = _places(_lines(file, path), field), lambda number, offset: _line_at(file, path, number, offset)
-    for group in groups:
-        if isinstance(group, BadRow):
-            yield group
-        else:
-            rows = tuple(row_at(number, place) for number, place in group)
-            yield JsonRow(rows[0].number, rows)
+        yield from grouped(list(_array(file.read(), path)), field)
+        return
+    for group in _places(_lines(file, path), field):
+        yield _together(group, lambda number, offset: _line_at(file, path, number, offset))
+
+
+def grouped(rows: Sequence[JsonRow | BadRow], field: str) -> _Rows:
+    """Rows at hand as ``read_json_groups`` yields those of a file."""
+    for group in _places(enumerate(rows), field):
+        yield _together(group, lambda _, index: rows[index])
+
+
+def _together(group: BadRow | list[tuple[int, int]], row_at: Callable[[int, int], Any]) -> JsonRow | BadRow:
+    if isinstance(group, BadRow):
+        return group
+    rows = tuple(row_at(number, place) for number, place in group)
+    return JsonRow(rows[0].number, rows)
 
 
 def _places(rows: Iterable[tuple[int, JsonRow | BadRow]], field: str) -> Iterable[BadRow | list[tuple[int, int]]]:

@@ -14,7 +14,7 @@ from orchestrator.data.keys import Notes
 from orchestrator.data.pairs import preference_pairs
 from orchestrator.data.reading import SourceFile, read_records
 from orchestrator.data.records import Instruction, Response
-from orchestrator.data.rows import BadRow, row_uid, uid_parts
+from orchestrator.data.rows import BadRow, row_uid, shown, uid_parts
 from orchestrator.data.store import PreferenceStore
 from orchestrator.errors import RefusedInput
 
@@ -144,7 +144,10 @@ class Tally:
             yield f"learned {self._instructions} answers: every one of a conversation"
         if self._context:
             yield f"context {self._context} earlier answers stand in prompts: nothing is learned from them"
-        if self._labels:
+        if set(self._labels) - {"1", "2"}:
+            first = next(iter(self._labels))
+            yield f"labels  {self._labels.total()} rows have one, {len(self._labels)} different, such as {shown(first)}"
+        elif self._labels:
             yield f"labels  {self._labels['1']} say 1, {self._labels['2']} say 2"
         if self._responses:
             yield f"responses  {self._responses}, {self._valued} with a rank or a score"

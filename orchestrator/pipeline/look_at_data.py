@@ -55,9 +55,10 @@ def _encoder(config: TrainConfig) -> "PromptEncoder | None":
 
 def _online(config: TrainConfig, encoder: "PromptEncoder | None") -> list[str]:
     from orchestrator.data.prompts import fitting, read_data
-    from orchestrator.preflight import check_lengths
+    from orchestrator.preflight import check_labels, check_lengths
 
     data = read_data(config)
+    check_labels(config, [*data.train.prompts, *data.held_out])
     if encoder is not None:
         data = fitting(config, encoder, data)
         check_lengths(config, encoder, [*data.train.prompts, *data.held_out])

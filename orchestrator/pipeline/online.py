@@ -13,7 +13,7 @@ from orchestrator.data.prompts import RunData, fitting, read_data
 from orchestrator.pipeline.derived import cold_start_config
 from orchestrator.pipeline.stages import Running, Stage, Tell, go_through
 from orchestrator.pipeline.summary import print_summary
-from orchestrator.preflight import check_lengths
+from orchestrator.preflight import check_labels, check_lengths
 from orchestrator.rewards.critique_service import check_online_critiques, critique_limits, online_critique_judge
 from orchestrator.rewards.service import reward_client
 from orchestrator.run.checkpoint import Progress, finished_checkpoint, refuse_another_run
@@ -43,6 +43,7 @@ def train_online(
     prompts = [*data.train.prompts, *data.held_out]
     if config.reward.critique.path is not None:
         critique_limits(config, config.reward.critique.path)
+    check_labels(config, prompts)
     longest, images = check_lengths(config, encoder, prompts), max(len(p.media) for p in prompts)
     spec = following_engine_spec(config, plan, encoder, longest_prompt=longest, max_images=images)
     check_online_critiques(config, prompts)

@@ -13,6 +13,7 @@ from orchestrator.cluster.resources import ClusterResources
 from orchestrator.config.schema import TrainConfig, resolved_json
 from orchestrator.data.image_check import describe_bound
 from orchestrator.data.prompts import read_data
+from orchestrator.data.recognising import with_format
 from orchestrator.errors import RefusedInput
 from orchestrator.pipeline.look_at_data import data_lines
 from orchestrator.pipeline.stages import Stage, describe_stages, stages_of
@@ -44,6 +45,7 @@ def dry_run(config: TrainConfig, known: TrainConfig) -> None:
         known: The same, without what other runs make before it.
     """
     here = config.placement.cluster is None
+    config, known = with_format(config), with_format(known)
     check_critique_model(known)
     if known.model.path is not None:
         (check_model if here else check_config)(known)
@@ -69,6 +71,7 @@ def check_run(config: TrainConfig, known: TrainConfig) -> Checked:
     Raises:
         RefusedInput: in one sentence.
     """
+    config, known = with_format(config), with_format(known)
     check_trackers(config)
     if known.model.path is not None:
         check_model(known)

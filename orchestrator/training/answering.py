@@ -53,7 +53,8 @@ class Answering:
 
         ``quick`` takes a fixed subset and skips the shuffled control.
         """
-        if not self.held_out:
+        # Labels that are no verdicts are compared by rewards alone.
+        if not any(prompt.label in ("1", "2") for prompt in self.held_out):
             return Evaluation(figures={})
         result = evaluate(
             self.engines.sample,

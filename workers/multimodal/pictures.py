@@ -164,7 +164,7 @@ _AVIF, _HEIC = (b"avif", b"avis"), (b"heic", b"heix", b"heim", b"heis", b"hevc",
 
 def reason_not_read(data: bytes) -> str:
     """Why a file that does not decode is not read, as a sentence without its subject: ``is TIFF; read are ...``."""
-    kind = _kind_of_ours(data)
+    kind = kind_of(data)
     if kind is not None:
         return f"is not a readable image: a {kind} that is truncated or damaged"
     kind = _image_kind(data)
@@ -176,7 +176,8 @@ def reason_not_read(data: bytes) -> str:
     return f"is {what}, not {'the' if 'pointer' in what else 'an'} image"
 
 
-def _kind_of_ours(data: bytes) -> str | None:
+def kind_of(data: bytes) -> str | None:
+    """Which of ``READ`` the bytes begin like; None for none."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
     return _starting_with(data, _OURS)

@@ -25,6 +25,8 @@ class Draft:
     meta: dict[str, Any] = field(default_factory=dict)
     frame_order: FrameOrder = "natural"
     """Of the frames of its videos."""
+    in_row: tuple[str, ...] = ()
+    """Pictures that stand in the row, one for each image that its turns name: used where a name is no file."""
     unread: tuple[tuple[str, ...], ...] = ((),)
     """Keys that nobody reads, for each row of the file that it is made of; see ``orchestrator.data.keys``."""
 

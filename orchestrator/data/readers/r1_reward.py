@@ -15,7 +15,7 @@ from orchestrator.data.keys import check_keys, is_empty, unread_inside
 from orchestrator.data.media import Turn, media_parts
 from orchestrator.data.readers.draft import Draft, row_object
 from orchestrator.data.records import Response
-from orchestrator.data.rows import RowError, json_field, shown, text_field, unicode_text
+from orchestrator.data.rows import RowError, json_field, row_pictures, shown, text_field, unicode_text
 from orchestrator.data.turns import words
 
 _ANSWER = re.compile(r"\s*([12])\s*|\s*<answer>\s*([12])\s*</answer>\s*")
@@ -37,6 +37,7 @@ def read_r1_reward(row: Any) -> Draft:
     media = [part[part["type"]] for turn in turns for part in turn["content"] if part["type"] != "text"]
     keys = check_keys(fields, ("message", "question", "answer", "response"), images=("image",), media=media)
     (field,) = keys.images
+    in_row = row_pictures(fields.get(field))
     if not media and not is_empty(fields.get(field)):
         turns = _with_images(turns, media_parts(fields, image_fields=keys.images)["image"], field)
     question = fields.get("question")
@@ -45,7 +46,8 @@ def read_r1_reward(row: Any) -> Draft:
         responses=demonstrated,
         label=label,
         meta={"question": unicode_text(question, "question") if isinstance(question, str) else ""},
-        unread=((*keys.unread, *_unread(fields)),),
+        in_row=in_row if media else (),
+        unread=((*(key for key in keys.unread if key != field or not in_row), *_unread(fields)),),
     )
 
 

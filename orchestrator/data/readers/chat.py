@@ -1,0 +1,117 @@
+"""Conversations as people's files spell them: ``{"role", "content"}`` or ``{"from", "value"}``, text or parts."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from orchestrator.data.media import Turn, place_media
+from orchestrator.data.rows import RowError, shown, unicode_text
+
+_ROLES = {
+    "system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant",
+    "model": "assistant", "bot": "assistant",
+}  # fmt: skip
+_TURN = ("role", "from", "content", "value")
+_NAMED = ("image", "image_url", "url", "path", "video")
+"""Keys of a part under which its medium may be named."""
+
+
+def spoken(value: Any, field: str) -> list[tuple[str, Any]]:
+    """Role and content of each turn.
+
+    Raises:
+        RowError: it is no conversation.
+    """
+    if not isinstance(value, list) or not value:
+        raise RowError(f"field {field!r} is {shown(value)}, expected a list of chat turns")
+    turns = []
+    for turn in value:
+        told = turn if isinstance(turn, dict) else {}
+        role, content = told.get("role", told.get("from")), told.get("content", told.get("value"))
+        if not isinstance(role, str) or role not in _ROLES:
+            raise RowError(f"field {field!r} has a turn of {shown(role)}, expected {', '.join(_ROLES)}")
+        if not isinstance(content, str | list) or not content:
+            raise RowError(f"field {field!r} has a turn that says {shown(content)}, expected text or parts")
+        if unknown := [
+            key for key in told if key not in ("role", "from", "content", "value") and told[key] is not None
+        ]:
+            raise RowError(f"field {field!r} has a turn with {shown(unknown[0])}, which is not read")
+        turns.append((_ROLES[role], content))
+    return turns
+
+
+def chat_turns(
+    turns: Sequence[tuple[str, Any]], media: dict[str, list[dict[str, str]]], *, field: str
+) -> tuple[Turn, ...]:
+    """Turns with the row's media where the words have placeholders, or the parts an image without a name.
+
+    Raises:
+        RowError: they differ in number.
+    """
+    if all(isinstance(content, str) for _, content in turns):
+        return place_media([(role, unicode_text(content, field)) for role, content in turns], media)
+    waiting = {kind: iter(parts) for kind, parts in media.items()}
+    made = tuple({"role": role, "content": list(_parts(content, waiting, field))} for role, content in turns)
+    left = {kind: len(list(rest)) for kind, rest in waiting.items()}
+    if not any(part["type"] != "text" for turn in made for part in turn["content"]) and sum(left.values()) == 1:
+        (part,) = (part for parts in media.values() for part in parts)
+        first = next((i for i, turn in enumerate(made) if turn["role"] == "user"), 0)
+        made[first]["content"].insert(0, part)
+    elif any(left.values()):
+        told = ", ".join(f"{count} {kind}s" for kind, count in left.items() if count)
+        raise RowError(f"the row has {told} more than field {field!r} has places for")
+    return made
+
+
+def said(value: Any, field: str) -> str:
+    """The text of an answer: as it is, or the only turn of a conversation, of text alone.
+
+    Raises:
+        RowError: it is something else.
+    """
+    if isinstance(value, str):
+        return unicode_text(value, field)
+    turns = spoken(value, field)
+    if len(turns) != 1 or turns[0][0] != "assistant":
+        raise RowError(f"field {field!r} has {len(turns)} turns, expected one of the assistant")
+    return text_of(turns[0][1], field)
+
+
+def text_of(content: Any, field: str) -> str:
+    """What a turn of text alone says.
+
+    Raises:
+        RowError: it has a part that is no text.
+    """
+    if isinstance(content, str):
+        return unicode_text(content, field)
+    parts = list(_parts(content, {"image": iter(()), "video": iter(())}, field))
+    if any(part["type"] != "text" for part in parts):
+        raise RowError(f"field {field!r} answers with a picture, expected text alone")
+    return "".join(part["text"] for part in parts)
+
+
+def _parts(content: Any, waiting: dict[str, Iterator[dict[str, str]]], field: str) -> Iterator[dict[str, str]]:
+    for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
+        kind = part.get("type") if isinstance(part, dict) else None
+        kind = {"image_url": "image", "input_image": "image", "input_text": "text"}.get(str(kind), kind)
+        if kind == "text" and isinstance(part.get("text"), str):
+            yield {"type": "text", "text": unicode_text(part["text"], field)}
+        elif kind in ("image", "video"):
+            yield _medium(part, kind, waiting, field)
+        else:
+            raise RowError(f"field {field!r} has the part {shown(part)}, expected text, image or video")
+
+
+def _medium(
+    part: dict[str, Any], kind: str, waiting: dict[str, Iterator[dict[str, str]]], field: str
+) -> dict[str, str]:
+    given = [part[key] for key in _NAMED if part.get(key) is not None]
+    name = given[0].get("url") if given and isinstance(given[0], dict) else (given[0] if given else None)
+    if name is None and not given:
+        medium = next(waiting[kind], None)
+        if medium is None:
+            raise RowError(f"field {field!r} has more {kind}s than the row names")
+        return medium
+    if not isinstance(name, str) or not name.strip():
+        raise RowError(f"field {field!r} has a part whose {kind} is {shown(name)}, expected a path")
+    return {"type": kind, kind: name}

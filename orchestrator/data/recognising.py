@@ -1,0 +1,71 @@
+"""Which format a file is in, by the keys of its first row."""
+
+import json
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from orchestrator.config.schema import TrainConfig
+from orchestrator.data.parquet_rows import is_parquet, read_parquet_rows
+from orchestrator.data.rows import BadRow, JsonRow, read_json_rows
+
+_LOOKED_AT = 20
+"""Rows, of which the first good one tells."""
+_KEYS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("r1_reward", ("message", "answer")),
+    ("mm_rlhf", ("responses", "ranking")),
+    ("mm_rlhf_pairs", ("question", "response", "rejected_response")),
+    ("mm_rlhf_pairs", ("prompt", "chosen", "rejected", "chosen_reason")),
+    ("mm_rlhf_pairs", ("prompt", "chosen", "rejected", "ls_factor")),
+    ("vlfeedback", ("prompt", "completions")),
+    ("plain_kto", ("prompt", "completion", "label")),
+    ("pairs", ("chosen", "rejected")),
+    ("pairs", ("messages", "rejected_response")),
+    ("pairs", ("messages", "rejected_messages")),
+    ("pairs", ("messages", "rejected_images")),
+    ("vlquery_json", ("conversations",)),
+    *(
+        ("task", (prompt, label))
+        for prompt in ("problem", "prompt", "question", "query", "messages")
+        for label in ("answer", "solution", "ground_truth", "label")
+    ),
+)
+"""Keys by which a format is known; the first that a row has all of."""
+
+
+def recognised(path: Path) -> str | None:
+    """The format of a file; None where nothing tells."""
+    with TemporaryDirectory() as pictures:
+        rows = read_parquet_rows(path, Path(pictures)) if is_parquet(path) else read_json_rows(path)
+        first = next((row for row in islice(rows, _LOOKED_AT) if isinstance(row, JsonRow)), None)
+        return None if first is None or isinstance(first, BadRow) else _format_of(first.value)
+
+
+def with_format(config: TrainConfig) -> TrainConfig:
+    """The run with the format that its data are in, where the user has named none."""
+    data = config.data
+    told = data.reader is not None or "format" in data.model_fields_set
+    if told or data.path is None or not Path(data.path).is_file():
+        return config
+    found = recognised(Path(data.path))
+    return config if found is None else config.model_copy(update={"data": data.model_copy(update={"format": found})})
+
+
+def _format_of(row: Any) -> str | None:
+    if not isinstance(row, Mapping):
+        return None
+    if _is_rlhfv(row):
+        return "rlhfv"
+    given = {key for key, value in row.items() if value is not None}
+    return next((name for name, keys in _KEYS if given.issuperset(keys)), None)
+
+
+def _is_rlhfv(row: Mapping[str, Any]) -> bool:
+    """A JSON text of both answers."""
+    try:
+        inside = json.loads(row["text"])
+    except (KeyError, TypeError, ValueError):
+        return False
+    return isinstance(inside, dict) and {"question", "chosen", "rejected"} <= set(inside)
