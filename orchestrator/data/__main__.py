@@ -52,7 +52,7 @@ class _Source:
             RefusedInput: a limit is below 1, or nothing says how the file is read.
         """
         read_by = self.reader or self.format
-        if read_by is None and Path(self.path).is_file():
+        if read_by is None:
             read_by = recognised(Path(self.path))
             _write([f"read as {read_by}"] if read_by else [])
         if read_by is None:

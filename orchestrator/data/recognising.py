@@ -8,8 +8,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from orchestrator.config.schema import TrainConfig
+from orchestrator.config.sections import DataSection
 from orchestrator.data.parquet_rows import is_parquet, read_parquet_rows
-from orchestrator.data.rows import BadRow, JsonRow, read_json_rows
+from orchestrator.data.rows import JsonRow, read_json_rows
 
 _LOOKED_AT = 20
 """Rows, of which the first good one tells."""
@@ -36,11 +37,17 @@ _KEYS: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 def recognised(path: Path) -> str | None:
-    """The format of a file; None where nothing tells."""
+    """The format of a file; None where its keys are those of no format.
+
+    A file without a row that could tell is of the default format, whose reader says what is wrong with it.
+
+    Raises:
+        RefusedInput: it cannot be read at all.
+    """
     with TemporaryDirectory() as pictures:
         rows = read_parquet_rows(path, Path(pictures)) if is_parquet(path) else read_json_rows(path)
         first = next((row for row in islice(rows, _LOOKED_AT) if isinstance(row, JsonRow)), None)
-        return None if first is None or isinstance(first, BadRow) else _format_of(first.value)
+        return DataSection().format if first is None else _format_of(first.value)
 
 
 def with_format(config: TrainConfig) -> TrainConfig:

@@ -3,8 +3,10 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from orchestrator.data.keys import is_empty
 from orchestrator.data.media import Turn, place_media
 from orchestrator.data.rows import RowError, shown, unicode_text
+from orchestrator.data.turns import prompt_turns, system_turn
 
 _ROLES = {
     "system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant",
@@ -37,6 +39,22 @@ def spoken(value: Any, field: str) -> list[tuple[str, Any]]:
             raise RowError(f"field {field!r} has a turn with {shown(unknown[0])}, which is not read")
         turns.append((_ROLES[role], content))
     return turns
+
+
+def asked(fields: dict[str, Any], field: str) -> list[tuple[str, Any]]:
+    """The turns of a prompt in ``field``: text, after ``system`` and ``history``, or a conversation, after ``system``.
+
+    Raises:
+        RowError: naming field and value.
+    """
+    if not isinstance(fields[field], list):
+        return list(prompt_turns(fields, field))
+    turns, before = spoken(fields[field], field), system_turn(fields)
+    if before and turns[0][0] == "system":
+        raise RowError(f"fields 'system' and {field!r} both have a turn of the system, expected one")
+    if not is_empty(fields.get("history")):
+        raise RowError(f"field 'history' stands beside {field!r}, which is a conversation itself")
+    return [*before, *turns]
 
 
 def chat_turns(

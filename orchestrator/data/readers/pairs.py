@@ -10,11 +10,11 @@ from typing import Any
 
 from orchestrator.data.keys import check_keys, is_empty
 from orchestrator.data.media import IMAGE_FIELDS, VIDEO_FIELDS, media_parts, refuse_placeholders
-from orchestrator.data.readers.chat import chat_turns, said, spoken, text_of
+from orchestrator.data.readers.chat import asked, chat_turns, said, spoken, text_of
 from orchestrator.data.readers.draft import Draft, row_object, scalar_meta
 from orchestrator.data.records import Response
 from orchestrator.data.rows import RowError, shown, text_field
-from orchestrator.data.turns import EARLIER_FIELDS, prompt_turns
+from orchestrator.data.turns import EARLIER_FIELDS
 
 _PROMPTS = ("prompt", "question")
 _CHATS = ("messages", "conversations")
@@ -58,7 +58,7 @@ def _sides(fields: dict[str, Any]) -> tuple[list[tuple[str, Any]], str, str, str
     if prompt is None:
         return _common_beginning(fields)
     whole = [fields.get("chosen"), fields.get("rejected")]
-    turns = spoken(fields[prompt], prompt) if isinstance(fields[prompt], list) else prompt_turns(fields, prompt)
+    turns = asked(fields, prompt)
     if all(isinstance(side, list) and len(side) > 1 for side in whole):  # each repeats the prompt
         beginning, _, chosen, rejected = _common_beginning(fields)
         if [role for role, _ in beginning] != [role for role, _ in turns]:
@@ -68,7 +68,7 @@ def _sides(fields: dict[str, Any]) -> tuple[list[tuple[str, Any]], str, str, str
 
 
 def _after_chat(fields: dict[str, Any], chat: str) -> tuple[list[tuple[str, Any]], str, str, str]:
-    turns = spoken(fields[chat], chat)
+    turns = asked(fields, chat)
     if not is_empty(fields.get("chosen")) or not is_empty(fields.get("rejected")):
         sides = (_one_turn(fields, "chosen"), _one_turn(fields, "rejected"))
         return turns, chat, *sides
@@ -86,6 +86,9 @@ def _after_chat(fields: dict[str, Any], chat: str) -> tuple[list[tuple[str, Any]
 
 
 def _common_beginning(fields: dict[str, Any]) -> tuple[list[tuple[str, Any]], str, str, str]:
+    for name in EARLIER_FIELDS:
+        if not is_empty(fields.get(name)):
+            raise RowError(f"field {name!r} stands beside conversations that hold the prompt themselves")
     chosen, rejected = (spoken(_given(fields, name), name) for name in ("chosen", "rejected"))
     if chosen[:-1] != rejected[:-1] or len(chosen) < 2:
         raise RowError("the row has no prompt, and 'chosen' and 'rejected' do not begin with the same turns")

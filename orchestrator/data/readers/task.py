@@ -9,10 +9,10 @@ from typing import Any
 
 from orchestrator.data.keys import check_keys, is_empty
 from orchestrator.data.media import IMAGE_FIELDS, VIDEO_FIELDS, media_parts
-from orchestrator.data.readers.chat import chat_turns, spoken
+from orchestrator.data.readers.chat import asked, chat_turns
 from orchestrator.data.readers.draft import Draft, row_object, scalar_meta
 from orchestrator.data.rows import RowError, shown, unicode_text
-from orchestrator.data.turns import EARLIER_FIELDS, prompt_turns
+from orchestrator.data.turns import EARLIER_FIELDS
 
 _PROMPTS = ("problem", "prompt", "question", "query", "messages", "conversations")
 _LABELS = ("answer", "solution", "ground_truth", "label")
@@ -32,7 +32,7 @@ def read_task(row: Any) -> Draft:
         told = " and ".join(map(repr, given)) or "none"
         raise RowError(f"the row has {told} of {', '.join(_PROMPTS)}, expected one that asks")
     (prompt,) = given
-    turns = spoken(fields[prompt], prompt) if isinstance(fields[prompt], list) else prompt_turns(fields, prompt)
+    turns = asked(fields, prompt)
     return Draft(
         turns=chat_turns(turns, media_parts(fields, image_fields=keys.images), field=prompt),
         label=_label(fields),

@@ -73,8 +73,10 @@ def ranked(ranking: str, *responses: dict[str, Any], **fields: Any) -> dict[str,
 def good_row(reader: str, **media: Any) -> dict[str, Any]:
     """A good row, with the media fields of ``plain_dpo`` spelt as the format spells them."""
     images = media.get("images")
-    if reader in ("plain_dpo", "plain_kto"):
-        return plain(**media) if reader == "plain_dpo" else labelled(**media)
+    if reader in ("plain_dpo", "plain_kto", "pairs"):
+        return labelled(**media) if reader == "plain_kto" else plain(**media)
+    if reader == "task":
+        return {"prompt": "which ?", "answer": "this", **media}
     if reader in MM_RLHF:
         fields = {"image" if name == "images" else name: value for name, value in media.items()}
         return compared(**fields) if reader == "mm_rlhf_pairs" else ranked("1>2", **fields)

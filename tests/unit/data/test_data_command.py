@@ -22,6 +22,7 @@ def test_check_lists_every_bad_row_and_sums_up(tmp_path: Path, capsys: pytest.Ca
     )
     assert main(["check", str(file)]) == 2
     assert capsys.readouterr().out.splitlines() == [
+        "read as r1_reward",
         f"row 2: image 'x.png' is not found under the media root {str(tmp_path)!r}",
         "row 4: field 'answer' is \"3\", expected 1 or 2",
         "rows    5: 3 good, 2 bad",
@@ -33,7 +34,7 @@ def test_check_lists_every_bad_row_and_sums_up(tmp_path: Path, capsys: pytest.Ca
 
 def test_check_of_a_good_file_ends_with_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(write_jsonl(tmp_path / "d.jsonl", row()))]) == 0
-    assert capsys.readouterr().out.startswith("rows    1: 1 good, 0 bad\n")
+    assert capsys.readouterr().out.startswith("read as r1_reward\nrows    1: 1 good, 0 bad\n")
 
 
 def test_check_applies_the_given_root_and_limit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,7 +69,7 @@ def test_show_prints_a_row_as_the_model_sees_it(tmp_path: Path, capsys: pytest.C
     path = picture(tmp_path / "a.png", size=(6, 4))
     shown = row(text("which\none\x1b[2J ?"), image("a.png"), response="the second")
     file = write_jsonl(tmp_path / "d.jsonl", row(answer="3"), shown)
-    assert main(["show", str(file), "--row", "2"]) == 0
+    assert main(["show", str(file), "--row", "2", "--format", "r1_reward"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "uid    d-000002",
         "label  2",

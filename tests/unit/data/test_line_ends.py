@@ -60,5 +60,5 @@ def test_one_row_and_rows_that_are_all_bad(tmp_path: Path, capsys: pytest.Captur
     assert main(["check", str(write_jsonl(tmp_path / "one.jsonl", row()))]) == 0
     assert main(["check", str(write_jsonl(tmp_path / "bad.jsonl", row(answer="3"), {}))]) == 2
     told = capsys.readouterr().out.splitlines()
-    assert told[0] == "rows    1: 1 good, 0 bad"
+    assert told[:2] == ["read as r1_reward", "rows    1: 1 good, 0 bad"]
     assert "rows    2: 0 good, 2 bad" in told

@@ -169,6 +169,10 @@ def test_rows_of_parquet_that_are_one_instruction_are_put_together(tmp_path: Pat
         ({"prompt": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Q?"}]}],
           "chosen": "a", "rejected": "b"}, "field 'prompt' has more images than the row names"),
         ({"question": "Q?", "chosen": "a", "rejected": "b", "history": "x"}, "history"),
+        ({"prompt": [{"role": "user", "content": "Q?"}], "chosen": "a", "rejected": "b", "history": [["a", "b"]]},
+         "field 'history' stands beside 'prompt'"),
+        ({"messages": [{"role": "system", "content": "S"}, {"role": "user", "content": "Q?"}], "system": "T",
+          "rejected_response": "b"}, "fields 'system' and 'messages' both have a turn of the system"),
     ],
 )  # fmt: skip
 def test_a_row_that_prefers_nothing_says_why(row: dict[str, Any], reason: str, tmp_path: Path) -> None:

@@ -201,7 +201,7 @@ def test_no_reader_drops_content_or_a_preference(tmp_path: Path, reader: str, ke
     assert isinstance(bad, BadRow) and key in bad.reason
 
 
-@pytest.mark.parametrize("reader", [name for name in FORMATS if name not in ("plain_dpo", "plain_kto")])
+@pytest.mark.parametrize("reader", [name for name in FORMATS if not name.startswith(("plain", "pairs", "task"))])
 @pytest.mark.parametrize("key", ["history", "system"])
 def test_earlier_turns_are_read_or_refused(tmp_path: Path, reader: str, key: str) -> None:
     picture(tmp_path / "a.png")
