@@ -13,14 +13,13 @@ from orchestrator.config.layers import (
     Layer,
     embedded_defaults,
     flatten,
-    layer_of,
     nested,
     profile_defaults,
     read_toml,
 )
 from orchestrator.config.options import config_type, options
 from orchestrator.config.schema import TrainConfig
-from orchestrator.config.tables import NamedRun, StageTable, refers_to, stage_tables
+from orchestrator.config.tables import NamedRun, StageTable, refers_to, stage_of, stage_tables
 from orchestrator.errors import RefusedInput, refusal
 
 _PROGRAM = "python -m orchestrator.train"
@@ -63,6 +62,7 @@ def load_runs(argv: Sequence[str]) -> tuple[list[NamedRun], CliOptions]:
     stages = stage_tables(files)
     if not stages:
         config, command = _load(words, files, None)
+        refers_to(config, before=[], where="")
         return [NamedRun("", config)], command
     if words_of("algo", words):
         raise RefusedInput(f"--algo is each [[stage]]'s own in {stages[0].file}")
@@ -71,8 +71,7 @@ def load_runs(argv: Sequence[str]) -> tuple[list[NamedRun], CliOptions]:
         config, command = _load(words, files, stage)
         run = config.run.model_copy(update={"dir": str(Path(config.run.dir) / stage.name)})
         runs.append(NamedRun(stage.name, config.model_copy(update={"run": run})))
-        for option, value in layer_of(config).items():
-            refers_to(value, before=[run.name for run in runs[:-1]], where=f"stage {stage.name!r}: {option}")
+        refers_to(config, before=[run.name for run in runs[:-1]], where=f"stage {stage.name!r}: ")
     return runs, command
 
 
@@ -92,6 +91,9 @@ def _load(
         layers.append((flatten(stage.options, known=options(kind), source=source), source))
         if "run.dir" in layers[-1][0]:
             raise RefusedInput(f"run.dir in {source}: a stage has a folder of its name in the run.dir of all")
+        for name, value in layers[-1][0].items():
+            if name in flags.values and stage_of(name, value) is not None:
+                raise RefusedInput(f"--{name} is for all stages, but {source} has {value!r} there")
     for layer, source in layers:
         chosen |= layer
         sources |= dict.fromkeys(layer, f"in {source}")

@@ -1,5 +1,6 @@
 """The whole configuration of a training run and the checks that span its sections."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self, TypeVar
@@ -27,6 +28,8 @@ from orchestrator.config.sections import (
 )
 
 _S = TypeVar("_S", bound=Section)
+_STORE = re.compile(r"stage:[^/]+/(?:eval_)?store\Z")
+"""A store that an earlier stage will have made of its data; see ``config.tables``."""
 _MAX_UNKNOWN = 0.5
 """A judge that is unreadable more often than not is broken; a good one is readable nearly always."""
 
@@ -105,7 +108,7 @@ class TrainConfig(Section):
         """What the run learns from; an algorithm that takes several kinds learns from what its data is."""
         kinds, data = self.needs.data, self.data
         stored = data.reader is not None or "prompts" not in FORMATS[data.format].serves
-        stored = stored or (data.path is not None and Path(data.path).is_dir())
+        stored = stored or (data.path is not None and (Path(data.path).is_dir() or bool(_STORE.match(data.path))))
         return min(kinds, key=lambda kind: (kind == "preferences") != stored)
 
     @property

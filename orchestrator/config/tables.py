@@ -14,14 +14,14 @@
     from = "sft"                 # its model; the same as model.path = "stage:sft"
     data.path = "pairs.jsonl"
 
-A stage has the run folder ``run.dir/NAME``. ``"stage:NAME"`` stands for the model of an earlier one, and
-``"stage:NAME/PATH"`` for what else it left in its folder: a reference's table, answers, a store.
+A stage has the run folder ``run.dir/NAME``. In an option that is a path, ``"stage:NAME"`` stands for the model of an
+earlier one, and ``"stage:NAME/PATH"`` for what else it left in its folder: a reference's table, answers, a store.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from orchestrator.config.layers import layer_of
@@ -30,6 +30,8 @@ from orchestrator.errors import RefusedInput
 
 KEY = "stage"
 _PREFIX = "stage:"
+_PATHS = ("path", "eval_path", "media_root")
+"""Last words of the options that may stand for something of an earlier stage; elsewhere the word is a word."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -54,7 +56,7 @@ class NamedRun:
     def made_elsewhere(self) -> dict[str, str]:
         """Options that stand for something of an earlier stage, with that stage's name."""
         values = layer_of(self.config).items()
-        return {option: stage for option, value in values if (stage := _stage_of(value)) is not None}
+        return {option: stage for option, value in values if (stage := stage_of(option, value)) is not None}
 
 
 def stage_tables(files: Mapping[str, dict[str, Any]]) -> list[StageTable]:
@@ -76,37 +78,44 @@ def stage_tables(files: Mapping[str, dict[str, Any]]) -> list[StageTable]:
     return found
 
 
-def refers_to(value: Any, *, before: Sequence[str], where: str) -> None:
-    """Refuse a value that stands for something of a stage that does not come earlier.
+def refers_to(config: TrainConfig, *, before: Sequence[str], where: str) -> None:
+    """Refuse what stands for something of a stage that does not come earlier, or for a file outside its folder.
 
     Args:
         before: Names of the earlier stages.
-        where: What names the value.
+        where: What names the run; empty of one that is alone.
     Raises:
         RefusedInput: with the stages that do.
     """
-    stage = _stage_of(value)
-    if stage is not None and stage not in before:
-        earlier = ", ".join(map(repr, before)) or "none"
-        raise RefusedInput(f"{where} = {value!r} names no earlier stage; earlier are {earlier}")
+    for option, value in layer_of(config).items():
+        stage = stage_of(option, value)
+        if stage is None:
+            continue
+        if stage not in before:
+            earlier = ", ".join(map(repr, before)) or "none"
+            raise RefusedInput(f"{where}{option} = {value!r} names no earlier stage; earlier are {earlier}")
+        path = PurePosixPath(value.partition("/")[2])
+        if path.is_absolute() or ".." in path.parts:
+            raise RefusedInput(f"{where}{option} = {value!r} leaves the stage's folder")
 
 
-def resolved(value: Any, folders: Mapping[str, Path], model: Any) -> Any:
+def resolved(option: str, value: Any, folders: Mapping[str, Path], model: Callable[[Path], Path]) -> Any:
     """A value with the path that it stands for.
 
     Args:
         folders: Of the earlier stages' runs.
         model: From such a folder to the model that was trained in it.
     """
-    stage = _stage_of(value)
+    stage = stage_of(option, value)
     if stage is None:
         return value
     _, slash, path = value.removeprefix(_PREFIX).partition("/")
-    return str(folders[stage] / path) if slash else str(model(folders[stage]))
+    return str(folders[stage] / path if slash else model(folders[stage]))
 
 
-def _stage_of(value: Any) -> str | None:
-    if not isinstance(value, str) or not value.startswith(_PREFIX):
+def stage_of(option: str, value: Any) -> str | None:
+    """The stage that a value names; None where it names none."""
+    if option.rpartition(".")[2] not in _PATHS or not isinstance(value, str) or not value.startswith(_PREFIX):
         return None
     return value.removeprefix(_PREFIX).partition("/")[0]
 
@@ -123,6 +132,8 @@ def _checked(table: dict[str, Any], path: str, number: int, *, before: Sequence[
     if not isinstance(begins, str) or begins not in before:
         earlier = ", ".join(map(repr, before)) or "none"
         raise RefusedInput(f"{where}: from = {begins!r} names no earlier stage; earlier are {earlier}")
-    if "path" in options.get("model", {}) or "model.path" in options:
+    if not isinstance(options.get("model", {}), dict):
+        raise RefusedInput(f"{where}: model = {options['model']!r}, expected a table, or model.path")
+    if "path" in options.get("model", {}):
         raise RefusedInput(f"{where}: from and model.path both say what it begins from")
     return StageTable(name, path, {**options, "model": {**options.get("model", {}), "path": _PREFIX + begins}})

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from orchestrator.cluster.specs import prompt_encoder
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.stores import open_data
+from orchestrator.errors import RefusedInput
 from orchestrator.pipeline.derived import taught_config
 from orchestrator.pipeline.learn import learn
 from orchestrator.pipeline.stages import Running, Tell
@@ -28,12 +30,24 @@ def embedded(config: TrainConfig, folder: RunFolder) -> TrainConfig:
         build = build_digits_critiques if with_critiques else build_digits_preferences
         path, eval_path = build(task / "data", seed=seed), None
     words = VOCABULARY if with_critiques else ""
+    if config.model.path is not None and Path(config.model.path).is_dir():
+        _refuse_unknown_words(config, words)
     model = config.model.path or str(build_digits_model(task / "model", seed=seed, words=words))
     data = config.data.model_copy(update={"path": str(path), "eval_path": eval_path})
     written = _beginning_from(config.model_copy(update={"data": data}), model)
     if config.needs.pair_betas and config.model.path is None and _was_taught(taught := taught_config(written)):
         return _beginning_from(written, policy_folder(Path(taught.run.dir)))
     return written
+
+
+def _refuse_unknown_words(config: TrainConfig, words: str) -> None:
+    encoder = prompt_encoder(config)
+    unknown = encoder.tokenizer.unk_token_id
+    if words and unknown is not None and unknown in encoder.encode_text(words):
+        raise RefusedInput(
+            f"model.path = {config.model.path!r} lacks words of the embedded critiques: it was made for another "
+            f"algorithm of the embedded task; give algo = {config.algo!r} data of its own, or no model"
+        )
 
 
 def teach(running: Running, tell: Tell) -> None:

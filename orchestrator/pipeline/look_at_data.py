@@ -33,7 +33,9 @@ def data_lines(config: TrainConfig) -> list[str]:
     paths = [path for path in (config.data.path, config.data.eval_path) if path is not None]
     if missing := [path for path in paths if not os.path.exists(path)]:
         return [f"data: not looked at, as {missing[0]!r} is not on this machine"]
-    encoder = None if config.model.path is None else _encoder(config)
+    if config.model.path is None:
+        return ["data: not looked at, as there is no model yet"]
+    encoder = _encoder(config)
     lines = _online(config, encoder) if not config.offline else _offline(config, encoder)
     unknown = [] if encoder else ["data: lengths not looked at, as the model folder has no processor"]
     return [*lines, *unknown]

@@ -46,15 +46,17 @@ def dry_run(config: TrainConfig, known: TrainConfig) -> None:
     """
     here = config.placement.cluster is None
     config, known = with_format(config), with_format(known)
-    check_critique_model(known)
+    if known.reward.critique == config.reward.critique:
+        check_critique_model(known)
     if known.model.path is not None:
         (check_model if here else check_config)(known)
-    cluster, plan = plan_run(config)
+    cluster, plan = plan_run(_placed(config, known))
     if here:
         check_processors(known)
     config, known = settled_dtype(config, plan), settled_dtype(known, plan)
     lines = [*describe_batches(config), *describe_plan(plan), *describe_stages(stages_of(config, cluster))]
-    if known.model.path is not None:
+    judge_is_known = bool(known.reward.critique.path) or not config.reward.critique.path
+    if known.model.path is not None and judge_is_known:
         lines += [*_memory_lines(known, cluster, plan), *describe_bound(known)]
     if here:
         _check_files(known)
@@ -75,8 +77,9 @@ def check_run(config: TrainConfig, known: TrainConfig) -> Checked:
     check_trackers(config)
     if known.model.path is not None:
         check_model(known)
-    check_critique_model(known)
-    cluster, plan = plan_run(config)
+    if known.reward.critique == config.reward.critique:
+        check_critique_model(known)
+    cluster, plan = plan_run(_placed(config, known))
     check_processors(known)
     config = settled_dtype(config, plan)
     # What needs workers of its own later is refused now.
@@ -128,6 +131,11 @@ def describe_batches(config: TrainConfig) -> list[str]:
         f"completions on {config.rollout.num_engines} engines",
         f"updates: {samples} / {size} = {samples // size} optimizer steps of {size} samples, {size // ranks} a rank",
     ]
+
+
+def _placed(config: TrainConfig, known: TrainConfig) -> TrainConfig:
+    """The run as it is placed: by what it does, and by the kind of the model that is there."""
+    return config.model_copy(update={"model": known.model})
 
 
 def _memory_lines(config: TrainConfig, cluster: ClusterResources, plan: PlacementPlan) -> list[str]:

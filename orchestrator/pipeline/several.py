@@ -7,8 +7,12 @@ from orchestrator.config.layers import layer_of
 from orchestrator.config.load import validated
 from orchestrator.config.schema import TrainConfig
 from orchestrator.config.tables import NamedRun, resolved
+from orchestrator.errors import RefusedInput
 from orchestrator.pipeline.look_at_data import data_lines
 from orchestrator.pipeline.run import check_run, dry_run, train
+from orchestrator.run.checkpoint import refuse_another_run
+from orchestrator.run.folder import RunFolder
+from orchestrator.run.identity import option_identity
 from orchestrator.run.model_folder import plain_folder
 
 
@@ -25,15 +29,34 @@ def train_all(runs: list[NamedRun]) -> None:
     Raises:
         RefusedInput: of the first run at fault.
     """
-    if len(runs) > 1:
-        for run in runs:
-            known = _known(run, runs)
-            check_run(run.config, known)
-            if known.data == run.config.data:
-                data_lines(known)
+    if runs[0].name:
+        _refuse(runs)
     for number, run in enumerate(runs, start=1):
         _head(number, runs)
         train(_found(run, runs))
+
+
+def _refuse(runs: list[NamedRun]) -> None:
+    by_name = {run.name: run.config for run in runs}
+    for run in runs:
+        known, made = _known(run, runs), run.made_elsewhere()
+        checked = check_run(run.config, known)
+        if not made:
+            folder = RunFolder(Path(run.config.run.dir))
+            refuse_another_run(folder, checked.config, option_identity(checked.config), whole=False)
+        if known.data == run.config.data:
+            data_lines(known)
+        judge = made.get("reward.critique.path")
+        head = by_name[judge].needs.head if judge else None
+        if judge and (head is None or head.request is None):
+            told = f"stage {run.name!r}: reward.critique.path = {run.config.reward.critique.path!r}"
+            raise RefusedInput(f"{told} is no critique reward model, as its algo is {by_name[judge].algo!r}")
+    if runs[0].config.run.resume == "must" and not any(_has_begun(run) for run in runs):
+        raise RefusedInput("run.resume = 'must', but no stage has a complete checkpoint")
+
+
+def _has_begun(run: NamedRun) -> bool:
+    return bool(RunFolder(Path(run.config.run.dir)).complete_checkpoints())
 
 
 def _head(number: int, runs: list[NamedRun]) -> None:
@@ -48,10 +71,19 @@ def _head(number: int, runs: list[NamedRun]) -> None:
 def _found(run: NamedRun, runs: list[NamedRun]) -> TrainConfig:
     """The run with the paths of what has been made; checked anew, since now there is something to look at."""
     folders = {other.name: Path(other.config.run.dir) for other in runs}
-    if not run.made_elsewhere():
-        return run.config
-    layer = {name: resolved(value, folders, plain_folder) for name, value in layer_of(run.config).items()}
-    return validated(type(run.config), layer, sources={})
+    layer = layer_of(run.config)
+    if run.name and run.config.run.resume == "must" and not _has_begun(run):
+        layer["run.resume"] = "auto"  # of several runs, some must have begun
+    found = {name: resolved(name, value, folders, plain_folder) for name, value in layer.items()}
+    return run.config if found == layer_of(run.config) else _same_format(run, validated(type(run.config), found, {}))
+
+
+def _same_format(run: NamedRun, found: TrainConfig) -> TrainConfig:
+    """Validated anew, every option counts as set; a format that nobody has named does not."""
+    if "format" in run.config.data.model_fields_set:
+        return found
+    found.data.model_fields_set.discard("format")
+    return found
 
 
 def _known(run: NamedRun, runs: list[NamedRun]) -> TrainConfig:
@@ -67,6 +99,7 @@ def _known(run: NamedRun, runs: list[NamedRun]) -> TrainConfig:
     unmade = {option.partition(".")[2]: None for option in made if option in ("data.path", "data.eval_path")}
     sections["data"] = config.data.model_copy(update=unmade)
     if "reward.critique.path" in made:
-        critique = config.reward.critique.model_copy(update={"path": None})
+        base = _known(by_name[made["reward.critique.path"]], runs).model.path
+        critique = config.reward.critique.model_copy(update={"path": base})
         sections["reward"] = config.reward.model_copy(update={"critique": critique})
     return config.model_copy(update=sections)

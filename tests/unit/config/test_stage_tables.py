@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from algorithms.critique_rm import CritiqueRmSection
 from orchestrator.config import load_config
 from orchestrator.config.load import load_runs
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
 from orchestrator.pipeline import several
+from orchestrator.pipeline.embedded import embedded
 from orchestrator.run.folder import RunFolder
 from orchestrator.tasks.digits_model import build_digits_model
 from orchestrator.train import main
@@ -41,7 +43,7 @@ run.steps = 5
 [[stage]]
 name = "third"
 algo = "dpo"
-from = "second"
+model.path = "{model}"
 data.path = "{data}"
 data.format = "plain_dpo"
 reference.mode = "precomputed"
@@ -78,7 +80,7 @@ def test_every_stage_has_its_own_settings_over_those_of_all_and_flags_over_them(
     assert [run.made_elsewhere() for run in runs] == [
         {},
         {"model.path": "first", "data.path": "first"},
-        {"model.path": "second", "reference.path": "first"},
+        {"reference.path": "first"},
     ]
 
 
@@ -132,7 +134,7 @@ def test_a_dry_run_tells_every_stage_and_what_is_not_there_yet(
     assert [line for line in told if line.startswith("run ")] == [
         f"run 1 of 3, first: dpo in {root}/first",
         f"run 2 of 3, second: ipo in {root}/second, model.path from first, data.path from first",
-        f"run 3 of 3, third: dpo in {root}/third, model.path from second, reference.path from first",
+        f"run 3 of 3, third: dpo in {root}/third, reference.path from first",
     ]
     assert told.count("data: learned from: 2 of 2 rows, 4 of their 4 responses, 2 pairs") == 2
     assert "data: not looked at, as 'stage:first/store' is not on this machine" in told
@@ -165,14 +167,15 @@ def test_each_run_finds_what_those_before_it_have_made(file: Path, tmp_path: Pat
     second, third = trained[1:]
     assert second.model.path == str(root / "first" / "checkpoints" / "step_000003" / "policy")
     assert second.data.path == str(root / "first" / "store")
-    assert third.model.path == str(root / "second" / "checkpoints" / "step_000005" / "policy")
     assert third.reference.path == str(root / "first" / "reference")
 
 
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (lambda text: text.replace('from = "second"', 'model.path = "no/model"'), "'no/model' is not a folder"),
+        (lambda text: text.replace('name = "third"', 'name = "third"\nmodel.dtype = "float32"\nmodel.freeze = ["all"]'),
+         "model.freeze"),
+        (lambda text: text + 'reward.critique.path = "stage:second"\n', "is no critique reward model, as its algo is"),
         (lambda text: text + 'data.max_prompt_tokens = 1\n', "its prompt has"),
         (lambda text: text + 'run.trackers = ["nothing_of_this_name"]\n', "run.trackers"),
         (lambda text: text + 'data.eval_path = "no/file"\n', "data.eval_path 'no/file' is not a file"),
@@ -185,3 +188,77 @@ def test_a_later_stage_is_refused_before_the_first_one_starts(
     assert main(["--config", str(file)]) == 2
     err = capsys.readouterr().err
     assert told in err and err.count("\n") == 1 and trained == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--model.path", "m"), "--model.path is for all stages, but stage 'second' of {file} has 'stage:first' there"),
+        (("--data.path", "d"),
+         "--data.path is for all stages, but stage 'second' of {file} has 'stage:first/store' there"),
+    ],
+)  # fmt: skip
+def test_a_flag_does_not_cut_a_stage_off_from_another(flags: tuple[str, ...], told: str, file: Path) -> None:
+    assert _refusal("--config", str(file), *flags) == told.format(file=file)
+
+
+@pytest.mark.parametrize(
+    ("new", "told"),
+    [
+        ('data.path = "stage:first//etc/store"', "data.path = 'stage:first//etc/store' leaves the stage's folder"),
+        ('data.path = "stage:first/../x"', "data.path = 'stage:first/../x' leaves the stage's folder"),
+    ],
+)
+def test_a_stage_reads_nothing_outside_the_folder_of_another(new: str, told: str, file: Path) -> None:
+    file.write_text(file.read_text().replace('data.path = "stage:first/store"', new))
+    assert _refusal("--config", str(file)) == f"stage 'second': {told}"
+
+
+def test_a_model_that_is_no_table_is_refused(file: Path) -> None:
+    file.write_text(file.read_text().replace('from = "first"', 'from = "first"\nmodel = "m"'))
+    assert _refusal("--config", str(file)) == f"stage 2 in {file}: model = 'm', expected a table, or model.path"
+
+
+def test_without_tables_a_path_names_no_stage_and_other_words_are_words() -> None:
+    own = ("--algo", "critique_rm", "--data.path", "d")
+    told = _refusal(*own, "--model.path", "stage:sft")
+    assert told == "model.path = 'stage:sft' names no earlier stage; earlier are none"
+    words = load_config([*own, "--model.path", "m", "--critique_rm.request", "stage: right ?"])[0]
+    assert words.section(CritiqueRmSection).request == "stage: right ?"
+
+
+def test_must_asks_that_some_stage_has_begun_and_lets_the_others_begin(
+    file: Path, tmp_path: Path, trained: list[TrainConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--config", str(file), "--run.resume", "must"]
+    assert main(flags) == 2 and "no stage has a complete checkpoint" in capsys.readouterr().err and trained == []
+    runs, _ = load_runs(["--config", str(file)])
+    _left(runs[0].config)
+    (tmp_path / "run" / "first" / "checkpoints" / "step_000003" / "manifest.json").write_text('{"identity": {}}')
+    (tmp_path / "run" / "second").mkdir()
+    asked = load_runs(flags)[0]
+    assert [several._found(run, asked).run.resume for run in (asked[0], asked[2])] == ["must", "auto"]
+
+
+def test_a_later_stage_is_placed_by_the_model_that_the_first_began_from(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster = tmp_path / "two.toml"
+    cluster.write_text("".join(f'[[nodes]]\nname = "{n}"\ncpus = 8\ngpus = 1\ngpu_memory_gib = 80\n' for n in "ab"))
+    file.write_text(
+        '[[stage]]\nname = "cold"\nalgo = "sft"\n[[stage]]\nname = "judge"\nalgo = "grpo"\nfrom = "cold"\n'
+        "policy.num_ranks = 2\nrollout.num_engines = 2\n"
+    )
+    assert main(["--config", str(file), "--placement.cluster", str(cluster), "--dry_run"]) == 0
+    assert "run 2 of 2, judge: grpo" in capsys.readouterr().out
+
+
+def test_a_store_of_an_earlier_stage_is_learned_from_as_a_store(file: Path) -> None:
+    file.write_text(file.read_text().replace('algo = "ipo"', 'algo = "sft"'))
+    assert [run.config.data_kind for run in load_runs(["--config", str(file)])[0]] == ["preferences"] * 3
+
+
+def test_a_model_of_the_embedded_task_without_the_words_of_critiques_is_refused(model: Path, tmp_path: Path) -> None:
+    config = load_config(["--algo", "critique_rm", "--model.path", str(model), "--run.dir", str(tmp_path)])[0]
+    with pytest.raises(RefusedInput, match="lacks words of the embedded critiques"):
+        embedded(config, RunFolder(tmp_path))
