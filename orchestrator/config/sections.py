@@ -72,7 +72,7 @@ class DataSection(Section):
     media_root: Text | None = None
     """Folder that every media path must stay inside; none = the folder of the data file."""
     format: DataFormat = "r1_reward"
-    """Format of the data files; online algorithms read r1_reward."""
+    """Format of the data files; not given, it is the one that the keys of data.path tell."""
     reader: Text | None = None
     """FILE.py:NAME of a function that reads a row of the data files, in place of data.format; none = the format's."""
     eval_path: Text | None = None
