@@ -8,6 +8,7 @@ import base64
 import binascii
 import hashlib
 import math
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -106,9 +107,9 @@ class _Pictures:
             raise RowError(f"field {key!r} holds {len(data)} bytes that are no image of a kind that is read")
         path = self.folder / f"{hashlib.sha256(data).hexdigest()}.{kind.lower()}"
         try:
-            if not path.is_file() or path.stat().st_size != len(data):
+            if not path.is_file() or path.read_bytes() != data:  # it is read by its name: nobody may have changed it
                 self.folder.mkdir(parents=True, exist_ok=True)
-                partial = path.with_suffix(".partial")
+                partial = path.with_suffix(f".{os.getpid()}.partial")
                 partial.unlink(missing_ok=True)
                 with partial.open("xb") as file:
                     file.write(data)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.config.schema import TrainConfig
@@ -47,18 +48,20 @@ class RunData:
         yield from (f"held-out data: {line}" for line in self.told_held_out.lines())
 
 
-def read_data(config: TrainConfig) -> RunData:
+def read_data(config: TrainConfig, *, pictures: Path | None = None) -> RunData:
     """Read training and held-out data.
 
+    Args:
+        pictures: see ``SourceFile``.
     Raises:
         RefusedInput: from the reader, or rows without what the algorithm learns from.
     """
-    train, told = _usable(config, config.data.source)
+    train, told = _usable(config, config.data.source, pictures)
     if config.data_kind == "demonstrations":
         train = _learned(config, train, _no_demonstration, told, path=config.data.source)
     if config.data.eval_path is None:
         return RunData(train=train, held_out=(), held_out_fingerprint=None, told=told)
-    held_out, told_held_out = _usable(config, config.data.eval_path)
+    held_out, told_held_out = _usable(config, config.data.eval_path, pictures)
     return RunData(
         train=train,
         held_out=held_out.prompts,
@@ -101,9 +104,9 @@ def fitting(config: TrainConfig, encoder: "PromptEncoder", data: RunData) -> Run
     return replace(data, train=train, held_out=held_out.prompts)
 
 
-def _usable(config: TrainConfig, path: str) -> tuple[Dataset, Told]:
+def _usable(config: TrainConfig, path: str, pictures: Path | None) -> tuple[Dataset, Told]:
     """A file, those rows among its bad ones whose images no model here can take, and what should be told of it."""
-    source = source_file(config, path)
+    source = source_file(config, path, pictures=pictures)
     check = ImageCheck(config, root=source.media_root)
     read = read_prompts(source, demonstrations=config.data_kind == "demonstrations")
     dataset, _ = _without(config, read, lambda prompt: check(prompt.media), path=path)

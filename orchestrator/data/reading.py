@@ -69,9 +69,11 @@ class SourceFile:
         return read_json_rows(self.path) if rows_share is None else read_json_groups(self.path, field=rows_share)
 
 
-def source_file(config: TrainConfig, path: str) -> SourceFile:
+def source_file(config: TrainConfig, path: str, *, pictures: Path | None = None) -> SourceFile:
     """How a run reads a file, its media beside it unless told otherwise.
 
+    Args:
+        pictures: see ``SourceFile``.
     Raises:
         RefusedInput: the run does not learn from such rows.
     """
@@ -87,6 +89,7 @@ def source_file(config: TrainConfig, path: str) -> SourceFile:
         max_pixels=data.refused_above,
         video_frames=data.video_frames,
         root_option="data.media_root",
+        pictures=pictures,
     )
 
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from algorithms.preference import PreferenceSection
@@ -36,7 +37,9 @@ def data_lines(config: TrainConfig) -> list[str]:
     if config.model.path is None:
         return ["data: not looked at, as there is no model yet"]
     encoder = _encoder(config)
-    lines = _online(config, encoder) if not config.offline else _offline(config, encoder)
+    with TemporaryDirectory() as folder:  # for pictures that stand in the rows
+        look = _offline if config.offline else _online
+        lines = look(config, encoder, Path(folder))
     unknown = [] if encoder else ["data: lengths not looked at, as the model folder has no processor"]
     return [*lines, *unknown]
 
@@ -55,11 +58,11 @@ def _encoder(config: TrainConfig) -> "PromptEncoder | None":
     return prompt_encoder(config)
 
 
-def _online(config: TrainConfig, encoder: "PromptEncoder | None") -> list[str]:
+def _online(config: TrainConfig, encoder: "PromptEncoder | None", pictures: Path) -> list[str]:
     from orchestrator.data.prompts import fitting, read_data
     from orchestrator.preflight import check_labels, check_lengths
 
-    data = read_data(config)
+    data = read_data(config, pictures=pictures)
     check_labels(config, [*data.train.prompts, *data.held_out])
     if encoder is not None:
         data = fitting(config, encoder, data)
@@ -67,20 +70,20 @@ def _online(config: TrainConfig, encoder: "PromptEncoder | None") -> list[str]:
     return list(data.lines())
 
 
-def _offline(config: TrainConfig, encoder: "PromptEncoder | None") -> list[str]:
-    lines = [f"data: {line}" for line in _learned_from(config, encoder)]
+def _offline(config: TrainConfig, encoder: "PromptEncoder | None", pictures: Path) -> list[str]:
+    lines = [f"data: {line}" for line in _learned_from(config, encoder, pictures)]
     if config.measures_margins and config.reward.critique.path is None:
         stage = critique_rm_config(config)
-        lines += [f"critique reward model: {line}" for line in _learned_from(stage, encoder)]
-    return [*lines, *(f"held-out data: {line}" for line in _measured_on(config, encoder))]
+        lines += [f"critique reward model: {line}" for line in _learned_from(stage, encoder, pictures)]
+    return [*lines, *(f"held-out data: {line}" for line in _measured_on(config, encoder, pictures))]
 
 
-def _learned_from(config: TrainConfig, encoder: "PromptEncoder | None") -> Iterator[str]:
+def _learned_from(config: TrainConfig, encoder: "PromptEncoder | None", pictures: Path) -> Iterator[str]:
     from orchestrator.data.learnable import look, refuse_unlearnable
     from orchestrator.training.offline import example_encoder
 
     assert config.offline
-    read = _Read(config, config.data.source)
+    read = _Read(config, config.data.source, pictures)
     weighs = not config.measures_margins
     encode = None if encoder is None else example_encoder(config, encoder, read.media_root, weighs_pairs=weighs)
     margin, unfit = config.section(PreferenceSection).score_margin, None if encoder is None else ImageCheck(config)
@@ -94,11 +97,11 @@ def _learned_from(config: TrainConfig, encoder: "PromptEncoder | None") -> Itera
         yield warning
 
 
-def _measured_on(config: TrainConfig, encoder: "PromptEncoder | None") -> Iterator[str]:
+def _measured_on(config: TrainConfig, encoder: "PromptEncoder | None", pictures: Path) -> Iterator[str]:
     from orchestrator.training.offline import example_encoder
 
     apart = config.data.eval_path
-    read = _Read(config, apart or str(config.data.path))
+    read = _Read(config, apart or str(config.data.path), pictures)
     if apart is None and not config.data.held_out_frac and not Path(read.path).is_dir():
         return
     encode = None if encoder is None else example_encoder(config, encoder, read.media_root, weighs_pairs=False)
@@ -124,6 +127,8 @@ class _Read:
 
     config: TrainConfig
     path: str
+    pictures: Path
+    """Folder for those that stand in the rows."""
     bad_rows: list[BadRow] = field(default_factory=list)
     notes: Notes = field(default_factory=Notes)
 
@@ -147,7 +152,8 @@ class _Read:
             self.bad_rows, self.notes = store.bad_rows(), store.manifest.notes
             yield from store.rows()
             return
-        source, frac = source_file(self.config, self.path), self.config.data.held_out_frac
+        source = source_file(self.config, self.path, pictures=self.pictures)
+        frac = self.config.data.held_out_frac
         for record in read_records(source, held_out_frac=frac, notes=self.notes):
             if isinstance(record, BadRow):
                 self.bad_rows.append(record)

@@ -19,6 +19,8 @@ from orchestrator.data.records import Instruction
 from orchestrator.data.rows import BadRow
 from orchestrator.data.store import PreferenceStore
 from orchestrator.errors import RefusedInput
+from orchestrator.tasks.digits_model import build_digits_model
+from orchestrator.train import main as train
 from tests.unit.data.rows import write_jsonl
 from workers.multimodal.media import load_image
 
@@ -204,3 +206,40 @@ def test_what_is_no_parquet_behind_its_first_bytes_is_refused(tmp_path: Path) ->
     (tmp_path / "broken.parquet").write_bytes(b"PAR1" + bytes(64))
     with pytest.raises(RefusedInput, match="cannot be read as Parquet"):
         recognised(tmp_path / "broken.parquet")
+
+
+def test_a_picture_that_somebody_changed_on_disk_is_written_again(tmp_path: Path) -> None:
+    file = _parquet(tmp_path, {"problem": "<image>What?", "images": _EMBEDDED[:1], "answer": "a"})
+    before = read_prompts(_source(file)).fingerprint
+    (made,) = (tmp_path / "raylign_images").iterdir()
+    made.write_bytes(_IMAGES[1][: len(_IMAGES[0])].ljust(len(_IMAGES[0]), b"x"))
+    assert read_prompts(_source(file)).fingerprint == before and made.read_bytes() == _IMAGES[0]
+
+
+@pytest.mark.parametrize("algo", ["dpo", "grpo"])
+def test_a_dry_run_reads_pictures_of_rows_and_writes_none(
+    algo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = build_digits_model(tmp_path / "model", seed=0)
+    pair = {"question": "which one ?", "chosen": "one", "rejected": "two", "image": _EMBEDDED[0]}
+    asked = {"problem": "<image>which one ?", "images": _EMBEDDED[:1], "answer": "1"}
+    data = tmp_path / "data"
+    data.mkdir()
+    file = _parquet(data, pair if algo == "dpo" else asked)
+    flags = ("--algo", algo, "--model.path", str(model), "--data.path", str(file), "--rollout.max_new_tokens", "8")
+    assert train(["--dry_run", *flags]) == 0
+    told = capsys.readouterr().out
+    assert f'"format": "{"pairs" if algo == "dpo" else "task"}"' in told and "1 rows" in told
+    assert [entry.name for entry in data.iterdir()] == [file.name]
+
+
+def test_labels_that_no_rule_of_the_run_compares_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = build_digits_model(tmp_path / "model", seed=0)
+    file = _parquet(tmp_path, {"problem": "<image>which one ?", "images": _EMBEDDED[:1], "answer": "a cat"})
+    flags = ("--algo", "grpo", "--model.path", str(model), "--data.path", str(file), "--rollout.max_new_tokens", "8")
+    assert train(["--dry_run", *flags]) == 2
+    told = capsys.readouterr().err
+    assert "1 of 1 rows have a label that is not 1 or 2" in told and "'a cat'" in told and told.count("\n") == 1
+    assert train(["--dry_run", *flags, "--reward.url", "http://127.0.0.1:9/v1"]) == 0
