@@ -11,17 +11,17 @@ from algorithms.algorithm import Algorithm, DataKind, Needs
 from algorithms.registry import algorithm_class
 from algorithms.settings import Section
 from orchestrator.config.addresses import address_fault
+from orchestrator.config.data_section import DataSection
 from orchestrator.config.formats import FORMATS, format_of, refuse_unserved
+from orchestrator.config.reward_section import RewardSection
 from orchestrator.config.sections import (
     BatchingSection,
-    DataSection,
     GuardSection,
     ModelSection,
     OptimizerSection,
     PlacementSection,
     PolicySection,
     ReferenceSection,
-    RewardSection,
     RolloutSection,
     RunSection,
     SyncSection,

@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from algorithms.settings import Count, Seconds, Section, Share, Text
-from orchestrator.config.formats import DataFormat
 
 
 class RunSection(Section):
@@ -62,56 +61,6 @@ class ModelSection(Section):
         """``path``, for whoever comes after the embedded task has made its own."""
         assert self.path is not None, "the embedded task makes its model before anything is done with it"
         return self.path
-
-
-class DataSection(Section):
-    """What the model is trained and evaluated on."""
-
-    path: Text | None = None
-    """Training file, or the folder of a preference store; none = the embedded task, digits."""
-    media_root: Text | None = None
-    """Folder that every media path must stay inside; none = the folder of the data file."""
-    format: DataFormat = "r1_reward"
-    """Format of the data files; not given, it is the one that the keys of data.path tell."""
-    reader: Text | None = None
-    """FILE.py:NAME of a function that reads a row of the data files, in place of data.format; none = the format's."""
-    eval_path: Text | None = None
-    """Held-out file in the same format, or store; none = no evaluation, the store's held-out split, or the embedded
-    task's own."""
-    held_out_frac: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Share of prompts held out when a file of preferences becomes a store."""
-    max_pixels: Count | None = None
-    """Bound on an image's pixels, for every role and the exported model; none = that of the model's own processor."""
-    oversize: Literal["resize", "refuse"] = "resize"
-    """What happens to an image above data.max_pixels: resize = the processor resizes it, where it resizes by a number
-    of pixels; refuse = its row is a bad one."""
-    max_prompt_tokens: Count = 20_480
-    """Longest prompt accepted, tokens with image placeholders expanded; a prompt is never truncated."""
-    max_bad_frac: Share = 0.0
-    """Share of bad rows that is skipped with a count instead of refused."""
-    video_frames: Count = 8
-    """Frames read from each video."""
-
-    @property
-    def source(self) -> str:
-        """``path``, for whoever comes after the embedded task has made its own."""
-        assert self.path is not None, "the embedded task makes its data before anything is read"
-        return self.path
-
-    @property
-    def read_by(self) -> str:
-        """What the data files are read by: a format's name, or the user's FILE.py:NAME."""
-        return self.reader or self.format
-
-    @property
-    def resized_above(self) -> int | None:
-        """Pixels above which processors resize; None is their own bound."""
-        return self.max_pixels if self.oversize == "resize" else None
-
-    @property
-    def refused_above(self) -> int | None:
-        """Pixels above which a row is refused; None refuses none."""
-        return self.max_pixels if self.oversize == "refuse" else None
 
 
 class RolloutSection(Section):
@@ -195,52 +144,6 @@ class ReferenceSection(Section):
     """Reference workers."""
     path: Text | None = None
     """Folder of precomputed log-probs, which runs can share; none = in the run folder."""
-
-
-class CritiqueSection(Section):
-    """A critique reward model as a source of rewards and margins."""
-
-    path: Text | None = None
-    """Its folder: what a run of critique_rm left; none = mm_dpo trains one first."""
-    weight: float = Field(default=0.0, ge=0.0)
-    """Weight of its reward in the reward of an online algorithm."""
-    num_workers: Count = 1
-    """Workers that write critiques and read rewards off them."""
-    max_new_tokens: Count = 1024
-    """Longest critique, tokens; one that is cut gives no reward."""
-    cache_path: Text | None = None
-    """File of the critiques and rewards that are known, which runs can share; none = in the run folder."""
-
-
-class RewardSection(Section):
-    """Where scores come from."""
-
-    critique: CritiqueSection = CritiqueSection()
-    url: Text | None = None
-    """Address of a running reward service; none = the run starts its own."""
-    token_file: Text | None = None
-    """File holding the bearer token that service asks for."""
-    judge: Literal["rules", "openai"] = "rules"
-    """Judge of consistency: fixed rules, or a model behind an OpenAI-compatible endpoint."""
-    judge_url: Text | None = None
-    """Address of that endpoint."""
-    judge_model: Text | None = None
-    """Name of the model there."""
-    judge_key_file: Text | None = None
-    """File holding that endpoint's API key."""
-    scoring: Literal["strict", "compat"] = "strict"
-    """Rules of the reward service for format, accuracy and reading its judge: ours, or the R1-Reward release's."""
-    min_coverage: Share = 0.9
-    """The run stops when a smaller share of a step's samples was scored."""
-    max_unknown: Share | None = None
-    """The run stops when a judge gave no verdict on a larger share of a step's samples that it was asked about; none =
-    0.5, but no bound for the rules, to which a reasoning that names no response is no fault of theirs."""
-    timeout_s: Seconds = 60.0
-    """Longest wait for one scoring request, seconds."""
-    max_outage_s: Seconds = 180.0
-    """Longest time a step waits for a reward service or judge that is down, seconds."""
-    cache_path: Text | None = None
-    """Verdict cache file; none = in the run folder."""
 
 
 class PlacementSection(Section):

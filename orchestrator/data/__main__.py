@@ -9,8 +9,8 @@ from typing import Literal
 
 import tyro
 
+from orchestrator.config.data_section import DataSection
 from orchestrator.config.formats import DataFormat
-from orchestrator.config.sections import DataSection
 from orchestrator.data.counted import refuse_no_rows
 from orchestrator.data.exporting import export_swift
 from orchestrator.data.keys import Notes

@@ -7,8 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from orchestrator.config.data_section import DataSection
 from orchestrator.config.schema import TrainConfig
-from orchestrator.config.sections import DataSection
 from orchestrator.data.parquet_rows import is_parquet, read_parquet_rows
 from orchestrator.data.rows import JsonRow, read_json_rows
 

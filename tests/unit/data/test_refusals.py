@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from orchestrator.config.sections import DataSection
+from orchestrator.config.data_section import DataSection
 from orchestrator.data.counted import refuse_bad_share
 from orchestrator.data.readers import reader_of
 from orchestrator.data.reading import Dataset, read_prompts

@@ -1,0 +1,58 @@
+"""What a run's configuration says of its data."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from algorithms.settings import Count, Section, Share, Text
+from orchestrator.config.formats import DataFormat
+
+
+class DataSection(Section):
+    """What the model is trained and evaluated on."""
+
+    path: Text | None = None
+    """Training file, or the folder of a preference store; none = the embedded task, digits."""
+    media_root: Text | None = None
+    """Folder that every media path must stay inside; none = the folder of the data file."""
+    format: DataFormat = "r1_reward"
+    """Format of the data files; not given, it is the one that the keys of data.path tell."""
+    reader: Text | None = None
+    """FILE.py:NAME of a function that reads a row of the data files, in place of data.format; none = the format's."""
+    eval_path: Text | None = None
+    """Held-out file in the same format, or store; none = no evaluation, the store's held-out split, or the embedded
+    task's own."""
+    held_out_frac: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of prompts held out when a file of preferences becomes a store."""
+    max_pixels: Count | None = None
+    """Bound on an image's pixels, for every role and the exported model; none = that of the model's own processor."""
+    oversize: Literal["resize", "refuse"] = "resize"
+    """What happens to an image above data.max_pixels: resize = the processor resizes it, where it resizes by a number
+    of pixels; refuse = its row is a bad one."""
+    max_prompt_tokens: Count = 20_480
+    """Longest prompt accepted, tokens with image placeholders expanded; a prompt is never truncated."""
+    max_bad_frac: Share = 0.0
+    """Share of bad rows that is skipped with a count instead of refused."""
+    video_frames: Count = 8
+    """Frames read from each video."""
+
+    @property
+    def source(self) -> str:
+        """``path``, for whoever comes after the embedded task has made its own."""
+        assert self.path is not None, "the embedded task makes its data before anything is read"
+        return self.path
+
+    @property
+    def read_by(self) -> str:
+        """What the data files are read by: a format's name, or the user's FILE.py:NAME."""
+        return self.reader or self.format
+
+    @property
+    def resized_above(self) -> int | None:
+        """Pixels above which processors resize; None is their own bound."""
+        return self.max_pixels if self.oversize == "resize" else None
+
+    @property
+    def refused_above(self) -> int | None:
+        """Pixels above which a row is refused; None refuses none."""
+        return self.max_pixels if self.oversize == "refuse" else None
