@@ -126,7 +126,7 @@ def check_labels(config: TrainConfig, prompts: Sequence[Prompt]) -> None:
     Raises:
         RefusedInput: with the count and the first row.
     """
-    if config.reward.url is not None or config.data_kind != "prompts":
+    if config.reward.url is not None or config.reward.functions or config.data_kind != "prompts":
         return
     numbers = config.reward.scoring == "compat"
     odd = [
@@ -139,7 +139,7 @@ def check_labels(config: TrainConfig, prompts: Sequence[Prompt]) -> None:
         raise RefusedInput(
             f"{len(odd)} of {len(prompts)} rows have a label that is not {wanted}; the first is row {odd[0].uid} with "
             f"{odd[0].label!r}. The rules of reward.scoring = {config.reward.scoring!r} compare nothing else: set "
-            "reward.url to a service that does"
+            "reward.functions, or reward.url to a service that does"
         )
 
 

@@ -7,33 +7,34 @@ request ──► gate (token, size) ──► schema ──► Rewarder, all it
 """
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from remote_rm import openrlhf
+from remote_rm.composing import Composer, FunctionScorer
+from remote_rm.functions.pool import FunctionPool
 from remote_rm.gate import BearerToken, BodyLimit
 from remote_rm.judges.protocol import Judge, JudgeError, JudgeUnavailable
-from remote_rm.rewarding import ConsistencyScorer, Metrics, Rewarder, failed
+from remote_rm.rewarding import ConsistencyScorer, Metrics, Rewarder, fault
 from remote_rm.rulebooks import STRICT, Rulebook
 from remote_rm.schema import (
     ConsistencyReply,
     ConsistencyRequest,
     Health,
     JudgedItem,
-    RewardItem,
     RewardReply,
     RewardRequest,
     ScoredItem,
+    Scoring,
 )
 from remote_rm.verdict_cache import VerdictCache
 
-_log = logging.getLogger(__name__)
 _SHOWN_INPUT = 80
 
 
@@ -53,9 +54,16 @@ def create_app(
     *,
     limits: Limits | None = None,
     rulebook: Rulebook = STRICT,
+    functions: FunctionPool | None = None,
+    media_roots: tuple[Path, ...] = (),
     token: str | None = None,
 ) -> FastAPI:
-    """Build the service around a judge; the app owns judge and cache, and closes them at shutdown."""
+    """Build the service around a judge; the app owns judge, cache and functions, and closes them at shutdown.
+
+    Args:
+        functions: They are the reward, in place of the rulebook.
+        media_roots: Folders that requests may name files of images in.
+    """
     limits = limits or Limits()
     metrics = Metrics()
     consistency = ConsistencyScorer(
@@ -64,40 +72,46 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        await consistency.close()
+        if functions is not None:
+            await functions.start()
+        try:
+            yield
+        finally:
+            await consistency.close()
+            if functions is not None:
+                await functions.close()
 
     app = FastAPI(title="raylign reward service", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes)
     if token is not None:
         app.add_middleware(BearerToken, token=token)
     app.add_exception_handler(RequestValidationError, _refuse)
-    _add_reward_routes(app, Rewarder(consistency, rulebook), metrics)
-    _add_status_routes(app, judge, rulebook, metrics)
+    rewarder, scoring = Rewarder(consistency, rulebook), rulebook.name
+    composer = None
+    if functions is not None:
+        count, scoring = len(functions.specs), "functions"
+        composer = Composer([FunctionScorer(functions, number, media_roots) for number in range(count)])
+    _add_reward_routes(app, composer or rewarder, rewarder, metrics)
+    _add_status_routes(app, judge, scoring, metrics)
     return app
 
 
-def _add_reward_routes(app: FastAPI, rewarder: Rewarder, metrics: Metrics) -> None:
-    async def score_all(route: str, items: list[RewardItem]) -> list[ScoredItem]:
-        # An item that ends in an exception fails alone, whatever the exception is.
-        found = await asyncio.gather(*(rewarder.score(item) for item in items), return_exceptions=True)
-        scored = [
-            failed(item.id, _fault(one)) if isinstance(one, BaseException) else one
-            for item, one in zip(items, found, strict=True)
-        ]
+def _add_reward_routes(app: FastAPI, scoring: Rewarder | Composer, rewarder: Rewarder, metrics: Metrics) -> None:
+    def counted(route: str, scored: list[ScoredItem]) -> list[ScoredItem]:
         for item in scored:
             metrics.items.labels(route, item.status).inc()
         return scored
 
     @app.post("/v1/rewards")
     async def rewards(request: RewardRequest) -> RewardReply:
-        return RewardReply(request_id=request.request_id, items=await score_all("rewards", request.items))
+        scored = counted("rewards", await scoring.score_all(request.items))
+        return RewardReply(request_id=request.request_id, items=scored, weights=scoring.weights)
 
     @app.post("/v1/consistency")
     async def consistency(request: ConsistencyRequest) -> ConsistencyReply:
         found = await asyncio.gather(*(rewarder.judge(item) for item in request.items), return_exceptions=True)
         judged = [
-            JudgedItem(id=item.id, verdict="unknown", status="failed", raw=_fault(one))
+            JudgedItem(id=item.id, verdict="unknown", status="failed", raw=fault(one))
             if isinstance(one, BaseException)
             else one
             for item, one in zip(request.items, found, strict=True)
@@ -108,10 +122,11 @@ def _add_reward_routes(app: FastAPI, rewarder: Rewarder, metrics: Metrics) -> No
 
     @app.post("/get_reward")
     async def get_reward(request: openrlhf.OpenRlhfRequest) -> openrlhf.OpenRlhfReply:
-        return openrlhf.reply_of(await score_all("get_reward", openrlhf.items_of(request)))
+        scored = await scoring.score_all(openrlhf.items_of(request))
+        return openrlhf.reply_of(counted("get_reward", scored), scoring.names)
 
 
-def _add_status_routes(app: FastAPI, judge: Judge, rulebook: Rulebook, metrics: Metrics) -> None:
+def _add_status_routes(app: FastAPI, judge: Judge, scoring: Scoring, metrics: Metrics) -> None:
     @app.get("/healthz")
     async def healthz(response: Response) -> Health:
         try:
@@ -120,20 +135,12 @@ def _add_status_routes(app: FastAPI, judge: Judge, rulebook: Rulebook, metrics: 
             response.status_code = 503
             passing = isinstance(error, JudgeUnavailable)
             said = "judge_unavailable" if passing else "judge_refuses"
-            return Health(status=said, judge=judge.id, scoring=rulebook.name, detail=str(error))
-        return Health(status="ok", judge=judge.id, scoring=rulebook.name)
+            return Health(status=said, judge=judge.id, scoring=scoring, detail=str(error))
+        return Health(status="ok", judge=judge.id, scoring=scoring)
 
     @app.get("/metrics")
     async def prometheus() -> Response:
         return Response(metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-def _fault(error: BaseException) -> str:
-    """Log a defect of ours; the client gets its name."""
-    if not isinstance(error, Exception):
-        raise error
-    _log.error("an item could not be scored", exc_info=error)
-    return f"{type(error).__name__} in the reward service; its log says where"
 
 
 async def _refuse(_: Request, error: Exception) -> JSONResponse:

@@ -1,12 +1,12 @@
 """The shape of OpenRLHF's requests and replies, translated to ours and back."""
 
 import re
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from remote_rm.parts import parse_answer
-from remote_rm.rulebooks import PARTS
 from remote_rm.schema import MAX_ITEMS, RewardItem, ScoredItem, Status, Wire
 
 _ASSISTANT_HEADERS = ("<|im_start|>assistant\n", "<｜Assistant｜>", "Assistant: ")
@@ -23,7 +23,7 @@ class OpenRlhfRequest(Wire):
     """Prompt and completion in one text, special tokens included."""
     prompts: Annotated[list[str], Field(max_length=MAX_ITEMS)]
     labels: Annotated[list[str | None], Field(max_length=MAX_ITEMS)]
-    """``1``, ``2`` or an ``<answer>`` block with one of them."""
+    """What is right; of a pairwise judgement ``1``, ``2`` or an ``<answer>`` block with one of them."""
 
     @model_validator(mode="after")
     def _same_length(self) -> "OpenRlhfRequest":
@@ -37,7 +37,7 @@ def items_of(request: OpenRlhfRequest) -> list[RewardItem]:
     """One item a row, named by its position."""
     rows = zip(request.query, request.prompts, request.labels, strict=True)
     return [
-        RewardItem(id=str(i), prompt=prompt, response=response_of(query, prompt), label=_label(label))  # pyright: ignore[reportArgumentType]
+        RewardItem(id=str(i), prompt=prompt, response=response_of(query, prompt), label=_label(label))
         for i, (query, prompt, label) in enumerate(rows)
     ]
 
@@ -57,16 +57,14 @@ def response_of(query: str, prompt: str) -> str:
     return _END_TOKENS.sub("", query).strip()
 
 
-def reply_of(items: list[ScoredItem]) -> OpenRlhfReply:
-    """Lists of the rewards, of each of their parts and of the statuses, in request order."""
+def reply_of(items: list[ScoredItem], names: Sequence[str]) -> OpenRlhfReply:
+    """Lists of the rewards, of each of their named parts and of the statuses, in request order."""
     return {
         "rewards": [item.reward for item in items],
-        **{f"{name}_rewards": [item.parts[name] for item in items] for name in PARTS},
+        **{f"{name}_rewards": [item.parts[name] for item in items] for name in names},
         "statuses": [item.status for item in items],
     }
 
 
 def _label(label: str | None) -> str | None:
-    if label is None or label in ("1", "2"):
-        return label
-    return parse_answer(label)
+    return label if label is None else parse_answer(label) or label

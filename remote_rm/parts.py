@@ -85,6 +85,7 @@ FORMAT = Part(
 _ONLY_ANSWER = re.compile(r"<answer>(.*)</answer>", re.DOTALL)
 _FIRST_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _LABEL = re.compile(r"[12]")
+_SHOWN_LABEL = 80
 _NUMBER = re.compile(
     r"\\d?frac\{(?P<over>-?[0-9]{1,30})\}\{(?P<under>[0-9]{1,30})\}"
     r"|(?P<top>-?[0-9]{1,30}(?:\.[0-9]{1,30})?)(?:\s*/\s*(?P<bottom>[0-9]{1,30}))?"
@@ -131,8 +132,15 @@ def _label_of(item: RewardItem) -> str:
     return item.label
 
 
+def _preferred(item: RewardItem) -> str:
+    label = _label_of(item)
+    if not _LABEL.fullmatch(label):
+        raise Unscorable(f"the label {label[:_SHOWN_LABEL]!r} is neither 1 nor 2")
+    return label
+
+
 ACCURACY = Part(
-    strict=lambda item: accuracy_score(item.response, _label_of(item)),
+    strict=lambda item: accuracy_score(item.response, _preferred(item)),
     compat=lambda item: released_accuracy(item.response, (_label_of(item),)),
 )
 

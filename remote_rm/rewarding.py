@@ -4,6 +4,8 @@ item ──► rules of every part ──► judge, where its verdict can matter
 """
 
 import asyncio
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -14,6 +16,7 @@ from remote_rm.rulebooks import PARTS, STRICT, Parts, Rulebook
 from remote_rm.schema import ConsistencyItem, JudgedItem, RewardItem, ScoredItem, Status, Verdict
 from remote_rm.verdict_cache import CacheKey, VerdictCache
 
+_log = logging.getLogger(__name__)
 _VALUES: dict[Verdict, float] = {"consistent": 1.0, "inconsistent": -1.0, "unknown": 0.0}
 _JUDGE_BUCKETS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
@@ -113,6 +116,24 @@ class Rewarder:
     def __init__(self, consistency: ConsistencyScorer, rulebook: Rulebook = STRICT) -> None:
         self._consistency, self._rulebook = consistency, rulebook
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the parts, in order."""
+        return tuple(PARTS)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """None: the formula is no weighted sum."""
+        return {}
+
+    async def score_all(self, items: Sequence[RewardItem]) -> list[ScoredItem]:
+        """Reward every item; one that ends in an exception fails alone, whatever the exception is."""
+        found = await asyncio.gather(*(self.score(item) for item in items), return_exceptions=True)
+        return [
+            failed(item.id, fault(one)) if isinstance(one, BaseException) else one
+            for item, one in zip(items, found, strict=True)
+        ]
+
     async def score(self, item: RewardItem) -> ScoredItem:
         """Reward one completion. The judge is asked only where its verdict can matter."""
         parts: dict[str, float | None] = dict.fromkeys(PARTS)
@@ -150,10 +171,18 @@ class Rewarder:
         return JudgedItem(id=item.id, verdict=found.verdict, status=found.status, raw=found.detail)
 
 
-def failed(item_id: str, detail: str, parts: Parts | None = None) -> ScoredItem:
+def failed(item_id: str, detail: str, parts: Parts | None = None, *, is_final: bool = False) -> ScoredItem:
     """No reward, and why; with the parts that were found before that."""
     known = dict(parts) if parts is not None else dict.fromkeys(PARTS)
-    return ScoredItem(id=item_id, reward=None, parts=known, status="failed", detail=detail)
+    return ScoredItem(id=item_id, reward=None, parts=known, status="failed", detail=detail, is_final=is_final)
+
+
+def fault(error: BaseException) -> str:
+    """Log a defect of ours; the client gets its name."""
+    if not isinstance(error, Exception):
+        raise error
+    _log.error("an item could not be scored", exc_info=error)
+    return f"{type(error).__name__} in the reward service; its log says where"
 
 
 def unspeakable(text: str) -> str | None:

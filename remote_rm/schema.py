@@ -11,7 +11,8 @@ MAX_ITEMS = 4096
 """Items of one request; a whole rollout fits."""
 Status = Literal["scored", "cached", "unknown", "failed"]
 Verdict = Literal["consistent", "inconsistent", "unknown"]
-Label = Literal["1", "2"]
+Scoring = Literal["strict", "compat", "functions"]
+"""What a reward is made by: ours or the release's rules, or functions."""
 
 
 def _refuse_half_characters(text: str) -> str:
@@ -36,6 +37,8 @@ class Media(Wire):
 
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     data_base64: str | None = None
+    path: str | None = None
+    """Its file, where the service runs on the machine that has it; read only below its own ``--media-root``."""
 
     @model_validator(mode="after")
     def _bytes_match_hash(self) -> "Media":
@@ -57,9 +60,15 @@ class RewardItem(Wire):
     prompt: str
     response: str
     """The completion alone, without prompt and special tokens."""
-    label: Label | None
-    """The preferred response; null is answered with ``failed``."""
+    label: str | None
+    """What is right: of a pairwise judgement, the preferred response, ``1`` or ``2``. Null where nobody knows."""
     media: list[Media] = Field(default_factory=list)
+    group: ItemId | None = None
+    """Items of one name are the samples of one prompt, all of them; null is a sample by itself."""
+    length: Annotated[int, Field(ge=0)] | None = None
+    """Tokens of the completion; null where nobody has counted."""
+    row: dict[str, Any] = Field(default_factory=dict)
+    """The row of the data that the prompt is from, without its pictures."""
     meta: dict[str, Any] = Field(default_factory=dict)
     """Carried for the caller's logs; no scorer reads it."""
 
@@ -108,6 +117,8 @@ class ScoredItem(Wire):
     """What it is made of, by name; null where a part was not looked at or could not be had."""
     status: Status
     detail: str | None = None
+    is_final: bool = False
+    """Of a failed one: asking again would end in the same, as the fault is not the judge's."""
 
 
 class RewardReply(Wire):
@@ -115,6 +126,8 @@ class RewardReply(Wire):
 
     request_id: str
     items: list[ScoredItem]
+    weights: dict[str, float] = Field(default_factory=dict)
+    """What each part counts, where the reward is their weighted sum; empty where it is another formula."""
 
 
 class JudgedItem(Wire):
@@ -139,6 +152,6 @@ class Health(Wire):
     status: Literal["ok", "judge_unavailable", "judge_refuses"]
     """Whether the judge answers, may answer later, or will go on refusing until somebody changes something."""
     judge: str
-    scoring: Literal["strict", "compat"]
+    scoring: Scoring
     """Rules that it scores by."""
     detail: str | None = None

@@ -16,6 +16,8 @@ import tyro
 import uvicorn
 
 from remote_rm.app import Limits, create_app
+from remote_rm.functions.pool import Bounds, FunctionPool
+from remote_rm.functions.spec import function_specs
 from remote_rm.gate import is_loopback
 from remote_rm.judges.protocol import Judge, JudgeError, JudgeUnavailable
 from remote_rm.judges.rules import RulesJudge
@@ -54,6 +56,17 @@ class ServeOptions:
     """SQLite file that keeps verdicts; none = they are forgotten."""
     scoring: Literal["strict", "compat"] = "strict"
     """Rules of format, accuracy and reading the judge: ours, or the lenient ones of the R1-Reward release."""
+    functions: tuple[str, ...] = ()
+    """Functions that are the reward in place of --scoring: FILE.py:NAME or one that is built in, each with what it
+    counts and its options: number?weight=0.5&tolerance=0.01."""
+    function_workers: int = 4
+    """Processes that run them."""
+    function_timeout_s: float = 10.0
+    """Longest time of one call, seconds."""
+    function_memory_gib: float = 4.0
+    """Memory that one process may take, GiB."""
+    media_root: tuple[Path, ...] = ()
+    """Folders that requests may name files of images in."""
     token_file: Path | None = None
     """File holding the bearer token that every request must carry."""
     probe: bool = False
@@ -80,6 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         _check_bounds(options)
         token = _token(options)
+        functions = _functions(options)
+        if functions is not None:
+            asyncio.run(_try(functions))
         judge = build_judge(options)
         cache = VerdictCache(options.cache) if options.cache is not None else None
         if options.probe:
@@ -90,6 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             cache,
             limits=Limits(judge_concurrency=options.judge_concurrency),
             rulebook=STRICT if options.scoring == "strict" else COMPAT,
+            functions=_functions(options),
+            media_roots=tuple(root.resolve() for root in options.media_root),
             token=token,
         )
         listener = _bind(options.host, options.port)
@@ -126,6 +144,25 @@ def build_judge(options: ServeOptions) -> Judge:
     )
 
 
+def _functions(options: ServeOptions) -> FunctionPool | None:
+    if not options.functions:
+        return None
+    bounds = Bounds(
+        workers=options.function_workers,
+        deadline_s=options.function_timeout_s,
+        memory_gib=options.function_memory_gib,
+    )
+    return FunctionPool(function_specs(options.functions), bounds)
+
+
+async def _try(functions: FunctionPool) -> None:
+    """Load them once, to refuse those that cannot be."""
+    try:
+        await functions.start()
+    finally:
+        await functions.close()
+
+
 async def _probe(judge: Judge) -> None:
     """Return when the judge answers; trouble that may pass is given a moment to."""
     for again in reversed(range(_PROBES)):
@@ -142,6 +179,9 @@ async def _probe(judge: Judge) -> None:
 def _check_bounds(options: ServeOptions) -> None:
     if not 0 <= options.port <= 65535:
         raise ValueError(f"--port {options.port} should be from 0 to 65535")
+    for name in ("function_workers", "function_timeout_s", "function_memory_gib"):
+        if not (value := getattr(options, name)) > 0:
+            raise ValueError(f"--{name.replace('_', '-')} {value:g} should be above 0")
     if options.judge_concurrency < 1:
         raise ValueError(f"--judge-concurrency {options.judge_concurrency} should be at least 1")
     if not options.judge_timeout_s > 0:

@@ -45,6 +45,10 @@ class Prompt:
     target: str | None = None
     """A demonstration response, present only in data meant for ``sft``."""
     meta: dict[str, Any] = field(default_factory=dict)
+    source: str = ""
+    """Of the data, where there are several."""
+    row: dict[str, Any] = field(default_factory=dict)
+    """The row as its file has it, without pictures that stand in it: what a reward function may ask for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,8 +26,19 @@ class RewardSection(Section):
     """Where scores come from."""
 
     critique: CritiqueSection = CritiqueSection()
+    functions: tuple[Text, ...] = Field(default=(), strict=False)
+    """Functions that are the reward: FILE.py:NAME, or format, exact, number, math, choice, count, iou, point, length,
+    overlong; each with what it counts and its own options, as in "number?weight=0.5&tolerance=0.01"; none = the rules
+    of reward.scoring."""
+    function_workers: Count = 4
+    """Processes that run them."""
+    function_timeout_s: Seconds = 10.0
+    """Longest time of one call of a function, seconds."""
+    function_memory_gib: float = Field(default=4.0, gt=0.0)
+    """Memory that one of these processes may take, GiB."""
     url: Text | None = None
-    """Address of a running reward service; none = the run starts its own."""
+    """Address of a running reward service, ours or one that answers OpenRLHF's POST .../get_reward; none = the run
+    starts its own."""
     token_file: Text | None = None
     """File holding the bearer token that service asks for."""
     judge: Literal["rules", "openai"] = "rules"

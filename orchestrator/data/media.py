@@ -6,9 +6,10 @@ root, every file probed once.
 """
 
 import re
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ VIDEO_FIELDS = ("video", "videos")
 _PLACEHOLDER = re.compile(r"<(image|video)>")
 _CUT = re.compile(r"\n?<(image|video)>\n?")
 _PROBE_THREADS = 8
+_REMEMBERED_FILES = 65_536
 
 
 def media_parts(row: dict[str, Any], *, image_fields: Sequence[str] = IMAGE_FIELDS) -> dict[str, list[dict[str, str]]]:
@@ -214,3 +216,19 @@ def probe_all(paths: Iterable[Path], *, max_pixels: int | None) -> dict[Path, Me
     unique = list(dict.fromkeys(paths))
     with ThreadPoolExecutor(_PROBE_THREADS) as threads:
         return dict(zip(unique, threads.map(probe, unique), strict=True))
+
+
+@dataclass(slots=True)
+class Probed:
+    """What probing said of the files seen last: images that many rows share are opened once, as long as their rows are
+    not too far apart."""
+
+    max_pixels: int | None
+    known: OrderedDict[Path, tuple[MediaRef, int] | MediaError] = field(default_factory=OrderedDict)
+
+    def probe(self, paths: list[Path]) -> None:
+        """Open each that is not known; those of the chunk before last are forgotten where they are very many."""
+        while len(self.known) > _REMEMBERED_FILES:
+            self.known.popitem(last=False)
+        for path, one in probe_all((p for p in paths if p not in self.known), max_pixels=self.max_pixels).items():
+            self.known[path] = one if isinstance(one, MediaError) else (one, path.stat().st_size)

@@ -7,16 +7,16 @@ with its reason; no other replaces it.
 
 import hashlib
 import json
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from orchestrator.config.formats import FORMATS, Served, refuse_unserved
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.keys import Notes
-from orchestrator.data.media import MediaFinder, Source, Turn, probe_all
+from orchestrator.data.media import MediaFinder, Probed, Source, Turn
 from orchestrator.data.order import assign_split
 from orchestrator.data.parquet_rows import FOLDER, is_parquet, read_parquet_rows
 from orchestrator.data.readers import Reader, reader_of
@@ -31,6 +31,7 @@ from orchestrator.data.rows import (
     read_json_rows,
     row_uid,
     shown,
+    without_pictures,
 )
 from orchestrator.data.turns import check_prompt, refuse_told_verdict, words
 from orchestrator.errors import RefusedInput
@@ -38,8 +39,6 @@ from workers.multimodal.media import MediaError
 from workers.types import MediaRef, Prompt
 
 _CHUNK_ROWS = 256
-# Images that many rows share are opened once, as long as their rows are not too far apart.
-_REMEMBERED_FILES = 65_536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +55,8 @@ class SourceFile:
     """Name that ``media_root`` has for whoever asks."""
     pictures: Path | None = None
     """Folder for pictures that stand in the rows of a Parquet file; None is one in ``media_root``."""
+    keeps_rows: bool = False
+    """Whether prompts keep the row they are from, which then is part of what the data are."""
 
     def rows(self, *, rows_share: str | None) -> Iterator[JsonRow | BadRow]:
         """As they stand in the file, or those together that share a field; see ``read_json_rows``.
@@ -90,6 +91,7 @@ def source_file(config: TrainConfig, path: str, *, pictures: Path | None = None)
         video_frames=data.video_frames,
         root_option="data.media_root",
         pictures=pictures,
+        keeps_rows=bool(config.reward.functions) or config.reward.url is not None,
     )
 
 
@@ -119,7 +121,7 @@ def read_prompts(source: SourceFile, *, demonstrations: bool = False) -> Dataset
         if isinstance(row, BadRow):
             bad_rows.append(row)
         else:
-            prompts += [_prompt(found) for found in row.found]
+            prompts += [_prompt(found, keeps_row=source.keeps_rows) for found in row.found]
             notes.add(row.unread, has_images=row.has_images)
     fingerprint = _fingerprint(prompts, "" if source.read_by in FORMATS else reader_of(source.read_by).name)
     return Dataset(prompts=tuple(prompts), bad_rows=tuple(bad_rows), fingerprint=fingerprint, notes=notes)
@@ -160,6 +162,8 @@ class _Found:
     draft: Draft
     messages: tuple[Turn, ...]
     sources: tuple[Source, ...]
+    row: Any
+    """As the file has it."""
     images: tuple[tuple[MediaRef, int], ...] = ()
     """One a source: its reference and its size in bytes."""
 
@@ -183,11 +187,11 @@ def _rows(source: SourceFile, *, demonstrations: bool = False) -> Iterator[_Row 
         raise RefusedInput(f"{source.root_option} {str(source.media_root)!r} is not a folder")
     reader, finder = reader_of(source.read_by), MediaFinder(source.media_root, source.video_frames)
     rows = source.rows(rows_share=reader.rows_share)
-    probed = _Probed(source.max_pixels)
+    probed = Probed(source.max_pixels)
     while chunk := list(islice(rows, _CHUNK_ROWS)):
         tried = [_attempt(row, source.path, reader, finder, demonstrations=demonstrations) for row in chunk]
         probed.probe([s.path for row in tried if isinstance(row, _Row) for one in row.found for s in one.sources])
-        yield from (probed.opened(row) if isinstance(row, _Row) else row for row in tried)
+        yield from (_opened(row, probed) if isinstance(row, _Row) else row for row in tried)
 
 
 def _attempt(
@@ -206,7 +210,13 @@ def _attempt(
     return _Row(
         number=row.number,
         found=tuple(
-            _Found(uid=row_uid(path, row.number, answer=answer), draft=draft, messages=turns, sources=sources)
+            _Found(
+                uid=row_uid(path, row.number, answer=answer),
+                draft=draft,
+                messages=turns,
+                sources=sources,
+                row=row.value,
+            )
             for answer, draft, (turns, sources) in zip(answers, drafts, resolved, strict=True)
         ),
         unread=dict(zip(numbers, drafts[0].unread, strict=False)),
@@ -227,35 +237,21 @@ def _checked(draft: Draft, demonstrations: bool) -> Draft:
     return draft
 
 
-@dataclass(slots=True)
-class _Probed:
-    """What probing said of the files seen last."""
-
-    max_pixels: int | None
-    known: OrderedDict[Path, tuple[MediaRef, int] | MediaError] = field(default_factory=OrderedDict)
-
-    def probe(self, paths: list[Path]) -> None:
-        """Open each that is not known; those of the chunk before last are forgotten where they are very many."""
-        while len(self.known) > _REMEMBERED_FILES:
-            self.known.popitem(last=False)
-        for path, one in probe_all((p for p in paths if p not in self.known), max_pixels=self.max_pixels).items():
-            self.known[path] = one if isinstance(one, MediaError) else (one, path.stat().st_size)
-
-    def opened(self, row: _Row) -> _Row | BadRow:
-        """The row with its images, or what is wrong with the first that cannot be opened."""
-        found = []
-        for one in row.found:
-            images = []
-            for source in one.sources:
-                image = self.known[source.path]
-                if isinstance(image, MediaError):
-                    return BadRow(row.number, f"{source.shown} {image.problem}")
-                images.append(image)
-            found.append(replace(one, images=tuple(images)))
-        return replace(row, found=tuple(found))
+def _opened(row: _Row, probed: Probed) -> _Row | BadRow:
+    """The row with its images, or what is wrong with the first that cannot be opened."""
+    found = []
+    for one in row.found:
+        images = []
+        for source in one.sources:
+            image = probed.known[source.path]
+            if isinstance(image, MediaError):
+                return BadRow(row.number, f"{source.shown} {image.problem}")
+            images.append(image)
+        found.append(replace(one, images=tuple(images)))
+    return replace(row, found=tuple(found))
 
 
-def _prompt(found: _Found) -> Prompt:
+def _prompt(found: _Found, *, keeps_row: bool) -> Prompt:
     draft = found.draft
     return Prompt(
         uid=found.uid,
@@ -264,6 +260,7 @@ def _prompt(found: _Found) -> Prompt:
         label=draft.label,
         target=draft.responses[0].text if len(draft.responses) == 1 else None,
         meta=draft.meta,
+        row=without_pictures(found.row) if keeps_row else {},
     )
 
 
@@ -290,6 +287,6 @@ def _instruction(found: _Found, root: Path, held_out_frac: float) -> Instruction
 def _fingerprint(prompts: list[Prompt], reader: str) -> str:
     digest = hashlib.sha256(reader.encode())
     for p in prompts:
-        row = [p.uid, p.messages, [m.sha256 for m in p.media], p.label, p.target]
+        row = [p.uid, p.messages, [m.sha256 for m in p.media], p.label, p.target, *([p.row] if p.row else [])]
         digest.update(json.dumps(row, sort_keys=True).encode())
     return digest.hexdigest()

@@ -34,6 +34,13 @@ def row_pictures(value: Any) -> tuple[RowPicture, ...]:
     return tuple(values) if all(isinstance(one, RowPicture) for one in values) else ()
 
 
+def without_pictures(row: Any) -> dict[str, Any]:
+    """What a row says besides the pictures that stand in it; nothing of one that is no object."""
+    return (
+        {name: one for name, one in row.items() if one == [] or not row_pictures(one)} if isinstance(row, dict) else {}
+    )
+
+
 def text_field(row: dict[str, Any], field: str) -> str:
     """The text of a field that must hold some.
 

@@ -14,7 +14,7 @@ from orchestrator.run.folder import RunFolder
 _MAY_TAKE_S = 30.0
 _BETWEEN_PROBES_S = 1.0
 _PROGRAM = "remote_rm.serve: "
-_OPTIONS = {"--judge-url": "reward.judge_url", "--cache": "reward.cache_path"}
+_OPTIONS = {"--judge-url": "reward.judge_url", "--cache": "reward.cache_path", "--functions": "reward.functions"}
 
 
 def check_rewards(config: TrainConfig, folder: RunFolder) -> None:
@@ -28,7 +28,7 @@ def check_rewards(config: TrainConfig, folder: RunFolder) -> None:
     folder.refuse_planted()  # a cache that is there is tried, and so written to, before the run has its folder
     if config.reward.url is not None:
         _ask_service(config, config.reward.url)
-    elif config.reward.judge == "openai" or _keeps_cache(config, folder):
+    elif config.reward.judge == "openai" or config.reward.functions or _keeps_cache(config, folder):
         _probe_own_service(config, folder)
 
 
@@ -100,6 +100,19 @@ def _verdict_cache(config: TrainConfig, folder: RunFolder) -> Path:
     return Path(config.reward.cache_path or folder.root / "verdicts.sqlite")
 
 
+def compares_samples(config: TrainConfig) -> bool:
+    """Whether whoever is asked for rewards may want all samples of a prompt at once."""
+    return bool(config.reward.functions) or config.reward.url is not None
+
+
+def media_roots(config: TrainConfig) -> list[str]:
+    """Folders below which the run's images lie."""
+    data = config.data
+    paths = [path for path in (data.path, data.eval_path) if path is not None]
+    roots = [data.media_root] if data.media_root is not None else [str(Path(path).parent) for path in paths]
+    return list(dict.fromkeys(str(Path(root).resolve()) for root in roots))
+
+
 def service_arguments(config: TrainConfig, folder: RunFolder | None) -> list[str]:
     """Command-line arguments of this run's reward service.
 
@@ -108,6 +121,12 @@ def service_arguments(config: TrainConfig, folder: RunFolder | None) -> list[str
     """
     reward = config.reward
     arguments = ["--judge", reward.judge, "--scoring", reward.scoring]
+    if reward.functions:
+        bounds = (reward.function_workers, reward.function_timeout_s, reward.function_memory_gib)
+        names = ("--function-workers", "--function-timeout-s", "--function-memory-gib")
+        arguments += ["--functions", *reward.functions]
+        arguments += [text for name, bound in zip(names, bounds, strict=True) for text in (name, f"{bound}")]
+        arguments += ["--media-root", *media_roots(config)]
     if folder is not None:
         arguments += ["--cache", str(_verdict_cache(config, folder))]
     if reward.judge == "openai":

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Literal
+from typing import Any, Literal
 from uuid import uuid4
 
 import httpx
@@ -14,6 +14,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_r
 
 from orchestrator.config.addresses import minds_proxies
 from orchestrator.errors import RefusedInput
+from orchestrator.rewards.openrlhf import body_of, read_openrlhf, speaks_openrlhf
 from orchestrator.rewards.replies import LOOKED_AT, read_rewards
 from orchestrator.rewards.reward import Reward, RewardItem, failed_reward, one_line
 
@@ -52,8 +53,19 @@ class RewardClient:
     A service or judge that is down is waited for; one that refuses is not, nor is an answer that is none.
     """
 
-    def __init__(self, locate: Locate, *, timeout_s: float, max_outage_s: float, token: str | None = None) -> None:
+    def __init__(
+        self,
+        locate: Locate,
+        *,
+        timeout_s: float,
+        max_outage_s: float,
+        token: str | None = None,
+        group_size: int | None = None,
+    ) -> None:
         """
+        Args:
+            group_size: Samples of a prompt, where what is asked compares them: they are then always asked about
+                together; None where every sample is looked at by itself.
         Raises:
             RefusedInput: the service's address or the proxy that the environment names for it cannot be used.
         """
@@ -79,7 +91,7 @@ class RewardClient:
                 "reward.url cannot be asked through the proxy of the environment: it is no address"
             ) from None
         self._threads = ThreadPoolExecutor(max_workers=_CONCURRENT_POSTS, thread_name_prefix="reward")
-        self._locate, self._max_outage_s = locate, max_outage_s
+        self._locate, self._max_outage_s, self.group_size = locate, max_outage_s, group_size
 
     def open_stream(self) -> "RewardStream":
         """Start collecting items of one step."""
@@ -118,9 +130,11 @@ class RewardClient:
         def attempt() -> None:
             nonlocal was_well
             answers.update(self._post(list(pending.values())))
-            for item in items:
-                if answers[item.id].status != "failed":
-                    pending.pop(item.id, None)
+            again = [item for item in pending.values() if _may_pass(answers[item.id])]
+            groups = {item.group for item in again} if self.group_size is not None else {None}
+            for item in list(pending.values()):
+                if item not in again and item.group not in groups - {None}:
+                    del pending[item.id]
             # What failed counts as the item's own fault only if the judge was well before it was asked.
             health = self.health() if pending else ServiceHealth("well")
             before, was_well = was_well, health.state == "well"
@@ -143,10 +157,12 @@ class RewardClient:
 
     def _post(self, items: list[RewardItem]) -> dict[str, Reward]:
         ids = [item.id for item in items]
-        body = {"request_id": uuid4().hex, "items": [item.to_json() for item in items]}
-        url = self._url
+        body: dict[str, Any] = {"request_id": uuid4().hex, "items": [item.to_json() for item in items]}
+        url, route, read = self._url, "v1/rewards", read_rewards
+        if speaks_openrlhf(url):
+            body, route, read = body_of(items), "", read_openrlhf
         try:
-            status, answer = self._exchange("POST", "v1/rewards", json.dumps(body, ensure_ascii=False).encode())
+            status, answer = self._exchange("POST", route, json.dumps(body, ensure_ascii=False).encode())
         except httpx.DecodingError as error:
             return dict.fromkeys(ids, failed_reward(f"the service's answer cannot be decoded: {error}"))
         except httpx.HTTPError as error:
@@ -156,14 +172,16 @@ class RewardClient:
                 raise _Retryable(str(gone)) from gone
             raise _Retryable(self._told(f"{type(error).__name__}: {error}")) from error
         if status == 200:
-            return read_rewards(answer, ids, told=self._told)
+            return read(answer, ids, told=self._told)
         said = self._told(_http_words(status, answer))
         if status >= 500 or status in _WORTH_A_RETRY:
             raise _Retryable(said)
-        if status in _MAY_BE_ONE_ITEM and len(items) > 1:
+        whole = list(_grouped(items).values()) if self.group_size is not None else [[item] for item in items]
+        if status in _MAY_BE_ONE_ITEM and len(whole) > 1:
             # One item can spoil its batch: the halves are asked about by themselves.
-            half = len(items) // 2
-            return self._post(items[:half]) | self._post(items[half:])
+            half = len(whole) // 2
+            parts = ([item for group in some for item in group] for some in (whole[:half], whole[half:]))
+            return {uid: reward for part in parts for uid, reward in self._post(part).items()}
         return dict.fromkeys(ids, failed_reward(said))
 
     def _exchange(self, method: str, route: str, body: bytes | None = None) -> tuple[int, bytes]:
@@ -174,7 +192,7 @@ class RewardClient:
         """
         deadline = time.monotonic() + self._timeout_s
         headers = {"Content-Type": "application/json"} if body is not None else {}
-        url = f"{self._url.rstrip('/')}/{route}"
+        url = f"{self._url.rstrip('/')}/{route}" if route else self._url
         with self._http.stream(method, url, content=body, headers=headers) as response:
             chunks, size = [], 0
             for chunk in response.iter_bytes():
@@ -200,16 +218,22 @@ class RewardStream:
     def __init__(self, client: RewardClient) -> None:
         self._client = client
         self._buffer: list[RewardItem] = []
+        self._open: dict[str | None, list[RewardItem]] = {}
         self._posted: list[Future[dict[str, Reward]]] = []
 
     def add(self, item: RewardItem) -> None:
-        """Queue one item."""
-        self._buffer.append(item)
-        if len(self._buffer) == _BATCH_ITEMS:
+        """Queue one item, and post what waits once it is a batch; samples that are compared wait for each other."""
+        group = self._open.setdefault(item.group, [])
+        group.append(item)
+        if len(group) == (self._client.group_size or 1):
+            self._buffer += self._open.pop(item.group)
+        if len(self._buffer) >= _BATCH_ITEMS:
             self._flush()
 
     def results(self) -> dict[str, Reward]:
         """Wait for every posted batch; return rewards by item id."""
+        self._buffer += [item for group in self._open.values() for item in group]
+        self._open = {}
         self._flush()
         merged: dict[str, Reward] = {}
         for future in self._posted:
@@ -220,6 +244,17 @@ class RewardStream:
         if self._buffer:
             self._posted.append(self._client.post(self._buffer))
             self._buffer = []
+
+
+def _may_pass(reward: Reward) -> bool:
+    return reward.status == "failed" and not reward.is_final
+
+
+def _grouped(items: Sequence[RewardItem]) -> dict[str | None, list[RewardItem]]:
+    groups: dict[str | None, list[RewardItem]] = {}
+    for item in items:
+        groups.setdefault(item.group, []).append(item)
+    return groups
 
 
 def _unspeakable(item: RewardItem) -> Reward | None:

@@ -10,7 +10,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from orchestrator.rewards.reward import Reward, RewardStatus, failed_reward, one_line
 from orchestrator.run.rollout_store import OWN_COLUMNS
@@ -40,6 +49,9 @@ def _named(parts: Any) -> Any:
     return {name: value for name, value in parts.items() if _NAME.fullmatch(name) and name not in _TAKEN}
 
 
+_WEIGHTS = TypeAdapter(dict[str, Number])
+
+
 class _Item(BaseModel):
     """One answer; keys of a service's own are its own affair."""
 
@@ -49,6 +61,7 @@ class _Item(BaseModel):
     status: RewardStatus
     parts: Annotated[dict[str, Number | None], BeforeValidator(_named), Field(max_length=_MOST_PARTS)] | None = None
     detail: Any = None
+    is_final: bool = False
 
     @model_validator(mode="after")
     def _has_a_value(self) -> "_Item":
@@ -73,12 +86,23 @@ def read_rewards(body: bytes, asked: Iterable[str], *, told: Callable[[str], str
     if not isinstance(items, list):
         why = f"the service's answer holds no list of items: {_shown(body, told)}"
         return dict.fromkeys(wanted, failed_reward(why))
+    weights = _weights(answer.get("weights"))
     named = [item for item in items if isinstance(item, dict) and isinstance(item.get("id"), str)]
     times, by_id = Counter(item["id"] for item in named), {item["id"]: item for item in named}
-    return {uid: _reward(uid, times[uid], by_id, told) for uid in wanted}
+    return {uid: _reward(uid, times[uid], by_id, weights, told) for uid in wanted}
 
 
-def _reward(uid: str, times: int, by_id: dict[str, dict[str, Any]], told: Callable[[str], str]) -> Reward:
+def _weights(told: Any) -> dict[str, float]:
+    """What each part counts; nothing where that cannot be read, as from a service that does not say."""
+    try:
+        return _WEIGHTS.validate_python(told or {})
+    except ValidationError:
+        return {}
+
+
+def _reward(
+    uid: str, times: int, by_id: dict[str, dict[str, Any]], weights: dict[str, float], told: Callable[[str], str]
+) -> Reward:
     if times == 0:
         others = f"; it answered about {told(repr(min(by_id)))}" if by_id else ""
         return failed_reward(f"the service left this item out{others}")
@@ -92,10 +116,15 @@ def _reward(uid: str, times: int, by_id: dict[str, dict[str, Any]], told: Callab
         value = f" (got {told(str(problem['input'])[:LOOKED_AT])!r})" if not isinstance(problem["input"], dict) else ""
         return failed_reward(f"the service's answer: {field}: {problem['msg']}{value}")
     detail = told(item.detail) if isinstance(item.detail, str) else None
+    parts = item.parts or {}
     return Reward(
         value=None if item.status == "failed" else item.reward,
-        parts=item.parts or {},
+        parts=parts,
+        weighted={
+            name: weights[name] * value for name, value in parts.items() if value is not None and name in weights
+        },
         status=item.status,
+        is_final=item.status == "failed" and item.is_final,
         detail=detail or ("the service gave no reason" if item.status == "failed" else None),
     )
 

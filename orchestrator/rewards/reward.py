@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from algorithms.figures import Figure
+from algorithms.records import MediaRef
 from orchestrator.errors import GuardStop
 
 RewardStatus = Literal["scored", "cached", "unknown", "failed"]
@@ -21,8 +22,8 @@ FIGURES = (
     Figure(
         "reward/*",
         "mean of each part of the reward over the scored rollouts where it was looked at, by the part's name, before "
-        "any weight: `reward/format`, `reward/accuracy` and `reward/consistency` of our own service, `reward/critique` "
-        "of the critique reward model",
+        "any weight: `reward/format`, `reward/accuracy` and `reward/consistency` by the rules of our own service, or "
+        "each of `reward.functions`; `reward/critique` of the critique reward model",
         "Reward and its parts",
     ),
     Figure(
@@ -50,8 +51,15 @@ class RewardItem:
     prompt: str
     response: str
     label: str | None
-    media: tuple[str, ...]
-    """SHA-256 of each image."""
+    media: tuple[MediaRef, ...]
+    group: str | None = None
+    """Name that the samples of a prompt share; None is a sample by itself."""
+    length: int | None = None
+    """Tokens of the completion."""
+    row: Mapping[str, Any] = field(default_factory=dict)
+    """That the prompt is from, without its pictures."""
+    tells_paths: bool = False
+    """Whether whoever is asked is on this machine, and so is told the files of the images."""
 
     @property
     def id(self) -> str:
@@ -65,7 +73,10 @@ class RewardItem:
             "prompt": self.prompt,
             "response": self.response,
             "label": self.label,
-            "media": [{"sha256": digest} for digest in self.media],
+            "media": [{"sha256": m.sha256, **({"path": m.path} if self.tells_paths else {})} for m in self.media],
+            "group": self.group,
+            "length": self.length,
+            "row": dict(self.row),
         }
 
 
@@ -78,11 +89,16 @@ class Reward:
     """What it is made of, by name, before any weight; None where a part was not looked at or could not be had."""
     status: RewardStatus
     detail: str | None = None
+    weighted: Mapping[str, float] = field(default_factory=dict)
+    """The parts that are there times what each counts, where the value is their sum; empty where it is another
+    formula."""
+    is_final: bool = False
+    """Of a failed one: asking again would end in the same."""
 
 
-def failed_reward(why: str) -> Reward:
+def failed_reward(why: str, *, is_final: bool = False) -> Reward:
     """No reward, and why, in one bounded line whoever's words it is made of."""
-    return Reward(value=None, status="failed", detail=one_line(why))
+    return Reward(value=None, status="failed", detail=one_line(why), is_final=is_final)
 
 
 def one_line(words: str) -> str:

@@ -21,7 +21,7 @@ from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.waits import WaitTimeout, get
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
-from orchestrator.rewards.check import service_arguments, service_token
+from orchestrator.rewards.check import compares_samples, service_arguments, service_token
 from orchestrator.rewards.client import RewardClient
 from orchestrator.run.folder import RunFolder
 from workers.actor_base import start_heartbeat
@@ -152,6 +152,7 @@ def reward_client(config: TrainConfig, folder: RunFolder, pool: WorkerPool) -> I
         timeout_s=config.reward.timeout_s,
         max_outage_s=config.reward.max_outage_s,
         token=service_token(config) if service is None else None,
+        group_size=config.rollout.samples_per_prompt if compares_samples(config) else None,
     )
     try:
         yield client

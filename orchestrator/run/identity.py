@@ -5,13 +5,16 @@ of it unless it is named here, so that a new one has to be decided on. A guard's
 which steps are taken. So are options that the algorithm does not read: whoever changes one meant something by it.
 """
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from algorithms.mm_dpo import MmDpoSection
 from orchestrator.cluster.choices import engine_kind
 from orchestrator.config.layers import layer_of
 from orchestrator.config.options import options
+from orchestrator.config.plugins import plugin_digest
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
 from workers.models.digests import model_digests
@@ -34,6 +37,7 @@ _RULES: dict[str, Rule] = {
     ),
     **dict.fromkeys(("run.max_restarts", "run.silent_after_s", "run.start_timeout_s"), "free"),
     **dict.fromkeys(("rollout.timeout_s", "reward.timeout_s", "reward.max_outage_s"), "free"),
+    **dict.fromkeys(("reward.function_workers", "reward.function_timeout_s", "reward.function_memory_gib"), "free"),
     # It decides whether a run starts; which rows it has is told by their fingerprint.
     "data.max_bad_frac": "free",
     # Which workers do it, and how much memory they take; the policy's ranks and their sharding stay.
@@ -41,6 +45,8 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("rollout.num_engines", "rollout.tensor_parallel_size"), "free"),
     **dict.fromkeys(("rollout.gpu_memory_utilization", "rollout.max_num_seqs", "model.gradient_checkpointing"), "free"),
     **dict.fromkeys(("reference.num_ranks", "reward.critique.num_workers"), "free"),
+    # How it is measured says nothing of what is learned.
+    **dict.fromkeys(("eval.samples", "eval.temperature"), "free"),
     "run.steps": "longer",
     **dict.fromkeys(("model.path", "data.path", "data.eval_path", "reward.critique.path"), "content"),
     # The run's own service and somebody else's score by rules of their own.
@@ -78,6 +84,8 @@ def option_identity(config: TrainConfig) -> Identity:
             "name": config.users.name.rpartition(".")[2],
         }
     values["rollout.engine"] = engine_kind(config)
+    if any(_is_file(text) for text in config.reward.functions):
+        values["reward.functions"] = _functions(config.reward.functions)
     values["reward.url"] = None if config.reward.url is None else "a service that was running"
     if config.measures_margins:
         own, of_run = config.section(MmDpoSection), (config.run.steps, config.optimizer.lr)
@@ -193,6 +201,20 @@ def _told(identity: Identity, other: Identity, name: str) -> str:
     known = beside if isinstance(beside, dict) else {}
     differs = [f"{part} {held[:8]}" for part, held in value.items() if part != "path" and known.get(part) != held]
     return f"{value['path']!r} ({', '.join(differs)})"
+
+
+def _functions(texts: Sequence[str]) -> dict[str, str]:
+    """By what their files hold, wherever they lie."""
+    held = []
+    for text in texts:
+        target, _, options = text.partition("?")
+        digest = plugin_digest(target, option="reward.functions") if _is_file(text) else ""
+        held.append([digest, target.rpartition(":")[2], options])
+    return {"path": " ".join(texts), "functions": hashlib.sha256(json.dumps(held).encode()).hexdigest()}
+
+
+def _is_file(function: str) -> bool:
+    return function.partition("?")[0].rpartition(":")[0].endswith(".py")
 
 
 def _folder(path: str) -> dict[str, str]:

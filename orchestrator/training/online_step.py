@@ -83,13 +83,13 @@ class OnlineWork:
         with answering.session.phase("rollout", clock):
             answering.engines.reset_caches()
             requests = _requests(answering, list(prompts.values()), policy_version)
-            stream = self.client.open_stream()
+            stream, is_here = self.client.open_stream(), config.reward.url is None
             texts: dict[tuple[str, int], str] = {}
 
             def finished(completion: Completion) -> None:
                 text = answering.encoder.decode(completion.completion_ids)
                 texts[completion.uid, completion.sample_index] = text
-                stream.add(_reward_item(prompts[completion.uid], completion, text))
+                stream.add(_reward_item(prompts[completion.uid], completion, text, is_here=is_here))
 
             completions = answering.engines.sample(requests, on_finished=finished)
         with answering.session.phase("reward", clock):
@@ -122,14 +122,18 @@ def _requests(answering: Answering, prompts: Sequence[Prompt], policy_version: i
     )
 
 
-def _reward_item(prompt: Prompt, completion: Completion, text: str) -> RewardItem:
+def _reward_item(prompt: Prompt, completion: Completion, text: str, *, is_here: bool) -> RewardItem:
     return RewardItem(
         uid=completion.uid,
         sample_index=completion.sample_index,
         prompt=prompt.meta.get("question", ""),
         response=text,
         label=prompt.label,
-        media=tuple(m.sha256 for m in prompt.media),
+        media=prompt.media,
+        group=completion.uid,
+        length=len(completion.completion_ids),
+        row=prompt.row,
+        tells_paths=is_here,
     )
 
 

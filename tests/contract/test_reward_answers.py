@@ -31,7 +31,7 @@ def answering(answer: Answer, health: Answer | None = None) -> Iterator[tuple[st
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            items = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["items"]
+            items = json.loads(self.rfile.read(int(self.headers["Content-Length"]))).get("items", [])
             posts.append(len(items))
             answer(self, items)
 
