@@ -34,7 +34,7 @@ FORMATS: dict[str, Format] = {
     "plain_dpo": Format("plain:read_plain_dpo", ("preferences",)),
     "plain_kto": Format("plain:read_plain_kto", ("preferences",)),
     "rlhfv": Format("rlhfv:read_rlhfv", ("preferences",)),
-    "task": Format("task:read_task", ("prompts",)),
+    "task": Format("task:read_task", ("prompts", "demonstrations")),
     "vlfeedback": Format("vlfeedback:read_vlfeedback", ("preferences",)),
     "vlquery_json": Format("vlquery_json:read_vlquery_json", ("demonstrations",)),
 }

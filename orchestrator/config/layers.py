@@ -31,19 +31,33 @@ def read_toml(path: str) -> dict[str, Any]:
         raise RefusedInput(f"--config {path} is not valid TOML: {error}") from error
 
 
-def embedded_layer(table: EmbeddedTable) -> Layer:
-    """The embedded task's own settings for one of its phases, or for one way to learn from preferences."""
-    text = resources.files("orchestrator.config").joinpath("digits.toml").read_text(encoding="utf-8")
-    return flatten(tomllib.loads(text)[table], known=options(), source="digits.toml")
+def embedded_layer(table: EmbeddedTable, task: str) -> Layer:
+    """An embedded task's own settings for one of its phases, or for one way to learn from preferences.
+
+    Raises:
+        RefusedInput: the task has nothing of that kind to learn from, or there is no such task.
+    """
+    try:
+        text = resources.files("orchestrator.config").joinpath(f"{task}.toml").read_text(encoding="utf-8")
+    except OSError:
+        return {}  # the schema refuses its name
+    tables = tomllib.loads(text)
+    if table not in tables:
+        raise RefusedInput(f"task = {task!r} is answered and rewarded, not {table}: give data.path, or another task")
+    return flatten(tables[table], known=options(), source=f"{task}.toml")
 
 
-def embedded_defaults(kind: type[Algorithm], algo: str) -> Layer:
-    """The embedded task's own settings for an algorithm, by what it needs with its own defaults."""
+def embedded_defaults(kind: type[Algorithm], algo: str, task: str) -> Layer:
+    """An embedded task's own settings for an algorithm, by what it needs with its own defaults.
+
+    Raises:
+        RefusedInput: it has nothing that the algorithm could learn from.
+    """
     needs = kind(algo, {name: section() for name, section in kind.sections.items()}).needs
     table: EmbeddedTable = "reinforce" if needs.data[0] == "prompts" else "cold_start"
     if needs.data[0] == "preferences":
         table = "mm_dpo" if needs.margins else "critique_rm" if needs.critiques else "preference"
-    return embedded_layer(table)
+    return embedded_layer(table, task)
 
 
 def profile_defaults(kind: type[Algorithm], chosen: Layer, sources: Mapping[str, str]) -> Layer:

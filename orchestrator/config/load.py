@@ -128,7 +128,7 @@ def _defaults(kind: type[TrainConfig], chosen: Layer, sources: Mapping[str, str]
         algorithm = kind.class_of(chosen["algo"])
     except (KeyError, TypeError):
         return {}
-    task = embedded_defaults(algorithm, chosen["algo"]) if embedded else {}
+    task = embedded_defaults(algorithm, chosen["algo"], str(chosen.get("task", "digits"))) if embedded else {}
     return {**algorithm.defaults, **task, **profile_defaults(algorithm, chosen, sources)}
 
 

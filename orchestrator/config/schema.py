@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self, TypeVar
+from typing import ClassVar, Literal, Self, TypeVar
 
 from pydantic import model_validator
 
@@ -16,6 +16,7 @@ from orchestrator.config.formats import FORMATS, format_of, refuse_unserved
 from orchestrator.config.reward_section import RewardSection
 from orchestrator.config.sections import (
     BatchingSection,
+    EvalSection,
     GuardSection,
     ModelSection,
     OptimizerSection,
@@ -60,10 +61,13 @@ class TrainConfig(Section):
     """Training algorithm: one of these, or FILE.py:NAME for one of your own."""
     profile: str = "paper"
     """Whose numbers the algorithm's defaults are: its paper's, or released code's; add --help to see them."""
+    task: Literal["digits", "count"] = "digits"
+    """Embedded task of a run that is given no data.path: judge two readings of a digit, or add up two digits."""
     run: RunSection = RunSection()
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
     rollout: RolloutSection = RolloutSection()
+    eval: EvalSection = EvalSection()
     optimizer: OptimizerSection = OptimizerSection()
     policy: PolicySection = PolicySection()
     batching: BatchingSection = BatchingSection()
@@ -100,7 +104,7 @@ class TrainConfig(Section):
 
     @property
     def embedded_task(self) -> bool:
-        """True when the run trains on the embedded task, digits, instead of a file of the user's."""
+        """True when the run trains on an embedded task instead of a file of the user's."""
         return self.data.path is None
 
     @property

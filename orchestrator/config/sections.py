@@ -91,6 +91,15 @@ class RolloutSection(Section):
     """Longest time without a single finished completion, seconds."""
 
 
+class EvalSection(Section):
+    """How the policy is measured on held-out data, beside its greedy answers."""
+
+    samples: Count = 1
+    """Samples of each held-out prompt: mean@k, pass@k and maj@k are reported from 2 on."""
+    temperature: float = Field(default=1.0, ge=0.01)
+    """That they are drawn at."""
+
+
 class OptimizerSection(Section):
     """AdamW and its learning rate."""
 

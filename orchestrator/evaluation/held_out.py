@@ -1,18 +1,30 @@
-"""Greedy verdicts on held-out pairs, once with their own images and once with the images shuffled among them.
+"""Greedy answers to held-out prompts, once with their own images and once with the images shuffled among them.
 
-A judge that looks does well with the first and no better than chance with the second.
+A policy that looks does well with the first and no better than chance with the second. Several samples a prompt say how
+often it is right, whether it ever is, and whether most of them are.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from orchestrator.cluster.feed import build_requests
-from orchestrator.evaluation.answers import parse_verdict
+from orchestrator.evaluation.right import at_k, is_judging, is_right, readable_answer
 from orchestrator.evaluation.types import EvalResult, EvalSample
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import Completion, GenerationRequest, Prompt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Several:
+    """Samples of each held-out prompt."""
+
+    count: int
+    temperature: float
+    seed_of: Callable[[str, int], int]
+    """Of a prompt's uid and the sample's index."""
+
 
 Sampler = Callable[[Sequence[GenerationRequest]], list[Completion]]
 _SHUFFLE_SEED = 20_250_502
@@ -25,39 +37,52 @@ def evaluate(
     *,
     max_new_tokens: int,
     with_shuffled: bool = True,
+    several: Several | None = None,
 ) -> EvalResult:
-    """Evaluate what ``sample`` answers to ``prompts``."""
+    """Evaluate what ``sample`` answers to ``prompts``, which have a label each.
+
+    Args:
+        several: Samples to draw of each prompt besides; None draws none.
+    """
     texts = _greedy(sample, encoder, prompts, max_new_tokens)
     shuffled = None
     if with_shuffled:
-        others = shuffle_images(prompts)
-        shuffled_texts = _greedy(sample, encoder, others, max_new_tokens)
-        shuffled = _accuracy(prompts, [parse_verdict(text) for text in shuffled_texts])
-    return judged(prompts, texts, shuffled=shuffled)
+        shuffled_texts = _greedy(sample, encoder, shuffle_images(prompts), max_new_tokens)
+        shuffled = judged(prompts, shuffled_texts).accuracy
+    result = judged(prompts, texts, shuffled=shuffled)
+    further = by_source({"eval/accuracy": [float(one.right) for one in result.samples]}, prompts)
+    if several is not None:
+        further |= _several(sample, encoder, prompts, max_new_tokens, several, judging=result.judging)
+    return replace(result, further=further)
 
 
 def judged(prompts: Sequence[Prompt], texts: Sequence[str], *, shuffled: float | None = None) -> EvalResult:
-    """The figures of answers to ``prompts``; one without a clear verdict counts as wrong, and for neither position.
+    """The figures of answers to ``prompts``; one that is not clear counts as wrong, and for neither position.
 
     Args:
         shuffled: Accuracy with the images shuffled, where it was measured.
     """
-    verdicts = [parse_verdict(text) for text in texts]
-    readable = [verdict for verdict in verdicts if verdict is not None]
+    judging = is_judging(prompts)
+    answers = [readable_answer(text, judging=judging) for text in texts]
+    right = [is_right(a, str(p.label), judging=judging) for a, p in zip(answers, prompts, strict=True)]
+    readable = [answer for answer in answers if answer is not None]
     return EvalResult(
-        accuracy=_accuracy(prompts, verdicts),
+        accuracy=sum(right) / len(prompts),
         accuracy_shuffled_images=shuffled,
-        first_position_rate=sum(v == "1" for v in readable) / len(readable) if readable else None,
+        first_position_rate=sum(a == "1" for a in readable) / len(readable) if readable and judging else None,
+        judging=judging,
         num_pairs=len(prompts),
         samples=tuple(
             EvalSample(
                 uid=prompt.uid,
                 prompt_text=prompt_text(prompt),
                 completion_text=text,
-                verdict=verdict,
+                verdict=answer,
                 label=prompt.label,
+                right=fine,
+                source=prompt.source,
             )
-            for prompt, text, verdict in zip(prompts, texts, verdicts, strict=True)
+            for prompt, text, answer, fine in zip(prompts, texts, answers, right, strict=True)
         ),
     )
 
@@ -91,5 +116,49 @@ def _greedy(sample: Sampler, encoder: PromptEncoder, prompts: Sequence[Prompt], 
     return [encoder.decode(c.completion_ids) for c in sample(requests)]
 
 
-def _accuracy(prompts: Sequence[Prompt], verdicts: Sequence[str | None]) -> float:
-    return sum(v == p.label for p, v in zip(prompts, verdicts, strict=True)) / len(prompts)
+def _several(
+    sample: Sampler,
+    encoder: PromptEncoder,
+    prompts: Sequence[Prompt],
+    max_new_tokens: int,
+    several: Several,
+    *,
+    judging: bool,
+) -> dict[str, float]:
+    requests = build_requests(
+        [encoder.encode(p) for p in prompts],
+        samples_per_prompt=several.count,
+        seed_of=several.seed_of,
+        max_new_tokens=max_new_tokens,
+        temperature=several.temperature,
+        top_p=1.0,
+    )
+    drawn: dict[str, list[str | None]] = {prompt.uid: [] for prompt in prompts}
+    for completion in sample(requests):
+        drawn[completion.uid].append(readable_answer(encoder.decode(completion.completion_ids), judging=judging))
+    found = [at_k([drawn[p.uid]], [str(p.label)], judging=judging) for p in prompts]
+    figures = {
+        f"eval/mean@{several.count}": [one.mean for one in found],
+        f"eval/pass@{several.count}": [one.any for one in found],
+        f"eval/maj@{several.count}": [one.majority for one in found],
+    }
+    whole = {name: sum(values) / len(values) for name, values in figures.items()}
+    return whole | by_source(figures, prompts)
+
+
+def by_source(figures: Mapping[str, Sequence[float]], prompts: Sequence[Prompt]) -> dict[str, float]:
+    """The mean of each figure over the prompts of each source, as ``NAME/SOURCE``; nothing where there is one source.
+
+    Args:
+        figures: A value a prompt.
+    """
+    members: dict[str, list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        members.setdefault(prompt.source, []).append(index)
+    if set(members) == {""}:
+        return {}
+    return {
+        f"{name}/{source}": sum(values[i] for i in own) / len(own)
+        for name, values in figures.items()
+        for source, own in members.items()
+    }

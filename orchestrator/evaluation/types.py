@@ -1,18 +1,23 @@
 """What an evaluation returns."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalSample:
-    """One held-out judgement."""
+    """One held-out response."""
 
     uid: str
     prompt_text: str
     completion_text: str
     verdict: str | None
-    """``"1"``, ``"2"``, or None where the response holds no clear answer."""
+    """What it comes to: ``"1"`` or ``"2"`` of a judgement, else its answer; None where that is not clear."""
     label: str | None
+    right: bool = False
+    """Whether that is the label."""
+    source: str = ""
+    """Of the data, where there are several."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +31,12 @@ class EvalResult:
     """Share of the verdicts that are for the response shown first; 0.5 is unbiased on balanced data, None where there
     is no verdict."""
     num_pairs: int
+    """Prompts, pairs of responses where they ask for judgements."""
     samples: tuple[EvalSample, ...]
+    judging: bool = True
+    """Whether the prompts ask which of two responses is better."""
+    further: Mapping[str, float] = field(default_factory=dict)
+    """Figures besides, named as in metric rows: of several samples a prompt, of each source, of rewards."""
 
     @property
     def unreadable_frac(self) -> float:

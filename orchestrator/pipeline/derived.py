@@ -19,7 +19,7 @@ def cold_start_config(config: TrainConfig) -> TrainConfig:
     Raises:
         RefusedInput: the run's settings do not fit the cold start, e.g. more policy ranks than samples in its batch.
     """
-    return _changed(config, embedded_layer("cold_start") | _WHOLE, folder="cold_start")
+    return _changed(config, embedded_layer("cold_start", config.task) | _WHOLE, folder="cold_start")
 
 
 def taught_config(config: TrainConfig) -> TrainConfig:
@@ -37,7 +37,7 @@ def taught_config(config: TrainConfig) -> TrainConfig:
         "data.eval_path": None,
         "data.held_out_frac": HELD_OUT_FRAC,
     }
-    return _changed(config, embedded_layer("demonstrations") | own | _WHOLE, folder="cold_start")
+    return _changed(config, embedded_layer("demonstrations", config.task) | own | _WHOLE, folder="cold_start")
 
 
 def critique_rm_config(config: TrainConfig) -> TrainConfig:

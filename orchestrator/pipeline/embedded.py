@@ -1,4 +1,4 @@
-"""The embedded task's files, written into a run folder, and a configuration that points at them as a user would."""
+"""The embedded tasks' files, written into a run folder, and a configuration that points at them as a user would."""
 
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from orchestrator.run.checkpoint import finished_checkpoint, refuse_another_run
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.identity import option_identity
 from orchestrator.run.model_folder import policy_folder
+from orchestrator.tasks.count import VOCABULARY as SUMS
+from orchestrator.tasks.count import build_count_data
 from orchestrator.tasks.digits import build_digits_data
 from orchestrator.tasks.digits_critiques import VOCABULARY, build_digits_critiques
 from orchestrator.tasks.digits_model import build_digits_model
@@ -23,13 +25,14 @@ from orchestrator.training.offline import looked_through, offline_identity
 def embedded(config: TrainConfig, folder: RunFolder) -> TrainConfig:
     """Write what the run's algorithm learns from, and the model that learns, where none is given."""
     task, seed, offline = folder.root / "task", config.run.seed, config.offline
-    files = build_digits_data(task / "data", seed=seed)
+    counts = config.task == "count"
+    files = (build_count_data if counts else build_digits_data)(task / "data", seed=seed)
     with_critiques = config.needs.critiques or config.needs.pair_betas
     path, eval_path = files.demonstrations if config.data_kind == "demonstrations" else files.train, str(files.held_out)
     if offline:
         build = build_digits_critiques if with_critiques else build_digits_preferences
         path, eval_path = build(task / "data", seed=seed), None
-    words = VOCABULARY if with_critiques else ""
+    words = SUMS if counts else VOCABULARY if with_critiques else ""
     if config.model.path is not None and Path(config.model.path).is_dir():
         _refuse_unknown_words(config, words)
     model = config.model.path or str(build_digits_model(task / "model", seed=seed, words=words))

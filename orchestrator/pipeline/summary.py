@@ -37,10 +37,8 @@ def print_summary(before: EvalResult | None, after: EvalResult | None, folder: P
 
 def accuracy_line(before: EvalResult, after: EvalResult) -> str:
     """Held-out accuracy before and after, with the number of pairs and chance."""
-    return (
-        f"Held-out accuracy {before.accuracy:.3f} before, {after.accuracy:.3f} after, "
-        f"on {after.num_pairs} pairs (chance {_CHANCE:.3f})"
-    )
+    of = f"{after.num_pairs} pairs (chance {_CHANCE:.3f})" if after.judging else f"{after.num_pairs} prompts"
+    return f"Held-out accuracy {before.accuracy:.3f} before, {after.accuracy:.3f} after, on {of}"
 
 
 def control_lines(after: EvalResult) -> list[str]:
@@ -50,14 +48,20 @@ def control_lines(after: EvalResult) -> list[str]:
         told = " with a clear verdict" if after.unreadable_frac else ""
         lines.append(f"It chooses the response shown first in {after.first_position_rate:.1%} of the pairs{told}.")
     if after.unreadable_frac:
-        lines.append(f"{after.unreadable_frac:.1%} of its answers hold no clear verdict.")
+        lines.append(f"{after.unreadable_frac:.1%} of its answers hold no clear {_kind(after)}.")
     if after.accuracy_shuffled_images is not None:
         lines.insert(
             0,
             f"With the images shuffled among the pairs: {after.accuracy_shuffled_images:.3f} "
-            f"(a judge that looks falls to {_CHANCE:.3f})",
+            f"(a judge that looks falls to {_CHANCE:.3f})"
+            if after.judging
+            else f"With the images shuffled among the prompts: {after.accuracy_shuffled_images:.3f}",
         )
     return lines
+
+
+def _kind(result: EvalResult) -> str:
+    return "verdict" if result.judging else "answer"
 
 
 def change_lines(before: EvalResult, after: EvalResult) -> list[str]:
@@ -67,7 +71,8 @@ def change_lines(before: EvalResult, after: EvalResult) -> list[str]:
         return []
     gained = sum(not _is_right(old) and _is_right(new) for old, new in pairs)
     lost = sum(_is_right(old) and not _is_right(new) for old, new in pairs)
-    return [f"{gained} judgements turned from wrong to right, {lost} from right to wrong."]
+    kind = "judgements" if after.judging else "answers"
+    return [f"{gained} {kind} turned from wrong to right, {lost} from right to wrong."]
 
 
 def next_lines(folder: Path) -> list[str]:
@@ -115,22 +120,22 @@ def _same_pairs(before: EvalResult, after: EvalResult) -> list[tuple[EvalSample,
 
 def _verdicts(before: EvalResult, after: EvalResult) -> Table:
     table = Table(
-        title="Held-out judgements, changed ones first", title_justify="left", title_style="bold", show_lines=True
+        title="Held-out answers, changed ones first", title_justify="left", title_style="bold", show_lines=True
     )
     for column in ("question", "before", "after"):
         table.add_column(column, ratio=1)
     table.add_column("label")
     for old, new in chosen_samples(before, after):
-        table.add_row(Text(old.prompt_text), _said(old), _said(new), Text(new.label or "-"))
+        table.add_row(Text(old.prompt_text), _said(old, _kind(after)), _said(new, _kind(after)), Text(new.label or "-"))
     return table
 
 
-def _said(sample: EvalSample) -> Text:
-    verdict = "no clear verdict" if sample.verdict is None else f"verdict {sample.verdict}"
+def _said(sample: EvalSample, kind: str) -> Text:
+    verdict = f"no clear {kind}" if sample.verdict is None else f"{kind} {sample.verdict}"
     right = _is_right(sample)
     mark = Text(f"\n({verdict}: {'right' if right else 'wrong'})", style="green" if right else "red")
     return Text(sample.completion_text).append_text(mark)
 
 
 def _is_right(sample: EvalSample) -> bool:
-    return sample.verdict is not None and sample.verdict == sample.label
+    return sample.right

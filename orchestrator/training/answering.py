@@ -10,7 +10,8 @@ from orchestrator.cluster.specs import sampled_from
 from orchestrator.cluster.sync import SyncResult
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.prompts import RunData
-from orchestrator.evaluation.held_out import evaluate
+from orchestrator.evaluation.held_out import Several, evaluate
+from orchestrator.run.cursor import sample_seed
 from orchestrator.run.identity import Identity, run_identity
 from orchestrator.training.ask import RunAsk, run_ask
 from orchestrator.training.session import Evaluation, Session, judged_evaluation
@@ -53,15 +54,23 @@ class Answering:
 
         ``quick`` takes a fixed subset and skips the shuffled control.
         """
-        # Labels that are no verdicts are compared by rewards alone.
-        if not any(prompt.label in ("1", "2") for prompt in self.held_out):
+        # Accuracy of nothing is none: a prompt without a label has no right answer.
+        known = [prompt for prompt in self.held_out if prompt.label is not None]
+        if not known:
             return Evaluation(figures={})
+        config = self.session.config
+        several = Several(
+            count=config.eval.samples,
+            temperature=config.eval.temperature,
+            seed_of=lambda uid, index: sample_seed(config.run.seed, uid, index, 0),
+        )
         result = evaluate(
             self.engines.sample,
             self.encoder,
-            self.held_out[:_QUICK] if quick else self.held_out,
-            max_new_tokens=self.session.config.rollout.max_new_tokens,
+            known[:_QUICK] if quick else known,
+            max_new_tokens=config.rollout.max_new_tokens,
             with_shuffled=not quick,
+            several=several if config.eval.samples > 1 and not quick else None,
         )
         return judged_evaluation(result)
 

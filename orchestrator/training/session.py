@@ -25,7 +25,7 @@ Metrics = dict[str, float]
 JUDGED = (
     Figure(
         "eval/accuracy",
-        "held-out accuracy of greedy verdicts; one that cannot be parsed is wrong",
+        "held-out accuracy of greedy answers, compared with the labels; one that cannot be read is wrong",
         "Held-out accuracy",
     ),
     Figure(
@@ -34,6 +34,10 @@ JUDGED = (
         "Held-out accuracy",
         "images shuffled",
     ),
+    Figure("eval/accuracy/*", "the same for each source of the data"),
+    Figure("eval/mean@*", "share of the `eval.samples` samples a prompt that are right; behind a `/`, of one source"),
+    Figure("eval/pass@*", "share of the held-out prompts with a right one among their samples"),
+    Figure("eval/maj@*", "share of the held-out prompts whose most frequent answer is right"),
     Figure(
         "eval/first_position_rate",
         "share of the clear verdicts that are for the response shown first; missing where there is none",
@@ -47,7 +51,7 @@ JUDGED = (
         "no clear verdict",
     ),
 )
-"""Of an evaluation that asks the policy for verdicts."""
+"""Of an evaluation that asks the policy for answers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +176,11 @@ def evaluation_in(folder: RunFolder, step: int) -> Evaluation | None:
     told = json.loads(file.read_text())
     if "samples" not in told:
         return Evaluation(figures=told)
-    return judged_evaluation(EvalResult(**{**told, "samples": tuple(EvalSample(**s) for s in told["samples"])}))
+    # One of an earlier version does not say which are right.
+    samples = tuple(
+        EvalSample(**{"right": s["verdict"] is not None and s["verdict"] == s["label"], **s}) for s in told["samples"]
+    )
+    return judged_evaluation(EvalResult(**{**told, "samples": samples}))
 
 
 def judged_evaluation(result: EvalResult) -> Evaluation:
@@ -182,4 +190,4 @@ def judged_evaluation(result: EvalResult) -> Evaluation:
         figures["eval/first_position_rate"] = result.first_position_rate
     if result.accuracy_shuffled_images is not None:
         figures["eval/accuracy_shuffled_images"] = result.accuracy_shuffled_images
-    return Evaluation(figures=figures, judged=result)
+    return Evaluation(figures={**figures, **result.further}, judged=result)

@@ -1,7 +1,8 @@
 """``task``: a problem with its answer, as data for reinforcement learning are written.
 
 The prompt in ``problem``, ``prompt``, ``question``, ``query`` or ``messages``, text or chat turns; the label in
-``answer``, ``solution``, ``ground_truth`` or ``label``, text or a number, or none. Media as in ``plain_dpo``.
+``answer``, ``solution``, ``ground_truth`` or ``label``, text or a number, or none. ``response`` is a demonstration,
+where there is one. Media as in ``plain_dpo``.
 """
 
 import math
@@ -10,7 +11,8 @@ from typing import Any
 from orchestrator.data.keys import check_keys, is_empty
 from orchestrator.data.media import IMAGE_FIELDS, VIDEO_FIELDS, media_parts
 from orchestrator.data.readers.chat import asked, chat_turns
-from orchestrator.data.readers.draft import Draft, row_object, scalar_meta
+from orchestrator.data.readers.draft import Draft, response_text, row_object, scalar_meta
+from orchestrator.data.records import Response
 from orchestrator.data.rows import RowError, shown, unicode_text
 from orchestrator.data.turns import EARLIER_FIELDS
 
@@ -26,14 +28,18 @@ def read_task(row: Any) -> Draft:
         RowError: naming field and value.
     """
     fields = row_object(row)
-    keys = check_keys(fields, (*_PROMPTS, *_LABELS, *EARLIER_FIELDS, *VIDEO_FIELDS, *_META), images=IMAGE_FIELDS)
+    keys = check_keys(
+        fields, (*_PROMPTS, *_LABELS, "response", *EARLIER_FIELDS, *VIDEO_FIELDS, *_META), images=IMAGE_FIELDS
+    )
     given = [name for name in _PROMPTS if not is_empty(fields.get(name))]
     if len(given) != 1:
         told = " and ".join(map(repr, given)) or "none"
         raise RowError(f"the row has {told} of {', '.join(_PROMPTS)}, expected one that asks")
     (prompt,) = given
     turns = asked(fields, prompt)
+    demonstrated = () if is_empty(fields.get("response")) else (Response(text=response_text(fields, "response")),)
     return Draft(
+        responses=demonstrated,
         turns=chat_turns(turns, media_parts(fields, image_fields=keys.images), field=prompt),
         label=_label(fields),
         meta={"question": _asked(turns)} | scalar_meta(fields, _META),

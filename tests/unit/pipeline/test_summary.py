@@ -13,7 +13,12 @@ from workers.models.adapters import ADAPTERS, ModelAdapter
 
 def _sample(uid: str, verdict: str | None, *, label: str = "1", text: str = "it is nine") -> EvalSample:
     return EvalSample(
-        uid=uid, prompt_text=f"[image] which names {uid} ?", completion_text=text, verdict=verdict, label=label
+        uid=uid,
+        prompt_text=f"[image] which names {uid} ?",
+        completion_text=text,
+        verdict=verdict,
+        label=label,
+        right=verdict == label,
     )
 
 
