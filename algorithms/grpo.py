@@ -1,6 +1,6 @@
 """GRPO: a sample's advantage is its reward standardised among the samples of its prompt.
 
-Shao et al. 2024, DeepSeekMath, section 4.1, https://arxiv.org/abs/2402.03300
+Shao et al. 2024, DeepSeekMath, section 4.1 and eq. 3, https://arxiv.org/abs/2402.03300
 """
 
 from typing import TYPE_CHECKING
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 
 class Grpo(PolicyGradient):
-    """Every token of a sample has the sample's advantage."""
+    """Every token of a sample has the sample's advantage; the KL to the reference is a term of the loss."""
 
-    defaults = {**UNGUARDED, "rollout.samples_per_prompt": 8}
+    defaults = {**UNGUARDED, "algorithm.kl_estimator": "k3", "rollout.samples_per_prompt": 8}
     compares_samples = True
+    kl_in_loss = True
+    whitens_parts = True
 
     def advantages(self, scores: "Tensor", prompts: "Tensor", kl: "Tensor", mask: "Tensor") -> "tuple[Tensor, float]":
         """(r − mean) / std among the samples of a prompt."""
-        from algorithms.maths.advantages import group_advantages
-        from algorithms.maths.masking import keep
+        from algorithms.maths.advantages import group_advantages, on_tokens
 
-        per_rollout = group_advantages(scores, prompts, baseline="grpo")
-        return keep(per_rollout.unsqueeze(1).expand(mask.shape), mask), 0.0
+        return on_tokens(group_advantages(scores, prompts, baseline="grpo"), mask), 0.0

@@ -1,79 +1,42 @@
 """What the policy-gradient algorithms share: engines answer prompts, answers are rewarded, tokens learn by advantage.
 
-Their files say only how rewards become advantages, and which settings differ.
+Their files say only how rewards become advantages, what the loss of a token is, and which settings differ.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import Field
 
-from algorithms.algorithm import Algorithm, Ask, Needs, Objective, Scores, StepSamples, Unlearnable
-from algorithms.figures import Figure, Tallies
+from algorithms.algorithm import Algorithm, Ask, Needs, Objective, StepSamples, Unlearnable
+from algorithms.figures import Figure
+from algorithms.policy_objective import CLIP, CORRECTION, GUARDS, PRECLIP, PolicyObjective, PolicyTokens
+from algorithms.policy_settings import AlgorithmSection
 from algorithms.records import Rollout, TrainSample
-from algorithms.settings import Section, Share
-from algorithms.tokens import (
-    ENTROPY,
-    TokenObjective,
-    mean_over,
-    mismatch_tallies,
-    of_actions,
-    stacked,
-    step_weights,
-)
+from algorithms.tokens import ENTROPY, stacked, step_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from algorithms.maths.policy_losses import PolicyLoss
 
 UNGUARDED = {"algorithm.adv_filter": "none", "algorithm.preclip_min": None, "algorithm.preclip_max": None}
 """Neither advantages are filtered nor ratios clamped: defaults of those that are not StableReinforce."""
 
 
-class AlgorithmSection(Section):
-    """The reinforcement learning objective."""
-
-    adv_filter: Literal["none", "sigma3", "r1_released"] = "sigma3"
-    """Which standardised advantages are set to zero: none, |z| > 3 (the paper), or the released code's rule."""
-    preclip_min: float | None = Field(default=1e-3, gt=0.0, le=1.0)
-    """Pre-CLIP: least ratio before exponentiation; none = off."""
-    preclip_max: float | None = Field(default=1e3, ge=1.0)
-    """Pre-CLIP: largest ratio before exponentiation; none = off."""
-    clip_low: float = Field(default=0.2, ge=0.0, lt=1.0)
-    """PPO clip: the ratio counts down to 1 - clip_low."""
-    clip_high: float = Field(default=0.2, ge=0.0)
-    """PPO clip: the ratio counts up to 1 + clip_high."""
-    kl_coef: float = Field(default=0.0, ge=0.0)
-    """Weight of the KL penalty in the reward; 0 = no reference worker."""
-    kl_estimator: Literal["k1", "k2", "k3"] = "k1"
-    """Estimator of the KL divergence to the reference."""
-    gamma: Share = 1.0
-    """Discount per completion token."""
-    reward_clip: float = Field(default=10.0, gt=0.0)
-    """Rewards are clamped to plus or minus this."""
-    aggregation: Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm"] = (
-        "seq-mean-token-mean"
-    )
-    """How per-token losses become one number."""
-    tis_cap: float | None = Field(default=None, gt=0.0)
-    """Truncated importance sampling: largest trainer/engine ratio; none = off."""
-
-
-_GUARDS = "Guards: share of tokens"
-_PRECLIP = Figure("policy/preclip_frac", "share of the action tokens bounded by Pre-CLIP", _GUARDS, "Pre-CLIP")
-_CLIP = Figure("policy/clip_frac", "share of the action tokens bounded by the PPO clip", _GUARDS, "PPO clip")
 _OF_STEP = (
     Figure(
         "adv/filtered_pos_frac",
         "share of the tokens whose positive advantage the filter set to zero",
-        _GUARDS,
+        GUARDS,
         "filtered, positive",
     ),
     Figure(
         "adv/filtered_neg_frac",
         "share of the tokens whose negative advantage the filter set to zero",
-        _GUARDS,
+        GUARDS,
         "filtered, negative",
     ),
     Figure(
@@ -86,59 +49,20 @@ _OF_STEP = (
 _CORRECTION_CAP = 2.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClippedObjective(TokenObjective):
-    """PPO's clipped policy gradient, with Pre-CLIP and a correction for the engines' log-probs where they are on."""
-
-    clip_low: float
-    clip_high: float
-    preclip_min: float | None = None
-    """Lower Pre-CLIP bound on the ratio; None switches Pre-CLIP off."""
-    preclip_max: float | None = None
-    tis_cap: float | None = None
-    """Cap of the truncated importance weights between trainer and engine; None applies none."""
-
-    def loss_map(
-        self, samples: Sequence[TrainSample], scores: Scores, logprobs: "Tensor", mask: "Tensor"
-    ) -> "tuple[Tensor, Tallies]":
-        """Old log-probs that nobody has asked for are those that the update starts from."""
-        from algorithms.maths.logprobs import truncated_is_weights
-        from algorithms.maths.policy_losses import ppo_clip_loss_map
-
-        advantages, rollout = (of_actions(samples, name, logprobs) for name in ("advantages", "rollout_logprobs"))
-        gap: Tallies = {}
-        if samples[0].old_logprobs is None:
-            old = logprobs.detach()
-            gap = mismatch_tallies(old, rollout, mask)
-        else:
-            old = of_actions(samples, "old_logprobs", logprobs)
-        result = ppo_clip_loss_map(
-            logprobs,
-            old,
-            advantages,
-            mask,
-            clip_low=self.clip_low,
-            clip_high=self.clip_high,
-            preclip_min=self.preclip_min,
-            preclip_max=self.preclip_max,
-        )
-        figures = {
-            _PRECLIP.name: mean_over(result.preclip_hit[0], mask),
-            _CLIP.name: mean_over(result.clip_hit[0], mask),
-            **gap,
-        }
-        if self.tis_cap is None:
-            return result.loss, figures
-        return result.loss * truncated_is_weights(old, rollout, mask, cap=self.tis_cap), figures
-
-
 class PolicyGradient(Algorithm):
     """The family; its members say what an advantage is."""
 
     sections = {"algorithm": AlgorithmSection}
-    figures = (*_OF_STEP, ENTROPY, _PRECLIP, _CLIP)
+    figures = (*_OF_STEP, ENTROPY, PRECLIP, CLIP, *CORRECTION)
     compares_samples = False
     """True where a prompt with a single sample teaches nothing."""
+    kl_in_loss = False
+    """Whether the KL to the reference is a term of the loss; else ``advantages`` charges it."""
+    whitens_parts = False
+    """Whether ``algorithm.parts`` can be ``whitened``."""
+    unclipped = False
+    """True where the loss bounds its ratios by other means than PPO's clip: then there is neither Pre-CLIP nor dual
+    clip."""
 
     @property
     def section(self) -> AlgorithmSection:
@@ -149,7 +73,7 @@ class PolicyGradient(Algorithm):
 
     @property
     def needs(self) -> Needs:
-        """Prompts; a reference where the reward pays for leaving it."""
+        """Prompts; a reference where leaving it costs."""
         return Needs(data=("prompts",), reference=self.section.kl_coef > 0)
 
     def check(self, config: Any) -> None:
@@ -174,16 +98,30 @@ class PolicyGradient(Algorithm):
             )
         if critique.weight and critique.path is None:
             raise ValueError("reward.critique.path is not set, but reward.critique.weight above 0 needs it")
+        self._check_section()
 
     def objective(self) -> Objective:
-        """The clipped one."""
+        """What ``policy_loss`` says."""
+        return PolicyObjective(self)
+
+    def log_ratio(self, tokens: PolicyTokens) -> "Tensor":
+        """log π / π_old that the loss is a function of, ``[1, N]``: here every token's own."""
+        return tokens.logprobs - tokens.old_logprobs
+
+    def policy_loss(self, log_ratio: "Tensor", tokens: PolicyTokens) -> "PolicyLoss":
+        """The loss of every token before any weight; here PPO's clipped one."""
+        from algorithms.maths.policy_losses import ppo_clip_loss_map
+
         own = self.section
-        return ClippedObjective(
+        return ppo_clip_loss_map(
+            log_ratio,
+            tokens.advantages,
+            tokens.mask,
             clip_low=own.clip_low,
             clip_high=own.clip_high,
             preclip_min=own.preclip_min,
             preclip_max=own.preclip_max,
-            tis_cap=own.tis_cap,
+            dual_clip=own.dual_clip,
         )
 
     def samples(self, batch: Sequence[Rollout], ask: Ask) -> StepSamples:
@@ -193,7 +131,7 @@ class PolicyGradient(Algorithm):
         """
         import torch
 
-        from algorithms.maths.advantages import filter_advantages
+        from algorithms.maths.advantages import decoupled_advantages, filter_advantages, on_tokens
         from algorithms.maths.logprobs import kl_estimate
         from algorithms.maths.masking import masked_mean
 
@@ -208,7 +146,11 @@ class PolicyGradient(Algorithm):
             kl = kl_estimate(olds, stacked(refs), mask, estimator=self.section.kl_estimator)
         scores = torch.tensor([r.reward for r in scored], dtype=torch.float32)
         try:
-            advantages, raw_mean = self.advantages(scores, torch.tensor([number[uid] for uid in uids]), kl, mask)
+            prompts = torch.tensor([number[uid] for uid in uids], dtype=torch.int64)
+            if self.section.parts == "whitened":
+                advantages, raw_mean = on_tokens(decoupled_advantages(*_parts(scored), prompts), mask), 0.0
+            else:
+                advantages, raw_mean = self.advantages(scores, prompts, kl, mask)
         except ValueError as error:
             raise Unlearnable(f"advantages cannot be computed: {error}") from error
         filtered = filter_advantages(advantages, mask, rule=self.section.adv_filter, raw_mean=raw_mean)
@@ -242,17 +184,25 @@ class PolicyGradient(Algorithm):
         """Loss weights times truncated importance weights between trainer and engine, unless the loss has them."""
         import torch
 
-        from algorithms.maths.logprobs import truncated_is_weights
+        from algorithms.maths.importance import correction_weights
 
-        if self.section.tis_cap is not None:
+        if self.section.correction != "none":
             return list(samples)
         out = []
         for sample in samples:
             assert sample.old_logprobs is not None
             old, rollout = torch.from_numpy(sample.old_logprobs), torch.from_numpy(sample.rollout_logprobs)
             mask = torch.from_numpy(sample.loss_weight) > 0
-            weights = truncated_is_weights(old[None], rollout[None], mask[None], cap=_CORRECTION_CAP)[0].numpy()
-            out.append(replace(sample, loss_weight=sample.loss_weight * weights))
+            weights = correction_weights(
+                old[None],
+                rollout[None],
+                mask[None],
+                [len(old)],
+                mode="token_truncate",
+                minimum=None,
+                maximum=_CORRECTION_CAP,
+            )
+            out.append(replace(sample, loss_weight=sample.loss_weight * weights[0].numpy()))
         return out
 
     def _update(self, rollouts: Sequence[Rollout], advantages: np.ndarray, ask: Ask) -> list[TrainSample]:
@@ -269,6 +219,39 @@ class PolicyGradient(Algorithm):
                 advantages=row[: len(weight)],
                 old_logprobs=r.old_logprobs,
                 rollout_logprobs=r.rollout_logprobs,
+                ref_logprobs=r.ref_logprobs if self.kl_in_loss else None,
             )
             for r, weight, row in zip(rollouts, weights, advantages, strict=True)
         ]
+
+    def _check_section(self) -> None:
+        """Refuse settings that this loss, or this estimate of advantages, has no place for."""
+        own = self.section
+        guards = {name: getattr(own, name) for name in ("preclip_min", "preclip_max", "dual_clip")}
+        for name, value in guards.items():
+            if self.unclipped and value is not None:
+                raise ValueError(
+                    f"algorithm.{name} = {value:g} must be none for algo = {self.name!r}, which has no PPO clip"
+                )
+        if own.parts == "whitened" and not self.whitens_parts:
+            raise ValueError(
+                f"algorithm.parts = 'whitened' must be 'summed' for algo = {self.name!r}, which does not standardise "
+                "the samples of a prompt"
+            )
+        if self.kl_in_loss and own.kl_coef > 0 and own.kl_estimator == "k1":
+            raise ValueError(
+                f"algorithm.kl_estimator = 'k1' must be 'k2' or 'k3' for algo = {self.name!r}, whose loss has the KL: "
+                "the gradient of k1 is 0 on average"
+            )
+
+
+def _parts(rollouts: Sequence[Rollout]) -> "tuple[Tensor, Tensor]":
+    """Parts of the rewards ``[B, K]``, NaN where a rollout lacks one, and their weights ``[K]``."""
+    import torch
+
+    rows = [r.parts or {"reward": r.reward} for r in rollouts]
+    weights = {name: weight for r in rollouts for name, weight in r.part_weights.items()}
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    values = [[math.nan if (part := row.get(name)) is None else part for name in names] for row in rows]
+    parts = torch.tensor(values, dtype=torch.float32).reshape(len(rows), len(names))
+    return parts, torch.tensor([weights.get(name, 1.0) for name in names], dtype=torch.float32)

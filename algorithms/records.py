@@ -1,6 +1,7 @@
 """What goes into an algorithm and out of it: plain frozen records of ids and numbers, no tensors, no engine objects."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -80,6 +81,8 @@ class TrainSample(TokenSample):
     """float32 ``[T]``; slot 0 unused. None where the update's own forward gives them: the first since the rollout."""
     rollout_logprobs: np.ndarray
     """float32 ``[T]``; slot 0 unused."""
+    ref_logprobs: np.ndarray | None = None
+    """float32 ``[T]``; slot 0 unused. None unless the loss has a KL to the reference."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +98,10 @@ class Rollout:
     """float32 ``[T]``, from the trainer; None where the update will find them itself."""
     ref_logprobs: np.ndarray | None
     """float32 ``[T]``; None without a reference."""
+    parts: Mapping[str, float | None] = field(default_factory=dict)
+    """What the reward is made of, by name, before any weight; None where a part has no value."""
+    part_weights: Mapping[str, float] = field(default_factory=dict)
+    """What the parts count in the reward; 1 where a part is not named."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

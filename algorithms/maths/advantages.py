@@ -60,6 +60,7 @@ def discounted_returns(
 
 GroupBaseline = Literal["grpo", "rloo", "mean"]
 _MIN_VARIANCE = 1e-8
+_STD_FLOOR = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +120,43 @@ def group_advantages(
         if count < 2:
             continue
         rewards = scores[members]
+        if rewards.max() == rewards.min():
+            # Exactly 0: rounding of the mean over a tiny spread would be a signal.
+            continue
         centred = rewards - rewards.mean()
         if baseline == "grpo":
-            centred = centred / (rewards.std() + 1e-4)
+            centred = centred / (rewards.std() + _STD_FLOOR)
         elif baseline == "rloo":
             centred = centred * count / (count - 1)
         advantages[members] = centred
     return advantages
+
+
+def decoupled_advantages(
+    parts: Float[Tensor, "B K"], weights: Float[Tensor, " K"], group_ids: Int[Tensor, " B"]
+) -> Float[Tensor, " B"]:
+    """Advantage of each rollout from the parts of its reward, each standardised among its siblings by itself.
+
+    Aₖ = (rₖ − mean) / (std + 1e-4) in the group, A = Σₖ wₖ Aₖ, and that is standardised once more over the batch, so
+    its size does not grow with the number of parts. Both std have Bessel's correction.
+
+    Args:
+        parts: Unweighted; NaN where a rollout lacks a part, which then neither counts nor is counted.
+        weights: Of the parts.
+    Source: Liu et al. 2026, GDPO, eq. 4 to 6, https://arxiv.org/abs/2601.05242
+    """
+    total = parts.new_zeros(len(parts))
+    for part, weight in zip(parts.unbind(dim=1), weights, strict=True):
+        known = ~part.isnan()
+        total[known] += weight * group_advantages(part[known], group_ids[known], baseline="grpo")
+    if len(total) < 2 or total.max() == total.min():
+        return torch.zeros_like(total)
+    return (total - total.mean()) / (total.std() + _STD_FLOOR)
+
+
+def on_tokens(per_rollout: Float[Tensor, " B"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    """Every token of a rollout has the rollout's advantage; 0 outside the mask."""
+    return keep(per_rollout.unsqueeze(1).expand(mask.shape), mask)
 
 
 AdvantageFilter = Literal["none", "sigma3", "r1_released"]

@@ -84,26 +84,6 @@ class Mismatch:
     """Tokens whose engine log-prob was not finite: left out of both numbers, and dropped by the weights."""
 
 
-def truncated_is_weights(
-    old_logprobs: Float[Tensor, "B T"],
-    rollout_logprobs: Float[Tensor, "B T"],
-    mask: Bool[Tensor, "B T"],
-    *,
-    cap: float,
-) -> Float[Tensor, "B T"]:
-    """min(π_trainer / π_engine, cap) per token, detached; 0 outside the mask and where the engine's is not finite.
-
-    Raises:
-        ValueError: cap not above 0.
-    Source: Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training"
-    """
-    if cap <= 0:
-        raise ValueError(f"cap = {cap} must be above 0")
-    usable = mask & torch.isfinite(rollout_logprobs)
-    gap = keep(old_logprobs, usable) - keep(rollout_logprobs, usable)
-    return keep(gap.exp().clamp(max=cap), usable).detach()
-
-
 def logprob_mismatch(
     old_logprobs: Float[Tensor, "B T"], rollout_logprobs: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]
 ) -> Mismatch:

@@ -154,6 +154,7 @@ def _rollouts(answering: Answering, sampled: Sampled, *, ask_first: bool) -> lis
             rollout_logprobs=np.concatenate([np.zeros(s.prompt_len, np.float32), c.rollout_logprobs]),
             old_logprobs=o,
             ref_logprobs=ref,
+            parts={name: part for name, part in reward.parts.items() if part is not None},
         )
         for s, c, reward, o, ref in zip(sequences, sampled.completions, sampled.rewards, old, refs, strict=True)
     ]

@@ -144,8 +144,7 @@ def _policy_loss(case: Case) -> tuple[Tensor, Tensor, PolicyLoss]:
     logprobs = torch.tensor(case.inputs["log_probs"], dtype=case.dtype, requires_grad=True)
     mask = mask_of(case.inputs["action_mask"], logprobs)
     result = ppo_clip_loss_map(
-        logprobs,
-        torch.tensor(case.inputs["old_log_probs"], dtype=case.dtype),
+        logprobs - torch.tensor(case.inputs["old_log_probs"], dtype=case.dtype),
         torch.tensor(case.inputs["advantages"], dtype=case.dtype),
         mask,
         clip_low=case.params["clip_eps"],

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from algorithms.maths.advantages import filter_advantages
 from algorithms.maths.aggregation import Aggregation, token_weights, weighted
-from algorithms.maths.logprobs import KlEstimator, kl_estimate, logprob_mismatch, token_logprobs, truncated_is_weights
+from algorithms.maths.importance import CorrectionMode, correction_weights
+from algorithms.maths.logprobs import KlEstimator, kl_estimate, logprob_mismatch, token_logprobs
 from algorithms.maths.policy_losses import PolicyLoss, ppo_clip_loss_map, sft_loss_map
 from algorithms.policy_gradient import AlgorithmSection
 from algorithms.reinforce_pp import ReinforcePp
@@ -26,8 +27,7 @@ STABLE, PLAIN = (
 
 def _loss_map(batch: Batch, logprobs: Tensor, spec: AlgorithmSection, rows: Tensor | slice = slice(None)) -> PolicyLoss:
     return ppo_clip_loss_map(
-        logprobs[rows],
-        batch.old_logprobs[rows],
+        logprobs[rows] - batch.old_logprobs[rows],
         batch.advantages[rows],
         batch.mask[rows],
         clip_low=spec.clip_low,
@@ -35,6 +35,16 @@ def _loss_map(batch: Batch, logprobs: Tensor, spec: AlgorithmSection, rows: Tens
         preclip_min=spec.preclip_min,
         preclip_max=spec.preclip_max,
     )
+
+
+def _correction(
+    old: Tensor, rollout: Tensor, mask: Tensor, mode: CorrectionMode, least: float | None = None, most: float = 2.0
+) -> Tensor:
+    """Of rows that stand one behind the other."""
+    old, rollout, where = (values.reshape(1, -1) for values in (old, rollout, mask))
+    lengths = [mask.shape[1]] * len(mask)
+    weights = correction_weights(old, rollout, where, lengths, mode=mode, minimum=least, maximum=most)
+    return weights.reshape(mask.shape)
 
 
 def _weights(batch: Batch, mode: Aggregation, rows: Tensor | slice = slice(None)) -> Tensor:
@@ -135,8 +145,9 @@ def test_poison_behind_the_mask_reaches_neither_sft_loss_nor_engine_correction(p
     loss = sft_loss_map(logprobs, batch.mask)
     (gradient,) = torch.autograd.grad(loss.sum(), logprobs)
     assert torch.equal(gradient, -batch.mask.double())
-    weights = truncated_is_weights(logprobs, rollout, batch.mask, cap=2.0)
-    assert torch.equal(weights, truncated_is_weights(batch.logprobs, batch.old_logprobs, batch.mask, cap=2.0))
+    for mode in get_args(CorrectionMode):
+        weights = _correction(logprobs, rollout, batch.mask, mode)
+        assert torch.equal(weights, _correction(batch.logprobs, batch.old_logprobs, batch.mask, mode))
     mismatch = logprob_mismatch(logprobs, rollout, batch.mask)
     assert mismatch == logprob_mismatch(batch.logprobs, batch.old_logprobs, batch.mask)
 
@@ -215,10 +226,15 @@ def test_clipping_only_ever_makes_the_loss_more_pessimistic(batch: Batch) -> Non
     assert torch.equal(result.loss > unclipped, result.clip_hit)
 
 
-@given(batch=batches(), cap=st.floats(0.5, 4.0))
-def test_importance_weights_stay_under_the_cap_and_are_one_without_a_gap(batch: Batch, cap: float) -> None:
-    weights = truncated_is_weights(batch.logprobs, batch.old_logprobs, batch.mask, cap=cap)
-    assert ((weights >= 0) & (weights <= cap)).all()
+@pytest.mark.parametrize("mode", get_args(CorrectionMode))
+@given(batch=batches(), least=st.floats(0.1, 0.9), most=st.floats(1.1, 4.0))
+def test_importance_weights_stay_within_their_bounds_or_are_zero_and_are_one_without_a_gap(
+    mode: CorrectionMode, batch: Batch, least: float, most: float
+) -> None:
+    weights = _correction(batch.logprobs, batch.old_logprobs, batch.mask, mode, least, most)
+    assert ((weights == 0) | ((weights >= least) & (weights <= most))).all()
     assert not weights[~batch.mask].any()
-    agreeing = truncated_is_weights(batch.logprobs, batch.logprobs, batch.mask, cap=1.0)
+    if mode.endswith("truncate"):
+        assert weights[batch.mask].all()
+    agreeing = _correction(batch.logprobs, batch.logprobs, batch.mask, mode, least, most)
     assert torch.equal(agreeing, batch.mask.double())

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from algorithms.maths.aggregation import Aggregation, token_weights, weighted
-from algorithms.maths.logprobs import Mismatch, logprob_mismatch, truncated_is_weights
+from algorithms.maths.importance import correction_weights
+from algorithms.maths.logprobs import Mismatch, logprob_mismatch
 from algorithms.maths.masking import masked_mean
 from algorithms.maths.policy_losses import pre_clip, sft_loss_map
 
@@ -76,7 +77,8 @@ def test_sft_loss_is_the_negative_logprob_of_counted_tokens() -> None:
 def test_importance_weights_are_truncated_from_above_only_and_detached() -> None:
     old = torch.tensor([[0.0, -1.0, -1.0, -1.0]], requires_grad=True)
     rollout = torch.tensor([[NAN, -1.0 + math.log(4.0), -1.0 - math.log(4.0), -1.0]])
-    weights = truncated_is_weights(old, rollout, torch.tensor([[False, True, True, True]]), cap=2.0)
+    mask = torch.tensor([[False, True, True, True]])
+    weights = correction_weights(old, rollout, mask, [4], mode="token_truncate", minimum=None, maximum=2.0)
     torch.testing.assert_close(weights, torch.tensor([[0.0, 0.25, 2.0, 1.0]]))
     assert not weights.requires_grad
 
@@ -84,7 +86,7 @@ def test_importance_weights_are_truncated_from_above_only_and_detached() -> None
 def test_token_the_engine_could_not_score_is_dropped_and_counted() -> None:
     old, rollout = torch.tensor([[0.0, -1.0, -1.0, -2.0]]), torch.tensor([[0.0, NAN, -INF, -2.5]])
     mask = torch.tensor([[False, True, True, True]])
-    weights = truncated_is_weights(old, rollout, mask, cap=10.0)
+    weights = correction_weights(old, rollout, mask, [4], mode="token_truncate", minimum=None, maximum=10.0)
     torch.testing.assert_close(weights, torch.tensor([[0.0, 0.0, 0.0, math.exp(0.5)]]))
     assert logprob_mismatch(old, rollout, mask) == Mismatch(0.5, 0.5, 2)
 
@@ -95,7 +97,28 @@ def test_mismatch_is_taken_over_the_mask() -> None:
     assert logprob_mismatch(old, rollout, torch.zeros(1, 3, dtype=torch.bool)) == Mismatch(0.0, 0.0, 0)
 
 
-@pytest.mark.parametrize("cap", [0.0, -1.0])
-def test_cap_must_be_positive(cap: float) -> None:
-    with pytest.raises(ValueError, match=f"cap = {cap} must be above 0"):
-        truncated_is_weights(torch.zeros(1, 1), torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool), cap=cap)
+def test_ratio_of_a_response_is_of_the_tokens_that_its_engine_scored() -> None:
+    # Ratios 2 and 2 in one response, 1/2 and one unscored in the other; 4 is beyond the bound of 3.
+    old = torch.tensor([[-1.0, -1.0, -1.0, -1.0]])
+    gap = torch.tensor([[math.log(2.0), math.log(2.0), -math.log(2.0), 0.0]])
+    rollout = torch.where(torch.tensor([[True, True, True, False]]), old - gap, torch.tensor(NAN))
+    mask, bounds = torch.ones(1, 4, dtype=torch.bool), {"minimum": None, "maximum": 3.0}
+    cut = correction_weights(old, rollout, mask, [2, 2], mode="sequence_truncate", **bounds)
+    torch.testing.assert_close(cut, torch.tensor([[3.0, 3.0, 0.5, 0.0]]))
+    dropped = correction_weights(old, rollout, mask, [2, 2], mode="sequence_mask", **bounds)
+    torch.testing.assert_close(dropped, torch.tensor([[0.0, 0.0, 0.5, 0.0]]))
+
+
+@pytest.mark.parametrize(("minimum", "maximum"), [(None, 0.0), (-1.0, 2.0), (2.5, 2.0)])
+def test_bounds_of_a_weight_must_leave_something_between_them(minimum: float | None, maximum: float) -> None:
+    nothing = torch.zeros(1, 1)
+    with pytest.raises(ValueError, match=r"must satisfy 0 <= minimum <= maximum"):
+        correction_weights(
+            nothing,
+            nothing,
+            torch.ones(1, 1, dtype=torch.bool),
+            [1],
+            mode="token_mask",
+            minimum=minimum,
+            maximum=maximum,
+        )

@@ -8,14 +8,20 @@ import numpy as np
 import pytest
 
 from algorithms.algorithm import StepSamples, Unlearnable
+from algorithms.cispo import Cispo
+from algorithms.dapo import Dapo
+from algorithms.dr_grpo import DrGrpo
+from algorithms.gdpo import Gdpo
 from algorithms.grpo import Grpo
+from algorithms.gspo import Gspo
 from algorithms.policy_gradient import AlgorithmSection, PolicyGradient
 from algorithms.records import Rollout, Sequence
 from algorithms.reinforce_pp import ReinforcePp, ReinforcePpBaseline
 from algorithms.rloo import Rloo
+from algorithms.sapo import Sapo, SapoSection
 from algorithms.stable_reinforce import StableReinforce
 
-_COMPARING = (ReinforcePpBaseline, Grpo, Rloo)
+_COMPARING = (ReinforcePpBaseline, Grpo, DrGrpo, Dapo, Gdpo, Rloo)
 
 
 def _made(kind: type[PolicyGradient], **chosen: Any) -> PolicyGradient:
@@ -33,7 +39,9 @@ def _config(*, prompts: int = 4, samples: int = 2, size: int = 8, top_p: float =
     )
 
 
-def _rollout(uid: str, index: int, reward: float | None, *, length: int = 1, kl: float | None = None) -> Rollout:
+def _rollout(
+    uid: str, index: int, reward: float | None, *, length: int = 1, kl: float | None = None, **parts: float | None
+) -> Rollout:
     """So many tokens behind a prompt of two; the policy is so many nats a token away from the reference."""
     old = np.full(2 + length, -1.0, np.float32)
     return Rollout(
@@ -42,6 +50,8 @@ def _rollout(uid: str, index: int, reward: float | None, *, length: int = 1, kl:
         rollout_logprobs=old,
         old_logprobs=old,
         ref_logprobs=None if kl is None else old - np.float32(kl),
+        parts=parts,
+        part_weights={"format": 0.5} if "format" in parts else {},
     )
 
 
@@ -80,6 +90,54 @@ def test_groups_are_the_samples_of_a_prompt_wherever_they_stand() -> None:
     assert _advantages(_made(Rloo), *_TWO_PROMPTS) == pytest.approx([-2.0, 0.0, 2.0, 0.0])
     spread = 1.0 / (math.sqrt(2.0) + 1e-4)
     assert _advantages(_made(Grpo), *_TWO_PROMPTS) == pytest.approx([-spread, 0.0, spread, 0.0])
+
+
+def test_without_its_two_divisions_an_advantage_is_a_difference_and_a_weight_depends_on_no_length() -> None:
+    assert _advantages(_made(DrGrpo), *_TWO_PROMPTS) == pytest.approx([-1.0, 0.0, 1.0, 0.0])
+    ((short, long),) = _learned(_made(DrGrpo), _rollout("a", 0, 1.0), _rollout("a", 1, 2.0, length=3)).updates
+    # Two responses, and 4 tokens that an engine may write.
+    assert (short.loss_weight.tolist(), long.loss_weight.tolist()) == ([0, 0, 1 / 8], [0, 0, *[1 / 8] * 3])
+
+
+def test_parts_of_a_reward_are_standardised_each_by_itself() -> None:
+    # Accuracy 0, 1 and format 2, 0 in one prompt, 1, 1 and 0, 2 in the other; format counts half. With s = 1 / sqrt 2
+    # the parts' z are -s, s and s, -s, then 0, 0 and -s, s: sums -s/2, s/2, -s/2, s/2, whose std is s / sqrt 3.
+    rollouts = (
+        _rollout("a", 0, 9.0, accuracy=0.0, format=2.0),
+        _rollout("a", 1, 9.0, accuracy=1.0, format=0.0),
+        _rollout("b", 0, 9.0, accuracy=1.0, format=0.0),
+        _rollout("b", 1, 9.0, accuracy=1.0, format=2.0),
+    )
+    wanted = [-math.sqrt(3) / 2, math.sqrt(3) / 2] * 2
+    assert _advantages(_made(Gdpo), *rollouts) == pytest.approx(wanted, rel=1e-3)
+    assert _advantages(_made(Gspo, parts="whitened"), *rollouts) == pytest.approx(wanted, rel=1e-3)
+    assert _advantages(_made(Grpo), *rollouts) == [0.0] * 4
+
+
+def test_a_reward_without_parts_is_its_own_single_part_and_a_missing_part_adds_nothing() -> None:
+    # Group z are -s, 0, s, 0 of s = 1 / sqrt 2; their std is 1 / sqrt 3.
+    wanted = [-math.sqrt(1.5), 0.0, math.sqrt(1.5), 0.0]
+    assert _advantages(_made(Gdpo), *_TWO_PROMPTS) == pytest.approx(wanted, rel=1e-3)
+    partly = [_rollout(r.sequence.uid, r.sequence.sample_index, 9.0, first=r.reward, second=None) for r in _TWO_PROMPTS]
+    assert _advantages(_made(Gdpo), *partly) == pytest.approx(wanted, rel=1e-3)
+
+
+def test_a_whole_response_is_charged_for_its_kl_before_it_is_compared() -> None:
+    # 2 nats a token at 0.25: 1 - 1 and 4 - 0.5, each less the other.
+    algorithm = _made(Rloo, kl_coef=0.25)
+    ((long, short),) = _learned(
+        algorithm, _rollout("a", 0, 1.0, length=2, kl=2.0), _rollout("a", 1, 4.0, kl=2.0)
+    ).updates
+    assert (long.advantages.tolist(), short.advantages.tolist()) == ([0, 0, -3.5, -3.5], [0, 0, 3.5])
+    assert long.ref_logprobs is None
+
+
+def test_kl_that_is_a_term_of_the_loss_takes_nothing_from_the_reward_and_its_reference_travels() -> None:
+    ((first, _),) = _learned(
+        _made(Grpo, kl_coef=0.25), _rollout("a", 0, 1.0, kl=2.0), _rollout("a", 1, 3.0, kl=0.5)
+    ).updates
+    assert first.advantages[2] == pytest.approx(-1 / (math.sqrt(2.0) + 1e-4))
+    assert first.ref_logprobs is not None and first.ref_logprobs[2] == -3.0
 
 
 def test_kl_is_charged_on_every_token_and_told() -> None:
@@ -128,8 +186,9 @@ def test_released_profile_is_what_the_released_script_runs() -> None:
 def test_only_stable_reinforce_has_its_two_guards(kind: type[PolicyGradient]) -> None:
     guards = {"adv_filter", "preclip_min", "preclip_max"}
     own, paper = _made(kind).section, _made(StableReinforce).section
+    theirs = ("aggregation", "kl_estimator", "clip_high", "parts")
     assert own.model_copy(update={name: getattr(paper, name) for name in guards}) == paper.model_copy(
-        update={"aggregation": own.aggregation}
+        update={name: getattr(own, name) for name in theirs}
     )
     assert (own.adv_filter, own.preclip_min, own.preclip_max) == ("none", None, None)
 
@@ -148,6 +207,55 @@ def test_what_cannot_be_served_is_refused_in_one_sentence() -> None:
         algorithm.check(_config(top_p=0.9))
     with pytest.raises(ValueError, match=r"reward.critique.path is not set"):
         algorithm.check(_config(weight=0.5))
+
+
+@pytest.mark.parametrize(
+    ("kind", "chosen", "told"),
+    [
+        (Cispo, {"dual_clip": 3.0}, "algorithm.dual_clip = 3 must be none for algo = 'cispo', which has no PPO clip"),
+        (Sapo, {"preclip_max": 9.0}, "algorithm.preclip_max = 9 must be none for algo = 'sapo'"),
+        (DrGrpo, {"parts": "whitened"}, "algorithm.parts = 'whitened' must be 'summed' for algo = 'drgrpo'"),
+        (Rloo, {"parts": "whitened"}, "algorithm.parts = 'whitened' must be 'summed' for algo = 'rloo'"),
+        (Grpo, {"kl_coef": 0.1, "kl_estimator": "k1"}, "kl_estimator = 'k1' must be 'k2' or 'k3' for algo = 'grpo'"),
+    ],
+)
+def test_settings_that_a_loss_has_no_place_for_are_refused(
+    kind: type[PolicyGradient], chosen: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ValueError, match=told):
+        _made(kind, **chosen).check(_config())
+
+
+@pytest.mark.parametrize(
+    ("chosen", "told"),
+    [
+        ({"correction_min": 0.5}, "algorithm.correction_min = 0.5 has no meaning for algorithm.correction = 'none'"),
+        ({"correction_min": 3.0, "correction": "token_mask"}, "correction_min = 3 must be at most .* = 2"),
+    ],
+)
+def test_bounds_of_a_correction_that_bound_nothing_are_refused(chosen: dict[str, Any], told: str) -> None:
+    AlgorithmSection(correction="token_mask", correction_min=0.5).check(_config())
+    with pytest.raises(ValueError, match=told):
+        AlgorithmSection(**chosen).check(_config())
+
+
+@pytest.mark.parametrize(
+    ("kind", "clip", "aggregation"),
+    [
+        (Grpo, (0.2, 0.2), "seq-mean-token-mean"),
+        (DrGrpo, (0.2, 0.2), "seq-mean-token-sum-norm"),
+        (Dapo, (0.2, 0.28), "token-mean"),
+        (Gspo, (3e-4, 4e-4), "seq-mean-token-mean"),
+        (Cispo, (1.0, 4.0), "token-mean"),
+        (Rloo, (0.2, 0.2), "seq-mean-token-sum"),
+    ],
+)
+def test_defaults_are_those_of_the_papers(
+    kind: type[PolicyGradient], clip: tuple[float, float], aggregation: str
+) -> None:
+    own = _made(kind).section
+    assert ((own.clip_low, own.clip_high), own.aggregation) == (clip, aggregation)
+    assert (SapoSection().tau_pos, SapoSection().tau_neg) == (1.0, 1.05)
 
 
 @pytest.mark.parametrize("kind", _COMPARING)

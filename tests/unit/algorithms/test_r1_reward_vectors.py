@@ -46,8 +46,8 @@ def test_reward_to_whitened_advantage() -> None:
 
 def _loss(*, preclip: bool) -> PolicyLoss:
     return ppo_clip_loss_map(
-        torch.tensor([[-1.1, -1.5, -0.5], [-0.9, -0.1, NAN]], dtype=torch.float64),
-        torch.tensor([[-1.0, -2.0, -0.5], [-0.7, -9.0, NAN]], dtype=torch.float64),
+        torch.tensor([[-1.1, -1.5, -0.5], [-0.9, -0.1, NAN]], dtype=torch.float64)
+        - torch.tensor([[-1.0, -2.0, -0.5], [-0.7, -9.0, NAN]], dtype=torch.float64),
         _advantages()[0],
         MASK,
         clip_low=0.2,

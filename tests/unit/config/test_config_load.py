@@ -159,8 +159,8 @@ def test_hyphens_and_underscores_in_flags_are_the_same() -> None:
         (
             ["--algo", "sfft"],
             "algo = 'sfft' on the command line: expected 'stable_reinforce', 'reinforce_pp', "
-            "'reinforce_pp_baseline', 'grpo', 'rloo', 'sft', 'dpo', 'ipo', 'hinge', 'ddpo', 'kto', 'kto_pair', "
-            "'scalar_rm', 'critique_rm' or 'mm_dpo'",
+            "'reinforce_pp_baseline', 'grpo', 'dr_grpo', 'dapo', 'gdpo', 'gspo', 'cispo', 'sapo', 'rloo', 'sft', "
+            "'dpo', 'ipo', 'hinge', 'ddpo', 'kto', 'kto_pair', 'scalar_rm', 'critique_rm' or 'mm_dpo'",
         ),
         (
             ["--algo", "sft", "--optimizer.lr", "fast"],
@@ -321,7 +321,7 @@ def test_every_registered_algorithm_is_configured_by_its_name() -> None:
 
 
 def test_help_shows_the_algorithms_defaults(capsys: pytest.CaptureFixture[str]) -> None:
-    for argv, shown in ((["--algo", "rloo"], "default: token-mean"), ([], "default: seq-mean-token-mean")):
+    for argv, shown in ((["--algo", "dapo"], "default: token-mean"), ([], "default: seq-mean-token-mean")):
         with pytest.raises(SystemExit):
             load_config([*argv, "--help"])
         assert shown in " ".join(capsys.readouterr().out.replace("│", " ").split())

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from algorithms.policy_gradient import ClippedObjective
+from algorithms.policy_gradient import AlgorithmSection
 from algorithms.records import SamplingDistribution, Sequence, TrainSample
+from algorithms.reinforce_pp import ReinforcePp
 from tests.tiny_models import TINY_MODELS
 from tests.tiny_prompts import picture_prompts, respond
 from workers.models.loading import ModelSpec, load_model
@@ -36,7 +37,8 @@ def test_the_gradient_is_that_of_the_tempered_policy(temperature: float, tmp_pat
         now = batch.split(module(batch, sampling).logprobs)
     samples = [_sample(s, piece.numpy(), rng) for s, piece in zip(sequences, now, strict=True)]
 
-    objective = ClippedObjective(clip_low=_CLIP, clip_high=_CLIP)
+    section = AlgorithmSection(clip_low=_CLIP, clip_high=_CLIP, preclip_min=None, preclip_max=None)
+    objective = ReinforcePp("reinforce_pp", {"algorithm": section}).objective()
     objective(scores_of(batch, module(batch, sampling)), samples).losses.sum().backward()
     found = _gradients(model)
     _direct_loss(model, batch, samples, sampling).backward()

@@ -1,6 +1,7 @@
 """What is tried before a run is stopped, in which order, and what the last sentence says."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,8 +72,8 @@ def _sample() -> TrainSample:
     )
 
 
-def _corrected(sample: TrainSample, *, tis_cap: float | None = None) -> TrainSample:
-    (found,) = ReinforcePp("reinforce_pp", {"algorithm": AlgorithmSection(tis_cap=tis_cap)}).corrected([sample])
+def _corrected(sample: TrainSample, **chosen: Any) -> TrainSample:
+    (found,) = ReinforcePp("reinforce_pp", {"algorithm": AlgorithmSection(**chosen)}).corrected([sample])
     return found
 
 
@@ -82,7 +83,7 @@ def test_a_correction_weighs_each_token_by_trainer_over_engine_up_to_two() -> No
 
 
 def test_a_loss_that_is_corrected_already_is_not_corrected_twice() -> None:
-    np.testing.assert_array_equal(_corrected(_sample(), tis_cap=2.0).loss_weight, _sample().loss_weight)
+    np.testing.assert_array_equal(_corrected(_sample(), correction="token_mask").loss_weight, _sample().loss_weight)
 
 
 def test_a_token_the_engine_could_not_score_is_left_out_of_a_corrected_batch() -> None:

@@ -20,6 +20,8 @@ _FIGURES = {
     "policy/entropy": Mean(2.0, 4),
     "policy/preclip_frac": Mean(0.0, 4),
     "policy/clip_frac": Mean(1.0, 4),
+    "mismatch/weight_mean": Mean(4.0, 4),
+    "mismatch/dropped_frac": Mean(0.0, 4),
 }
 
 
