@@ -91,6 +91,11 @@ class PolicyGradient(Algorithm):
                 f"rollout.samples_per_prompt = {samples} must be at least 2 for algo = {self.name!r}, which compares "
                 "the samples of a prompt"
             )
+        if config.rollout.max_refills and samples < 2:
+            raise ValueError(
+                f"rollout.max_refills = {config.rollout.max_refills} needs rollout.samples_per_prompt of at least 2, "
+                f"not {samples}: one sample is always equal to itself"
+            )
         if top_p < 1:
             raise ValueError(
                 f"rollout.top_p = {top_p:g} must be 1 for algo = {self.name!r}, which learns from what it samples: "

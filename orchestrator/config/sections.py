@@ -76,6 +76,8 @@ class RolloutSection(Section):
     """Prompts of one step."""
     samples_per_prompt: Count = 1
     """Completions sampled for each prompt."""
+    max_refills: int = Field(default=0, ge=0)
+    """Times that a step samples the next prompts in place of those whose samples all earned the same."""
     max_new_tokens: Count = 1024
     """Longest completion, tokens."""
     temperature: float = Field(default=1.0, ge=0.01)

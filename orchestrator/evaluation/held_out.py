@@ -138,9 +138,9 @@ def _several(
         drawn[completion.uid].append(readable_answer(encoder.decode(completion.completion_ids), judging=judging))
     found = [at_k([drawn[p.uid]], [str(p.label)], judging=judging) for p in prompts]
     figures = {
-        f"eval/mean@{several.count}": [one.mean for one in found],
-        f"eval/pass@{several.count}": [one.any for one in found],
-        f"eval/maj@{several.count}": [one.majority for one in found],
+        f"eval/mean_at_{several.count}": [one.mean for one in found],
+        f"eval/pass_at_{several.count}": [one.any for one in found],
+        f"eval/maj_at_{several.count}": [one.majority for one in found],
     }
     whole = {name: sum(values) / len(values) for name, values in figures.items()}
     return whole | by_source(figures, prompts)

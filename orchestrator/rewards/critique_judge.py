@@ -223,7 +223,9 @@ def with_critiques(rewards: Sequence[Reward], answers: Sequence[CritiqueReward],
             joint.append(replace(reward, value=None, status="failed", detail=f"critique: {answer.status}"))
         else:
             parts = {**reward.parts, "critique": answer.reward}
-            joint.append(replace(reward, value=reward.value + weight * answer.reward, parts=parts))
+            weights = {**reward.weights, "critique": weight} if reward.weights else {}
+            value = reward.value + weight * answer.reward
+            joint.append(replace(reward, value=value, parts=parts, weights=weights))
     return joint
 
 

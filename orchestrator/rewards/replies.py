@@ -120,9 +120,7 @@ def _reward(
     return Reward(
         value=None if item.status == "failed" else item.reward,
         parts=parts,
-        weighted={
-            name: weights[name] * value for name, value in parts.items() if value is not None and name in weights
-        },
+        weights=weights,
         status=item.status,
         is_final=item.status == "failed" and item.is_final,
         detail=detail or ("the service gave no reason" if item.status == "failed" else None),

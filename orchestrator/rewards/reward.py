@@ -89,9 +89,8 @@ class Reward:
     """What it is made of, by name, before any weight; None where a part was not looked at or could not be had."""
     status: RewardStatus
     detail: str | None = None
-    weighted: Mapping[str, float] = field(default_factory=dict)
-    """The parts that are there times what each counts, where the value is their sum; empty where it is another
-    formula."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """What each part counts, where the value is their weighted sum; empty where it is another formula."""
     is_final: bool = False
     """Of a failed one: asking again would end in the same."""
 

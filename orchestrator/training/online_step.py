@@ -17,6 +17,7 @@ from orchestrator.run.metrics import PhaseClock
 from orchestrator.run.rollout_store import write_rollouts
 from orchestrator.training.answering import Answering
 from orchestrator.training.online_metrics import Sampled, StepRecord, online_metrics, rollout_rows
+from orchestrator.training.refills import drawn
 from orchestrator.training.session import Evaluation, Metrics
 from orchestrator.training.updates import after_updates, step_samples, take_updates
 from workers.types import Completion, GenerationRequest, Prompt
@@ -40,9 +41,14 @@ class OnlineWork:
         """One rollout, its updates and a verified sync."""
         answering, session = self.answering, self.answering.session
         config, engines = session.config, answering.engines
-        picks, cursor = progress.cursor.take(config.rollout.prompts_per_step)
-        prompts = {p.uid: p for p in (named_prompt(answering.train, pick) for pick in picks)}
-        sampled = self._sample(prompts, progress.policy_version, clock)
+        found = drawn(
+            progress.cursor,
+            config.rollout.prompts_per_step,
+            max_refills=config.rollout.max_refills,
+            named=lambda pick: named_prompt(answering.train, pick),
+            sample=lambda prompts: self._sample(prompts, progress.policy_version, clock),
+        )
+        prompts, sampled = found.prompts, found.sampled
         with session.phase("train", clock):
             engines.sleep()
             # A single update finds the old log-probs in its own forward; with a strike, they decide what is done to it.
@@ -53,7 +59,7 @@ class OnlineWork:
             mismatch, remedy, strikes = mismatch_of(rollouts), "none", progress.mismatch_strikes
             if mismatch is not None:
                 remedy, strikes = mismatch_remedy(mismatch, strikes, bound=config.guard.max_mismatch)
-            ahead = replace(progress, step=progress.step + 1, cursor=cursor)
+            ahead = replace(progress, step=progress.step + 1, cursor=found.cursor)
             correct = remedy in ("correct", "resync")
             samples = [config.learner.corrected(some) if correct else some for some in learned.updates]
             updates = take_updates(session, samples, ahead)
@@ -67,7 +73,7 @@ class OnlineWork:
             sync = answering.verified_sync(done.policy_version, [uid for uid in prompts if "~" not in uid])
         write_rollouts(session.folder.rollout_file(done.step), rollout_rows(prompts, sampled))
         record = StepRecord(
-            sampled=sampled, figures=learned.figures, mismatch=mismatch, updates=tuple(updates),
+            sampled=sampled, figures={**learned.figures, **found.figures}, mismatch=mismatch, updates=tuple(updates),
             num_planned_updates=config.updates_per_step, sync=sync, rollout_s=clock.metrics()["time/rollout_s"],
             mismatch_strikes=strikes, num_engine_restarts=engines.num_restarts,
         )  # fmt: skip
@@ -154,7 +160,8 @@ def _rollouts(answering: Answering, sampled: Sampled, *, ask_first: bool) -> lis
             rollout_logprobs=np.concatenate([np.zeros(s.prompt_len, np.float32), c.rollout_logprobs]),
             old_logprobs=o,
             ref_logprobs=ref,
-            parts={name: part for name, part in reward.parts.items() if part is not None},
+            parts=reward.parts if reward.weights else {},
+            part_weights=reward.weights,
         )
         for s, c, reward, o, ref in zip(sequences, sampled.completions, sampled.rewards, old, refs, strict=True)
     ]

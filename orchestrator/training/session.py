@@ -35,9 +35,11 @@ JUDGED = (
         "images shuffled",
     ),
     Figure("eval/accuracy/*", "the same for each source of the data"),
-    Figure("eval/mean@*", "share of the `eval.samples` samples a prompt that are right; behind a `/`, of one source"),
-    Figure("eval/pass@*", "share of the held-out prompts with a right one among their samples"),
-    Figure("eval/maj@*", "share of the held-out prompts whose most frequent answer is right"),
+    Figure(
+        "eval/mean_at_*", "share of the `eval.samples` samples a prompt that are right; behind a `/`, of one source"
+    ),
+    Figure("eval/pass_at_*", "share of the held-out prompts with a right one among their samples"),
+    Figure("eval/maj_at_*", "share of the held-out prompts whose most frequent answer is right"),
     Figure(
         "eval/first_position_rate",
         "share of the clear verdicts that are for the response shown first; missing where there is none",

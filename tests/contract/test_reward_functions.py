@@ -42,8 +42,10 @@ def _item(name: str, response: str, **fields: Any) -> dict[str, Any]:
 
 
 def _running(words: str) -> list[str]:
-    found = (" ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"]))
-    return [line for line in found if words in line]
+    """Of this test's process, and of what has lost its parent."""
+    ours = {process.pid for process in psutil.Process().children(recursive=True)}
+    found = [p for p in psutil.process_iter(["pid", "ppid", "cmdline"]) if p.info["pid"] in ours or p.info["ppid"] == 1]
+    return [line for p in found if words in (line := " ".join(p.info["cmdline"] or ()))]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +115,7 @@ def test_the_driver_knows_what_each_part_adds() -> None:
         reward = client.post([item]).result()["p/0"]
         scoring = client.health().scoring
         client.close()
-    assert (reward.value, reward.weighted) == (2.5, {"number": 3.0, "misbehaving": -0.5})
+    assert (reward.value, reward.weights) == (2.5, {"number": 3.0, "misbehaving": -1.0})
     assert scoring == "functions"
 
 
@@ -169,4 +171,4 @@ def test_samples_that_are_compared_are_asked_about_together() -> None:
 
 def test_weights_of_a_service_that_tells_nonsense_are_none() -> None:
     body = b'{"weights": {"a": "much"}, "items": [{"id": "x", "reward": 1.0, "status": "scored", "parts": {"a": 1.0}}]}'
-    assert read_rewards(body, ["x"])["x"].weighted == {}
+    assert read_rewards(body, ["x"])["x"].weights == {}

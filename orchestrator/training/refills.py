@@ -1,0 +1,115 @@
+"""Dynamic sampling: prompts whose samples all earn the same teach nothing, and the next prompts take their places.
+
+    take ──► sample and reward ──► groups that differ: kept
+      ▲                        └── groups of equal rewards: dropped, as many prompts are taken again, so many times
+
+What is taken is a function of the cursor and of the rewards alone, so a run that is killed and resumed refills alike.
+Source: Yu et al. 2025, DAPO, section 3.2, https://arxiv.org/abs/2503.14476
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from algorithms.figures import Figure
+from orchestrator.rewards.reward import Reward
+from orchestrator.run.cursor import PromptCursor, PromptPick
+from orchestrator.training.online_metrics import Sampled
+from workers.types import Prompt
+
+FIGURES = (
+    Figure("rollout/refills", "times that prompts were sampled in place of those whose samples all earned the same"),
+    Figure(
+        "rollout/equal_frac",
+        "share of the step's sampled prompts whose samples all earned the same: they teach nothing",
+        "Prompts whose samples earn the same",
+        "equal",
+    ),
+)
+"""Of steps that refill."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """What a step learns from."""
+
+    prompts: Mapping[str, Prompt]
+    """By uid, those that were kept."""
+    sampled: Sampled
+    """Of these."""
+    cursor: PromptCursor
+    """Behind all that were taken."""
+    figures: Mapping[str, float]
+
+
+def drawn(
+    cursor: PromptCursor,
+    count: int,
+    *,
+    max_refills: int,
+    named: Callable[[PromptPick], Prompt],
+    sample: Callable[[Mapping[str, Prompt]], Sampled],
+) -> Drawn:
+    """Sample ``count`` prompts, and others in place of those that teach nothing.
+
+    Where there are still too few after the last refill, the latest that teach nothing fill the step, so that it has
+    its size.
+
+    Args:
+        named: The prompt of a pick; ``repeat`` counts over the whole step.
+        sample: Answers and rewards of prompts by uid.
+    """
+    kept: list[str] = []
+    equal: list[str] = []
+    prompts: dict[str, Prompt] = {}
+    rounds: list[Sampled] = []
+    times: dict[int, int] = {}
+    while len(kept) < count and len(rounds) <= max_refills:
+        picks, cursor = cursor.take(count - len(kept))
+        asked = {p.uid: p for p in (named(_counted(pick, times)) for pick in picks)}
+        prompts |= asked
+        rounds.append(sample(asked))
+        found = _equal(rounds[-1]) if max_refills else set[str]()
+        kept += [uid for uid in asked if uid not in found]
+        equal += [uid for uid in asked if uid in found]
+    taken = [*kept, *equal[len(kept) - count :]] if len(kept) < count else kept
+    figures = {"rollout/refills": float(len(rounds) - 1), "rollout/equal_frac": len(equal) / len(prompts)}
+    chosen = {uid: prompts[uid] for uid in prompts if uid in set(taken)}
+    return Drawn(
+        prompts=chosen,
+        sampled=_joined(rounds, chosen),
+        cursor=cursor,
+        figures=figures if max_refills else {},
+    )
+
+
+def teaches_nothing(rewards: Sequence[Reward]) -> bool:
+    """Whether all samples of a prompt that have a reward have the same: by equality, whatever rounding may say."""
+    values = {reward.value for reward in rewards if reward.value is not None}
+    return len(values) == 1
+
+
+def _counted(pick: PromptPick, times: dict[int, int]) -> PromptPick:
+    times[pick.index] = times.get(pick.index, -1) + 1
+    return PromptPick(pick.index, times[pick.index])
+
+
+def _equal(sampled: Sampled) -> set[str]:
+    groups: dict[str, list[Reward]] = {}
+    for completion, reward in zip(sampled.completions, sampled.rewards, strict=True):
+        groups.setdefault(completion.uid, []).append(reward)
+    return {uid for uid, rewards in groups.items() if teaches_nothing(rewards)}
+
+
+def _joined(rounds: Sequence[Sampled], chosen: Mapping[str, Prompt]) -> Sampled:
+    rows = [
+        row
+        for one in rounds
+        for row in zip(one.requests, one.completions, one.rewards, strict=True)
+        if row[0].uid in chosen
+    ]
+    return Sampled(
+        requests=tuple(request for request, _, _ in rows),
+        completions=tuple(completion for _, completion, _ in rows),
+        rewards=tuple(reward for _, _, reward in rows),
+        texts={key: text for one in rounds for key, text in one.texts.items()},
+    )
