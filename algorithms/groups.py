@@ -58,8 +58,8 @@ REJECTED = Figure("preference/rejected_reward", "mean over the rejected side of 
 
 IMITATION = Figure(
     "policy/imitation_loss",
-    "the part of `policy/loss` that is a cross-entropy, its weight included: of the chosen responses in `mm_dpo`, of "
-    "the critiques in `critique_rm`; nats",
+    "the part of `policy/loss` that is a cross-entropy, its weight included: of the chosen responses in `mm_dpo` and "
+    "`mpo`, of the critiques in `critique_rm`; nats",
     "Cross-entropy in the loss, nats",
     "its share",
 )

@@ -4,7 +4,6 @@ Source: MM-RLHF, section 4.2, https://arxiv.org/abs/2502.10391
 """
 
 import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -17,7 +16,7 @@ from algorithms.critique_rm import CritiqueRm
 from algorithms.dpo import Dpo
 from algorithms.figures import Figure
 from algorithms.groups import IMITATION, PairGroup, pair_margins, ratios_now
-from algorithms.preference import Preference
+from algorithms.preference import Preference, imitation_shares
 from algorithms.records import Example, WeighedPairs
 from algorithms.settings import Count, Section
 
@@ -131,30 +130,12 @@ class MmDpo(Dpo):
         return StepSamples([_with_beta(groups, beta)], told | {figure.name: beta for figure in _BETAS})
 
     def imitation(self, examples: Sequence[Example]) -> list[dict[int, float]]:
-        """A response counts as often as it is chosen, or once. Source: MM-RLHF, dpo_trainer.py:899-910."""
-        import torch
-
-        from algorithms.maths.aggregation import response_weights
-
+        """A response counts as often as it is chosen, or once."""
         own = self.mm_dpo
         if not own.sft_weight:
             return []
-        counts = [Counter(chosen for chosen, _ in e.pairs) for e in examples]
-        places = [(number, index) for number, count in enumerate(counts) for index in count]
-        sequences = [examples[number].sequences[index] for number, index in places]
-        num_tokens = torch.tensor([len(s.input_ids) - s.prompt_len for s in sequences])
-        repeats = torch.tensor([1 if own.sft_once else counts[number][index] for number, index in places])
-        weights = response_weights(
-            num_tokens,
-            repeats,
-            mode="token-mean" if own.sft_mean == "token" else "seq-mean-token-mean",
-            global_num_sequences=int(repeats.sum()),
-            global_num_tokens=int((repeats * num_tokens).sum()),
-        )
-        shares: list[dict[int, float]] = [{} for _ in examples]
-        for (number, index), weight in zip(places, weights.tolist(), strict=True):
-            shares[number][index] = own.sft_weight * weight
-        return shares
+        mode = "token-mean" if own.sft_mean == "token" else "seq-mean-token-mean"
+        return imitation_shares(examples, weight=own.sft_weight, mode=mode, once=own.sft_once)
 
     def weigh(
         self,

@@ -4,6 +4,7 @@ Weights are shares of the whole step's objective: all pairs of a step count alik
 add up.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -223,3 +224,34 @@ class Preference(Algorithm):
             weights=np.full(len(rows), 1.0 / num_pairs),
             betas=np.array([self.beta(example, i) for i in part]),
         )
+
+
+def imitation_shares(
+    examples: Sequence[Example], *, weight: float, mode: Literal["token-mean", "seq-mean-token-mean"], once: bool
+) -> list[dict[int, float]]:
+    """``Preference.imitation`` of the chosen responses, whose mean cross-entropy counts ``weight``.
+
+    Args:
+        once: Count a response once, not as often as it is chosen.
+    Source: MM-RLHF, dpo_trainer.py:899-910
+    """
+    import torch
+
+    from algorithms.maths.aggregation import response_weights as shares_of
+
+    counts = [Counter(chosen for chosen, _ in e.pairs) for e in examples]
+    places = [(number, index) for number, count in enumerate(counts) for index in count]
+    sequences = [examples[number].sequences[index] for number, index in places]
+    num_tokens = torch.tensor([len(s.input_ids) - s.prompt_len for s in sequences])
+    repeats = torch.tensor([1 if once else counts[number][index] for number, index in places])
+    weights = shares_of(
+        num_tokens,
+        repeats,
+        mode=mode,
+        global_num_sequences=int(repeats.sum()),
+        global_num_tokens=int((repeats * num_tokens).sum()),
+    )
+    shares: list[dict[int, float]] = [{} for _ in examples]
+    for (number, index), share in zip(places, weights.tolist(), strict=True):
+        shares[number][index] = weight * share
+    return shares

@@ -29,6 +29,7 @@ ALGORITHMS: dict[str, str] = {
     "scalar_rm": "algorithms.scalar_rm:ScalarRm",
     "critique_rm": "algorithms.critique_rm:CritiqueRm",
     "mm_dpo": "algorithms.mm_dpo:MmDpo",
+    "mpo": "algorithms.mpo:Mpo",
 }
 
 

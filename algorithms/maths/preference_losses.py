@@ -117,6 +117,27 @@ def kto_pair_loss(
     return pair_loss(0.5 * (chosen_terms + rejected_terms), chosen_log_ratios, rejected_log_ratios, beta)
 
 
+def bco_loss(
+    chosen_log_ratios: Float[Tensor, " B"],
+    rejected_log_ratios: Float[Tensor, " B"],
+    *,
+    beta: float | Float[Tensor, " B"],
+    shift: float,
+) -> PairLoss:
+    """Each response by itself against a bound: −log σ(β a − δ) − log σ(−(β b − δ)) with a, b the log-ratios.
+
+    Args:
+        shift: δ, reward units: what tells a good reward from a bad one.
+    Raises:
+        ValueError: β not positive and finite.
+    Source: Jung et al. 2024, BCO, https://arxiv.org/abs/2404.04656; of pairs as MPO has it, Wang et al. 2024,
+        section 3.2, https://arxiv.org/abs/2411.10442
+    """
+    beta = _checked(beta)
+    loss = -logsigmoid(beta * chosen_log_ratios - shift) - logsigmoid(shift - beta * rejected_log_ratios)
+    return pair_loss(loss, chosen_log_ratios, rejected_log_ratios, beta)
+
+
 def bradley_terry_loss(chosen_scores: Float[Tensor, " B"], rejected_scores: Float[Tensor, " B"]) -> PairLoss:
     """Loss −log σ(r_c − r_r) of a scalar reward model's scores; they are also the rewards reported.
 

@@ -15,9 +15,11 @@ from algorithms.maths.preference_losses import (
     DpoKind,
     PairLoss,
     Reduction,
+    bco_loss,
     bradley_terry_loss,
     dpo_loss,
 )
+from algorithms.mpo import MpoSection
 from tests.golden import vectors
 from tests.golden.vectors import DECIMAL_TOLERANCE, Case, floats, load, one, select
 from tests.response_scores import response_scores
@@ -32,8 +34,8 @@ LEFT_OUT = {
     # another divergence (ld_alpha discounts the tail of the longer response), or sorting over the batch (aot).
     DPO: {
         "robust_0", "robust_1", "robust_zero_smoothing", "aot_label_smoothing_b3", "aot_unpaired_label_smoothing",
-        "exo_pair", "nca_pair", "sppo_hard", "bco_pair_0", "bco_pair_1", "bco_pair_2", "apo_down", "discopop",
-        "mpo_sigmoid_bco_sft", "ld_alpha", "forward_kl", "js_divergence", "alpha_divergence_float32",
+        "exo_pair", "nca_pair", "sppo_hard", "apo_down", "discopop",
+        "ld_alpha", "forward_kl", "js_divergence", "alpha_divergence_float32",
     },
     CPO: {"simpo", "simpo_label_smoothing", "simpo_extreme", "simpo_equal", "alpha_po"},
 }  # fmt: skip
@@ -61,7 +63,8 @@ def _short(case: Case) -> str:
 PAIRS = [
     case
     for case in select(FILE, DPO)
-    if _short(case) not in LEFT_OUT[DPO] | {"unknown", "sft", "sigmoid_sft_weights", "apo_zero"}
+    if _short(case) not in LEFT_OUT[DPO] | {"unknown", "sft", "sigmoid_sft_weights", "apo_zero", "mpo_sigmoid_bco_sft"}
+    and not _short(case).startswith("bco_pair")
 ]
 
 
@@ -164,6 +167,41 @@ def test_unknown_kind_is_refused_as_by_the_original() -> None:
     # In tests the shape checker looks at the literal before the function does.
     with pytest.raises((ValueError, jaxtyping.TypeCheckError)):
         dpo_loss(torch.zeros(2), torch.zeros(2), kind=case.params["loss_type"][0], beta=0.1)
+
+
+def _bco_loss(case: Case, logprobs: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
+    """Their running mean of rewards is 0 in the first call, whatever the batch is."""
+    ratios = _log_ratios(logprobs, reference, mask, "sum")
+    return bco_loss(*ratios, beta=case.params["beta"], shift=0.0).loss.mean()
+
+
+@pytest.mark.parametrize("name", ["dpo/bco_pair_0", "dpo/bco_pair_1", "dpo/bco_pair_2"])
+def test_bco_of_pairs(name: str) -> None:
+    case = one(FILE, DPO, name)
+    logprobs, reference, mask = _tokens(case)
+    loss = _bco_loss(case, logprobs, reference, mask)
+    (gradient,) = torch.autograd.grad(loss, logprobs)
+    assert_close(loss, case.outputs["loss"])
+    assert_close(gradient, case.outputs["grad_per_token_logps"])
+
+
+def test_mpo_is_three_losses_by_their_weights() -> None:
+    case = one(FILE, DPO, "dpo/mpo_sigmoid_bco_sft")
+    logprobs, reference, mask = _tokens(case)
+    half, own = len(mask) // 2, MpoSection()
+    assert [own.dpo_weight, own.bco_weight, own.sft_weight] == case.params["loss_weights"]
+    # Theirs is the mean over tokens, as in mm_dpo; that of mpo is the paper's, over responses of their means.
+    weights = token_weights(
+        mask[:half], mode="token-mean", global_num_sequences=half, global_num_tokens=int(mask[:half].sum())
+    )
+    loss = (
+        own.dpo_weight * _pair_loss(case, logprobs, reference, mask, 0.0).loss.mean()
+        + own.bco_weight * _bco_loss(case, logprobs, reference, mask)
+        + own.sft_weight * weighted(sft_loss_map(logprobs[:half], mask[:half]), weights).sum()
+    )
+    (gradient,) = torch.autograd.grad(loss, logprobs)
+    assert_close(loss, case.outputs["loss"])
+    assert_close(gradient, case.outputs["grad_per_token_logps"])
 
 
 @pytest.mark.parametrize("name", ["dpo/sft", "dpo/sigmoid_sft_weights"])
