@@ -30,13 +30,18 @@ LOSS, BATCH, OFF_POLICY = (
 RLOO_LOSS = "trl.trainer.rloo_trainer:RLOOTrainer._compute_loss"
 RLOO_BATCH = "trl.trainer.rloo_trainer:RLOOTrainer._generate_and_score_completions"
 SCORES, STD = "trl.trainer.utils:selective_log_softmax_and_entropy", "trl.trainer.utils:nanstd"
-SOURCES = (LOSS, BATCH, OFF_POLICY, RLOO_LOSS, RLOO_BATCH, SCORES, STD)
+GMPO = "trl.experimental.gmpo.gmpo_trainer:GMPOTrainer._compute_loss"
+ENTROPY_MASK, VESPO_WEIGHTS = f"{_GRPO}.get_high_entropy_mask", f"{_GRPO}.get_gamma_weights"
+SOURCES = (LOSS, BATCH, OFF_POLICY, RLOO_LOSS, RLOO_BATCH, SCORES, STD, GMPO, ENTROPY_MASK, VESPO_WEIGHTS)
 _NO_SUCH = "a loss of TRL that is no algorithm here"
 LEFT_OUT = {
     **dict.fromkeys(("grpo/luspo_token", "grpo/luspo_sequence", "grpo/luspo_empty_row"), _NO_SUCH),
     **dict.fromkeys(("grpo/vespo_token", "grpo/vespo_sequence", "grpo/vespo_empty_row", "grpo/vespo_tis"), _NO_SUCH),
     **dict.fromkeys(("grpo/unknown_loss", "grpo/unknown_level"), "an option of TRL; here a loss is a class"),
     **dict.fromkeys(("grpo/grpo_top_entropy", "grpo/dapo_top_entropy"), "no token is left out for its entropy"),
+    **{f"high_entropy_mask/{number}": "no token is left out for its entropy" for number in range(6)},
+    **{f"vespo_gamma_weights/{number}": _NO_SUCH for number in range(7)},
+    **{f"gmpo/{kind}": _NO_SUCH for kind in ("random", "wide", "kl", "empty_row", "one_row", "extreme")},
     "grpo/grpo_entropy_bonus_value_only": "the entropy carries no gradient and is no part of the loss",
     "grpo/grpo_bias_correction_kl": "the KL of the loss has no importance weight",
     **{
