@@ -49,6 +49,10 @@ class Needs:
     """What it takes from stored responses: pairs, every response by itself as desirable or not, or the best alone."""
     reference: bool = False
     """A frozen copy of the model that the run began from."""
+    teacher: str | None = None
+    """Folder of another model that stands where the reference does; None is that copy."""
+    rewards: bool = True
+    """Somebody says what an answer is worth, where answers are sampled to learn from."""
     head: ScalarHead | None = None
     """A second head, or another; None trains the model as it is."""
     critiques: bool = False

@@ -64,6 +64,43 @@ def check_critique_model(config: TrainConfig) -> None:
         raise RefusedInput(f"reward.critique.path: {error}") from error
 
 
+def check_other_models(config: TrainConfig) -> None:
+    """Refuse a judge or a teacher that cannot be loaded.
+
+    Raises:
+        RefusedInput: in one sentence.
+    """
+    for option, path in (
+        ("reward.judge_path", config.reward.judge_path),
+        ("distill.teacher_path", config.needs.teacher),
+    ):
+        if path is None:
+            continue
+        try:
+            check_model_folder(path, trust_remote_code=config.model.trust_remote_code)
+        except ValueError as error:
+            raise RefusedInput(f"{option}: {error}") from error
+
+
+def check_teacher(config: TrainConfig, encoder: "PromptEncoder") -> None:
+    """Refuse a teacher that reads other ids than the policy writes.
+
+    Raises:
+        RefusedInput: naming how many words differ.
+    """
+    if config.needs.teacher is None:
+        return
+    from orchestrator.cluster.specs import prompt_encoder  # deferred: it imports torch
+
+    own, other = (one.tokenizer.get_vocab() for one in (encoder, prompt_encoder(config, config.needs.teacher)))
+    if own != other:
+        differ = len(set(own.items()) ^ set(other.items()))
+        raise RefusedInput(
+            f"distill.teacher_path {config.needs.teacher!r} has another tokenizer than the policy: {differ} entries of "
+            "the two vocabularies differ, and a teacher must read what the policy writes"
+        )
+
+
 def check_processors(config: TrainConfig) -> None:
     """Refuse models whose processor or tokenizer cannot be loaded; the slowest of the checks of a model, by seconds.
 
@@ -73,7 +110,12 @@ def check_processors(config: TrainConfig) -> None:
     # Deferred: it imports transformers, and most refusals can be had without.
     from workers.multimodal.processor import check_processor
 
-    for option, path in (("model.path", config.model.path), ("reward.critique.path", config.reward.critique.path)):
+    for option, path in (
+        ("model.path", config.model.path),
+        ("reward.critique.path", config.reward.critique.path),
+        ("reward.judge_path", config.reward.judge_path),
+        ("distill.teacher_path", config.needs.teacher),
+    ):
         if path is None:
             continue
         try:
@@ -126,7 +168,8 @@ def check_labels(config: TrainConfig, prompts: Sequence[Prompt]) -> None:
     Raises:
         RefusedInput: with the count and the first row.
     """
-    if config.reward.url is not None or config.reward.functions or config.data_kind != "prompts":
+    served = config.reward.url is not None or config.reward.functions or not config.needs.rewards
+    if served or config.data_kind != "prompts":
         return
     numbers = config.reward.scoring == "compat"
     odd = [

@@ -4,7 +4,6 @@ Engine and model are two copies of the same weights. Responses of one instructio
 both: in the engine by its prefix and encoder caches, in the model by the packed row.
 """
 
-import time
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,25 +12,16 @@ from typing import Any
 import torch
 
 from algorithms.records import Sequence
-from workers.actor_base import WorkerBase
 from workers.models.loading import ModelSpec, load_model
 from workers.models.policy_module import CritiqueRewardModule
 from workers.models.reward_head import load_reward_head
 from workers.multimodal.collate import Collator
-from workers.rollout.spec import EngineSpec
-from workers.rollout.worker import build_engine
-from workers.types import Completion, GenerationRequest
-
-_COLLECT_S = 1.0
+from workers.writing import WritingSpec, WritingWorker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CritiqueRewardSpec:
+class CritiqueRewardSpec(WritingSpec):
     """What a critique reward worker needs to start."""
-
-    engine: EngineSpec
-    timeout_s: float
-    """Longest time in which the engine finishes nothing, seconds."""
 
     @property
     def model(self) -> ModelSpec:
@@ -39,12 +29,11 @@ class CritiqueRewardSpec:
         return self.engine.model
 
 
-class CritiqueRewardWorker(WorkerBase):
+class CritiqueRewardWorker(WritingWorker):
     """A frozen critique reward model on one device."""
 
     def __init__(self, *, spec: CritiqueRewardSpec, num_threads: int, name: str, board: Any = None) -> None:
-        super().__init__(num_threads=num_threads, name=name, board=board)
-        self._spec = spec
+        super().__init__(spec=spec, num_threads=num_threads, name=name, board=board)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model, _ = load_model(spec.model)
         head = load_reward_head(
@@ -53,26 +42,6 @@ class CritiqueRewardWorker(WorkerBase):
         module = CritiqueRewardModule(model, head, lockstep=False)
         self._module = module.to(self._device).requires_grad_(False)
         self._collate = Collator.of(spec.model)
-        self._engine = build_engine(name, spec.engine)
-
-    def write(self, microbatches: Seq[Seq[GenerationRequest]]) -> list[Completion]:
-        """A critique for each request, in the order given; the engine makes batches of its own.
-
-        Raises:
-            RuntimeError: the engine has finished nothing for ``timeout_s``.
-        """
-        requests = [request for batch in microbatches for request in batch]
-        self._engine.submit(requests)
-        written: dict[tuple[str, int], Completion] = {}
-        last = time.monotonic()
-        while len(written) < len(requests):
-            done = self._engine.collect(_COLLECT_S)
-            written |= {(c.uid, c.sample_index): c for c in done}
-            if done:
-                last = time.monotonic()
-            if time.monotonic() - last > self._spec.timeout_s:
-                raise RuntimeError(f"no critique finished within {self._spec.timeout_s:g} s")
-        return [written[r.uid, r.sample_index] for r in requests]
 
     def rewards(self, microbatches: Seq[Seq[Sequence]]) -> list[float]:
         """The reward of each sequence, read at its last token, in the order given."""

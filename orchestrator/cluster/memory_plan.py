@@ -132,9 +132,11 @@ def of_policy(asked: MemoryQuestion) -> RoleMemory:
 
 
 def of_reference(asked: MemoryQuestion) -> RoleMemory:
-    """The policy's weights, and its logits."""
-    weights = float(asked.shape.num_params * asked.width)
-    return RoleMemory({"weights": weights, "logits": _logits(asked.config, asked.shape)}, {}, weights)
+    """The weights of the policy, or of a teacher, and their logits."""
+    teacher = asked.config.needs.teacher
+    shape = asked.shape if teacher is None else model_shape(teacher, ())
+    weights = float(shape.num_params * asked.width)
+    return RoleMemory({"weights": weights, "logits": _logits(asked.config, shape)}, {}, weights)
 
 
 def of_critique_reward(asked: MemoryQuestion) -> RoleMemory:
@@ -143,6 +145,14 @@ def of_critique_reward(asked: MemoryQuestion) -> RoleMemory:
     assert model is not None
     size = model_shape(model, ()).num_params * asked.width
     held = {"weights": float(size)} | _engine(asked, size, prefix="engine's ")
+    return RoleMemory(held, {}, sum(held.values()))
+
+
+def of_judge(asked: MemoryQuestion) -> RoleMemory:
+    """An engine that does not sleep."""
+    model = asked.config.reward.judge_path
+    assert model is not None
+    held = _engine(asked, float(model_shape(model, ()).num_params * asked.width))
     return RoleMemory(held, {}, sum(held.values()))
 
 

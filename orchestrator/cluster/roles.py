@@ -78,7 +78,7 @@ def _policy_spec(config: TrainConfig, engine: "EngineSpec | None", saved: Path |
 def _reference_spec(config: TrainConfig, engine: "EngineSpec | None", saved: Path | None) -> Any:
     from orchestrator.cluster.specs import base_spec  # deferred: it imports torch
 
-    return base_spec(config, config.model.folder)
+    return base_spec(config, config.needs.teacher or config.model.folder)
 
 
 _ALL = (
@@ -107,6 +107,14 @@ _ALL = (
         count=lambda config: config.reward.critique.num_workers,
         in_run=lambda config: _has_engines(config) and bool(config.reward.critique.weight),
         memory=memory_plan.of_critique_reward,
+        on_loss="role_restarts",
+    ),
+    Role(
+        name="judge",
+        actor="workers.writing:WritingWorker",
+        count=lambda config: config.reward.judge_workers,
+        in_run=lambda config: config.online and config.reward.judge_path is not None,
+        memory=memory_plan.of_judge,
         on_loss="role_restarts",
     ),
     Role(

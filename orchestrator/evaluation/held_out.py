@@ -7,9 +7,8 @@ often it is right, whether it ever is, and whether most of them are.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from orchestrator.cluster.feed import build_requests
+from orchestrator.data.shuffled import shuffle_images
 from orchestrator.evaluation.right import at_k, is_judging, is_right, readable_answer
 from orchestrator.evaluation.types import EvalResult, EvalSample
 from workers.multimodal.prompt_encoder import PromptEncoder
@@ -27,7 +26,6 @@ class Several:
 
 
 Sampler = Callable[[Sequence[GenerationRequest]], list[Completion]]
-_SHUFFLE_SEED = 20_250_502
 
 
 def evaluate(
@@ -85,17 +83,6 @@ def judged(prompts: Sequence[Prompt], texts: Sequence[str], *, shuffled: float |
             for prompt, text, answer, fine in zip(prompts, texts, answers, right, strict=True)
         ),
     )
-
-
-def shuffle_images(prompts: Sequence[Prompt]) -> list[Prompt]:
-    """Give every prompt the images of another with as many; seeded, so each evaluation uses the same swap."""
-    rng = np.random.Generator(np.random.Philox(_SHUFFLE_SEED))
-    source = list(range(len(prompts)))
-    for count in {len(p.media) for p in prompts}:
-        members = [i for i, p in enumerate(prompts) if len(p.media) == count]
-        for i, j in zip(members, rng.permutation(members), strict=True):
-            source[i] = int(j)
-    return [replace(p, uid=f"{p.uid}-shuffled", media=prompts[j].media) for p, j in zip(prompts, source, strict=True)]
 
 
 def prompt_text(prompt: Prompt) -> str:

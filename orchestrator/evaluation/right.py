@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from orchestrator.evaluation.answers import parse_verdict
+from orchestrator.rewards.verdicts import parse_verdict
 from workers.types import Prompt
 
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)

@@ -13,8 +13,9 @@ from orchestrator.data.prompts import RunData, fitting, read_data
 from orchestrator.pipeline.derived import cold_start_config
 from orchestrator.pipeline.stages import Running, Stage, Tell, go_through
 from orchestrator.pipeline.summary import print_summary
-from orchestrator.preflight import check_labels, check_lengths
+from orchestrator.preflight import check_labels, check_lengths, check_teacher
 from orchestrator.rewards.critique_service import check_online_critiques, critique_limits, online_critique_judge
+from orchestrator.rewards.judge_service import pairwise_judge
 from orchestrator.rewards.service import reward_client
 from orchestrator.run.checkpoint import Progress, finished_checkpoint, refuse_another_run
 from orchestrator.run.folder import RunFolder
@@ -44,6 +45,7 @@ def train_online(
     if config.reward.critique.path is not None:
         critique_limits(config, config.reward.critique.path)
     check_labels(config, prompts)
+    check_teacher(config, encoder)
     longest, images = check_lengths(config, encoder, prompts), max(len(p.media) for p in prompts)
     spec = following_engine_spec(config, plan, encoder, longest_prompt=longest, max_images=images)
     check_online_critiques(config, prompts)
@@ -95,9 +97,10 @@ def reinforce(running: Running, tell: Tell) -> None:
             with (
                 _session(again, folder, pool, data) as (session, start),
                 online_critique_judge(again, folder, pool, [*data.train.prompts, *data.held_out]) as critiques,
+                pairwise_judge(again, pool, data.train.prompts) as judge,
             ):
                 asked = answering(session, encoder, data, policy_version=start.policy_version)
-                return run(session, OnlineWork(answering=asked, client=client, critiques=critiques), start)
+                return run(session, OnlineWork(answering=asked, client=client, judge=judge, critiques=critiques), start)
 
         running.outcome = with_restarts(online, running.config, folder)
 

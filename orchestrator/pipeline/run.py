@@ -17,7 +17,14 @@ from orchestrator.data.recognising import with_format
 from orchestrator.errors import RefusedInput
 from orchestrator.pipeline.look_at_data import data_lines
 from orchestrator.pipeline.stages import Stage, describe_stages, stages_of
-from orchestrator.preflight import check_config, check_critique_model, check_model, check_processors, check_trackers
+from orchestrator.preflight import (
+    check_config,
+    check_critique_model,
+    check_model,
+    check_other_models,
+    check_processors,
+    check_trackers,
+)
 from orchestrator.rewards.check import check_rewards
 from orchestrator.run.checkpoint import refuse_another_run
 from orchestrator.run.folder import RunFolder
@@ -79,6 +86,7 @@ def check_run(config: TrainConfig, known: TrainConfig) -> Checked:
         check_model(known)
     if known.reward.critique == config.reward.critique:
         check_critique_model(known)
+    check_other_models(known)
     cluster, plan = plan_run(_placed(config, known))
     check_processors(known)
     config = settled_dtype(config, plan)

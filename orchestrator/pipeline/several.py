@@ -15,6 +15,9 @@ from orchestrator.run.folder import RunFolder
 from orchestrator.run.identity import option_identity
 from orchestrator.run.model_folder import plain_folder
 
+_JUDGES = ("reward.critique.path", "reward.judge_path")
+"""Options that take the model of a stage for a judge."""
+
 
 def dry_run_all(runs: list[NamedRun]) -> None:
     """Tell every run; what an earlier one makes is told by that one's name, and not looked at."""
@@ -98,8 +101,11 @@ def _known(run: NamedRun, runs: list[NamedRun]) -> TrainConfig:
         sections["model"] = config.model.model_copy(update={"path": base})
     unmade = {option.partition(".")[2]: None for option in made if option in ("data.path", "data.eval_path")}
     sections["data"] = config.data.model_copy(update=unmade)
-    if "reward.critique.path" in made:
-        base = _known(by_name[made["reward.critique.path"]], runs).model.path
-        critique = config.reward.critique.model_copy(update={"path": base})
-        sections["reward"] = config.reward.model_copy(update={"critique": critique})
+    judges = {option: _known(by_name[made[option]], runs).model.path for option in made if option in _JUDGES}
+    if judges:
+        critique = config.reward.critique
+        paths = {"judge_path": judges.get("reward.judge_path", config.reward.judge_path)}
+        if "reward.critique.path" in judges:
+            critique = critique.model_copy(update={"path": judges["reward.critique.path"]})
+        sections["reward"] = config.reward.model_copy(update={"critique": critique, **paths})
     return config.model_copy(update=sections)

@@ -23,12 +23,12 @@ def check_rewards(config: TrainConfig, folder: RunFolder) -> None:
     Raises:
         RefusedInput: with its own words, or because a link lies where the cache should.
     """
-    if not config.online:
+    if not config.online or not asks_service(config):
         return
     folder.refuse_planted()  # a cache that is there is tried, and so written to, before the run has its folder
     if config.reward.url is not None:
         _ask_service(config, config.reward.url)
-    elif config.reward.judge == "openai" or config.reward.functions or _keeps_cache(config, folder):
+    elif config.reward.judge == "openai" or config.reward.served or _keeps_cache(config, folder):
         _probe_own_service(config, folder)
 
 
@@ -100,6 +100,12 @@ def _verdict_cache(config: TrainConfig, folder: RunFolder) -> Path:
     return Path(config.reward.cache_path or folder.root / "verdicts.sqlite")
 
 
+def asks_service(config: TrainConfig) -> bool:
+    """Whether a service has anything to say of a sample: not where only workers of the run's own do, or nobody need."""
+    reward = config.reward
+    return config.needs.rewards and (bool(reward.served) or not reward.functions)
+
+
 def compares_samples(config: TrainConfig) -> bool:
     """Whether whoever is asked for rewards may want all samples of a prompt at once."""
     return bool(config.reward.functions) or config.reward.url is not None
@@ -121,10 +127,10 @@ def service_arguments(config: TrainConfig, folder: RunFolder | None) -> list[str
     """
     reward = config.reward
     arguments = ["--judge", reward.judge, "--scoring", reward.scoring]
-    if reward.functions:
+    if reward.served:
         bounds = (reward.function_workers, reward.function_timeout_s, reward.function_memory_gib)
         names = ("--function-workers", "--function-timeout-s", "--function-memory-gib")
-        arguments += ["--functions", *reward.functions]
+        arguments += ["--functions", *reward.served]
         arguments += [text for name, bound in zip(names, bounds, strict=True) for text in (name, f"{bound}")]
         arguments += ["--media-root", *media_roots(config)]
     if folder is not None:

@@ -21,8 +21,9 @@ from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.waits import WaitTimeout, get
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
-from orchestrator.rewards.check import compares_samples, service_arguments, service_token
+from orchestrator.rewards.check import asks_service, compares_samples, service_arguments, service_token
 from orchestrator.rewards.client import RewardClient
+from orchestrator.rewards.reward import Reward, RewardItem
 from orchestrator.run.folder import RunFolder
 from workers.actor_base import start_heartbeat
 
@@ -137,15 +138,35 @@ class RewardService:
         return True
 
 
+class Unasked:
+    """In place of a service: every reward begins at nothing, and workers of the run's own add to it."""
+
+    def open_stream(self) -> "Unasked":
+        """Start collecting items of one step."""
+        self._rewards: dict[str, Reward] = {}
+        return self
+
+    def add(self, item: RewardItem) -> None:
+        """One item."""
+        self._rewards[item.id] = Reward(value=0.0, status="scored")
+
+    def results(self) -> dict[str, Reward]:
+        """By item id."""
+        return self._rewards
+
+
 def _die_with_parent() -> None:
     # SIGKILLing the driver takes Ray's workers down; the kernel then takes this process down with its worker.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @contextmanager
-def reward_client(config: TrainConfig, folder: RunFolder, pool: WorkerPool) -> Iterator[RewardClient]:
-    """A client of ``reward.url``, or of a service started for this run."""
+def reward_client(config: TrainConfig, folder: RunFolder, pool: WorkerPool) -> Iterator[RewardClient | Unasked]:
+    """A client of ``reward.url``, or of a service started for this run; nobody where none has anything to say."""
     url = config.reward.url
+    if not asks_service(config):
+        yield Unasked()
+        return
     service = RewardService(config, folder, pool.health) if url is None else None
     client = RewardClient(
         service.locate if service is not None else lambda unreachable=None: str(url),

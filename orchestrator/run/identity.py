@@ -44,11 +44,21 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("placement.layout", "placement.cluster", "sync.backend"), "free"),
     **dict.fromkeys(("rollout.num_engines", "rollout.tensor_parallel_size"), "free"),
     **dict.fromkeys(("rollout.gpu_memory_utilization", "rollout.max_num_seqs", "model.gradient_checkpointing"), "free"),
-    **dict.fromkeys(("reference.num_ranks", "reward.critique.num_workers"), "free"),
+    **dict.fromkeys(("reference.num_ranks", "reward.critique.num_workers", "reward.judge_workers"), "free"),
     # How it is measured says nothing of what is learned.
     **dict.fromkeys(("eval.samples", "eval.temperature"), "free"),
     "run.steps": "longer",
-    **dict.fromkeys(("model.path", "data.path", "data.eval_path", "reward.critique.path"), "content"),
+    **dict.fromkeys(
+        (
+            "model.path",
+            "data.path",
+            "data.eval_path",
+            "reward.critique.path",
+            "reward.judge_path",
+            "distill.teacher_path",
+        ),
+        "content",
+    ),
     # The run's own service and somebody else's score by rules of their own.
     "reward.url": "presence",
 }
@@ -118,6 +128,8 @@ def run_identity(
         "data.path": {"path": config.data.path, "rows": rows},
         "data.eval_path": None if held_out is None else {"path": config.data.eval_path, "rows": held_out},
         "reward.critique.path": None if judge is None else _folder(judge),
+        "reward.judge_path": None if config.reward.judge_path is None else _folder(config.reward.judge_path),
+        "distill.teacher_path": None if config.needs.teacher is None else _folder(config.needs.teacher),
     }
     known = option_identity(config) | content
     return {name: known[name] for name in options(type(config)) if name in known} | dict(facts or {})

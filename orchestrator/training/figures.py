@@ -5,7 +5,7 @@ docs/metrics.md is written from the same declarations.
 
 from algorithms.figures import Figure
 from orchestrator.config.schema import TrainConfig
-from orchestrator.rewards import reward
+from orchestrator.rewards import pairwise, reward
 from orchestrator.run.metrics import MEMORY_PREFIX, NONFINITE
 from orchestrator.training import offline, online_metrics, refills, session, updates
 
@@ -18,7 +18,7 @@ EVERY_STEP = (
     ),
     Figure(NONFINITE, "metrics of this row that were not finite and are therefore missing"),
 )
-ONLINE = (*session.JUDGED, *reward.FIGURES, *online_metrics.FIGURES, *refills.FIGURES)
+ONLINE = (*session.JUDGED, *reward.FIGURES, *online_metrics.FIGURES, *pairwise.FIGURES, *refills.FIGURES)
 """Besides, of a run that samples."""
 OFFLINE = offline.FIGURES
 """Besides, of a run on stored responses."""

@@ -1,7 +1,7 @@
 """One step's raw outcome, as metric rows and as rollout records for people."""
 
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 
 import numpy as np
 
@@ -9,9 +9,9 @@ from algorithms.figures import Figure
 from algorithms.maths.logprobs import Mismatch
 from algorithms.tokens import MISMATCH
 from orchestrator.cluster.sync import SyncResult
-from orchestrator.evaluation.answers import parse_verdict
 from orchestrator.evaluation.held_out import prompt_text
 from orchestrator.rewards.reward import Reward, reward_metrics
+from orchestrator.rewards.verdicts import parse_verdict
 from orchestrator.run.rollout_store import RolloutRow
 from orchestrator.training.updates import Update, update_figures
 from workers.types import Completion, GenerationRequest, Prompt
@@ -50,6 +50,8 @@ class Sampled:
     rewards: tuple[Reward, ...]
     texts: Mapping[tuple[str, int], str]
     """What each completion says, by uid and sample index."""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """Of whoever looked at them, beside the rewards."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,7 @@ def online_metrics(record: StepRecord) -> dict[str, float]:
     mismatch = record.mismatch or Mismatch(float("nan"), float("nan"), 0)
     return {
         **reward_metrics(record.sampled.rewards),
+        **record.sampled.figures,
         **record.figures,
         **update_figures(record.updates, planned=record.num_planned_updates),
         **{figure.name: float(value) for figure, value in zip(MISMATCH, astuple(mismatch), strict=True)},

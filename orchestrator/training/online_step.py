@@ -9,7 +9,9 @@ from algorithms.records import Rollout
 from orchestrator.cluster.feed import build_requests, completion_sequence
 from orchestrator.rewards.client import RewardClient
 from orchestrator.rewards.critique_judge import CritiqueJudge, Question, with_critiques
+from orchestrator.rewards.pairwise import PairwiseJudge
 from orchestrator.rewards.reward import RewardItem, check_coverage, check_unknown
+from orchestrator.rewards.service import Unasked
 from orchestrator.run.checkpoint import Progress
 from orchestrator.run.cursor import PromptPick, sample_seed
 from orchestrator.run.guards import mismatch_in, mismatch_of, mismatch_remedy
@@ -28,7 +30,9 @@ class OnlineWork:
     """Learning from sampled answers."""
 
     answering: Answering
-    client: RewardClient
+    client: RewardClient | Unasked
+    judge: PairwiseJudge | None = None
+    """Who compares the samples of a prompt; None where nobody does."""
     critiques: CritiqueJudge | None = None
     """Who adds to the rewards what a critique reward model thinks; None where nobody does."""
 
@@ -105,9 +109,19 @@ class OnlineWork:
                 questions = [Question(prompts[c.uid], texts[c.uid, c.sample_index]) for c in completions]
                 answers = self.critiques.judge(questions)
                 rewards = with_critiques(rewards, answers, weight=config.reward.critique.weight)
+            figures: dict[str, float] = {}
+            if self.judge is not None:
+                said = [texts[c.uid, c.sample_index] for c in completions]
+                rewards, figures = self.judge.added(rewards, [prompts[c.uid] for c in completions], said)
             check_coverage(rewards, minimum=config.reward.min_coverage)
             check_unknown(rewards, most=config.max_unknown)
-        return Sampled(requests=tuple(requests), completions=tuple(completions), texts=texts, rewards=tuple(rewards))
+        return Sampled(
+            requests=tuple(requests),
+            completions=tuple(completions),
+            texts=texts,
+            rewards=tuple(rewards),
+            figures=figures,
+        )
 
 
 def named_prompt(prompts: Sequence[Prompt], pick: PromptPick) -> Prompt:

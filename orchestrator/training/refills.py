@@ -112,4 +112,5 @@ def _joined(rounds: Sequence[Sampled], chosen: Mapping[str, Prompt]) -> Sampled:
         completions=tuple(completion for _, completion, _ in rows),
         rewards=tuple(reward for _, _, reward in rows),
         texts={key: text for one in rounds for key, text in one.texts.items()},
+        figures=rounds[0].figures,
     )

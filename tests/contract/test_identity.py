@@ -31,6 +31,7 @@ _PLAN = PlacementPlan("colocated", (), ())
 _FLAGS: dict[str, tuple[str, ...]] = {
     "stable_reinforce": ("--reward.critique.weight", "1", "--reward.critique.path", "<model>"),
     "reinforce_pp": ("--reward.url", "http://a", "--algorithm.kl_coef", "0.1"),
+    "distill": ("--distill.teacher_path", "<model>"),
     "dpo": ("--data.eval_path", "held_out.jsonl"),
     "scalar_rm": ("--model.lora_rank", "8"),
     "sft": ("--data.eval_path", "held_out.jsonl", "--model.freeze", "vision"),

@@ -10,6 +10,7 @@ import pytest
 from algorithms.algorithm import StepSamples, Unlearnable
 from algorithms.cispo import Cispo
 from algorithms.dapo import Dapo
+from algorithms.distill import Distill, DistillSection
 from algorithms.dr_grpo import DrGrpo
 from algorithms.gdpo import Gdpo
 from algorithms.grpo import Grpo
@@ -33,7 +34,7 @@ def _made(kind: type[PolicyGradient], **chosen: Any) -> PolicyGradient:
 def _config(*, prompts: int = 4, samples: int = 2, size: int = 8, top_p: float = 1.0, weight: float = 0.0) -> Any:
     """The part of a configuration that they check."""
     return SimpleNamespace(
-        rollout=SimpleNamespace(prompts_per_step=prompts, samples_per_prompt=samples, top_p=top_p),
+        rollout=SimpleNamespace(prompts_per_step=prompts, samples_per_prompt=samples, top_p=top_p, max_refills=0),
         policy=SimpleNamespace(train_batch_size=size),
         reward=SimpleNamespace(critique=SimpleNamespace(weight=weight, path=None)),
     )
@@ -265,3 +266,27 @@ def test_who_compares_the_samples_of_a_prompt_needs_two(kind: type[PolicyGradien
     with pytest.raises(ValueError, match=r"rollout.samples_per_prompt = 1 must be at least 2"):
         _made(kind).check(_config(samples=1, size=4))
     _made(StableReinforce).check(_config(samples=1, size=4))
+
+
+def _distill(**own: float | str) -> Distill:
+    sections = {"algorithm": AlgorithmSection(adv_filter="none"), "distill": DistillSection(teacher_path="t", **own)}  # type: ignore[arg-type]
+    return Distill("distill", sections)
+
+
+def test_a_distilled_token_earns_what_the_teacher_finds_it_likelier() -> None:
+    learned = _learned(_distill(weight=2.0), _rollout("a", 0, 0.0, kl=0.25), _rollout("a", 1, 0.0, length=2, kl=-0.5))
+    assert [s.advantages[2:].tolist() for s in learned.updates[0]] == [[-0.5], [1.0, 1.0]]
+    assert learned.figures["kl/ref"] == pytest.approx((0.25 - 0.5 - 0.5) / 3)
+
+
+def test_a_tasks_reward_is_added_to_it_less_the_prompts_mean() -> None:
+    rollouts = (_rollout("a", 0, 1.0, kl=0.25), _rollout("a", 1, 0.0, kl=0.25))
+    learned = _learned(_distill(reward_weight=4.0), *rollouts)
+    assert [s.advantages[2:].tolist() for s in learned.updates[0]] == [[1.75], [-2.25]]
+
+
+def test_a_distillation_asks_for_its_teacher_and_for_rewards_only_where_they_count() -> None:
+    assert (_distill().needs.teacher, _distill().needs.reference, _distill().needs.rewards) == ("t", True, False)
+    assert _distill(reward_weight=1.0).needs.rewards
+    with pytest.raises(ValueError, match=r"distill\.teacher_path is not set"):
+        Distill("distill", {"algorithm": AlgorithmSection(), "distill": DistillSection()}).check(_config())

@@ -1,0 +1,72 @@
+"""On-policy distillation: the policy samples, and every token earns by how much likelier the teacher finds it.
+
+The advantage of a token is −w (log π − log π_teacher), whose mean is −w times the reverse KL: nothing is discounted, as
+a token answers for itself alone. A task's reward, less the mean of the prompt's samples, may be added to it. Agarwal et
+al. 2024, GKD, eq. 4 and 5 with on-policy data, https://arxiv.org/abs/2306.13649; as a reward: Thinking Machines 2025,
+"On-policy distillation".
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from algorithms.algorithm import Needs
+from algorithms.policy_gradient import UNGUARDED, PolicyGradient
+from algorithms.settings import Section, Text
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class DistillSection(Section):
+    """Distillation."""
+
+    teacher_path: Text | None = None
+    """Folder of the teacher: a model with the policy's tokenizer, of whatever size."""
+    weight: float = Field(default=1.0, gt=0.0)
+    """What a nat of the gap to the teacher costs."""
+    reward_weight: float = Field(default=0.0, ge=0.0)
+    """What the task's reward counts beside it; 0 asks for none."""
+
+
+class Distill(PolicyGradient):
+    """Its teacher is its reference, and no other KL is charged."""
+
+    sections = {**PolicyGradient.sections, "distill": DistillSection}
+    defaults = {**UNGUARDED, "algorithm.aggregation": "token-mean", "rollout.samples_per_prompt": 4}
+
+    @property
+    def _own(self) -> DistillSection:
+        own = self.settings["distill"]
+        assert isinstance(own, DistillSection)
+        return own
+
+    @property
+    def needs(self) -> Needs:
+        """A teacher; rewards where they count."""
+        own = self._own
+        return Needs(data=("prompts",), reference=True, teacher=own.teacher_path, rewards=own.reward_weight > 0)
+
+    def check(self, config: Any) -> None:
+        """Refuse a run without a teacher, and a second KL."""
+        super().check(config)
+        if self._own.teacher_path is None:
+            raise ValueError(f"distill.teacher_path is not set, but algo = {self.name!r} needs a teacher")
+        if self.section.kl_coef or self.section.kl_estimator != "k1":
+            raise ValueError(
+                f"algorithm.kl_coef must be 0 and algorithm.kl_estimator 'k1' for algo = {self.name!r}, whose "
+                "advantage is the gap to its teacher"
+            )
+        if self._own.reward_weight and config.rollout.samples_per_prompt < 2:
+            raise ValueError(
+                f"distill.reward_weight = {self._own.reward_weight:g} needs rollout.samples_per_prompt of at least 2, "
+                "whose mean the reward is compared with"
+            )
+
+    def advantages(self, scores: "Tensor", prompts: "Tensor", kl: "Tensor", mask: "Tensor") -> "tuple[Tensor, float]":
+        """−w (log π − log π_teacher), and the weighted reward less the mean of its prompt's samples."""
+        from algorithms.maths.advantages import group_advantages, on_tokens
+
+        own = self._own
+        task = own.reward_weight * group_advantages(scores, prompts, baseline="mean")
+        return on_tokens(task, mask) - own.weight * kl, 0.0
