@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from algorithms.settings import Count, Section, Share, Text
 from orchestrator.config.formats import DataFormat
@@ -19,6 +19,9 @@ class DataSection(Section):
     """Format of the data files; not given, it is the one that the keys of data.path tell."""
     reader: Text | None = None
     """FILE.py:NAME of a function that reads a row of the data files, in place of data.format; none = the format's."""
+    map: dict[Text, Text] = Field(default={})
+    """Columns of the data files that have other names than the format reads, { prompt = "problem", image = "img" };
+    on the command line prompt=problem image=img."""
     eval_path: Text | None = None
     """Held-out file in the same format, or store; none = no evaluation, the store's held-out split, or the embedded
     task's own."""
@@ -35,6 +38,14 @@ class DataSection(Section):
     """Share of bad rows that is skipped with a count instead of refused."""
     video_frames: Count = 8
     """Frames read from each video."""
+
+    @field_validator("map")
+    @classmethod
+    def _names_each_once(cls, columns: dict[str, str]) -> dict[str, str]:
+        twice = [name for name in columns.values() if list(columns.values()).count(name) > 1]
+        if twice:
+            raise ValueError(f"column {twice[0]!r} has two names in it, expected one")
+        return columns
 
     @property
     def source(self) -> str:

@@ -166,7 +166,7 @@ class TrainConfig(Section):
         data, reward = self.data, self.reward
         if data.path is not None and self.model.path is None:
             raise ValueError(f"model.path is not set, but data.path = {data.path!r} needs a model folder")
-        for name in ("media_root", "reader", "eval_path", "held_out_frac"):
+        for name in ("media_root", "reader", "map", "eval_path", "held_out_frac"):
             if data.path is None and (value := getattr(data, name)):
                 raise ValueError(f"data.path is not set, but data.{name} = {value!r} belongs to it")
         format_of(data.read_by)  # a file that cannot be loaded is refused before anything is started

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.counted import Told, refuse_bad_share
 from orchestrator.data.image_check import ImageCheck
-from orchestrator.data.reading import Dataset, read_prompts, source_file
+from orchestrator.data.reading import Dataset, read_prompts
 from orchestrator.data.rows import BadRow, uid_parts
+from orchestrator.data.source_file import source_file
 from orchestrator.run.manifest import DataCounts
 from workers.types import Prompt, UnusablePrompt
 

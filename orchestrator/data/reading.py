@@ -13,25 +13,15 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
-from orchestrator.config.formats import FORMATS, Served, refuse_unserved
-from orchestrator.config.schema import TrainConfig
+from orchestrator.config.formats import FORMATS
 from orchestrator.data.keys import Notes
 from orchestrator.data.media import MediaFinder, Source, Turn, probe_all
 from orchestrator.data.order import assign_split
-from orchestrator.data.parquet_rows import FOLDER, is_parquet, read_parquet_rows
 from orchestrator.data.readers import Reader, reader_of
 from orchestrator.data.readers.draft import Draft
 from orchestrator.data.records import Instruction, Response, StoredMedia
-from orchestrator.data.rows import (
-    BadRow,
-    JsonRow,
-    RowError,
-    grouped,
-    read_json_groups,
-    read_json_rows,
-    row_uid,
-    shown,
-)
+from orchestrator.data.rows import BadRow, JsonRow, RowError, row_uid, shown
+from orchestrator.data.source_file import SourceFile
 from orchestrator.data.turns import check_prompt, refuse_told_verdict, words
 from orchestrator.errors import RefusedInput
 from workers.multimodal.media import MediaError
@@ -40,57 +30,6 @@ from workers.types import MediaRef, Prompt
 _CHUNK_ROWS = 256
 # Images that many rows share are opened once, as long as their rows are not too far apart.
 _REMEMBERED_FILES = 65_536
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceFile:
-    """A file in one of the formats, and how it is to be read."""
-
-    path: Path
-    read_by: str
-    """Name of a format, or the user's ``FILE.py:NAME``."""
-    media_root: Path
-    max_pixels: int | None
-    video_frames: int
-    root_option: str = "--media-root"
-    """Name that ``media_root`` has for whoever asks."""
-    pictures: Path | None = None
-    """Folder for pictures that stand in the rows of a Parquet file; None is one in ``media_root``."""
-
-    def rows(self, *, rows_share: str | None) -> Iterator[JsonRow | BadRow]:
-        """As they stand in the file, or those together that share a field; see ``read_json_rows``.
-
-        Raises:
-            RefusedInput: the file is missing or cannot be read.
-        """
-        if is_parquet(self.path):
-            rows = read_parquet_rows(self.path, self.pictures or self.media_root / FOLDER)
-            return rows if rows_share is None else grouped(list(rows), rows_share)
-        return read_json_rows(self.path) if rows_share is None else read_json_groups(self.path, field=rows_share)
-
-
-def source_file(config: TrainConfig, path: str, *, pictures: Path | None = None) -> SourceFile:
-    """How a run reads a file, its media beside it unless told otherwise.
-
-    Args:
-        pictures: see ``SourceFile``.
-    Raises:
-        RefusedInput: the run does not learn from such rows.
-    """
-    root, data = config.data.media_root, config.data
-    if config.offline:
-        learned: tuple[Served, ...] = ("preferences",)
-        needs = ("demonstrations", *learned) if config.needs.responses == "best" else learned
-        refuse_unserved(data.read_by, algo=config.algo, needs=needs)
-    return SourceFile(
-        path=Path(path),
-        read_by=data.read_by,
-        media_root=Path(path).parent if root is None else Path(root),
-        max_pixels=data.refused_above,
-        video_frames=data.video_frames,
-        root_option="data.media_root",
-        pictures=pictures,
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

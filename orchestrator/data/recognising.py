@@ -9,8 +9,8 @@ from typing import Any
 
 from orchestrator.config.data_section import DataSection
 from orchestrator.config.schema import TrainConfig
-from orchestrator.data.parquet_rows import is_parquet, read_parquet_rows
-from orchestrator.data.rows import JsonRow, read_json_rows
+from orchestrator.data.rows import JsonRow
+from orchestrator.data.source_file import SourceFile
 
 _LOOKED_AT = 20
 """Rows, of which the first good one tells."""
@@ -36,17 +36,29 @@ _KEYS: tuple[tuple[str, tuple[str, ...]], ...] = (
 """Keys by which a format is known; the first that a row has all of."""
 
 
-def recognised(path: Path) -> str | None:
+def recognised(path: Path, *, columns: Mapping[str, str] | None = None, map_option: str = "--map") -> str | None:
     """The format of a file; None where its keys are those of no format.
 
     A file without a row that could tell is of the default format, whose reader says what is wrong with it.
 
+    Args:
+        columns, map_option: see ``SourceFile``.
     Raises:
-        RefusedInput: it cannot be read at all.
+        RefusedInput: it cannot be read at all, or ``columns`` does not fit it.
     """
     with TemporaryDirectory() as pictures:
-        rows = read_parquet_rows(path, Path(pictures)) if is_parquet(path) else read_json_rows(path)
-        first = next((row for row in islice(rows, _LOOKED_AT) if isinstance(row, JsonRow)), None)
+        source = SourceFile(
+            path=path,
+            read_by="",
+            media_root=path.parent,
+            max_pixels=None,
+            video_frames=1,
+            pictures=Path(pictures),
+            columns=columns or {},
+            map_option=map_option,
+        )
+        rows = islice(source.rows(rows_share=None), _LOOKED_AT)
+        first = next((row for row in rows if isinstance(row, JsonRow)), None)
         return DataSection().format if first is None else _format_of(first.value)
 
 
@@ -56,7 +68,7 @@ def with_format(config: TrainConfig) -> TrainConfig:
     told = data.reader is not None or "format" in data.model_fields_set
     if told or data.path is None or not Path(data.path).is_file():
         return config
-    found = recognised(Path(data.path))
+    found = recognised(Path(data.path), columns=data.map, map_option="data.map")
     return config if found is None else config.model_copy(update={"data": data.model_copy(update={"format": found})})
 
 

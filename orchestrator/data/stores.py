@@ -12,10 +12,10 @@ from orchestrator.data.counted import Counted, unknown_keys
 from orchestrator.data.image_check import ImageCheck
 from orchestrator.data.learnable import Encode, Learnable, look, refuse_unlearnable
 from orchestrator.data.readers import reader_of
-from orchestrator.data.reading import source_file
 from orchestrator.data.records import SPLITS, Instruction, Split
 from orchestrator.data.rows import file_sha256
 from orchestrator.data.side_tables import SideTable
+from orchestrator.data.source_file import source_file
 from orchestrator.data.store import PreferenceStore
 from orchestrator.data.store_files import MANIFEST_FILE
 from orchestrator.data.writer import import_file

@@ -20,9 +20,10 @@ from orchestrator.data.counted import refuse_bad_share
 from orchestrator.data.keys import Notes
 from orchestrator.data.order import assign_split
 from orchestrator.data.readers import reader_of
-from orchestrator.data.reading import SourceFile, read_records
+from orchestrator.data.reading import read_records
 from orchestrator.data.records import SPLITS, Instruction, Response, Split
 from orchestrator.data.rows import BadRow, file_sha256, uid_parts
+from orchestrator.data.source_file import SourceFile
 from orchestrator.data.store_files import (
     MANIFEST_FILE,
     QUARANTINE_FILE,

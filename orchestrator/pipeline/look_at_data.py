@@ -135,7 +135,7 @@ class _Read:
     @property
     def media_root(self) -> Path:
         """Folder of the media."""
-        from orchestrator.data.reading import source_file
+        from orchestrator.data.source_file import source_file
         from orchestrator.data.stores import given_store
 
         if Path(self.path).is_dir():
@@ -144,7 +144,8 @@ class _Read:
 
     def instructions(self) -> Iterator[Instruction]:
         """The good rows; the others are kept."""
-        from orchestrator.data.reading import read_records, source_file
+        from orchestrator.data.reading import read_records
+        from orchestrator.data.source_file import source_file
         from orchestrator.data.stores import given_store
 
         if Path(self.path).is_dir():

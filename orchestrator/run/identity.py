@@ -50,6 +50,8 @@ _UNTOLD = ("reward.judge_url", "reward.token_file", "reward.judge_key_file", "ru
 """Three may hold or name secrets, the last is about the call and not about the run."""
 _OF_CRITIQUE_STAGE = ("mm_dpo.critique_rm_steps", "mm_dpo.critique_rm_lr")
 """Not there where a critique reward model is given: margins are compared by its weights, which may be the same ones."""
+_TABLES = ("data.map",)
+"""Whose values are tables of the user's words; any other table is a place and what lies there."""
 _MOST_NAMED = 5
 
 
@@ -118,7 +120,7 @@ def run_identity(
 def settled(identity: Identity) -> Identity:
     """What a resumed run must have the same."""
     kept = {name: value for name, value in identity.items() if rule_of(name) not in ("free", "longer")}
-    return {name: _compared(value) for name, value in kept.items()}
+    return {name: _compared(name, value) for name, value in kept.items()}
 
 
 def may_change(identity: Identity) -> Identity:
@@ -175,19 +177,20 @@ def _continues(name: str, before: Identity, now: Identity, *, stage: bool) -> bo
         return name in _OF_CRITIQUE_STAGE
     if rule == "longer" and not stage:
         return before[name] <= now[name]
-    return _compared(before[name]) == _compared(now[name])
+    return _compared(name, before[name]) == _compared(name, now[name])
 
 
-def _compared(value: Any) -> Any:
+def _compared(name: str, value: Any) -> Any:
     """A folder or a file by what it holds, wherever it lies."""
-    return {part: held for part, held in value.items() if part != "path"} if isinstance(value, dict) else value
+    is_place = isinstance(value, dict) and name not in _TABLES
+    return {part: held for part, held in value.items() if part != "path"} if is_place else value
 
 
 def _told(identity: Identity, other: Identity, name: str) -> str:
     value = identity.get(name)
     if name not in identity:
         return "no such option" if name in options() else "nothing"
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or name in _TABLES:
         return repr(value)
     beside = other.get(name)
     known = beside if isinstance(beside, dict) else {}

@@ -1,0 +1,96 @@
+"""A file of people's and how it is read: its rows with the names that a format reads, and files for their pictures."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config.formats import Served, refuse_unserved
+from orchestrator.config.schema import TrainConfig
+from orchestrator.data.columns import Columns
+from orchestrator.data.row_pictures import FOLDER, RowPictures
+from orchestrator.data.rows import BadRow, JsonRow, RowError, grouped, read_json_groups, read_json_rows
+from orchestrator.data.table_rows import is_table, read_table_rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFile:
+    """A file in one of the formats, and how it is to be read."""
+
+    path: Path
+    read_by: str
+    """Name of a format, or the user's ``FILE.py:NAME``."""
+    media_root: Path
+    max_pixels: int | None
+    video_frames: int
+    root_option: str = "--media-root"
+    """Name that ``media_root`` has for whoever asks."""
+    pictures: Path | None = None
+    """Folder for pictures that stand in the rows; None is one in ``media_root``."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """By the name that the format reads, the column of the file that is meant."""
+    map_option: str = "--map"
+    """Name that ``columns`` has for whoever asks."""
+
+    def rows(self, *, rows_share: str | None) -> Iterator[JsonRow | BadRow]:
+        """Every row of the file, or those together that share a field; see ``read_json_groups``.
+
+        Raises:
+            RefusedInput: the file is missing or cannot be read, or ``columns`` does not fit it.
+        """
+        columns = Columns(self.columns, self.map_option)
+        sink = RowPictures(self.pictures or self.media_root / FOLDER)
+        if is_table(self.path):
+            numbered = (JsonRow(number, row) for number, row in enumerate(read_table_rows(self.path), start=1))
+            rows = (_prepared(row, columns, sink.of_table) for row in numbered)
+            found = rows if rows_share is None else grouped(list(rows), rows_share)
+        elif rows_share is None:
+            found = (_prepared(row, columns, sink.of_json) for row in read_json_rows(self.path))
+        else:
+            groups = read_json_groups(self.path, field=self.columns.get(rows_share, rows_share))
+            found = (_prepared_group(group, columns, sink) for group in groups)
+        return columns.refuse_unmet(found, name=str(self.path))
+
+
+def source_file(config: TrainConfig, path: str, *, pictures: Path | None = None) -> SourceFile:
+    """How a run reads a file, its media beside it unless told otherwise.
+
+    Args:
+        pictures: see ``SourceFile``.
+    Raises:
+        RefusedInput: the run does not learn from such rows.
+    """
+    root, data = config.data.media_root, config.data
+    if config.offline:
+        learned: tuple[Served, ...] = ("preferences",)
+        needs = ("demonstrations", *learned) if config.needs.responses == "best" else learned
+        refuse_unserved(data.read_by, algo=config.algo, needs=needs)
+    return SourceFile(
+        path=Path(path),
+        read_by=data.read_by,
+        media_root=Path(path).parent if root is None else Path(root),
+        max_pixels=data.refused_above,
+        video_frames=data.video_frames,
+        root_option="data.media_root",
+        pictures=pictures,
+        columns=data.map,
+        map_option="data.map",
+    )
+
+
+def _prepared(row: JsonRow | BadRow, columns: Columns, named: Any) -> JsonRow | BadRow:
+    if isinstance(row, BadRow):
+        return row
+    try:
+        return JsonRow(row.number, named(columns.renamed(row.value, row.number)))
+    except RowError as error:
+        return BadRow(row.number, str(error))
+
+
+def _prepared_group(group: JsonRow | BadRow, columns: Columns, sink: RowPictures) -> JsonRow | BadRow:
+    """Rows that are one instruction: a bad one of them makes it bad."""
+    if isinstance(group, BadRow):
+        return group
+    rows = [_prepared(row, columns, sink.of_json) for row in group.value]
+    bad = next((row for row in rows if isinstance(row, BadRow)), None)
+    return bad or JsonRow(group.number, tuple(rows))
