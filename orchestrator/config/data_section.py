@@ -12,9 +12,9 @@ class DataSection(Section):
     """What the model is trained and evaluated on."""
 
     path: Text | None = None
-    """Training file, or the folder of a preference store; none = the embedded task, digits."""
+    """Training file, the folder of its shards, or that of a preference store; none = the embedded task, digits."""
     media_root: Text | None = None
-    """Folder that every media path must stay inside; none = the folder of the data file."""
+    """Folder that every media path must stay inside; none = the folder of the data file or of its shards."""
     format: DataFormat = "r1_reward"
     """Format of the data files; not given, it is the one that the keys of data.path tell."""
     reader: Text | None = None

@@ -11,6 +11,7 @@ from algorithms.algorithm import Algorithm, DataKind, Needs
 from algorithms.registry import algorithm_class
 from algorithms.settings import Section
 from orchestrator.config.addresses import address_fault
+from orchestrator.config.data_folders import is_store
 from orchestrator.config.data_section import DataSection
 from orchestrator.config.formats import FORMATS, format_of, refuse_unserved
 from orchestrator.config.reward_section import RewardSection
@@ -108,7 +109,7 @@ class TrainConfig(Section):
         """What the run learns from; an algorithm that takes several kinds learns from what its data is."""
         kinds, data = self.needs.data, self.data
         stored = data.reader is not None or "prompts" not in FORMATS[data.format].serves
-        stored = stored or (data.path is not None and (Path(data.path).is_dir() or bool(_STORE.match(data.path))))
+        stored = stored or (data.path is not None and (is_store(data.path) or bool(_STORE.match(data.path))))
         return min(kinds, key=lambda kind: (kind == "preferences") != stored)
 
     @property

@@ -10,6 +10,7 @@ from typing import Literal
 import tyro
 from pydantic import ValidationError
 
+from orchestrator.config.data_folders import is_store
 from orchestrator.config.data_section import DataSection
 from orchestrator.config.flags import column_pairs
 from orchestrator.config.formats import DataFormat
@@ -19,6 +20,7 @@ from orchestrator.data.keys import Notes
 from orchestrator.data.recognising import recognised
 from orchestrator.data.records import Split
 from orchestrator.data.rows import BadRow
+from orchestrator.data.shards import beside
 from orchestrator.data.showing import row_lines, tally
 from orchestrator.data.source_file import SourceFile
 from orchestrator.data.store import PreferenceStore
@@ -31,7 +33,7 @@ _DEFAULTS = DataSection()
 @dataclass(frozen=True, kw_only=True)
 class _Source:
     path: tyro.conf.Positional[str]
-    """Data file, JSON, JSONL or Parquet; check and show take the folder of a store as well."""
+    """Data file, JSON, JSONL or Parquet, or a folder of its shards; check and show take that of a store as well."""
     media_root: str | None = None
     """Folder that every media path must stay inside; none = the folder of the data file."""
     max_pixels: int | None = _DEFAULTS.max_pixels
@@ -68,7 +70,7 @@ class _Source:
         return SourceFile(
             path=file,
             read_by=read_by,
-            media_root=file.parent if self.media_root is None else Path(self.media_root),
+            media_root=beside(file) if self.media_root is None else Path(self.media_root),
             max_pixels=self.max_pixels,
             video_frames=self.video_frames,
             pictures=pictures,
@@ -85,7 +87,7 @@ class _Source:
     def store(self) -> PreferenceStore | None:
         """The store at ``path``; None where that is a file."""
         root = None if self.media_root is None else Path(self.media_root)
-        return PreferenceStore(Path(self.path), media_root=root) if Path(self.path).is_dir() else None
+        return PreferenceStore(Path(self.path), media_root=root) if is_store(self.path) else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from orchestrator.data.readers import Reader, reader_of
 from orchestrator.data.readers.draft import Draft
 from orchestrator.data.records import Instruction, Response, StoredMedia
 from orchestrator.data.rows import BadRow, JsonRow, RowError, row_uid, shown
+from orchestrator.data.shards import beside
 from orchestrator.data.source_file import SourceFile
 from orchestrator.data.turns import check_prompt, refuse_told_verdict, words
 from orchestrator.errors import RefusedInput
@@ -84,7 +85,7 @@ def read_records(
         try:
             made = [_instruction(found, root, held_out_frac) for found in row.found]
         except RowError as error:
-            yield BadRow(row.number, str(error))
+            yield BadRow(row.number, f"{error}{row.place}")
             continue
         if notes is not None:
             notes.add(row.unread, has_images=row.has_images)
@@ -111,6 +112,8 @@ class _Row:
     found: tuple[_Found, ...]
     unread: dict[int, tuple[str, ...]]
     """By number of the row in the file, of which it may be several."""
+    place: str
+    """See ``JsonRow``."""
 
     @property
     def has_images(self) -> bool:
@@ -118,7 +121,7 @@ class _Row:
 
 
 def _rows(source: SourceFile, *, demonstrations: bool = False) -> Iterator[_Row | BadRow]:
-    if source.media_root != source.path.parent and not source.media_root.is_dir():
+    if source.media_root != beside(source.path) and not source.media_root.is_dir():
         raise RefusedInput(f"{source.root_option} {str(source.media_root)!r} is not a folder")
     reader, finder = reader_of(source.read_by), MediaFinder(source.media_root, source.video_frames)
     rows = source.rows(rows_share=reader.rows_share)
@@ -139,7 +142,7 @@ def _attempt(
         drafts = [_checked(draft, demonstrations) for draft in (read if isinstance(read, tuple) else (read,))]
         resolved = [finder.resolve(draft.turns, frame_order=draft.frame_order, in_row=draft.in_row) for draft in drafts]
     except RowError as error:
-        return BadRow(row.number, str(error))
+        return BadRow(row.number, f"{error}{row.place}")
     answers = range(1, len(drafts) + 1) if len(drafts) > 1 else (None,)
     numbers = [row.number] if reader.rows_share is None else [one.number for one in row.value]
     return _Row(
@@ -149,6 +152,7 @@ def _attempt(
             for answer, draft, (turns, sources) in zip(answers, drafts, resolved, strict=True)
         ),
         unread=dict(zip(numbers, drafts[0].unread, strict=False)),
+        place=row.place,
     )
 
 
@@ -188,7 +192,7 @@ class _Probed:
             for source in one.sources:
                 image = self.known[source.path]
                 if isinstance(image, MediaError):
-                    return BadRow(row.number, f"{source.shown} {image.problem}")
+                    return BadRow(row.number, f"{source.shown} {image.problem}{row.place}")
                 images.append(image)
             found.append(replace(one, images=tuple(images)))
         return replace(row, found=tuple(found))

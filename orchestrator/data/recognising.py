@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from orchestrator.config.data_folders import is_store
 from orchestrator.config.data_section import DataSection
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.rows import JsonRow
@@ -66,7 +67,7 @@ def with_format(config: TrainConfig) -> TrainConfig:
     """The run with the format that its data are in, where the user has named none."""
     data = config.data
     told = data.reader is not None or "format" in data.model_fields_set
-    if told or data.path is None or not Path(data.path).is_file():
+    if told or data.path is None or not Path(data.path).exists() or is_store(data.path):
         return config
     found = recognised(Path(data.path), columns=data.map, map_option="data.map")
     return config if found is None else config.model_copy(update={"data": data.model_copy(update={"format": found})})

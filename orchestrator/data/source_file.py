@@ -1,6 +1,9 @@
-"""A file of people's and how it is read: its rows with the names that a format reads, and files for their pictures."""
+"""A file of people's and how it is read: its rows with the names that a format reads, and files for their pictures.
 
-from collections.abc import Iterator, Mapping
+The shards of a folder are one file: their rows are numbered on from shard to shard.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,12 +13,13 @@ from orchestrator.config.schema import TrainConfig
 from orchestrator.data.columns import Columns
 from orchestrator.data.row_pictures import FOLDER, RowPictures
 from orchestrator.data.rows import BadRow, JsonRow, RowError, grouped, read_json_groups, read_json_rows
+from orchestrator.data.shards import beside, data_files
 from orchestrator.data.table_rows import is_table, read_table_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFile:
-    """A file in one of the formats, and how it is to be read."""
+    """A file in one of the formats, or a folder of its shards, and how it is to be read."""
 
     path: Path
     read_by: str
@@ -40,12 +44,9 @@ class SourceFile:
         """
         columns = Columns(self.columns, self.map_option)
         sink = RowPictures(self.pictures or self.media_root / FOLDER)
-        if is_table(self.path):
-            numbered = (JsonRow(number, row) for number, row in enumerate(read_table_rows(self.path), start=1))
-            rows = (_prepared(row, columns, sink.of_table) for row in numbered)
+        if rows_share is None or self.path.is_dir() or is_table(self.path):
+            rows = _all_rows(self.path, columns, sink)
             found = rows if rows_share is None else grouped(list(rows), rows_share)
-        elif rows_share is None:
-            found = (_prepared(row, columns, sink.of_json) for row in read_json_rows(self.path))
         else:
             groups = read_json_groups(self.path, field=self.columns.get(rows_share, rows_share))
             found = (_prepared_group(group, columns, sink) for group in groups)
@@ -68,7 +69,7 @@ def source_file(config: TrainConfig, path: str, *, pictures: Path | None = None)
     return SourceFile(
         path=Path(path),
         read_by=data.read_by,
-        media_root=Path(path).parent if root is None else Path(root),
+        media_root=beside(Path(path)) if root is None else Path(root),
         max_pixels=data.refused_above,
         video_frames=data.video_frames,
         root_option="data.media_root",
@@ -78,7 +79,30 @@ def source_file(config: TrainConfig, path: str, *, pictures: Path | None = None)
     )
 
 
-def _prepared(row: JsonRow | BadRow, columns: Columns, named: Any) -> JsonRow | BadRow:
+def _all_rows(path: Path, columns: Columns, sink: RowPictures) -> Iterator[JsonRow | BadRow]:
+    before = 0
+    for file in data_files(path):
+        last = 0
+        of_table = is_table(file)
+        for row in _numbered(file) if of_table else read_json_rows(file):
+            last = row.row if isinstance(row, BadRow) else row.number
+            prepared = _prepared(row, columns, sink.of_table if of_table else sink.of_json)
+            yield _moved(prepared, before, f" (row {last} of {file.name!r})") if path.is_dir() else prepared
+        before += last
+
+
+def _numbered(file: Path) -> Iterator[JsonRow]:
+    return (JsonRow(number, row) for number, row in enumerate(read_table_rows(file), start=1))
+
+
+def _moved(row: JsonRow | BadRow, before: int, place: str) -> JsonRow | BadRow:
+    """The row of a shard as one of the folder."""
+    if isinstance(row, BadRow):
+        return BadRow(before + row.row, row.reason + place)
+    return JsonRow(before + row.number, row.value, place)
+
+
+def _prepared(row: JsonRow | BadRow, columns: Columns, named: Callable[[Any], Any]) -> JsonRow | BadRow:
     if isinstance(row, BadRow):
         return row
     try:

@@ -10,6 +10,7 @@ from orchestrator.cluster.memory_plan import describe_memory
 from orchestrator.cluster.placement import PlacementPlan, describe_plan
 from orchestrator.cluster.plan import plan_memory, plan_run
 from orchestrator.cluster.resources import ClusterResources
+from orchestrator.config.data_folders import holds_shards
 from orchestrator.config.schema import TrainConfig, resolved_json
 from orchestrator.data.image_check import describe_bound
 from orchestrator.data.prompts import read_data
@@ -154,6 +155,7 @@ def _check_files(config: TrainConfig) -> None:
         ("reward.token_file", reward.token_file),
         ("reward.judge_key_file", reward.judge_key_file),
     ):
-        is_store = name.startswith("data.") and config.offline and os.path.isdir(str(path))
-        if path is not None and not os.path.isfile(path) and not is_store:
+        folder = name.startswith("data.") and os.path.isdir(str(path))
+        fits = folder and (config.offline or holds_shards(str(path)))
+        if path is not None and not os.path.isfile(path) and not fits:
             raise RefusedInput(f"{name} {path!r} is not a file")
