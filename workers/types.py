@@ -45,6 +45,8 @@ class Prompt:
     target: str | None = None
     """A demonstration response, present only in data meant for ``sft``."""
     meta: dict[str, Any] = field(default_factory=dict)
+    source: str = ""
+    """Name of the data source that it is from; empty where a run has but one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ with its reason; no other replaces it.
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -43,6 +43,8 @@ class Dataset:
     """SHA-256 over rows and media digests: a resumed run must see the same data."""
     notes: Notes = field(default_factory=Notes)
     """What people should be told of the file once."""
+    by_source: Mapping[str, str] = field(default_factory=dict)
+    """Fingerprint of each source by its name, where there are several."""
 
 
 def read_prompts(source: SourceFile, *, demonstrations: bool = False) -> Dataset:
@@ -57,9 +59,9 @@ def read_prompts(source: SourceFile, *, demonstrations: bool = False) -> Dataset
     prompts, bad_rows, notes = list[Prompt](), list[BadRow](), Notes()
     for row in _rows(source, demonstrations=demonstrations):
         if isinstance(row, BadRow):
-            bad_rows.append(row)
+            bad_rows.append(BadRow(row.row, row.reason + source.whose))
         else:
-            prompts += [_prompt(found) for found in row.found]
+            prompts += [_prompt(found, source.name) for found in row.found]
             notes.add(row.unread, has_images=row.has_images)
     fingerprint = _fingerprint(prompts, "" if source.read_by in FORMATS else reader_of(source.read_by).name)
     return Dataset(prompts=tuple(prompts), bad_rows=tuple(bad_rows), fingerprint=fingerprint, notes=notes)
@@ -127,7 +129,7 @@ def _rows(source: SourceFile, *, demonstrations: bool = False) -> Iterator[_Row 
     rows = source.rows(rows_share=reader.rows_share)
     probed = _Probed(source.max_pixels)
     while chunk := list(islice(rows, _CHUNK_ROWS)):
-        tried = [_attempt(row, source.path, reader, finder, demonstrations=demonstrations) for row in chunk]
+        tried = [_attempt(row, source.uids_from, reader, finder, demonstrations=demonstrations) for row in chunk]
         probed.probe([s.path for row in tried if isinstance(row, _Row) for one in row.found for s in one.sources])
         yield from (probed.opened(row) if isinstance(row, _Row) else row for row in tried)
 
@@ -198,7 +200,7 @@ class _Probed:
         return replace(row, found=tuple(found))
 
 
-def _prompt(found: _Found) -> Prompt:
+def _prompt(found: _Found, source: str) -> Prompt:
     draft = found.draft
     return Prompt(
         uid=found.uid,
@@ -207,6 +209,7 @@ def _prompt(found: _Found) -> Prompt:
         label=draft.label,
         target=draft.responses[0].text if len(draft.responses) == 1 else None,
         meta=draft.meta,
+        source=source,
     )
 
 

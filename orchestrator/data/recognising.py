@@ -66,11 +66,24 @@ def recognised(path: Path, *, columns: Mapping[str, str] | None = None, map_opti
 def with_format(config: TrainConfig) -> TrainConfig:
     """The run with the format that its data are in, where the user has named none."""
     data = config.data
+    if data.source:
+        return _with_formats(config)
     told = data.reader is not None or "format" in data.model_fields_set
     if told or data.path is None or not Path(data.path).exists() or is_store(data.path):
         return config
     found = recognised(Path(data.path), columns=data.map, map_option="data.map")
     return config if found is None else config.model_copy(update={"data": data.model_copy(update={"format": found})})
+
+
+def _with_formats(config: TrainConfig) -> TrainConfig:
+    """Likewise for each source that has none of its own."""
+    read = {name: with_format(one).data for name, one in config.by_source.items()}
+    told = config.data.reader is not None or "format" in config.data.model_fields_set
+    sources = tuple(
+        source if told or source.format else source.model_copy(update={"format": read[source.name].format})
+        for source in config.data.source
+    )
+    return config.model_copy(update={"data": config.data.model_copy(update={"source": sources})})
 
 
 def _format_of(row: Any) -> str | None:

@@ -35,6 +35,18 @@ class SourceFile:
     """By the name that the format reads, the column of the file that is meant."""
     map_option: str = "--map"
     """Name that ``columns`` has for whoever asks."""
+    name: str = ""
+    """That of the source, where a run has several; uids begin with it."""
+
+    @property
+    def uids_from(self) -> Path:
+        """What the uids of its rows are made of, see ``row_uid``."""
+        return Path(self.name) if self.name else self.path
+
+    @property
+    def whose(self) -> str:
+        """What is said of its bad rows behind the reason; nothing where a run has one source."""
+        return f" (source {self.name!r})" if self.name else ""
 
     def rows(self, *, rows_share: str | None) -> Iterator[JsonRow | BadRow]:
         """Every row of the file, or those together that share a field; see ``read_json_groups``.
@@ -53,11 +65,11 @@ class SourceFile:
         return columns.refuse_unmet(found, name=str(self.path))
 
 
-def source_file(config: TrainConfig, path: str, *, pictures: Path | None = None) -> SourceFile:
+def source_file(config: TrainConfig, path: str, *, pictures: Path | None = None, name: str = "") -> SourceFile:
     """How a run reads a file, its media beside it unless told otherwise.
 
     Args:
-        pictures: see ``SourceFile``.
+        pictures, name: see ``SourceFile``.
     Raises:
         RefusedInput: the run does not learn from such rows.
     """
@@ -76,6 +88,7 @@ def source_file(config: TrainConfig, path: str, *, pictures: Path | None = None)
         pictures=pictures,
         columns=data.map,
         map_option="data.map",
+        name=name,
     )
 
 

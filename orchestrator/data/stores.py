@@ -89,7 +89,7 @@ def open_data(config: TrainConfig, folder: RunFolder) -> OfflineData:
             unusable instructions than ``data.max_bad_frac``; KTO with one instruction or one kind of response only.
     """
     data = config.data
-    train = _store(config, data.source, folder.root / "store")
+    train = _store(config, data.training_path, folder.root / "store")
     learnable, warning = _looked_at(config, train)
     apart = None if data.eval_path is None else _store(config, data.eval_path, folder.root / "eval_store")
     return OfflineData(

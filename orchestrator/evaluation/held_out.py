@@ -56,6 +56,7 @@ def judged(prompts: Sequence[Prompt], texts: Sequence[str], *, shuffled: float |
                 completion_text=text,
                 verdict=verdict,
                 label=prompt.label,
+                source=prompt.source,
             )
             for prompt, text, verdict in zip(prompts, texts, verdicts, strict=True)
         ),

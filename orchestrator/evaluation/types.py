@@ -13,6 +13,8 @@ class EvalSample:
     verdict: str | None
     """``"1"``, ``"2"``, or None where the response holds no clear answer."""
     label: str | None
+    source: str = ""
+    """Data source of the prompt; empty where a run has but one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,9 +30,9 @@ def data_lines(config: TrainConfig) -> list[str]:
     Raises:
         RefusedInput: what the run would refuse.
     """
-    if config.data.path is None:
+    if config.embedded_task:
         return ["data: the embedded task's, written by the run"]
-    paths = [path for path in (config.data.path, config.data.eval_path) if path is not None]
+    paths = [path for part in config.data.parts for path in (part.path, part.eval_path) if path is not None]
     if missing := [path for path in paths if not os.path.exists(path)]:
         return [f"data: not looked at, as {missing[0]!r} is not on this machine"]
     if config.model.path is None:
@@ -84,7 +84,7 @@ def _learned_from(config: TrainConfig, encoder: "PromptEncoder | None", pictures
     from orchestrator.training.offline import example_encoder
 
     assert config.offline
-    read = _Read(config, config.data.source, pictures)
+    read = _Read(config, config.data.training_path, pictures)
     weighs = not config.measures_margins
     encode = None if encoder is None else example_encoder(config, encoder, read.media_root, weighs_pairs=weighs)
     margin, unfit = config.section(PreferenceSection).score_margin, None if encoder is None else ImageCheck(config)

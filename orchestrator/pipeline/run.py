@@ -149,9 +149,13 @@ def _memory_lines(config: TrainConfig, cluster: ClusterResources, plan: Placemen
 def _check_files(config: TrainConfig) -> None:
     """Refuse a missing file before the run folder is made."""
     data, reward = config.data, config.reward
+    of_sources = [
+        (f"data.source {one.name!r}: {at}", getattr(one, at)) for one in data.source for at in ("path", "eval_path")
+    ]
     for name, path in (
         ("data.path", data.path),
         ("data.eval_path", data.eval_path),
+        *((name, path) for name, path in of_sources),
         ("reward.token_file", reward.token_file),
         ("reward.judge_key_file", reward.judge_key_file),
     ):

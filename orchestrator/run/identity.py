@@ -42,7 +42,7 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("rollout.gpu_memory_utilization", "rollout.max_num_seqs", "model.gradient_checkpointing"), "free"),
     **dict.fromkeys(("reference.num_ranks", "reward.critique.num_workers"), "free"),
     "run.steps": "longer",
-    **dict.fromkeys(("model.path", "data.path", "data.eval_path", "reward.critique.path"), "content"),
+    **dict.fromkeys(("model.path", "data.path", "data.source", "data.eval_path", "reward.critique.path"), "content"),
     # The run's own service and somebody else's score by rules of their own.
     "reward.url": "presence",
 }
@@ -93,7 +93,12 @@ def option_identity(config: TrainConfig) -> Identity:
 
 
 def run_identity(
-    config: TrainConfig, *, rows: str, held_out: str | None, facts: Mapping[str, Any] | None = None
+    config: TrainConfig,
+    *,
+    rows: str,
+    held_out: str | None,
+    sources: Mapping[str, str] | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> Identity:
     """All that makes a run this run, in the order in which differences are told.
 
@@ -104,13 +109,15 @@ def run_identity(
         config: With the model and the data that the run really begins from.
         rows: Fingerprint of the training data.
         held_out: Of held-out data from elsewhere; None without any.
+        sources: Fingerprints by name of the source, where there are several.
         facts: What else a stage was made from. The critique reward model behind MM-DPO's margins is told by theirs.
     """
     judge = config.reward.critique.path if config.reward.critique.weight else None
     content = {
         "model.path": _folder(config.model.folder),
-        "data.path": {"path": config.data.path, "rows": rows},
-        "data.eval_path": None if held_out is None else {"path": config.data.eval_path, "rows": held_out},
+        "data.path": None if sources else {"path": config.data.path, "rows": rows},
+        "data.source": _mixture(config, sources or {}),
+        "data.eval_path": None if held_out is None else {"path": _held_out(config), "rows": held_out},
         "reward.critique.path": None if judge is None else _folder(judge),
     }
     known = option_identity(config) | content
@@ -196,6 +203,18 @@ def _told(identity: Identity, other: Identity, name: str) -> str:
     known = beside if isinstance(beside, dict) else {}
     differs = [f"{part} {held[:8]}" for part, held in value.items() if part != "path" and known.get(part) != held]
     return f"{value['path']!r} ({', '.join(differs)})"
+
+
+def _mixture(config: TrainConfig, rows: Mapping[str, str]) -> dict[str, str] | None:
+    """Rows and weight of each source; None of a run that has but one."""
+    weights = {source.name: f"{source.weight:g}" for source in config.data.source if rows}
+    told = {f"weight of {name}": weight for name, weight in weights.items()}
+    told |= {f"rows of {name}": digest for name, digest in rows.items()}
+    return {"path": ", ".join(source.path for source in config.data.source), **told} if rows else None
+
+
+def _held_out(config: TrainConfig) -> str | None:
+    return config.data.eval_path or ", ".join(source.eval_path for source in config.data.source if source.eval_path)
 
 
 def _folder(path: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ EVERY_STEP = (
     ),
     Figure(NONFINITE, "metrics of this row that were not finite and are therefore missing"),
 )
-ONLINE = (*session.JUDGED, *reward.FIGURES, *online_metrics.FIGURES)
+ONLINE = (*session.JUDGED, *reward.FIGURES, online_metrics.BY_SOURCE, *online_metrics.FIGURES)
 """Besides, of a run that samples."""
 OFFLINE = offline.FIGURES
 """Besides, of a run on stored responses."""

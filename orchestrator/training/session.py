@@ -34,6 +34,7 @@ JUDGED = (
         "Held-out accuracy",
         "images shuffled",
     ),
+    Figure("eval/source/*", "held-out accuracy on one data source, by its name", "Held-out accuracy"),
     Figure(
         "eval/first_position_rate",
         "share of the clear verdicts that are for the response shown first; missing where there is none",
@@ -182,4 +183,8 @@ def judged_evaluation(result: EvalResult) -> Evaluation:
         figures["eval/first_position_rate"] = result.first_position_rate
     if result.accuracy_shuffled_images is not None:
         figures["eval/accuracy_shuffled_images"] = result.accuracy_shuffled_images
+    by_source: dict[str, list[bool]] = {}
+    for sample in result.samples:
+        by_source.setdefault(sample.source, []).append(sample.verdict == sample.label)
+    figures |= {f"eval/source/{name}": sum(right) / len(right) for name, right in by_source.items() if name}
     return Evaluation(figures=figures, judged=result)
