@@ -23,6 +23,8 @@ _KEYS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("mm_rlhf_pairs", ("prompt", "chosen", "rejected", "ls_factor")),
     ("vlfeedback", ("prompt", "completions")),
     ("plain_kto", ("prompt", "completion", "label")),
+    ("plain_kto", ("messages", "kto_tag")),
+    ("plain_kto", ("conversations", "kto_tag")),
     ("pairs", ("chosen", "rejected")),
     ("pairs", ("messages", "rejected_response")),
     ("pairs", ("messages", "rejected_messages")),
@@ -33,8 +35,16 @@ _KEYS: tuple[tuple[str, tuple[str, ...]], ...] = (
         for prompt in ("problem", "prompt", "question", "query", "messages")
         for label in ("answer", "solution", "ground_truth", "label")
     ),
+    *(("task", (prompt,)) for prompt in ("problem", "prompt", "question", "query", "messages")),
 )
 """Keys by which a format is known; the first that a row has all of."""
+
+
+_LABELLED = (
+    *("answer", "solution", "ground_truth", "label", "kto_tag"),
+    *("chosen", "rejected", "rejected_response", "rejected_messages", "rejected_images"),
+)
+"""Beside a conversation they say that it is no demonstration."""
 
 
 def recognised(path: Path, *, columns: Mapping[str, str] | None = None, map_option: str = "--map") -> str | None:
@@ -92,7 +102,16 @@ def _format_of(row: Any) -> str | None:
     if _is_rlhfv(row):
         return "rlhfv"
     given = {key for key, value in row.items() if value is not None}
+    if given.issuperset(("messages", "label")) and isinstance(row["label"], bool):
+        return "plain_kto"
+    if not given.intersection(_LABELLED) and _ends_with_answer(row.get("messages")):
+        return "vlquery_json"
     return next((name for name, keys in _KEYS if given.issuperset(keys)), None)
+
+
+def _ends_with_answer(messages: Any) -> bool:
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    return isinstance(last, Mapping) and last.get("role") == "assistant"
 
 
 def _is_rlhfv(row: Mapping[str, Any]) -> bool:
