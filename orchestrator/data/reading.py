@@ -125,7 +125,8 @@ class _Row:
 def _rows(source: SourceFile, *, demonstrations: bool = False) -> Iterator[_Row | BadRow]:
     if source.media_root != beside(source.path) and not source.media_root.is_dir():
         raise RefusedInput(f"{source.root_option} {str(source.media_root)!r} is not a folder")
-    reader, finder = reader_of(source.read_by), MediaFinder(source.media_root, source.video_frames)
+    reader = reader_of(source.read_by)
+    finder = MediaFinder(source.media_root, source.video_frames, pictures=source.picture_folder)
     rows = source.rows(rows_share=reader.rows_share)
     probed = _Probed(source.max_pixels)
     while chunk := list(islice(rows, _CHUNK_ROWS)):

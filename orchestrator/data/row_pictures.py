@@ -1,15 +1,13 @@
 """Pictures that stand in rows become files before a reader sees the row, named by their content.
 
-A picture is ``{"bytes", "path"}``, bytes, text in base64, or an address ``data:image/...;base64,``. Its file is in a
-folder of its own, so that it is written once however often the data are read.
+A picture is ``{"bytes", "path"}``, bytes, text in base64, or an address ``data:image/...;base64,``; a video stands
+there as bytes. Its file is in a folder of its own, so that it is written once however often the data are read.
 """
 
 import base64
 import binascii
-import hashlib
 import json
 import math
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from orchestrator.data.content_files import written
 from orchestrator.data.keys import is_picture_name
 from orchestrator.data.rows import RowError, RowPicture, row_pictures
-from orchestrator.errors import RefusedInput
+from orchestrator.data.videos import video_kind
 from workers.multimodal.pictures import kind_of
 
 FOLDER = "raylign_images"
@@ -30,6 +29,7 @@ _ADDRESS = "data:image/"
 _OF_A_PART = ("url", "path")
 """Keys under which a chat part names its picture, beside those that any picture has."""
 _JSON_STARTS = ("[", "{")
+_VIDEO_NAMES = ("video", "videos")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,34 +101,15 @@ class RowPictures:
         return self._value(inside, key, of_table=False)
 
     def _file(self, data: bytes, key: str) -> RowPicture:
-        kind = kind_of(data)
+        kind = video_kind(data) if key in _VIDEO_NAMES else kind_of(data)
         if kind is None:
-            raise RowError(f"field {key!r} holds {len(data)} bytes that are no image of a kind that is read")
+            what = "video" if key in _VIDEO_NAMES else "image"
+            raise RowError(f"field {key!r} holds {len(data)} bytes that are no {what} of a kind that is read")
         return RowPicture(written(self.folder, data, suffix=kind.lower()))
 
 
-def written(folder: Path, data: bytes, *, suffix: str) -> Path:
-    """The file of these bytes, named by them; nobody may have changed one that is there.
-
-    Raises:
-        RefusedInput: the folder cannot be written.
-    """
-    path = folder / f"{hashlib.sha256(data).hexdigest()}.{suffix}"
-    try:
-        if not path.is_file() or path.read_bytes() != data:
-            folder.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(f".{os.getpid()}.partial")
-            partial.unlink(missing_ok=True)
-            with partial.open("xb") as file:
-                file.write(data)
-            partial.replace(path)
-    except OSError as error:
-        raise RefusedInput(f"pictures cannot be written into {str(folder)!r} ({error.strerror})") from error
-    return path.resolve()
-
-
 def _beside_named(row: dict[str, Any]) -> dict[str, Any]:
-    held = [value for value in row.values() if row_pictures(value)]
+    held = [value for key, value in row.items() if row_pictures(value) and key not in _VIDEO_NAMES]
     if not held:
         return row
     for key, value in row.items():

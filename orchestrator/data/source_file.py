@@ -30,7 +30,7 @@ class SourceFile:
     root_option: str = "--media-root"
     """Name that ``media_root`` has for whoever asks."""
     pictures: Path | None = None
-    """Folder for pictures that stand in the rows; None is one in ``media_root``."""
+    """Folder for pictures that stand in the rows and for frames of videos; None is one in ``media_root``."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """By the name that the format reads, the column of the file that is meant."""
     map_option: str = "--map"
@@ -44,6 +44,11 @@ class SourceFile:
         return Path(self.name) if self.name else self.path
 
     @property
+    def picture_folder(self) -> Path:
+        """Where files are made of what stands in the rows, and of the frames of videos."""
+        return self.pictures or self.media_root / FOLDER
+
+    @property
     def whose(self) -> str:
         """What is said of its bad rows behind the reason; nothing where a run has one source."""
         return f" (source {self.name!r})" if self.name else ""
@@ -55,7 +60,7 @@ class SourceFile:
             RefusedInput: the file is missing or cannot be read, or ``columns`` does not fit it.
         """
         columns = Columns(self.columns, self.map_option)
-        sink = RowPictures(self.pictures or self.media_root / FOLDER)
+        sink = RowPictures(self.picture_folder)
         if rows_share is None or self.path.is_dir() or is_table(self.path):
             rows = _all_rows(self.path, columns, sink)
             found = rows if rows_share is None else grouped(list(rows), rows_share)
