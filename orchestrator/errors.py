@@ -15,6 +15,7 @@ _EXPECTED = {
     "tuple_type": "expected a list",
     "list_type": "expected a list",
     "model_type": "expected a table",
+    "dict_type": "expected a table",
     "finite_number": "expected a finite number",
     "greater_than": "must be greater than {gt}",
     "greater_than_equal": "must be at least {ge}",

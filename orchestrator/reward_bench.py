@@ -17,9 +17,10 @@ from orchestrator.config.load import load_config
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.image_check import ImageCheck
 from orchestrator.data.pairs import preference_pairs
-from orchestrator.data.reading import SourceFile, read_records
+from orchestrator.data.reading import read_records
 from orchestrator.data.records import Instruction, prompt_of
 from orchestrator.data.rows import BadRow, uid_parts
+from orchestrator.data.source_file import SourceFile
 from orchestrator.errors import GuardStop, RefusedInput
 from orchestrator.evaluation.benchmarks.reward_bench import (
     RewardBenchFigures,

@@ -46,7 +46,7 @@ class Prompt:
     """A demonstration response, present only in data meant for ``sft``."""
     meta: dict[str, Any] = field(default_factory=dict)
     source: str = ""
-    """Of the data, where there are several."""
+    """Name of the data source that it is from; empty where a run has but one."""
     row: dict[str, Any] = field(default_factory=dict)
     """The row as its file has it, without pictures that stand in it: what a reward function may ask for."""
 

@@ -84,12 +84,31 @@ def _some(name: str, texts: list[str]) -> list[str]:
 
 def _value(name: str, annotation: Any, texts: list[str]) -> Any:
     kind = _kind(annotation)
+    if get_origin(kind) is dict:
+        return column_pairs(texts, flag=f"--{name}")
     if get_origin(kind) is tuple:
         parse = _parser(get_args(kind)[0])
         return [parse(word) for text in texts for word in re.split(r"[,\s]+", text) if word]
     if len(texts) > 1:
         raise RefusedInput(f"--{name} takes one value, got {' '.join(texts)!r}")
     return _parser(kind)(texts[0])
+
+
+def column_pairs(texts: Sequence[str], *, flag: str) -> dict[str, str]:
+    """``NAME=COLUMN`` words as a table; a column's name may have any character.
+
+    Raises:
+        RefusedInput: a word is none, or a name is given twice.
+    """
+    pairs: dict[str, str] = {}
+    for text in texts:
+        name, equals, column = text.partition("=")
+        if not equals or not name or not column:
+            raise RefusedInput(f"{flag} has {text!r}, expected NAME=COLUMN, such as prompt=problem")
+        if name in pairs:
+            raise RefusedInput(f"{flag} has {name!r} twice: {pairs[name]!r} and {column!r}")
+        pairs[name] = column
+    return pairs
 
 
 def _kind(annotation: Any) -> Any:

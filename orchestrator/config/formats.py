@@ -32,7 +32,7 @@ FORMATS: dict[str, Format] = {
     "mm_rlhf_pairs": Format("mm_rlhf_pairs:read_mm_rlhf_pairs", ("preferences",), rows_share="id"),
     "pairs": Format("pairs:read_pairs", ("preferences",)),
     "plain_dpo": Format("plain:read_plain_dpo", ("preferences",)),
-    "plain_kto": Format("plain:read_plain_kto", ("preferences",)),
+    "plain_kto": Format("kto:read_plain_kto", ("preferences",)),
     "rlhfv": Format("rlhfv:read_rlhfv", ("preferences",)),
     "task": Format("task:read_task", ("prompts", "demonstrations")),
     "vlfeedback": Format("vlfeedback:read_vlfeedback", ("preferences",)),

@@ -115,7 +115,8 @@ def resolve(kind: type[TrainConfig], chosen: Layer, sources: Mapping[str, str]) 
     """
     if "algo" not in chosen:
         raise RefusedInput("--algo is not set")
-    layers = _defaults(kind, chosen, sources, embedded=chosen.get("data.path", "none") == "none")
+    embedded = chosen.get("data.path", "none") == "none" and not chosen.get("data.source")
+    layers = _defaults(kind, chosen, sources, embedded=embedded)
     config = validated(kind, layers | chosen, sources)
     name = config.users.name if config.users is not None and config.users.text == config.algo else config.algo
     run = config.run.model_copy(update={"dir": config.run.dir.replace("<algo>", name)})

@@ -11,6 +11,7 @@ from algorithms.algorithm import Algorithm, DataKind, Needs
 from algorithms.registry import algorithm_class
 from algorithms.settings import Section
 from orchestrator.config.addresses import address_fault
+from orchestrator.config.data_folders import is_store
 from orchestrator.config.data_section import DataSection
 from orchestrator.config.formats import FORMATS, format_of, refuse_unserved
 from orchestrator.config.reward_section import RewardSection
@@ -105,14 +106,24 @@ class TrainConfig(Section):
     @property
     def embedded_task(self) -> bool:
         """True when the run trains on an embedded task instead of a file of the user's."""
-        return self.data.path is None
+        return self.data.path is None and not self.data.source
+
+    @property
+    def by_source(self) -> "dict[str, TrainConfig]":
+        """The run as it reads each of its sources, by name; the name of a single one is empty."""
+        names = [source.name for source in self.data.source] or [""]
+        made = (self.model_copy(update={"data": part}) for part in self.data.parts)
+        return dict(zip(names, made, strict=True))
 
     @property
     def data_kind(self) -> DataKind:
         """What the run learns from; an algorithm that takes several kinds learns from what its data is."""
-        kinds, data = self.needs.data, self.data
+        return self._kind_of(self.data.parts[0])
+
+    def _kind_of(self, data: DataSection) -> DataKind:
+        kinds = self.needs.data
         stored = data.reader is not None or "prompts" not in FORMATS[data.format].serves
-        stored = stored or (data.path is not None and (Path(data.path).is_dir() or bool(_STORE.match(data.path))))
+        stored = stored or (data.path is not None and (is_store(data.path) or bool(_STORE.match(data.path))))
         return min(kinds, key=lambda kind: (kind == "preferences") != stored)
 
     @property
@@ -168,12 +179,14 @@ class TrainConfig(Section):
     @model_validator(mode="after")
     def _check_sources(self) -> Self:
         data, reward = self.data, self.reward
-        if data.path is not None and self.model.path is None:
-            raise ValueError(f"model.path is not set, but data.path = {data.path!r} needs a model folder")
-        for name in ("media_root", "reader", "eval_path", "held_out_frac"):
-            if data.path is None and (value := getattr(data, name)):
+        if not self.embedded_task and self.model.path is None:
+            given = f"data.path = {data.path!r}" if data.path is not None else "data.source"
+            raise ValueError(f"model.path is not set, but {given} needs a model folder")
+        for name in ("media_root", "reader", "map", "eval_path", "held_out_frac"):
+            if self.embedded_task and (value := getattr(data, name)):
                 raise ValueError(f"data.path is not set, but data.{name} = {value!r} belongs to it")
-        format_of(data.read_by)  # a file that cannot be loaded is refused before anything is started
+        for part in data.parts:
+            format_of(part.read_by)  # a file that cannot be loaded is refused before anything is started
         if data.oversize == "refuse" and data.max_pixels is None:
             raise ValueError("data.max_pixels is not set, but data.oversize = 'refuse' needs it")
         addresses = (("url", reward.url, "token_file"), ("judge_url", reward.judge_url, "judge_key_file"))
@@ -184,6 +197,24 @@ class TrainConfig(Section):
             for name, value in (("judge_url", reward.judge_url), ("judge_model", reward.judge_model)):
                 if value is None:
                     raise ValueError(f"reward.{name} is not set, but reward.judge = 'openai' needs it")
+        return self
+
+    @model_validator(mode="after")
+    def _check_mixture(self) -> Self:
+        data, names = self.data, [source.name for source in self.data.source]
+        if not names:
+            return self
+        for option in ("path", "eval_path"):
+            if (value := getattr(data, option)) is not None:
+                raise ValueError(f"data.{option} = {value!r} stands beside data.source, whose tables have their own")
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"data.source has the name {twice[0]!r} twice")
+        kinds = {name: self._kind_of(part) for name, part in zip(names, data.parts, strict=True)}
+        if stored := [name for name, kind in kinds.items() if kind == "preferences"]:
+            raise ValueError(
+                f"data.source {stored[0]!r} holds preferences, which algo = {self.algo!r} learns from one store alone: "
+                "put the rows of all in one file or folder and name it by data.path"
+            )
         return self
 
     @model_validator(mode="after")
@@ -201,7 +232,8 @@ class TrainConfig(Section):
                 f"algo = {self.algo!r} does not read in data.format = {self.data.format!r}: set data.eval_path"
             )
         if kind != "preferences":
-            refuse_unserved(self.data.read_by, algo=self.algo, needs=(kind,))
+            for part in self.data.parts:
+                refuse_unserved(part.read_by, algo=self.algo, needs=(kind,))
         if top_p < 1 and not self.online and not self.needs.pair_betas:
             raise ValueError(f"rollout.top_p = {top_p:g} has no meaning for algo = {self.algo!r}")
         if critique.weight and not self.online:

@@ -8,20 +8,24 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 import tyro
+from pydantic import ValidationError
 
+from orchestrator.config.data_folders import is_store
 from orchestrator.config.data_section import DataSection
+from orchestrator.config.flags import column_pairs
 from orchestrator.config.formats import DataFormat
 from orchestrator.data.counted import refuse_no_rows
 from orchestrator.data.exporting import export_swift
 from orchestrator.data.keys import Notes
-from orchestrator.data.reading import SourceFile
 from orchestrator.data.recognising import recognised
 from orchestrator.data.records import Split
 from orchestrator.data.rows import BadRow
+from orchestrator.data.shards import beside
 from orchestrator.data.showing import row_lines, tally
+from orchestrator.data.source_file import SourceFile
 from orchestrator.data.store import PreferenceStore
 from orchestrator.data.writer import import_file
-from orchestrator.errors import RefusedInput
+from orchestrator.errors import RefusedInput, refusal
 
 _DEFAULTS = DataSection()
 
@@ -29,7 +33,7 @@ _DEFAULTS = DataSection()
 @dataclass(frozen=True, kw_only=True)
 class _Source:
     path: tyro.conf.Positional[str]
-    """Data file, JSON, JSONL or Parquet; check and show take the folder of a store as well."""
+    """Data file, JSON, JSONL or Parquet, or a folder of its shards; check and show take that of a store as well."""
     media_root: str | None = None
     """Folder that every media path must stay inside; none = the folder of the data file."""
     max_pixels: int | None = _DEFAULTS.max_pixels
@@ -42,6 +46,8 @@ class _Source:
 
     format: DataFormat | None = None
     """Format of the file; none = that which the keys of its rows tell."""
+    map: tuple[str, ...] = ()
+    """Columns of the file that have other names than the format reads: prompt=problem image=img."""
 
     def source(self, *, pictures: Path | None) -> SourceFile:
         """The file to be read.
@@ -51,9 +57,9 @@ class _Source:
         Raises:
             RefusedInput: a limit is below 1, or nothing says how the file is read.
         """
-        read_by = self.reader or self.format
+        read_by, columns = self.reader or self.format, self._columns()
         if read_by is None:
-            read_by = recognised(Path(self.path))
+            read_by = recognised(Path(self.path), columns=columns)
             _write([f"read as {read_by}"] if read_by else [])
         if read_by is None:
             raise RefusedInput("--format is not set, nor is --reader, and the keys of the rows are those of no format")
@@ -64,16 +70,24 @@ class _Source:
         return SourceFile(
             path=file,
             read_by=read_by,
-            media_root=file.parent if self.media_root is None else Path(self.media_root),
+            media_root=beside(file) if self.media_root is None else Path(self.media_root),
             max_pixels=self.max_pixels,
             video_frames=self.video_frames,
             pictures=pictures,
+            columns=columns,
         )
+
+    def _columns(self) -> dict[str, str]:
+        pairs = column_pairs(self.map, flag="--map")
+        try:
+            return DataSection.model_validate({"map": pairs}).map
+        except ValidationError as error:
+            raise refusal(error) from error
 
     def store(self) -> PreferenceStore | None:
         """The store at ``path``; None where that is a file."""
         root = None if self.media_root is None else Path(self.media_root)
-        return PreferenceStore(Path(self.path), media_root=root) if Path(self.path).is_dir() else None
+        return PreferenceStore(Path(self.path), media_root=root) if is_store(self.path) else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from typing import Any
 from algorithms.records import MediaRef
 from orchestrator.data.keys import is_empty
 from orchestrator.data.rows import RowError, RowPicture, shown
+from orchestrator.data.videos import video_frames
 from workers.multimodal.media import FrameOrder, MediaError, probe_image, resolve_media, sample_frames, shown_name
 
 Turn = dict[str, Any]
@@ -143,10 +144,15 @@ class Source:
 
 
 class MediaFinder:
-    """Finds the files behind names, opening none of them."""
+    """Finds the files behind names, opening none of them but videos, whose frames become files."""
 
-    def __init__(self, root: Path, video_frames: int) -> None:
-        self._root, self._video_frames = root, video_frames
+    def __init__(self, root: Path, video_frames: int, *, pictures: Path) -> None:
+        """
+        Args:
+            pictures: Folder for the frames of video files.
+        """
+        self._root, self._video_frames, self._pictures = root, video_frames, pictures
+        self._decoded: dict[Path, list[Path] | MediaError] = {}
 
     def resolve(
         self, turns: Sequence[Turn], *, frame_order: FrameOrder = "natural", in_row: Sequence[str] = ()
@@ -190,9 +196,11 @@ class MediaFinder:
             raise RowError(f"{shown} {error.problem}") from error
 
     def _video(self, name: str, order: FrameOrder) -> list[Source]:
-        shown = f"video {shown_name(name)}"
+        shown = "video in the row" if isinstance(name, RowPicture) else f"video {shown_name(name)}"
         try:
-            folder = resolve_media(name, root=self._root)
+            folder = Path(name) if isinstance(name, RowPicture) else resolve_media(name, root=self._root)
+            if folder.is_file():
+                return [Source(f"{shown} frame {n}", f) for n, f in enumerate(self._frames(folder), start=1)]
             frames = sample_frames(folder, num_frames=self._video_frames, order=order)
         except MediaError as error:
             raise RowError(f"{shown} {error.problem}") from error
@@ -202,6 +210,19 @@ class MediaFinder:
             ]
         except MediaError as error:
             raise RowError(f"{shown} frame {shown_name(Path(error.args[0]).name)} {error.problem}") from error
+
+    def _frames(self, file: Path) -> list[Path]:
+        """Of a video file; those of one that several rows name are decoded once."""
+        if file not in self._decoded:
+            try:
+                found = video_frames(file, num_frames=self._video_frames, folder=self._pictures)
+            except MediaError as error:
+                found = error
+            self._decoded[file] = found
+        frames = self._decoded[file]
+        if isinstance(frames, MediaError):
+            raise frames
+        return frames
 
 
 def probe_all(paths: Iterable[Path], *, max_pixels: int | None) -> dict[Path, MediaRef | MediaError]:

@@ -7,92 +7,28 @@ with its reason; no other replaces it.
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config.formats import FORMATS, Served, refuse_unserved
-from orchestrator.config.schema import TrainConfig
+from orchestrator.config.formats import FORMATS
 from orchestrator.data.keys import Notes
 from orchestrator.data.media import MediaFinder, Probed, Source, Turn
 from orchestrator.data.order import assign_split
-from orchestrator.data.parquet_rows import FOLDER, is_parquet, read_parquet_rows
 from orchestrator.data.readers import Reader, reader_of
 from orchestrator.data.readers.draft import Draft
 from orchestrator.data.records import Instruction, Response, StoredMedia
-from orchestrator.data.rows import (
-    BadRow,
-    JsonRow,
-    RowError,
-    grouped,
-    read_json_groups,
-    read_json_rows,
-    row_uid,
-    shown,
-    without_pictures,
-)
+from orchestrator.data.rows import BadRow, JsonRow, RowError, row_uid, shown, without_pictures
+from orchestrator.data.shards import beside
+from orchestrator.data.source_file import SourceFile
 from orchestrator.data.turns import check_prompt, refuse_told_verdict, words
 from orchestrator.errors import RefusedInput
 from workers.multimodal.media import MediaError
 from workers.types import MediaRef, Prompt
 
 _CHUNK_ROWS = 256
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceFile:
-    """A file in one of the formats, and how it is to be read."""
-
-    path: Path
-    read_by: str
-    """Name of a format, or the user's ``FILE.py:NAME``."""
-    media_root: Path
-    max_pixels: int | None
-    video_frames: int
-    root_option: str = "--media-root"
-    """Name that ``media_root`` has for whoever asks."""
-    pictures: Path | None = None
-    """Folder for pictures that stand in the rows of a Parquet file; None is one in ``media_root``."""
-    keeps_rows: bool = False
-    """Whether prompts keep the row they are from, which then is part of what the data are."""
-
-    def rows(self, *, rows_share: str | None) -> Iterator[JsonRow | BadRow]:
-        """As they stand in the file, or those together that share a field; see ``read_json_rows``.
-
-        Raises:
-            RefusedInput: the file is missing or cannot be read.
-        """
-        if is_parquet(self.path):
-            rows = read_parquet_rows(self.path, self.pictures or self.media_root / FOLDER)
-            return rows if rows_share is None else grouped(list(rows), rows_share)
-        return read_json_rows(self.path) if rows_share is None else read_json_groups(self.path, field=rows_share)
-
-
-def source_file(config: TrainConfig, path: str, *, pictures: Path | None = None) -> SourceFile:
-    """How a run reads a file, its media beside it unless told otherwise.
-
-    Args:
-        pictures: see ``SourceFile``.
-    Raises:
-        RefusedInput: the run does not learn from such rows.
-    """
-    root, data = config.data.media_root, config.data
-    if config.offline:
-        learned: tuple[Served, ...] = ("preferences",)
-        needs = ("demonstrations", *learned) if config.needs.responses == "best" else learned
-        refuse_unserved(data.read_by, algo=config.algo, needs=needs)
-    return SourceFile(
-        path=Path(path),
-        read_by=data.read_by,
-        media_root=Path(path).parent if root is None else Path(root),
-        max_pixels=data.refused_above,
-        video_frames=data.video_frames,
-        root_option="data.media_root",
-        pictures=pictures,
-        keeps_rows=bool(config.reward.functions) or config.reward.url is not None,
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +41,8 @@ class Dataset:
     """SHA-256 over rows and media digests: a resumed run must see the same data."""
     notes: Notes = field(default_factory=Notes)
     """What people should be told of the file once."""
+    by_source: Mapping[str, str] = field(default_factory=dict)
+    """Fingerprint of each source by its name, where there are several."""
 
 
 def read_prompts(source: SourceFile, *, demonstrations: bool = False) -> Dataset:
@@ -119,9 +57,9 @@ def read_prompts(source: SourceFile, *, demonstrations: bool = False) -> Dataset
     prompts, bad_rows, notes = list[Prompt](), list[BadRow](), Notes()
     for row in _rows(source, demonstrations=demonstrations):
         if isinstance(row, BadRow):
-            bad_rows.append(row)
+            bad_rows.append(BadRow(row.row, row.reason + source.whose))
         else:
-            prompts += [_prompt(found, keeps_row=source.keeps_rows) for found in row.found]
+            prompts += [_prompt(found, source) for found in row.found]
             notes.add(row.unread, has_images=row.has_images)
     fingerprint = _fingerprint(prompts, "" if source.read_by in FORMATS else reader_of(source.read_by).name)
     return Dataset(prompts=tuple(prompts), bad_rows=tuple(bad_rows), fingerprint=fingerprint, notes=notes)
@@ -147,7 +85,7 @@ def read_records(
         try:
             made = [_instruction(found, root, held_out_frac) for found in row.found]
         except RowError as error:
-            yield BadRow(row.number, str(error))
+            yield BadRow(row.number, f"{error}{row.place}")
             continue
         if notes is not None:
             notes.add(row.unread, has_images=row.has_images)
@@ -176,6 +114,8 @@ class _Row:
     found: tuple[_Found, ...]
     unread: dict[int, tuple[str, ...]]
     """By number of the row in the file, of which it may be several."""
+    place: str
+    """See ``JsonRow``."""
 
     @property
     def has_images(self) -> bool:
@@ -183,13 +123,14 @@ class _Row:
 
 
 def _rows(source: SourceFile, *, demonstrations: bool = False) -> Iterator[_Row | BadRow]:
-    if source.media_root != source.path.parent and not source.media_root.is_dir():
+    if source.media_root != beside(source.path) and not source.media_root.is_dir():
         raise RefusedInput(f"{source.root_option} {str(source.media_root)!r} is not a folder")
-    reader, finder = reader_of(source.read_by), MediaFinder(source.media_root, source.video_frames)
+    reader = reader_of(source.read_by)
+    finder = MediaFinder(source.media_root, source.video_frames, pictures=source.picture_folder)
     rows = source.rows(rows_share=reader.rows_share)
     probed = Probed(source.max_pixels)
     while chunk := list(islice(rows, _CHUNK_ROWS)):
-        tried = [_attempt(row, source.path, reader, finder, demonstrations=demonstrations) for row in chunk]
+        tried = [_attempt(row, source.uids_from, reader, finder, demonstrations=demonstrations) for row in chunk]
         probed.probe([s.path for row in tried if isinstance(row, _Row) for one in row.found for s in one.sources])
         yield from (_opened(row, probed) if isinstance(row, _Row) else row for row in tried)
 
@@ -204,7 +145,7 @@ def _attempt(
         drafts = [_checked(draft, demonstrations) for draft in (read if isinstance(read, tuple) else (read,))]
         resolved = [finder.resolve(draft.turns, frame_order=draft.frame_order, in_row=draft.in_row) for draft in drafts]
     except RowError as error:
-        return BadRow(row.number, str(error))
+        return BadRow(row.number, f"{error}{row.place}")
     answers = range(1, len(drafts) + 1) if len(drafts) > 1 else (None,)
     numbers = [row.number] if reader.rows_share is None else [one.number for one in row.value]
     return _Row(
@@ -220,6 +161,7 @@ def _attempt(
             for answer, draft, (turns, sources) in zip(answers, drafts, resolved, strict=True)
         ),
         unread=dict(zip(numbers, drafts[0].unread, strict=False)),
+        place=row.place,
     )
 
 
@@ -245,13 +187,13 @@ def _opened(row: _Row, probed: Probed) -> _Row | BadRow:
         for source in one.sources:
             image = probed.known[source.path]
             if isinstance(image, MediaError):
-                return BadRow(row.number, f"{source.shown} {image.problem}")
+                return BadRow(row.number, f"{source.shown} {image.problem}{row.place}")
             images.append(image)
         found.append(replace(one, images=tuple(images)))
     return replace(row, found=tuple(found))
 
 
-def _prompt(found: _Found, *, keeps_row: bool) -> Prompt:
+def _prompt(found: _Found, source: SourceFile) -> Prompt:
     draft = found.draft
     return Prompt(
         uid=found.uid,
@@ -260,7 +202,8 @@ def _prompt(found: _Found, *, keeps_row: bool) -> Prompt:
         label=draft.label,
         target=draft.responses[0].text if len(draft.responses) == 1 else None,
         meta=draft.meta,
-        row=without_pictures(found.row) if keeps_row else {},
+        source=source.name,
+        row=without_pictures(found.row) if source.keeps_rows else {},
     )
 
 

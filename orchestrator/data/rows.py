@@ -114,7 +114,7 @@ def row_uid(path: Path, number: int, *, answer: int | None = None) -> str:
     Args:
         answer: 1-based number of the answer that is learned, of a conversation with several.
     """
-    return f"{path.stem}-{number:06d}" + ("" if answer is None else f".{answer}")
+    return f"{path.stem or path.resolve().stem}-{number:06d}" + ("" if answer is None else f".{answer}")
 
 
 def uid_parts(uid: str) -> tuple[str, int, int]:
@@ -130,6 +130,8 @@ class JsonRow:
     number: int
     """1-based: the line of a JSONL file, the element of a JSON array."""
     value: Any
+    place: str = ""
+    """Where it stands, for people, where the number alone does not say: `` (row 3 of 'b.jsonl')``."""
 
 
 def read_json_rows(path: Path) -> Iterator[JsonRow | BadRow]:
@@ -209,7 +211,7 @@ def _together(group: BadRow | list[tuple[int, int]], row_at: Callable[[int, int]
     if isinstance(group, BadRow):
         return group
     rows = tuple(row_at(number, place) for number, place in group)
-    return JsonRow(rows[0].number, rows)
+    return JsonRow(rows[0].number, rows, rows[0].place)
 
 
 def _places(rows: Iterable[tuple[int, JsonRow | BadRow]], field: str) -> Iterable[BadRow | list[tuple[int, int]]]:

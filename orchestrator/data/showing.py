@@ -12,9 +12,10 @@ from orchestrator.data.choice import choose
 from orchestrator.data.counted import Counted, refuse_no_rows
 from orchestrator.data.keys import Notes
 from orchestrator.data.pairs import preference_pairs
-from orchestrator.data.reading import SourceFile, read_records
+from orchestrator.data.reading import read_records
 from orchestrator.data.records import Instruction, Response
 from orchestrator.data.rows import BadRow, row_uid, shown, uid_parts
+from orchestrator.data.source_file import SourceFile
 from orchestrator.data.store import PreferenceStore
 from orchestrator.errors import RefusedInput
 

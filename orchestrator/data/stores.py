@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from algorithms.preference import PreferenceSection
+from orchestrator.config.data_folders import is_store
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.counted import Counted, unknown_keys
 from orchestrator.data.image_check import ImageCheck
 from orchestrator.data.learnable import Encode, Learnable, look, refuse_unlearnable
 from orchestrator.data.readers import reader_of
-from orchestrator.data.reading import source_file
 from orchestrator.data.records import SPLITS, Instruction, Split
-from orchestrator.data.rows import file_sha256
+from orchestrator.data.shards import data_sha256
 from orchestrator.data.side_tables import SideTable
+from orchestrator.data.source_file import source_file
 from orchestrator.data.store import PreferenceStore
 from orchestrator.data.store_files import MANIFEST_FILE
 from orchestrator.data.writer import import_file
@@ -88,7 +89,7 @@ def open_data(config: TrainConfig, folder: RunFolder) -> OfflineData:
             unusable instructions than ``data.max_bad_frac``; KTO with one instruction or one kind of response only.
     """
     data = config.data
-    train = _store(config, data.source, folder.root / "store")
+    train = _store(config, data.training_path, folder.root / "store")
     learnable, warning = _looked_at(config, train)
     apart = None if data.eval_path is None else _store(config, data.eval_path, folder.root / "eval_store")
     return OfflineData(
@@ -125,12 +126,12 @@ def held_out_rows(data: OfflineData, *, side_tables: Mapping[str, SideTable]) ->
 def _store(config: TrainConfig, path: str, imported: Path) -> PreferenceStore:
     """The store at ``path``, or the one that the file there becomes."""
     held_out_frac = config.data.held_out_frac
-    if Path(path).is_dir():
+    if is_store(path):
         return given_store(config, path)
     source = source_file(config, path)
     if (imported / MANIFEST_FILE).is_file():
         store = PreferenceStore(imported, media_root=source.media_root.resolve())
-        same = (file_sha256(source.path), reader_of(source.read_by).name)
+        same = (data_sha256(source.path), reader_of(source.read_by).name)
         if (store.manifest.source_sha256, store.manifest.reader) != same:
             raise RefusedInput(
                 f"{str(imported)!r} was imported from another file than {path!r}; "
@@ -157,7 +158,7 @@ def _looked_at(
     margin, unfit = config.section(PreferenceSection).score_margin, ImageCheck(config)
     learnable = look(store.rows(), config.needs, score_margin=margin, unfit=unfit, encode=encode)
     # The bad rows of a store that somebody made before the run were accepted then.
-    bad_rows = [] if Path(str(config.data.path)).is_dir() else store.bad_rows()
+    bad_rows = [] if is_store(str(config.data.path)) else store.bad_rows()
     return learnable, refuse_unlearnable(learnable, config, bad_rows=bad_rows)
 
 

@@ -20,9 +20,11 @@ from orchestrator.data.counted import refuse_bad_share
 from orchestrator.data.keys import Notes
 from orchestrator.data.order import assign_split
 from orchestrator.data.readers import reader_of
-from orchestrator.data.reading import SourceFile, read_records
+from orchestrator.data.reading import read_records
 from orchestrator.data.records import SPLITS, Instruction, Response, Split
-from orchestrator.data.rows import BadRow, file_sha256, uid_parts
+from orchestrator.data.rows import BadRow, uid_parts
+from orchestrator.data.shards import data_sha256
+from orchestrator.data.source_file import SourceFile
 from orchestrator.data.store_files import (
     MANIFEST_FILE,
     QUARANTINE_FILE,
@@ -64,8 +66,8 @@ def import_file(
     with StoreWriter(
         out,
         reader=reader_of(source.read_by).name,
-        source_name=source.path.name,
-        source_sha256=file_sha256(source.path),
+        source_name=source.path.name or source.path.resolve().name,
+        source_sha256=data_sha256(source.path),
         media_root=source.media_root,
         held_out_frac=held_out_frac,
     ) as writer:

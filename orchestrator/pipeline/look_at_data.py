@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from algorithms.preference import PreferenceSection
+from orchestrator.config.data_folders import is_store
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.counted import Counted, refuse_bad_share
 from orchestrator.data.image_check import ImageCheck
@@ -29,9 +30,9 @@ def data_lines(config: TrainConfig) -> list[str]:
     Raises:
         RefusedInput: what the run would refuse.
     """
-    if config.data.path is None:
+    if config.embedded_task:
         return ["data: the embedded task's, written by the run"]
-    paths = [path for path in (config.data.path, config.data.eval_path) if path is not None]
+    paths = [path for part in config.data.parts for path in (part.path, part.eval_path) if path is not None]
     if missing := [path for path in paths if not os.path.exists(path)]:
         return [f"data: not looked at, as {missing[0]!r} is not on this machine"]
     if config.model.path is None:
@@ -83,13 +84,13 @@ def _learned_from(config: TrainConfig, encoder: "PromptEncoder | None", pictures
     from orchestrator.training.offline import example_encoder
 
     assert config.offline
-    read = _Read(config, config.data.source, pictures)
+    read = _Read(config, config.data.training_path, pictures)
     weighs = not config.measures_margins
     encode = None if encoder is None else example_encoder(config, encoder, read.media_root, weighs_pairs=weighs)
     margin, unfit = config.section(PreferenceSection).score_margin, None if encoder is None else ImageCheck(config)
     found = look(read.instructions(), config.needs, score_margin=margin, unfit=unfit, encode=encode)
     read.refuse_bad_rows()
-    of_file = [] if Path(read.path).is_dir() else read.bad_rows
+    of_file = [] if is_store(read.path) else read.bad_rows
     warning = refuse_unlearnable(found, config, bad_rows=of_file)
     yield from found.lines()
     yield from read.lines()
@@ -102,7 +103,7 @@ def _measured_on(config: TrainConfig, encoder: "PromptEncoder | None", pictures:
 
     apart = config.data.eval_path
     read = _Read(config, apart or str(config.data.path), pictures)
-    if apart is None and not config.data.held_out_frac and not Path(read.path).is_dir():
+    if apart is None and not config.data.held_out_frac and not is_store(read.path):
         return
     encode = None if encoder is None else example_encoder(config, encoder, read.media_root, weighs_pairs=False)
     num_rows, left_out = 0, Counted("held-out rows left out")
@@ -135,19 +136,20 @@ class _Read:
     @property
     def media_root(self) -> Path:
         """Folder of the media."""
-        from orchestrator.data.reading import source_file
+        from orchestrator.data.source_file import source_file
         from orchestrator.data.stores import given_store
 
-        if Path(self.path).is_dir():
+        if is_store(self.path):
             return given_store(self.config, self.path).media_root
         return source_file(self.config, self.path).media_root
 
     def instructions(self) -> Iterator[Instruction]:
         """The good rows; the others are kept."""
-        from orchestrator.data.reading import read_records, source_file
+        from orchestrator.data.reading import read_records
+        from orchestrator.data.source_file import source_file
         from orchestrator.data.stores import given_store
 
-        if Path(self.path).is_dir():
+        if is_store(self.path):
             store = given_store(self.config, self.path)
             self.bad_rows, self.notes = store.bad_rows(), store.manifest.notes
             yield from store.rows()
@@ -166,7 +168,7 @@ class _Read:
         Raises:
             RefusedInput: more bad rows than ``data.max_bad_frac``.
         """
-        if not Path(self.path).is_dir():
+        if not is_store(self.path):
             bound, good = self.config.data.max_bad_frac, self.notes.num_rows
             name, option = self.path, "data.max_bad_frac"
             refuse_bad_share(self.bad_rows, num_good=good, name=name, option=option, max_bad_frac=bound)

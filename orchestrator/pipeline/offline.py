@@ -7,6 +7,7 @@ from pathlib import Path
 
 from orchestrator.cluster.launch import ray_cluster
 from orchestrator.cluster.placement import PlacementPlan
+from orchestrator.config.data_folders import is_store
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.stores import OfflineData, open_data
 from orchestrator.pipeline.answers import check_answers
@@ -79,7 +80,7 @@ def _forget_other_imports(config: TrainConfig, folder: RunFolder) -> None:
     made_from = {name: value for name, value in options.items() if name.startswith("data.")}
     if mark.is_file() and (config.run.resume == "never" or not fits(mark, made_from)):
         for name, path in (("store", data.path), ("eval_store", data.eval_path)):
-            if path is not None and Path(path).is_file():
+            if path is not None and Path(path).exists() and not is_store(path):
                 shutil.rmtree(folder.root / name, ignore_errors=True)
     keep(mark, made_from)
 

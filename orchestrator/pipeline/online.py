@@ -135,7 +135,7 @@ def _begun(config: TrainConfig, stage: TrainConfig) -> TrainConfig:
 
 def _cold_start_stage(config: TrainConfig) -> tuple[TrainConfig, RunData]:
     stage = cold_start_config(config)
-    demonstrations = str(Path(stage.data.source).with_name(DEMONSTRATIONS))
+    demonstrations = str(Path(stage.data.training_path).with_name(DEMONSTRATIONS))
     stage = stage.model_copy(update={"data": stage.data.model_copy(update={"path": demonstrations})})
     return stage, read_data(stage)
 

@@ -10,6 +10,7 @@ from orchestrator.cluster.memory_plan import describe_memory
 from orchestrator.cluster.placement import PlacementPlan, describe_plan
 from orchestrator.cluster.plan import plan_memory, plan_run
 from orchestrator.cluster.resources import ClusterResources
+from orchestrator.config.data_folders import holds_shards
 from orchestrator.config.schema import TrainConfig, resolved_json
 from orchestrator.data.image_check import describe_bound
 from orchestrator.data.prompts import read_data
@@ -156,12 +157,17 @@ def _memory_lines(config: TrainConfig, cluster: ClusterResources, plan: Placemen
 def _check_files(config: TrainConfig) -> None:
     """Refuse a missing file before the run folder is made."""
     data, reward = config.data, config.reward
+    of_sources = [
+        (f"data.source {one.name!r}: {at}", getattr(one, at)) for one in data.source for at in ("path", "eval_path")
+    ]
     for name, path in (
         ("data.path", data.path),
         ("data.eval_path", data.eval_path),
+        *((name, path) for name, path in of_sources),
         ("reward.token_file", reward.token_file),
         ("reward.judge_key_file", reward.judge_key_file),
     ):
-        is_store = name.startswith("data.") and config.offline and os.path.isdir(str(path))
-        if path is not None and not os.path.isfile(path) and not is_store:
+        folder = name.startswith("data.") and os.path.isdir(str(path))
+        fits = folder and (config.offline or holds_shards(str(path)))
+        if path is not None and not os.path.isfile(path) and not fits:
             raise RefusedInput(f"{name} {path!r} is not a file")

@@ -1,11 +1,10 @@
 """Which kind of run a record is of."""
 
-from pathlib import Path
-
 from pydantic import ValidationError
 
 from algorithms.algorithm import Needs
 from algorithms.registry import ALGORITHMS, algorithm_class
+from orchestrator.config.data_folders import is_store
 from orchestrator.reporting.offline_run import offline_run
 from orchestrator.reporting.online_run import COLD_START, ONLINE
 from orchestrator.reporting.run_kind import RunKind
@@ -52,4 +51,4 @@ def _learns_from_store(record: RunRecord) -> bool:
     form, path = record.setting("data", "format"), record.setting("data", "path")
     if record.setting("data", "reader") is not None:
         return True
-    return form not in (None, "r1_reward") or (not record.rows and isinstance(path, str) and Path(path).is_dir())
+    return form not in (None, "r1_reward") or (not record.rows and isinstance(path, str) and is_store(path))

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from orchestrator.config.schema import TrainConfig
+from orchestrator.data.shards import beside
 from orchestrator.errors import RefusedInput
 from orchestrator.rewards.client import RewardClient
 from orchestrator.rewards.reward import one_line
@@ -113,10 +114,11 @@ def compares_samples(config: TrainConfig) -> bool:
 
 def media_roots(config: TrainConfig) -> list[str]:
     """Folders below which the run's images lie."""
-    data = config.data
-    paths = [path for path in (data.path, data.eval_path) if path is not None]
-    roots = [data.media_root] if data.media_root is not None else [str(Path(path).parent) for path in paths]
-    return list(dict.fromkeys(str(Path(root).resolve()) for root in roots))
+    roots: list[Path] = []
+    for part in config.data.parts:
+        paths = [Path(path) for path in (part.path, part.eval_path) if path is not None]
+        roots += [Path(part.media_root)] if part.media_root is not None else [beside(path) for path in paths]
+    return list(dict.fromkeys(str(root.resolve()) for root in roots))
 
 
 def service_arguments(config: TrainConfig, folder: RunFolder | None) -> list[str]:

@@ -48,17 +48,8 @@ _RULES: dict[str, Rule] = {
     # How it is measured says nothing of what is learned.
     **dict.fromkeys(("eval.samples", "eval.temperature"), "free"),
     "run.steps": "longer",
-    **dict.fromkeys(
-        (
-            "model.path",
-            "data.path",
-            "data.eval_path",
-            "reward.critique.path",
-            "reward.judge_path",
-            "distill.teacher_path",
-        ),
-        "content",
-    ),
+    **dict.fromkeys(("model.path", "data.path", "data.source", "data.eval_path"), "content"),
+    **dict.fromkeys(("reward.critique.path", "reward.judge_path", "distill.teacher_path"), "content"),
     # The run's own service and somebody else's score by rules of their own.
     "reward.url": "presence",
 }
@@ -66,6 +57,8 @@ _UNTOLD = ("reward.judge_url", "reward.token_file", "reward.judge_key_file", "ru
 """Three may hold or name secrets, the last is about the call and not about the run."""
 _OF_CRITIQUE_STAGE = ("mm_dpo.critique_rm_steps", "mm_dpo.critique_rm_lr")
 """Not there where a critique reward model is given: margins are compared by its weights, which may be the same ones."""
+_TABLES = ("data.map",)
+"""Whose values are tables of the user's words; any other table is a place and what lies there."""
 _MOST_NAMED = 5
 
 
@@ -109,7 +102,12 @@ def option_identity(config: TrainConfig) -> Identity:
 
 
 def run_identity(
-    config: TrainConfig, *, rows: str, held_out: str | None, facts: Mapping[str, Any] | None = None
+    config: TrainConfig,
+    *,
+    rows: str,
+    held_out: str | None,
+    sources: Mapping[str, str] | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> Identity:
     """All that makes a run this run, in the order in which differences are told.
 
@@ -120,13 +118,15 @@ def run_identity(
         config: With the model and the data that the run really begins from.
         rows: Fingerprint of the training data.
         held_out: Of held-out data from elsewhere; None without any.
+        sources: Fingerprints by name of the source, where there are several.
         facts: What else a stage was made from. The critique reward model behind MM-DPO's margins is told by theirs.
     """
     judge = config.reward.critique.path if config.reward.critique.weight else None
     content = {
         "model.path": _folder(config.model.folder),
-        "data.path": {"path": config.data.path, "rows": rows},
-        "data.eval_path": None if held_out is None else {"path": config.data.eval_path, "rows": held_out},
+        "data.path": None if sources else {"path": config.data.path, "rows": rows},
+        "data.source": _mixture(config, sources or {}),
+        "data.eval_path": None if held_out is None else {"path": _held_out(config), "rows": held_out},
         "reward.critique.path": None if judge is None else _folder(judge),
         "reward.judge_path": None if config.reward.judge_path is None else _folder(config.reward.judge_path),
         "distill.teacher_path": None if config.needs.teacher is None else _folder(config.needs.teacher),
@@ -138,7 +138,7 @@ def run_identity(
 def settled(identity: Identity) -> Identity:
     """What a resumed run must have the same."""
     kept = {name: value for name, value in identity.items() if rule_of(name) not in ("free", "longer")}
-    return {name: _compared(value) for name, value in kept.items()}
+    return {name: _compared(name, value) for name, value in kept.items()}
 
 
 def may_change(identity: Identity) -> Identity:
@@ -195,19 +195,20 @@ def _continues(name: str, before: Identity, now: Identity, *, stage: bool) -> bo
         return name in _OF_CRITIQUE_STAGE
     if rule == "longer" and not stage:
         return before[name] <= now[name]
-    return _compared(before[name]) == _compared(now[name])
+    return _compared(name, before[name]) == _compared(name, now[name])
 
 
-def _compared(value: Any) -> Any:
+def _compared(name: str, value: Any) -> Any:
     """A folder or a file by what it holds, wherever it lies."""
-    return {part: held for part, held in value.items() if part != "path"} if isinstance(value, dict) else value
+    is_place = isinstance(value, dict) and name not in _TABLES
+    return {part: held for part, held in value.items() if part != "path"} if is_place else value
 
 
 def _told(identity: Identity, other: Identity, name: str) -> str:
     value = identity.get(name)
     if name not in identity:
         return "no such option" if name in options() else "nothing"
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or name in _TABLES:
         return repr(value)
     beside = other.get(name)
     known = beside if isinstance(beside, dict) else {}
@@ -227,6 +228,18 @@ def _functions(texts: Sequence[str]) -> dict[str, str]:
 
 def _is_file(function: str) -> bool:
     return function.partition("?")[0].rpartition(":")[0].endswith(".py")
+
+
+def _mixture(config: TrainConfig, rows: Mapping[str, str]) -> dict[str, str] | None:
+    """Rows and weight of each source; None of a run that has but one."""
+    weights = {source.name: f"{source.weight:g}" for source in config.data.source if rows}
+    told = {f"weight of {name}": weight for name, weight in weights.items()}
+    told |= {f"rows of {name}": digest for name, digest in rows.items()}
+    return {"path": ", ".join(source.path for source in config.data.source), **told} if rows else None
+
+
+def _held_out(config: TrainConfig) -> str | None:
+    return config.data.eval_path or ", ".join(source.eval_path for source in config.data.source if source.eval_path)
 
 
 def _folder(path: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ class DataCounts:
     num_held_out: int
     data_counts: Mapping[str, Any]
     """Of what is not learned from, by what it is, with the first example of each reason."""
+    num_by_source: Mapping[str, int] = field(default_factory=dict)
+    """Of ``num_train``, those of each source, in their order, where there are several."""
 
 
 def write_config(config: TrainConfig, folder: RunFolder) -> None:

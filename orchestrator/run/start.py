@@ -9,7 +9,7 @@ from algorithms.figures import Figure
 from orchestrator.config.schema import TrainConfig
 from orchestrator.run.checkpoint import Progress, find_checkpoint, identity_of
 from orchestrator.run.console import Console
-from orchestrator.run.cursor import PromptCursor
+from orchestrator.run.cursor import PromptCursor, SourceCursor
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.identity import Identity, changes
 from orchestrator.run.log import RunLogFormatter, run_log
@@ -42,7 +42,9 @@ def started_run(
     Raises:
         RefusedInput: the run folder holds a checkpoint of another run.
     """
-    cursor = PromptCursor(num_prompts=counts.num_train, seed=config.run.seed)
+    weights = {source.name: source.weight for source in config.data.source}
+    sources = tuple(SourceCursor(name, count, weights[name]) for name, count in counts.num_by_source.items())
+    cursor = PromptCursor(num_prompts=counts.num_train, seed=config.run.seed, sources=sources)
     found = find_checkpoint(folder, config, identity)
     changed = changes(identity_of(folder, found[0]), identity) if found else []
     progress = found[1] if found else Progress(step=0, num_updates=0, policy_version=0, cursor=cursor)

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from orchestrator.data.reading import SourceFile
+from orchestrator.data.source_file import SourceFile
 from orchestrator.data.store_files import MANIFEST_FILE
 from orchestrator.data.writer import import_file
 from orchestrator.run.folder import write_atomic

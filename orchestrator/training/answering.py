@@ -95,7 +95,8 @@ def answering(session: Session, encoder: PromptEncoder, data: RunData, *, policy
 
 def online_identity(config: TrainConfig, data: RunData) -> Identity:
     """What makes a run on files that were read whole this run."""
-    return run_identity(config, rows=data.train.fingerprint, held_out=data.held_out_fingerprint)
+    rows, sources = data.train.fingerprint, data.train.by_source
+    return run_identity(config, rows=rows, held_out=data.held_out_fingerprint, sources=sources)
 
 
 def _first(train: Sequence[Prompt], encoder: PromptEncoder, count: int) -> list[EncodedPrompt]:

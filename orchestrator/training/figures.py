@@ -18,7 +18,10 @@ EVERY_STEP = (
     ),
     Figure(NONFINITE, "metrics of this row that were not finite and are therefore missing"),
 )
-ONLINE = (*session.JUDGED, *reward.FIGURES, *online_metrics.FIGURES, *pairwise.FIGURES, *refills.FIGURES)
+ONLINE = (
+    *session.JUDGED, *reward.FIGURES, online_metrics.BY_SOURCE, *online_metrics.FIGURES, *pairwise.FIGURES,
+    *refills.FIGURES,
+)  # fmt: skip
 """Besides, of a run that samples."""
 OFFLINE = offline.FIGURES
 """Besides, of a run on stored responses."""

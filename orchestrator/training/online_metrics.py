@@ -39,6 +39,13 @@ FIGURES = (
     ),
 )
 """Of every online step, beyond its rewards, its updates and what its algorithm says."""
+BY_SOURCE = Figure(
+    "source/*",
+    "mean reward of the scored rollouts of one data source, by its name: `source/<name>/reward`; missing where it "
+    "has none in the step",
+    "Reward by source",
+)
+"""Of a run with several sources."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +80,8 @@ class StepRecord:
     mismatch_strikes: int = 0
     num_engine_restarts: int = 0
     """Since the run or its last restart began."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """By uid of the prompt the data source that it is from, where there are several."""
 
 
 def online_metrics(record: StepRecord) -> dict[str, float]:
@@ -82,6 +91,7 @@ def online_metrics(record: StepRecord) -> dict[str, float]:
     return {
         **reward_metrics(record.sampled.rewards),
         **record.sampled.figures,
+        **_by_source(record.sampled, record.sources),
         **record.figures,
         **update_figures(record.updates, planned=record.num_planned_updates),
         **{figure.name: float(value) for figure, value in zip(MISMATCH, astuple(mismatch), strict=True)},
@@ -97,6 +107,14 @@ def online_metrics(record: StepRecord) -> dict[str, float]:
         "length/truncated_frac": float(np.mean([c.finish_reason == "length" for c in record.sampled.completions])),
         "throughput/rollout_tokens_per_s": sum(lengths) / record.rollout_s,
     }
+
+
+def _by_source(sampled: Sampled, sources: Mapping[str, str]) -> dict[str, float]:
+    earned: dict[str, list[float]] = {}
+    for completion, reward in zip(sampled.completions, sampled.rewards, strict=True):
+        if reward.value is not None and completion.uid in sources:
+            earned.setdefault(sources[completion.uid], []).append(reward.value)
+    return {f"source/{name}/reward": float(np.mean(values)) for name, values in sorted(earned.items())}
 
 
 def rollout_rows(prompts: Mapping[str, Prompt], sampled: Sampled) -> list[RolloutRow]:

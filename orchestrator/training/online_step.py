@@ -80,6 +80,7 @@ class OnlineWork:
             sampled=sampled, figures={**learned.figures, **found.figures}, mismatch=mismatch, updates=tuple(updates),
             num_planned_updates=config.updates_per_step, sync=sync, rollout_s=clock.metrics()["time/rollout_s"],
             mismatch_strikes=strikes, num_engine_restarts=engines.num_restarts,
+            sources={uid: prompt.source for uid, prompt in prompts.items() if prompt.source},
         )  # fmt: skip
         return done, online_metrics(record)
 

@@ -53,6 +53,8 @@ def _made(annotation: Any, old: Any) -> list[Any]:
     if get_origin(annotation) is tuple:
         kind, length = members[0], 1 if members[-1] is ... else len(members)
         return [(value,) * length for value in _made(kind, None)] + ([()] if members[-1] is ... else [])
+    if get_origin(annotation) is dict:
+        return [{"prompt": "problem", "path": "img"}, {}]
     if annotation is bool:
         return [True, False]
     if annotation is int:

@@ -13,7 +13,8 @@ _ROLES = {
     "model": "assistant", "bot": "assistant",
 }  # fmt: skip
 _TURN = ("role", "from", "content", "value")
-_NAMED = ("image", "image_url", "url", "path", "video")
+_KINDS = {"image_url": "image", "input_image": "image", "input_text": "text", "video_url": "video"}
+_NAMED = ("image", "image_url", "url", "path", "video", "video_url")
 """Keys of a part under which its medium may be named."""
 
 
@@ -111,7 +112,7 @@ def text_of(content: Any, field: str) -> str:
 def _parts(content: Any, waiting: dict[str, Iterator[dict[str, str]]], field: str) -> Iterator[dict[str, str]]:
     for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
         kind = part.get("type") if isinstance(part, dict) else None
-        kind = {"image_url": "image", "input_image": "image", "input_text": "text"}.get(str(kind), kind)
+        kind = _KINDS.get(str(kind), kind)
         if kind == "text" and isinstance(part.get("text"), str):
             yield {"type": "text", "text": unicode_text(part["text"], field)}
         elif kind in ("image", "video"):

@@ -112,13 +112,14 @@ def test_a_file_that_is_empty_missing_or_too_bad_is_refused(tmp_path: Path, caps
     name = repr(str(tmp_path / "d.jsonl"))
     assert _import(tmp_path) == _import(tmp_path, plain(), plain(chosen=3)) == 2
     assert main(["import", str(tmp_path / "x"), "--out", str(tmp_path / "s"), "--format", "plain_dpo"]) == 2
-    assert main(["check", str(tmp_path)]) == 2
+    (tmp_path / "empty").mkdir()
+    assert main(["check", str(tmp_path / "empty")]) == 2
     assert capsys.readouterr().err.splitlines() == [
         f"refused: data file {name} is empty: 0 rows, at least 1 is needed",
         f"refused: data file {name} has 1 bad rows out of 2, --max-bad-frac = 0 allows 0; "
         "the first is row 2: field 'chosen' is 3, expected text",
         f"refused: data file {str(tmp_path / 'x')!r} is not a file",
-        f"refused: store {str(tmp_path)!r} has no manifest.json: it does not exist, or was never finished",
+        f"refused: store {str(tmp_path / 'empty')!r} has no manifest.json: it does not exist, or was never finished",
     ]
 
 

@@ -96,8 +96,8 @@ def test_a_key_that_is_given_twice_is_refused(tmp_path: Path, row: str) -> None:
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
-    for path in (tmp_path / "x.jsonl", tmp_path):
-        _refuses(path, f"data file {str(path)!r} is not a file")
+    _refuses(tmp_path / "x.jsonl", f"data file {str(tmp_path / 'x.jsonl')!r} is not a file")
+    _refuses(tmp_path, f"data folder {str(tmp_path)!r} holds no file with rows")
 
 
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The row of an online step carries every figure that is declared of it."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -89,3 +90,15 @@ def test_every_figure_of_the_row_is_declared_where_it_is_computed_and_finite() -
         name for name in row if not name.startswith(("reward/", "judge/")) and name not in (*names, NONFINITE)
     ] == []
     assert set(names) <= set(row) and None not in row.values()
+
+
+def test_rewards_are_told_by_source_where_there_are_several() -> None:
+    record = _record(_reward(2.0, "scored"), _reward(1.0, "scored"), _reward(None, "failed"))
+    first, *rest = record.sampled.completions
+    sampled = replace(record.sampled, completions=(replace(first, uid="maths-000001"), *rest))
+    row = online_metrics(replace(record, sampled=sampled, sources={"maths-000001": "maths", "train-000001": "seen"}))
+    assert {name: row[name] for name in row if name.startswith("source/")} == {
+        "source/maths/reward": 2.0,
+        "source/seen/reward": 1.0,
+    }
+    assert not any(name.startswith("source/") for name in online_metrics(record))
