@@ -18,7 +18,7 @@ ALGORITHMS = (
     "grpo", "dr_grpo", "rloo", "reinforce_pp", "reinforce_pp_baseline", "dapo", "gspo", "cispo", "sapo",
     "stable_reinforce", "gdpo",
 )  # fmt: skip
-THRESHOLD = 0.9
+THRESHOLD = 0.75
 _LR, _EVERY = "6e-4", 4
 _COLOURS = (
     "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf",

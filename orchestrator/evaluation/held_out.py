@@ -48,10 +48,10 @@ def evaluate(
         shuffled_texts = _greedy(sample, encoder, shuffle_images(prompts), max_new_tokens)
         shuffled = judged(prompts, shuffled_texts).accuracy
     result = judged(prompts, texts, shuffled=shuffled)
-    further = by_source({"eval/accuracy": [float(one.right) for one in result.samples]}, prompts)
-    if several is not None:
-        further |= _several(sample, encoder, prompts, max_new_tokens, several, judging=result.judging)
-    return replace(result, further=further)
+    if several is None:
+        return result
+    drawn = _several(sample, encoder, prompts, max_new_tokens, several, judging=result.judging)
+    return replace(result, further={**result.further, **drawn})
 
 
 def judged(prompts: Sequence[Prompt], texts: Sequence[str], *, shuffled: float | None = None) -> EvalResult:
@@ -69,6 +69,7 @@ def judged(prompts: Sequence[Prompt], texts: Sequence[str], *, shuffled: float |
         accuracy_shuffled_images=shuffled,
         first_position_rate=sum(a == "1" for a in readable) / len(readable) if readable and judging else None,
         judging=judging,
+        further=by_source({"eval/accuracy": list(map(float, right))}, prompts),
         num_pairs=len(prompts),
         samples=tuple(
             EvalSample(

@@ -1,9 +1,12 @@
 """Every snippet of docs/adding/ does what its page says."""
 
+import asyncio
 import importlib
 import os
+import re
 import shlex
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +18,15 @@ from algorithms.records import Sequence
 from orchestrator.cluster.plan import plan_run
 from orchestrator.cluster.roles import ROLES
 from orchestrator.config import load_config
+from remote_rm.app import create_app
+from remote_rm.functions.pool import Bounds, FunctionPool
+from remote_rm.functions.spec import function_specs
+from remote_rm.judges.rules import RulesJudge
 from remote_rm.parts import Part
 from remote_rm.rulebooks import PARTS, STRICT
 from remote_rm.schema import RewardItem
+from remote_rm.scorers import SCORERS
+from tests.contract.service import in_process
 from tests.in_process import InProcessPool
 from tests.pages import PAGES, snippet, snippets
 from workers.models.adapters import ADAPTERS, adapter_for
@@ -75,6 +84,32 @@ def test_the_algorithms_learn(tmp_path: Path) -> None:
         else:
             loss = learner.pair_loss(torch.tensor([3.0]), torch.tensor([1.0]), torch.tensor([1.0]))
             assert loss.item() == pytest.approx(0.0 if kind == "Squared" else np.log1p(np.exp(-2.0)))
+
+
+def test_the_functions_are_the_reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.py").write_text(snippet("reward", "my.py"))
+    (table,) = (text for language, _, text in snippets("reward") if language == "toml")
+    functions = tomllib.loads(table)["reward"]["functions"]
+    item = {"id": "a", "prompt": "?", "response": "four 4", "label": "4.1", "group": "g"}
+
+    async def scored() -> Any:
+        pool = FunctionPool(function_specs(functions), Bounds(workers=1))
+        async with in_process(create_app(RulesJudge(), None, functions=pool)) as client:
+            body = {"request_id": "r", "items": [item, {**item, "id": "b", "response": "4 or 5 or 6"}]}
+            return (await client.post("/v1/rewards", json=body)).json()
+
+    reply = asyncio.run(scored())
+    assert reply["weights"] == {"brief": 0.1, "shortest": 0.1, "number": 1.0}
+    assert [one["parts"] for one in reply["items"]] == [
+        {"brief": 0.96, "shortest": 1.0, "number": 1.0},
+        {"brief": 0.9, "shortest": 0.0, "number": 0.0},
+    ]
+
+
+def test_what_is_built_in_is_listed() -> None:
+    page = (PAGES / "reward.md").read_text()
+    assert set(re.findall(r"^\| `([a-z]+)", page, re.MULTILINE)) == {*SCORERS, "pairwise"}
 
 
 def test_the_part_is_in_the_reward(monkeypatch: pytest.MonkeyPatch) -> None:

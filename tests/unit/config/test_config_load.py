@@ -159,8 +159,8 @@ def test_hyphens_and_underscores_in_flags_are_the_same() -> None:
         (
             ["--algo", "sfft"],
             "algo = 'sfft' on the command line: expected 'stable_reinforce', 'reinforce_pp', "
-            "'reinforce_pp_baseline', 'grpo', 'dr_grpo', 'dapo', 'gdpo', 'gspo', 'cispo', 'sapo', 'rloo', 'sft', "
-            "'dpo', 'ipo', 'hinge', 'ddpo', 'kto', 'kto_pair', 'scalar_rm', 'critique_rm', 'mm_dpo' or 'mpo'",
+            "'reinforce_pp_baseline', 'grpo', 'dr_grpo', 'dapo', 'gdpo', 'gspo', 'cispo', 'sapo', 'rloo', 'distill', "
+            "'sft', 'dpo', 'ipo', 'hinge', 'ddpo', 'kto', 'kto_pair', 'scalar_rm', 'critique_rm', 'mm_dpo' or 'mpo'",
         ),
         (
             ["--algo", "sft", "--optimizer.lr", "fast"],
@@ -316,7 +316,8 @@ def test_a_stage_keeps_its_runs_profile() -> None:
 def test_every_registered_algorithm_is_configured_by_its_name() -> None:
     for algo in ALGORITHMS:
         for own in ((), _OWN_DATA):
-            config = _load("--algo", algo, *own)
+            teacher = ("--distill.teacher_path", "teacher") if algo == "distill" else ()
+            config = _load("--algo", algo, *teacher, *own)
             assert config.learner.name == algo and config.learner.settings
 
 
