@@ -8,11 +8,11 @@ pictures that no training picture shares a digit's image with. Runs that are fin
 """
 
 import argparse
-import json
-import subprocess
 import sys
 from pathlib import Path
 from statistics import mean
+
+from algorithms_runs import accuracies, train
 
 ALGORITHMS = (
     "grpo", "dr_grpo", "rloo", "reinforce_pp", "reinforce_pp_baseline", "dapo", "gspo", "cispo", "sapo",
@@ -24,23 +24,6 @@ _COLOURS = (
     "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf",
     "#000000",
 )  # fmt: skip
-
-
-def train(*arguments: str) -> None:
-    """One run, its output beside it."""
-    folder = Path(arguments[arguments.index("--run.dir") + 1])
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".log").open("w") as log:
-        command = [sys.executable, "-m", "orchestrator.train", *arguments]
-        code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
-    if code:
-        sys.exit(f"{' '.join(arguments)} ended with exit code {code}: {log.name}")
-
-
-def accuracies(folder: Path) -> dict[int, float]:
-    """Held-out accuracy by step."""
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return {row["step"]: row["eval/accuracy"] for row in rows if "eval/accuracy" in row}
 
 
 def run(out: Path, algo: str, seed: int, steps: int) -> dict[int, float]:

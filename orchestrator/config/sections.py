@@ -1,6 +1,6 @@
 """The sections of a run's configuration. The docstring under a field is its help on the command line."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -100,6 +100,19 @@ class EvalSection(Section):
     """Samples of each held-out prompt: mean@k, pass@k and maj@k are reported from 2 on."""
     temperature: float = Field(default=1.0, ge=0.01)
     """That they are drawn at."""
+    best: Text | None = None
+    """Figure of the evaluation, e.g. eval/accuracy: the checkpoint with the largest value stays beside the newest."""
+    patience: Count | None = None
+    """The run ends once so many evaluations in a row were no better than the best by that figure; none = run.steps."""
+
+    def check(self, config: Any) -> None:
+        """Refuse patience with nothing.
+
+        Raises:
+            ValueError: naming the option.
+        """
+        if self.patience is not None and self.best is None:
+            raise ValueError(f"eval.patience = {self.patience} needs eval.best, the figure that is to get better")
 
 
 class OptimizerSection(Section):

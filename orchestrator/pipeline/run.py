@@ -83,6 +83,10 @@ def check_run(config: TrainConfig, known: TrainConfig) -> Checked:
     """
     config, known = with_format(config), with_format(known)
     check_trackers(config)
+    if config.eval.best is not None:
+        from orchestrator.training.figures import check_best  # deferred: it imports what only training needs
+
+        check_best(config)
     if known.model.path is not None:
         check_model(known)
     if known.reward.critique == config.reward.critique:

@@ -37,6 +37,7 @@ def save_checkpoint(
     *,
     identity: Identity,
     keep: int,
+    best: int | None = None,
     extra: Mapping[str, Any],
     deadline_s: float,
 ) -> Path:
@@ -45,6 +46,7 @@ def save_checkpoint(
     Args:
         identity: Of the run, so that another does not continue it.
         keep: Newest checkpoints that stay.
+        best: Step whose checkpoint stays too.
         extra: Figures for people and later stages, e.g. the last evaluation.
     """
     target = folder.checkpoint(progress.step)
@@ -65,7 +67,7 @@ def save_checkpoint(
         **extra,
     }
     write_atomic(target / "manifest.json", json.dumps(manifest, indent=2) + "\n")
-    folder.prune(keep=keep)
+    folder.prune(keep=keep, besides=best)
     return target
 
 

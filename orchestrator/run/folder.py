@@ -118,10 +118,12 @@ class RunFolder:
         """The manifest of a complete checkpoint."""
         return json.loads((checkpoint / "manifest.json").read_text())
 
-    def prune(self, *, keep: int) -> None:
-        """Remove all but the newest ``keep`` complete checkpoints."""
+    def prune(self, *, keep: int, besides: int | None = None) -> None:
+        """Remove all but the newest ``keep`` complete checkpoints, and that of the step ``besides``."""
+        spared = None if besides is None else self.checkpoint(besides)
         for old in self.complete_checkpoints()[:-keep]:
-            _remove_checkpoint(old)
+            if old != spared:
+                _remove_checkpoint(old)
 
     def truncate_after(self, step: int) -> None:
         """Drop rows, rollouts, evaluations and checkpoints of steps after ``step``, and what a crash left half written.

@@ -46,7 +46,7 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("rollout.gpu_memory_utilization", "rollout.max_num_seqs", "model.gradient_checkpointing"), "free"),
     **dict.fromkeys(("reference.num_ranks", "reward.critique.num_workers", "reward.judge_workers"), "free"),
     # How it is measured says nothing of what is learned.
-    **dict.fromkeys(("eval.samples", "eval.temperature"), "free"),
+    **dict.fromkeys(("eval.samples", "eval.temperature", "eval.best", "eval.patience"), "free"),
     "run.steps": "longer",
     **dict.fromkeys(("model.path", "data.path", "data.source", "data.eval_path"), "content"),
     **dict.fromkeys(("reward.critique.path", "reward.judge_path", "distill.teacher_path"), "content"),

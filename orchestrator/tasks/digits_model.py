@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -42,14 +43,22 @@ _INIT_STD = 0.06
 _VERSION = 3
 
 
-def build_digits_model(folder: Path, *, seed: int, words: str = "") -> Path:
+def build_digits_model(
+    folder: Path, *, seed: int, words: str = "", hidden: int = _HIDDEN, layers: int = _LAYERS
+) -> Path:
     """Write the model folder with random weights drawn from ``seed``; does nothing when it is already there.
 
     Args:
         words: What it must be able to read and say beyond the vocabulary of the embedded task.
+        hidden, layers: Width and depth of its language model.
     """
     mark = folder / "raylign_digits.json"
-    content = json.dumps({"model": "digits", "version": _VERSION, "seed": seed} | ({"words": words} if words else {}))
+    made_of: dict[str, Any] = {"model": "digits", "version": _VERSION, "seed": seed} | (
+        {"words": words} if words else {}
+    )
+    if (hidden, layers) != (_HIDDEN, _LAYERS):
+        made_of |= {"hidden": hidden, "layers": layers}
+    content = json.dumps(made_of)
     if mark.is_file() and mark.read_text() == content:
         return folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +66,7 @@ def build_digits_model(folder: Path, *, seed: int, words: str = "") -> Path:
     _processor(tokenizer).save_pretrained(folder)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = Qwen2_5_VLForConditionalGeneration(_config(tokenizer))
+        model = Qwen2_5_VLForConditionalGeneration(_config(tokenizer, hidden, layers))
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     pad = tokenizer.convert_tokens_to_ids("<|endoftext|>")
     model.generation_config = GenerationConfig(eos_token_id=end, pad_token_id=pad)
@@ -92,19 +101,19 @@ def _processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLProcessor:
     )
 
 
-def _config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
+def _config(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int) -> Qwen2_5_VLConfig:
     def token(text: str) -> int:
         return tokenizer.get_vocab()[text]
 
-    head_dim = _HIDDEN // _HEADS
+    head_dim = hidden // _HEADS
     return Qwen2_5_VLConfig(
         initializer_range=_INIT_STD,  # type: ignore[call-arg]
         text_config={
             "initializer_range": _INIT_STD,
             "vocab_size": len(tokenizer),
-            "hidden_size": _HIDDEN,
-            "intermediate_size": 3 * _HIDDEN,
-            "num_hidden_layers": _LAYERS,
+            "hidden_size": hidden,
+            "intermediate_size": 3 * hidden,
+            "num_hidden_layers": layers,
             "num_attention_heads": _HEADS,
             "num_key_value_heads": _KV_HEADS,
             "max_position_embeddings": 512,
@@ -126,7 +135,7 @@ def _config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
             "patch_size": 14,
             "spatial_merge_size": 2,
             "window_size": 56,
-            "out_hidden_size": _HIDDEN,
+            "out_hidden_size": hidden,
             "fullatt_block_indexes": [_VISION_DEPTH - 1],
         },
         image_token_id=token("<|image_pad|>"),

@@ -3,8 +3,11 @@
 docs/metrics.md is written from the same declarations.
 """
 
+from fnmatch import fnmatchcase
+
 from algorithms.figures import Figure
 from orchestrator.config.schema import TrainConfig
+from orchestrator.errors import RefusedInput
 from orchestrator.rewards import pairwise, reward
 from orchestrator.run.metrics import MEMORY_PREFIX, NONFINITE
 from orchestrator.training import offline, online_metrics, refills, session, updates
@@ -25,6 +28,19 @@ ONLINE = (
 """Besides, of a run that samples."""
 OFFLINE = offline.FIGURES
 """Besides, of a run on stored responses."""
+
+
+def check_best(config: TrainConfig) -> None:
+    """Refuse an ``eval.best`` that no evaluation of this run will have.
+
+    Raises:
+        RefusedInput: with those that there are.
+    """
+    known = [figure.name for figure in figures_of(config) if figure.name.startswith("eval/")]
+    if config.eval.best is not None and not any(fnmatchcase(config.eval.best, name) for name in known):
+        raise RefusedInput(
+            f"eval.best = {config.eval.best!r} is no figure of this run's evaluations: {', '.join(known)}"
+        )
 
 
 def figures_of(config: TrainConfig) -> tuple[Figure, ...]:

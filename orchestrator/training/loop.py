@@ -61,7 +61,7 @@ def run(session: Session, work: Work, start: Progress) -> Outcome:
             before = after = evaluation_in(session.folder, 0) or _evaluate(session, work, progress, last=True)
             if progress.step == 0:
                 session.report(0, before.figures)
-        while progress.step < config.run.steps:
+        while progress.step < config.run.steps and not session.has_stalled():
             clock = PhaseClock()
             progress, metrics = work.step(progress, clock)
             session.reached = None
@@ -71,7 +71,9 @@ def run(session: Session, work: Work, start: Progress) -> Outcome:
                 after = _evaluate(session, work, progress, last=last)
                 metrics |= after.figures
             session.report(progress.step, metrics)
-            if last or progress.step % config.run.checkpoint_every == 0:
+            last = last or session.has_stalled()
+            improved = session.best_step() == progress.step
+            if last or improved or progress.step % config.run.checkpoint_every == 0:
                 session.checkpoint(progress, after)
     return Outcome(before=before, after=after)
 

@@ -10,6 +10,7 @@ from orchestrator.cluster.launch import run_id, start_roles
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.config.schema import TrainConfig
 from orchestrator.evaluation.types import EvalResult, EvalSample
+from orchestrator.run.best import best_step, has_stalled
 from orchestrator.run.checkpoint import Progress, save_checkpoint
 from orchestrator.run.console import Console
 from orchestrator.run.folder import RunFolder, write_atomic
@@ -117,9 +118,22 @@ class Session:
             progress,
             identity=self.identity,
             keep=self.config.run.keep_checkpoints,
+            best=self.best_step(),
             extra={"evaluation": evaluation.figures},
             deadline_s=self.deadline_s,
         )
+
+    def best_step(self) -> int | None:
+        """The step that ``eval.best`` finds best so far; None where it is not set, or nothing has been measured."""
+        figure = self.config.eval.best
+        return None if figure is None else best_step(self.folder, figure)
+
+    def has_stalled(self) -> bool:
+        """Whether ``eval.patience`` is at its end."""
+        own = self.config.eval
+        if own.best is None or own.patience is None:
+            return False
+        return has_stalled(self.folder, own.best, patience=own.patience)
 
     def keep(self, progress: Progress, evaluation: Evaluation) -> None:
         """Save what a run that is stopped can go on from.

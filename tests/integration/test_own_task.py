@@ -53,7 +53,7 @@ def test_the_section_runs_as_it_is_written(tmp_path: Path, monkeypatch: pytest.M
     for sample in read_rollouts(tmp_path / "run" / "rollouts" / "step_000001.parquet"):
         words = len(sample.completion_text.split())
         assert sample.parts["score"] in (pytest.approx(-words / 1000), pytest.approx(1 - words / 1000))
-        assert sample.reward == pytest.approx(sample.parts["score"] + 0.2 * (sample.parts["format"] or 0.0))
+        assert sample.reward == pytest.approx((sample.parts["score"] or 0.0) + 0.2 * (sample.parts["format"] or 0.0))
     left = (" ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"]))
     assert not [line for line in left if "remote_rm" in line and str(tmp_path) in line]
 

@@ -114,6 +114,17 @@ def test_a_supervised_run_is_evaluated_before_and_after_whatever_the_interval(
     assert {"policy/loss", "guard/skipped_updates", "time/step_s", "memory/rss_gib/policy"} <= trained[0]
 
 
+def test_a_run_that_gets_no_better_ends_and_keeps_its_best(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argv = ["--data.path", "rows.json", "--run.steps", "9", "--run.eval_every", "1", "--run.keep_checkpoints", "1"]
+    config = _config(model, tmp_path, "sft", *argv, "--eval.best", "eval/accuracy", "--eval.patience", "2")
+    with _folder(tmp_path) as folder:
+        _supervise(config, tmp_path, folder, monkeypatch)
+        assert [row["step"] for row in _rows(folder)] == [0, 1, 2, 3]
+        assert [path.name for path in folder.complete_checkpoints()] == ["step_000001", "step_000003"]
+
+
 def test_a_stage_is_evaluated_quickly_and_not_before(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
