@@ -1,11 +1,13 @@
 """The examples load, fit the clusters they were written for, and say so."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from orchestrator.config import load_config
+from orchestrator.config.load import load_runs
 from orchestrator.tasks.digits_model import build_digits_model
 from orchestrator.train import main
 from workers.models.reward_head import RewardHead, save_reward_head
@@ -89,6 +91,7 @@ def test_every_example_configuration_loads() -> None:
     for file in _EXAMPLES.rglob("*.toml"):
         if "cluster" in file.name:
             continue
-        own_algo = file.parent.name == "preferences"
-        algo = [] if own_algo else ["--algo", "sft" if file.name == "sft.toml" else "stable_reinforce"]
-        load_config([*algo, "--model.path", "model", "--data.path", "data", "--config", str(file)])
+        says = tomllib.loads(file.read_text())
+        algo = [] if "algo" in says else ["--algo", "sft" if file.name == "sft.toml" else "stable_reinforce"]
+        own = ["--model.path", "model", "--data.path", "data"] if "task" not in says else []
+        load_runs([*([*algo, *own] if "stage" not in says else ()), "--config", str(file)])
