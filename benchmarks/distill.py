@@ -1,6 +1,6 @@
 """On-policy distillation against reinforcement: a small student of a trained teacher, on the embedded task count.
 
-    python benchmarks/distill.py OUT TEACHER [--steps 24]
+    PYTHONPATH=. python benchmarks/distill.py OUT TEACHER [--steps 24]
 
 TEACHER is a policy folder that a run on count has left. The student has half its width and half its layers, the same
 tokenizer, and the same cold start. It then learns by `distill` and, from the same start, by `grpo`. Prints the held-out
