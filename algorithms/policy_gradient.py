@@ -91,6 +91,11 @@ class PolicyGradient(Algorithm):
                 f"rollout.samples_per_prompt = {samples} must be at least 2 for algo = {self.name!r}, which compares "
                 "the samples of a prompt"
             )
+        if config.rollout.max_refills and not self.needs.rewards:
+            raise ValueError(
+                f"rollout.max_refills = {config.rollout.max_refills} must be 0 for algo = {self.name!r} without "
+                "rewards: no prompt is better than another"
+            )
         if config.rollout.max_refills and samples < 2:
             raise ValueError(
                 f"rollout.max_refills = {config.rollout.max_refills} needs rollout.samples_per_prompt of at least 2, "

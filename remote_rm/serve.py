@@ -5,6 +5,7 @@ ever goes to stdout, because the parent that waits for this line may never read 
 """
 
 import asyncio
+import ctypes
 import socket
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import tyro
 import uvicorn
 
 from remote_rm.app import Limits, create_app
+from remote_rm.functions import pool
 from remote_rm.functions.pool import Bounds, FunctionPool
 from remote_rm.functions.spec import function_specs
 from remote_rm.gate import is_loopback
@@ -24,6 +26,7 @@ from remote_rm.judges.rules import RulesJudge
 from remote_rm.rulebooks import COMPAT, STRICT
 from remote_rm.verdict_cache import VerdictCache
 
+_PR_SET_CHILD_SUBREAPER = 36
 _REFUSED = 2
 _BACKLOG = 512
 _PROBES = 3
@@ -90,6 +93,8 @@ class _Server(uvicorn.Server):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until stopped; exit code 2 with one line when the options cannot work."""
     options = tyro.cli(ServeOptions, args=arguments, description=ServeOptions.__doc__)
+    # What a reward function leaves running becomes a child of this process, which ends it.
+    pool.ADOPTS_ORPHANS = ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
     try:
         _check_bounds(options)
         token = _token(options)

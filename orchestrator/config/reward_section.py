@@ -113,6 +113,13 @@ class RewardSection(Section):
             ValueError: naming the option.
         """
         weight, samples = self.pairwise_weight, config.rollout.samples_per_prompt
+        if self.served and self.url is not None:
+            raise ValueError(
+                f"reward.functions has {self.served[0]!r}, which the run's own service would run, but reward.url is "
+                "set: start that service with --functions"
+            )
+        if len(self.functions) > len(self.served) + 1:
+            raise ValueError('reward.functions has "pairwise" twice')
         if weight is None and self.judge_path is not None:
             raise ValueError('reward.judge_path is set, but reward.functions has no "pairwise" that would ask it')
         if weight is None:

@@ -12,6 +12,7 @@ from workers.types import Prompt
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _THOUGHT = re.compile(r"\A.*</think(?:ing)?>", re.DOTALL)
 _BOXED = re.compile(r"\\boxed\s*\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}")
+_THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _NUMBER = re.compile(r"[-+]?(?:\d{1,30}(?:\.\d{1,30})?|\.\d{1,30})(?:/\d{1,30})?")
 
 
@@ -85,7 +86,8 @@ def _plain(text: str) -> str:
 
 
 def _value(text: str) -> Fraction | None:
-    bare = text.replace(",", "").replace("$", "").strip()
+    bare = text.replace("$", "").strip()
+    bare = bare.replace(",", "") if _THOUSANDS.fullmatch(bare) else bare
     if not _NUMBER.fullmatch(bare):
         return None
     top, _, bottom = bare.partition("/")

@@ -8,7 +8,7 @@ from pathlib import Path
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.shards import beside
 from orchestrator.errors import RefusedInput
-from orchestrator.rewards.client import RewardClient
+from orchestrator.rewards.client import BATCH_ITEMS, MOST_ASKED_AT_ONCE, RewardClient
 from orchestrator.rewards.reward import one_line
 from orchestrator.run.folder import RunFolder
 
@@ -104,7 +104,14 @@ def _verdict_cache(config: TrainConfig, folder: RunFolder) -> Path:
 def asks_service(config: TrainConfig) -> bool:
     """Whether a service has anything to say of a sample: not where only workers of the run's own do, or nobody need."""
     reward = config.reward
-    return config.needs.rewards and (bool(reward.served) or not reward.functions)
+    return config.needs.rewards and (reward.url is not None or bool(reward.served) or not reward.functions)
+
+
+def answer_timeout_s(config: TrainConfig) -> float:
+    """Longest wait for one answer of the run's own service: all that is asked at once may call every function."""
+    reward = config.reward
+    calls = MOST_ASKED_AT_ONCE * max(1, config.rollout.samples_per_prompt // BATCH_ITEMS + 1) * len(reward.served)
+    return reward.timeout_s + calls * reward.function_timeout_s / reward.function_workers
 
 
 def compares_samples(config: TrainConfig) -> bool:

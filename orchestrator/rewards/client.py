@@ -18,8 +18,9 @@ from orchestrator.rewards.openrlhf import body_of, read_openrlhf, speaks_openrlh
 from orchestrator.rewards.replies import LOOKED_AT, read_rewards
 from orchestrator.rewards.reward import Reward, RewardItem, failed_reward, one_line
 
-_BATCH_ITEMS = 32
+BATCH_ITEMS = 32
 _CONCURRENT_POSTS = 4
+MOST_ASKED_AT_ONCE = BATCH_ITEMS * _CONCURRENT_POSTS
 _MAX_BODY_BYTES = 64 << 20
 _WORTH_A_RETRY = (408, 425, 429)
 _MAY_BE_ONE_ITEM = (400, 413, 422)
@@ -227,7 +228,7 @@ class RewardStream:
         group.append(item)
         if len(group) == (self._client.group_size or 1):
             self._buffer += self._open.pop(item.group)
-        if len(self._buffer) >= _BATCH_ITEMS:
+        if len(self._buffer) >= BATCH_ITEMS:
             self._flush()
 
     def results(self) -> dict[str, Reward]:

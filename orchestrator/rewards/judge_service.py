@@ -42,7 +42,7 @@ def pairwise_judge(config: TrainConfig, pool: WorkerPool, prompts: Sequence[Prom
         seed=config.run.seed,
         deadline_s=config.rollout.timeout_s,
     )
-    yield PairwiseJudge(workers, encoder, settings)
+    yield PairwiseJudge(workers, encoder, settings, strangers=prompts if settings.shuffled else ())
 
 
 def _max_model_len(config: TrainConfig, encoder: PromptEncoder) -> int:

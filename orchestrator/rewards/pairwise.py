@@ -12,17 +12,18 @@ from itertools import combinations
 from typing import Any, Protocol
 
 from algorithms.figures import Figure
+from algorithms.records import MediaRef
 from orchestrator.cluster.microbatches import Deal, deal_prompts
-from orchestrator.data.shuffled import shuffle_images
 from orchestrator.rewards.reward import Reward, failed_reward
 from orchestrator.rewards.verdicts import parse_verdict
-from orchestrator.run.cursor import shuffled_order
+from orchestrator.run.cursor import sample_seed, shuffled_order
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import Completion, GenerationRequest, Prompt, UnusablePrompt
 
 PART = "pairwise"
+COMPARISONS = "judge/comparisons"
 FIGURES = (
-    Figure("judge/comparisons", "questions to the judge of pairs in this step, equal ones asked once"),
+    Figure(COMPARISONS, "questions to the judge of pairs in this step, equal ones asked once"),
     Figure("judge/unreadable_frac", "share of these whose verdict cannot be read", "Judge", "verdict not readable"),
     Figure(
         "judge/first_position_rate",
@@ -86,8 +87,22 @@ class PairwiseSettings:
 class PairwiseJudge:
     """A frozen judge behind one call; greedy, so that equal questions get equal answers."""
 
-    def __init__(self, workers: JudgeWorkers, encoder: PromptEncoder, settings: PairwiseSettings) -> None:
+    def __init__(
+        self,
+        workers: JudgeWorkers,
+        encoder: PromptEncoder,
+        settings: PairwiseSettings,
+        *,
+        strangers: Sequence[Prompt] = (),
+    ) -> None:
+        """
+        Args:
+            strangers: Prompts whose images a judge is shown that is to see others'.
+        """
         self._workers, self._encoder, self._settings = workers, encoder, settings
+        self._strangers: dict[int, list[tuple[MediaRef, ...]]] = {}
+        for prompt in strangers:
+            self._strangers.setdefault(len(prompt.media), []).append(prompt.media)
 
     def added(
         self, rewards: Sequence[Reward], prompts: Sequence[Prompt], texts: Sequence[str]
@@ -102,7 +117,7 @@ class PairwiseJudge:
         for index, prompt in enumerate(prompts):
             groups.setdefault(prompt.uid, []).append(index)
         own = {uid: prompts[members[0]] for uid, members in groups.items()}
-        shown = dict(zip(own, shuffle_images(list(own.values())), strict=True)) if self._settings.shuffled else own
+        shown = {uid: self._estranged(prompt) for uid, prompt in own.items()} if self._settings.shuffled else own
         asked: dict[tuple[str, str, str], None] = {}
         votes: dict[str, list[tuple[int, int]]] = {}
         for number, (uid, members) in enumerate(groups.items()):
@@ -121,17 +136,28 @@ class PairwiseJudge:
                 joint[member] = self._joint(rewards[member], rate)
         return joint, _figures(verdicts)
 
+    def _estranged(self, prompt: Prompt) -> Prompt:
+        """The prompt with as many images of another, the same one every time."""
+        among = self._strangers.get(len(prompt.media), [])
+        start = sample_seed(self._settings.seed, prompt.uid, 0, 0)
+        for offset in range(len(among)):
+            if (media := among[(start + offset) % len(among)]) != prompt.media:
+                return replace(prompt, media=media)
+        return prompt
+
     def _joint(self, reward: Reward, rate: float | None) -> Reward:
         if reward.value is None:
             return reward
         if rate is None:
             return replace(failed_reward(f"{PART}: no verdict on it could be read"), parts=reward.parts)
         weight = self._settings.weight
+        # A value that is no weighted sum of its parts does not become one by a part more.
+        is_sum = bool(reward.weights) or (reward.value == 0.0 and not reward.parts)
         return replace(
             reward,
             value=reward.value + weight * rate,
             parts={**reward.parts, PART: rate},
-            weights={**reward.weights, PART: weight},
+            weights={**reward.weights, PART: weight} if is_sum else {},
         )
 
     def _verdicts(
@@ -191,7 +217,7 @@ def _share(uid: str, first: str, second: str, verdicts: Mapping[tuple[str, str, 
 
 def _figures(verdicts: Mapping[tuple[str, str, str], str | None]) -> dict[str, float]:
     readable = [verdict for verdict in verdicts.values() if verdict is not None]
-    figures = {"judge/comparisons": float(len(verdicts))}
+    figures = {COMPARISONS: float(len(verdicts))}
     if verdicts:
         figures["judge/unreadable_frac"] = 1 - len(readable) / len(verdicts)
     if readable:

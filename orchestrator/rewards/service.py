@@ -1,5 +1,6 @@
 """The reward service as a Ray-managed process: it starts with the run and cannot outlive it."""
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -21,7 +22,13 @@ from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.waits import WaitTimeout, get
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
-from orchestrator.rewards.check import asks_service, compares_samples, service_arguments, service_token
+from orchestrator.rewards.check import (
+    answer_timeout_s,
+    asks_service,
+    compares_samples,
+    service_arguments,
+    service_token,
+)
 from orchestrator.rewards.client import RewardClient
 from orchestrator.rewards.reward import Reward, RewardItem
 from orchestrator.run.folder import RunFolder
@@ -30,6 +37,7 @@ from workers.actor_base import start_heartbeat
 _log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
 _PING_S = 10.0
+_STOP_S = 5.0
 
 
 class RewardServiceActor:
@@ -64,6 +72,12 @@ class RewardServiceActor:
         told = self._log.read_text(errors="replace").strip().splitlines()[-1:]
         code = self._process.wait()
         raise RuntimeError(f"the reward service ended with exit code {code} before listening: {''.join(told)}")
+
+    def stop(self) -> None:
+        """Ask the service to end, and wait a moment for it."""
+        self._process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=_STOP_S)
 
     def ping(self) -> int:
         """Process id of the service while it runs.
@@ -105,7 +119,9 @@ class RewardService:
             return self._url
 
     def close(self) -> None:
-        """End the service."""
+        """End the service, which first ends what its functions have started."""
+        with contextlib.suppress(RuntimeError, WaitTimeout, ray.exceptions.RayError):
+            get(self._actor.stop.remote(), name="reward service: stop", deadline_s=_PING_S)
         ray.kill(self._actor)
 
     def _start_again(self) -> str:
@@ -170,7 +186,7 @@ def reward_client(config: TrainConfig, folder: RunFolder, pool: WorkerPool) -> I
     service = RewardService(config, folder, pool.health) if url is None else None
     client = RewardClient(
         service.locate if service is not None else lambda unreachable=None: str(url),
-        timeout_s=config.reward.timeout_s,
+        timeout_s=answer_timeout_s(config) if service is not None else config.reward.timeout_s,
         max_outage_s=config.reward.max_outage_s,
         token=service_token(config) if service is None else None,
         group_size=config.rollout.samples_per_prompt if compares_samples(config) else None,

@@ -12,6 +12,8 @@ from orchestrator.rewards import pairwise, reward
 from orchestrator.run.metrics import MEMORY_PREFIX, NONFINITE
 from orchestrator.training import offline, online_metrics, refills, session, updates
 
+_NOT_BETTER = ("loss", "unreadable", "shuffled", "first_position")
+"""In names of figures that are no better for being larger."""
 EVERY_STEP = (
     *updates.FIGURES,
     Figure("time/step_s", "seconds of the whole step"),
@@ -36,7 +38,8 @@ def check_best(config: TrainConfig) -> None:
     Raises:
         RefusedInput: with those that there are.
     """
-    known = [figure.name for figure in figures_of(config) if figure.name.startswith("eval/")]
+    measured = [figure.name for figure in figures_of(config) if figure.name.startswith("eval/")]
+    known = [name for name in measured if not any(word in name for word in _NOT_BETTER)]
     if config.eval.best is not None and not any(fnmatchcase(config.eval.best, name) for name in known):
         raise RefusedInput(
             f"eval.best = {config.eval.best!r} is no figure of this run's evaluations: {', '.join(known)}"

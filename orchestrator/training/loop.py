@@ -17,7 +17,7 @@ from orchestrator.run.checkpoint import Progress
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.metrics import PhaseClock
 from orchestrator.run.recovery import leaving_checkpoint
-from orchestrator.training.session import Evaluation, Metrics, Session, evaluation_in
+from orchestrator.training.session import Evaluation, Metrics, Session, evaluation_in, newest_evaluation
 
 _NOTHING = Evaluation(figures={})
 
@@ -61,6 +61,8 @@ def run(session: Session, work: Work, start: Progress) -> Outcome:
             before = after = evaluation_in(session.folder, 0) or _evaluate(session, work, progress, last=True)
             if progress.step == 0:
                 session.report(0, before.figures)
+            else:
+                after = newest_evaluation(session.folder, progress.step) or before
         while progress.step < config.run.steps and not session.has_stalled():
             clock = PhaseClock()
             progress, metrics = work.step(progress, clock)

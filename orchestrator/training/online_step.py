@@ -53,6 +53,8 @@ class OnlineWork:
             sample=lambda prompts: self._sample(prompts, progress.policy_version, clock),
         )
         prompts, sampled = found.prompts, found.sampled
+        check_coverage(found.rewards, minimum=config.reward.min_coverage)
+        check_unknown(found.rewards, most=config.max_unknown)
         with session.phase("train", clock):
             engines.sleep()
             # A single update finds the old log-probs in its own forward; with a strike, they decide what is done to it.
@@ -114,8 +116,6 @@ class OnlineWork:
             if self.judge is not None:
                 said = [texts[c.uid, c.sample_index] for c in completions]
                 rewards, figures = self.judge.added(rewards, [prompts[c.uid] for c in completions], said)
-            check_coverage(rewards, minimum=config.reward.min_coverage)
-            check_unknown(rewards, most=config.max_unknown)
         return Sampled(
             requests=tuple(requests),
             completions=tuple(completions),

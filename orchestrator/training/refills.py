@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from algorithms.figures import Figure
+from orchestrator.rewards.pairwise import COMPARISONS
 from orchestrator.rewards.reward import Reward
 from orchestrator.run.cursor import PromptCursor, PromptPick
 from orchestrator.training.online_metrics import Sampled
@@ -36,6 +37,8 @@ class Drawn:
     """By uid, those that were kept."""
     sampled: Sampled
     """Of these."""
+    rewards: Sequence[Reward]
+    """Of all that were sampled, dropped prompts among them."""
     cursor: PromptCursor
     """Behind all that were taken."""
     figures: Mapping[str, float]
@@ -77,15 +80,15 @@ def drawn(
     return Drawn(
         prompts=chosen,
         sampled=_joined(rounds, chosen),
+        rewards=[reward for one in rounds for reward in one.rewards],
         cursor=cursor,
         figures=figures if max_refills else {},
     )
 
 
 def teaches_nothing(rewards: Sequence[Reward]) -> bool:
-    """Whether all samples of a prompt that have a reward have the same: by equality, whatever rounding may say."""
-    values = {reward.value for reward in rewards if reward.value is not None}
-    return len(values) == 1
+    """Whether no two samples of a prompt have rewards that differ: by equality, whatever rounding may say."""
+    return len({reward.value for reward in rewards if reward.value is not None}) < 2
 
 
 def _counted(pick: PromptPick, times: dict[int, int]) -> PromptPick:
@@ -112,5 +115,17 @@ def _joined(rounds: Sequence[Sampled], chosen: Mapping[str, Prompt]) -> Sampled:
         completions=tuple(completion for _, completion, _ in rows),
         rewards=tuple(reward for _, _, reward in rows),
         texts={key: text for one in rounds for key, text in one.texts.items()},
-        figures=rounds[0].figures,
+        figures=_averaged([one.figures for one in rounds]),
     )
+
+
+def _averaged(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Figures of all rounds: counts are sums, shares count by how many questions they are of."""
+    counts = [one.get(COMPARISONS, 0.0) for one in rounds]
+    names = dict.fromkeys(name for one in rounds for name in one)
+    found = {}
+    for name in names:
+        told = [(one[name], count) for one, count in zip(rounds, counts, strict=True) if name in one]
+        whole = sum(count for _, count in told)
+        found[name] = sum(value * count for value, count in told) / whole if whole else told[0][0]
+    return {**found, **({COMPARISONS: sum(counts)} if COMPARISONS in found else {})}

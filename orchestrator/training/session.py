@@ -199,6 +199,12 @@ def evaluation_in(folder: RunFolder, step: int) -> Evaluation | None:
     return judged_evaluation(EvalResult(**{**told, "samples": samples}))
 
 
+def newest_evaluation(folder: RunFolder, step: int) -> Evaluation | None:
+    """The last one within the first ``step`` steps, after the one before training; None where there is none."""
+    steps = (number for number in range(step, 0, -1) if folder.evaluation_file(number).is_file())
+    return next((evaluation_in(folder, number) for number in steps), None)
+
+
 def judged_evaluation(result: EvalResult) -> Evaluation:
     """Judgements, and their figures."""
     figures = {"eval/accuracy": result.accuracy, "eval/unreadable_frac": result.unreadable_frac}

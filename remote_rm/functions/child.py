@@ -16,10 +16,11 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 _PR_SET_PDEATHSIG = 1
 _LARGEST_FLOAT32 = 3.4e38
@@ -33,6 +34,7 @@ class _Loaded:
     call: Callable[..., Any]
     takes: tuple[str, ...]
     options: Mapping[str, Any]
+    needs_length: bool
 
     @property
     def is_of_group(self) -> bool:
@@ -41,7 +43,7 @@ class _Loaded:
 
 def main() -> None:
     """Load what the first line names, say what each takes, then answer."""
-    requests, answers = _pipes()
+    own, (requests, answers) = os.getpid(), _pipes()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     start = json.loads(requests.readline())
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -63,6 +65,8 @@ def main() -> None:
             answer: dict[str, Any] = {"values": _values(loaded[request["function"]], request)}
         except BaseException as error:  # noqa: BLE001 - likewise
             answer = {"error": _told(error)}
+        if os.getpid() != own:
+            os._exit(0)  # a copy that a function has made of this process answers for nobody
         say({"id": request["id"], **answer})
 
 
@@ -84,7 +88,11 @@ def _load(target: str, options: Mapping[str, str]) -> _Loaded:
         raise TypeError(f"{target} is asynchronous; a process calls it for one sample at a time, so it need not be")
     parameters = inspect.signature(found).parameters
     if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
-        return _Loaded(found, _GROUP if "completions" in parameters else _ONE, _read(target, options, parameters))
+        # It takes whatever there is; pictures are opened for those that name them alone.
+        whatever = _GROUP if "completions" in parameters else _ONE
+        takes = tuple(name for name in whatever if name in parameters or name != "images")
+        needs_length = bool({"length", "lengths"} & set(parameters))
+        return _Loaded(found, takes, _read(target, options, found), needs_length)
     takes = tuple(parameter for parameter in parameters if parameter in (*_ONE, *_GROUP) and parameter not in options)
     if not {"completion", "completions", "length", "lengths"} & set(takes) or {"completion", "completions"} <= set(
         takes
@@ -100,56 +108,58 @@ def _load(target: str, options: Mapping[str, str]) -> _Loaded:
             f"{target} takes {unfilled[0]}, which nobody gives it; there are {', '.join(_ONE)}, or "
             f"{', '.join(_GROUP)}, and what stands behind the ? in its name"
         )
-    return _Loaded(found, takes, _read(target, options, parameters))
+    return _Loaded(found, takes, _read(target, options, found), bool({"length", "lengths"} & set(takes)))
 
 
+@cache
 def _module(path: Path) -> Any:
+    """A file is run once, however many of its functions are asked for."""
     if not path.is_file():
         raise FileNotFoundError(f"{str(path)!r} is not a file")
     sys.path.insert(0, str(path.resolve().parent))  # what lies beside it can be imported
-    spec = spec_from_file_location(f"reward_functions_{path.stem}", path)
+    spec = spec_from_file_location(f"reward_functions_{path.stem}_{len(sys.path)}", path)
     assert spec is not None and spec.loader is not None
     module = sys.modules[spec.name] = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def _read(target: str, options: Mapping[str, str], parameters: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
-    """Options as what their default or their annotation is."""
+def _read(target: str, options: Mapping[str, str], function: Callable[..., Any]) -> dict[str, Any]:
+    """Options as what their annotation says, or else their default."""
     made: dict[str, Any] = {}
+    parameters, hints = inspect.signature(function).parameters, get_type_hints(function)
     for name, written in options.items():
         if name not in parameters:
             raise TypeError(f"{target} takes no option {name!r}")
-        parameter = parameters[name]
-        hint = str(getattr(parameter.annotation, "__name__", parameter.annotation))
-        kind = type(parameter.default).__name__ if isinstance(parameter.default, bool | int | float) else hint
+        hint = hints.get(name, type(parameters[name].default))
+        kinds = [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
+        kind = kinds[0] if len(kinds) == 1 and kinds[0] in (bool, int, float) else str
         try:
             made[name] = _converted(written, kind)
         except ValueError as error:
-            raise TypeError(f"{target}: {name} = {written!r} is not of the kind {kind}") from error
+            raise TypeError(f"{target}: {name} = {written!r} is not of the kind {kind.__name__}") from error
     return made
 
 
-def _converted(written: str, kind: str) -> Any:
-    if kind == "bool":
+def _converted(written: str, kind: type) -> Any:
+    if kind is bool:
         if written not in ("true", "false"):
             raise ValueError(written)
         return written == "true"
-    if kind == "int":
-        return int(written)
-    return float(written) if kind.startswith("float") else written
+    return kind(written)
 
 
 def _values(function: _Loaded, request: Mapping[str, Any]) -> list[float | None]:
     given = {name: request[name] for name in function.takes if name != "images"}
     if "images" in function.takes:
         given["images"] = [_image(one) for one in request["images"]]
-    if None in ([given.get("length", 0)] if "length" in given else given.get("lengths", ())):
+    counted = [given["length"]] if "length" in given else given.get("lengths", ())
+    if function.needs_length and None in counted:
         raise ValueError("nobody has said how many tokens the completion has")
     found = function.call(**given, **function.options)
     if not function.is_of_group:
         return [_number(found)]
-    if isinstance(found, str | bytes | Mapping) or not hasattr(found, "__len__"):
+    if isinstance(found, str | bytes | Mapping) or not (hasattr(found, "__len__") and hasattr(found, "__getitem__")):
         raise TypeError(f"it returned {_shown(found)}, expected a number for each completion")
     values, wanted = list(found), len(request["completions"])
     if len(values) != wanted:

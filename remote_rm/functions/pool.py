@@ -15,12 +15,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import psutil
+
 from remote_rm.functions.spec import FunctionSpec
 
 _MODULE = "remote_rm.functions.child"
 _MOST_LINE_BYTES = 64 << 20
 _START_S = 120.0
+_LOOK_S = 0.005
+_REAP_S = 1.0
 _GIB = 1 << 30
+ADOPTS_ORPHANS = False
+"""Whether this process is the parent of whatever outlives its parent below it: then that can be ended too."""
 
 
 class FunctionFailed(Exception):
@@ -35,8 +41,6 @@ class Bounds:
     """Processes."""
     deadline_s: float = 10.0
     """Of one call."""
-    wait_s: float = 40.0
-    """Longest wait for a free process."""
     memory_gib: float = 4.0
     """That a process may hold, its own code included."""
 
@@ -85,11 +89,7 @@ class FunctionPool:
         Raises:
             FunctionFailed: there are none.
         """
-        try:
-            async with asyncio.timeout(self.bounds.wait_s):
-                process = await self._free.get()
-        except TimeoutError:
-            raise FunctionFailed(f"no process was free within {self.bounds.wait_s:g} s") from None
+        process = await self._free.get()  # every call before it has a deadline
         try:
             return await process.ask(function, given, count=count, deadline_s=self.bounds.deadline_s)
         finally:
@@ -152,7 +152,7 @@ class _Process:
             return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+        await _gone(process)
 
     async def _exchange(self, line: bytes, deadline_s: float) -> dict[str, Any]:
         process = self._process
@@ -180,8 +180,29 @@ class _Process:
 async def _end_of(process: asyncio.subprocess.Process) -> str:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)  # it has ended, what it had started may not have
-    code = await process.wait()
+    code = await _gone(process)
     return f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+
+
+async def _gone(process: asyncio.subprocess.Process) -> int:
+    """The exit code of a process that was killed; who has left its session and holds its pipes is not waited for."""
+    while process.returncode is None:
+        await asyncio.sleep(_LOOK_S)
+    process._transport.close()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    _end_orphans()
+    return process.returncode
+
+
+def _end_orphans() -> None:
+    """End what a function has started in a session of its own, where this process has become its parent."""
+    if not ADOPTS_ORPHANS:
+        return
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if _MODULE not in child.cmdline():
+                for one in (*child.children(recursive=True), child):
+                    one.kill()
+                child.wait(timeout=_REAP_S)
 
 
 def _checked(values: Any, count: int) -> list[float | None]:

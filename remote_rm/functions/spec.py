@@ -8,8 +8,12 @@ from urllib.parse import parse_qsl
 from remote_rm.scorers import SCORERS
 
 _PART = re.compile(r"[a-z][a-z0-9_]{0,63}")
-_TAKEN = ("mean",)
-"""``reward/mean`` is the whole reward's."""
+TAKEN = (
+    "mean", "pairwise", "critique", "uid", "sample_index", "prompt_text", "media", "media_paths", "completion_text",
+    "completion_ids", "rollout_logprobs", "reward", "reward_status", "label", "verdict", "finish_reason", "seed",
+    "policy_version",
+)  # fmt: skip
+"""``reward/mean`` is the whole reward's, two are added by others, the rest are columns of a run's rollout files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +55,7 @@ def _spec(text: str) -> FunctionSpec:
     elif not (target.rpartition(":")[0].endswith(".py") and own.isidentifier()):
         raise ValueError(f"--functions {text!r}: expected FILE.py:NAME or one of {', '.join(SCORERS)}")
     name = options.pop("name", text.partition("?")[0] if ":" not in text.partition("?")[0] else own)
-    if not _PART.fullmatch(name) or name in _TAKEN:
+    if not _PART.fullmatch(name) or name in TAKEN:
         raise ValueError(
             f"--functions {text!r}: a part cannot be called {name!r}; give it a ?name= of lower-case letters, digits "
             "and _"

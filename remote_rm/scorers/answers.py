@@ -10,12 +10,12 @@ from typing import Any
 
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _THOUGHT = re.compile(r"\A.*</think(?:ing)?>", re.DOTALL)
-_BOXED = re.compile(r"\\boxed\s*\{")
+_BRACES = re.compile(r"\\boxed\s*\{|[{}]")
 _NUMBER = re.compile(
-    r"(?P<sign>[-+−]?)\s*(?:"
+    r"(?<![\d.,])(?P<sign>(?<![\w)}])[-+−]?)\s*(?:"
     r"\\[dt]?frac\s*\{\s*(?P<over>\d{1,30})\s*\}\s*\{\s*(?P<under>\d{1,30})\s*\}"
     r"|(?P<whole>\d{1,3}(?:,\d{3}){1,9}(?:\.\d{1,30})?|\d{1,30}(?:\.\d{1,30})?|\.\d{1,30})"
-    r"(?:[eE](?P<power>[-+]?\d{1,3})(?![\d.]))?(?:\s*/\s*(?P<bottom>\d{1,30})(?![\d.,/]))?)"
+    r"(?:[eE](?P<power>[-+]?\d{1,3})(?![\d.]))?(?:\s*/\s*(?P<bottom>\d{1,30})(?![\d.,/]))?(?!\d|[.,]\d))"
     r"\s*(?P<percent>\\?%|percent\b)?"
 )
 # "A dog" and "I see" name no letter, "A or B" names two.
@@ -98,13 +98,15 @@ def _plain(text: str) -> str:
 
 
 def _last_boxed(text: str) -> str | None:
-    for start in reversed(list(_BOXED.finditer(text))):
-        depth = 1
-        for at in range(start.end(), len(text)):
-            depth += {"{": 1, "}": -1}.get(text[at], 0)
-            if depth == 0:
-                return text[start.end() : at]
-    return None
+    """What is in the last box that is closed; in one pass, as a model may open thousands."""
+    opened: list[int | None] = []
+    found: tuple[int, int] | None = None
+    for brace in _BRACES.finditer(text):
+        if brace[0] != "}":
+            opened.append(brace.end() if brace[0] != "{" else None)
+        elif opened and (start := opened.pop()) is not None and (found is None or start > found[0]):
+            found = start, brace.start()
+    return None if found is None else text[found[0] : found[1]]
 
 
 def _number(text: str) -> Fraction | None:
@@ -124,7 +126,7 @@ def _value(match: re.Match[str]) -> Fraction | None:
 
 
 def _whole(text: str) -> int | None:
-    words = [_WORDS.index(word) for word in re.findall(r"[a-z]+", text.lower()) if word in _WORDS]
+    words = [_WORDS.index(word) for word in re.findall(r"[a-z]+(?:-[a-z]+)*", text.lower()) if word in _WORDS]
     value = _number(text)
     if value is None:
         return words[-1] if words else None

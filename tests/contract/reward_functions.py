@@ -15,6 +15,14 @@ def misbehaving(completion: str) -> Any:
     if completion == "hang":
         subprocess.Popen(["sleep", "987654"])
         time.sleep(1000)
+    if completion == "leave":
+        # It leaves the session and keeps the way to the parent open.
+        if os.fork() == 0:
+            os.setsid()
+            _sleep_in_a_copy()
+        time.sleep(1000)
+    if completion == "fork" and os.fork() == 0:
+        return 0.25
     if completion == "eat":
         return len("a" * (1 << 34))
     if completion == "exit":
@@ -23,6 +31,22 @@ def misbehaving(completion: str) -> Any:
         os._exit(4)
     returned = {"nan": float("nan"), "text": "1", "list": [1.0, 2.0], "huge": 1e300, "nothing": None, "truth": True}
     return returned.get(completion, 0.5)
+
+
+def _sleep_in_a_copy() -> None:
+    subprocess.Popen(["sleep", "31.4159"], close_fds=False)
+    os._exit(0)
+
+
+def steady(completion: str) -> float:
+    """Slow for everybody, and within its time."""
+    time.sleep(0.3)
+    return 1.0
+
+
+def optional(completion: str, *, strict: bool | None = None, most: int | None = None) -> float:
+    """What was asked for, where it is what it should be."""
+    return float(most or 0) if strict is False and isinstance(most, int) else -1.0
 
 
 def slow(completion: str) -> float:

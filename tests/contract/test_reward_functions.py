@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 from PIL import Image
@@ -18,9 +19,10 @@ from orchestrator.rewards.client import RewardClient
 from orchestrator.rewards.replies import read_rewards
 from orchestrator.rewards.reward import RewardItem
 from orchestrator.run.folder import RunFolder
+from orchestrator.run.rollout_store import OWN_COLUMNS
 from remote_rm.app import create_app
 from remote_rm.functions.pool import Bounds, FunctionPool
-from remote_rm.functions.spec import function_specs
+from remote_rm.functions.spec import TAKEN, function_specs
 from remote_rm.judges.rules import RulesJudge
 from tests.contract.service import in_process, serving
 
@@ -69,6 +71,46 @@ def test_what_a_function_does_is_a_failed_reward_with_its_reason(does: str, told
     assert bad["is_final"], "nobody asks a second time"
     assert (good["reward"], good["status"]) == (0.5, "scored")
     assert not _running("remote_rm.functions.child") and not _running("sleep 987654")
+
+
+def test_who_leaves_its_session_and_keeps_the_pipe_holds_nobody_up() -> None:
+    began = time.monotonic()
+    reply = _scored([f"{FILE}:misbehaving"], [_item("bad", "leave"), *(_item(f"s{i}", "fine") for i in range(4))])
+    assert [one["status"] for one in reply["items"]] == ["failed", *["scored"] * 4]
+    assert time.monotonic() - began < 15
+    (left,) = (
+        p for p in psutil.process_iter(["pid", "cmdline"]) if "sleep 31.4159" in " ".join(p.info["cmdline"] or ())
+    )
+    left.kill()  # nobody's child here; the service's own process would have adopted it
+
+
+def test_the_service_ends_what_a_function_left_running() -> None:
+    with serving("--functions", f"{FILE}:misbehaving", "--function-timeout-s", "1.5") as (url, process):
+        body = {"request_id": "r", "items": [_item("bad", "leave"), _item("good", "fine")]}
+        (bad, good) = httpx.post(f"{url}/v1/rewards", json=body, timeout=30).json()["items"]
+        assert (bad["status"], good["reward"]) == ("failed", 0.5)
+        assert not [p for p in psutil.Process(process.pid).children(recursive=True) if "sleep" in p.name()]
+
+
+def test_a_copy_of_the_process_answers_for_nobody() -> None:
+    reply = _scored([f"{FILE}:misbehaving"], [_item(f"f{i}", "fork") for i in range(3)] + [_item("good", "fine")])
+    assert [one["reward"] for one in reply["items"]] == [0.5] * 4
+
+
+def test_many_slow_calls_wait_their_turn() -> None:
+    reply = _scored([f"{FILE}:steady"], [_item(f"s{i}", "x") for i in range(24)])
+    assert {one["status"] for one in reply["items"]} == {"scored"}
+
+
+def test_names_of_columns_are_refused_as_names_of_parts() -> None:
+    assert set(TAKEN) >= OWN_COLUMNS | {"mean", "pairwise", "critique"}
+    with pytest.raises(ValueError, match="a part cannot be called 'reward'"):
+        function_specs([f"{FILE}:misbehaving?name=reward"])
+
+
+def test_options_are_what_their_annotations_say() -> None:
+    found = _scored([f"{FILE}:optional?strict=false&most=3"], [_item("a", "x")])
+    assert found["items"][0]["reward"] == 3.0
 
 
 def test_too_many_values_fail_the_group_they_are_for_alone() -> None:

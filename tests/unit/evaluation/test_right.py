@@ -23,6 +23,7 @@ def _prompt(uid: str, label: str, source: str = "") -> Prompt:
         (r"so \boxed{\frac{1}{2}}", r"\boxed{\frac{1}{2}}", True),
         ("<think>x</think> New York.", "new york", True),
         ("1,000", "1000", True),
+        ("1,2", "12", False),
         ("1/2", "0.5", True),
         ("<answer>7</answer>", "8", False),
         ("<think>7</think>", "7", False),

@@ -1,5 +1,6 @@
 """The built-in reward functions, on what models and data files write."""
 
+import time
 from fractions import Fraction
 
 import pytest
@@ -47,10 +48,22 @@ def test_the_answer_is_what_is_marked_as_one(text: str, answer: str) -> None:
         ("I cannot tell", "10", 0.0),
         ("5/0", "5", 0.0),
         ("10.4", "10", 0.0),
+        ("from 12-15", "15", 1.0),
+        ("(-3)", "-3", 1.0),
+        ("9" * 40, "9" * 10, 0.0),
+        ("1234,567", "567", 0.0),
+        ("3,4", "4", 0.0),
     ],
 )
 def test_numbers_are_compared_by_value(completion: str, label: str, right: float) -> None:
     assert number(completion, label) == right
+
+
+def test_thousands_of_boxes_that_are_never_closed_take_no_time() -> None:
+    began = time.monotonic()
+    assert answer_of("\\boxed{1}" + "\\boxed{" * 100_000) == "1"
+    assert time.monotonic() - began < 2
+    assert answer_of("\\boxed{a {b}} \\boxed{never") == "a {b}"
 
 
 def test_a_tolerance_is_a_share_of_the_label() -> None:
@@ -77,6 +90,7 @@ def test_letters_of_a_choice(completion: str, label: str, right: float) -> None:
 def test_counts_in_digits_and_words() -> None:
     found = [count(text, "12") for text in ("twelve birds", "12", "12.0", "12.5", "ten, no, twelve", "dozens")]
     assert found == [1.0, 1.0, 1.0, 0.0, 1.0, 0.0]
+    assert count("twenty-one", "1") == 0.0
 
 
 def test_exact_words() -> None:

@@ -95,12 +95,12 @@ def _added(
     """Two prompts, the samples of the second like those of the first."""
     encoder = _Encoder()
     workers = _Workers(encoder, verdict)
-    judge = PairwiseJudge(workers, encoder, replace(_SETTINGS, **settings))  # type: ignore[arg-type]
     prompts = [
         Prompt(uid=uid, messages=(), media=(_image(uid),), meta={"question": "which ?"})
         for uid in ("a", "b")
         for _ in texts
     ]
+    judge = PairwiseJudge(workers, encoder, replace(_SETTINGS, **settings), strangers=prompts)  # type: ignore[arg-type]
     rewards = [Reward(value=1.0, parts={"f": 1.0}, weights={"f": 1.0}, status="scored") for _ in prompts]
     found, figures = judge.added(rewards, prompts, [*texts, *texts])
     return found, figures, workers
@@ -174,6 +174,8 @@ def test_the_control_shows_the_judge_the_pictures_of_others() -> None:
     [
         (["--reward.functions", "pairwise"], "needs reward.judge_path"),
         (["--reward.judge_path", "m"], 'reward.functions has no "pairwise"'),
+        (["--reward.functions", "pairwise", "pairwise?weight=2", "--reward.judge_path", "m"], '"pairwise" twice'),
+        (["--reward.functions", "number", "--reward.url", "http://a"], "start that service with --functions"),
         (["--reward.functions", "pairwise?weight=x", "--reward.judge_path", "m"], "should say a weight alone"),
         (
             ["--reward.functions", "pairwise", "--reward.judge_path", "m", "--reward.judge_request", "{first} ?"],

@@ -29,7 +29,8 @@ def _scored(*values: float | None) -> list[Reward]:
         ((0.1 + 0.2, 0.3), False),  # equal to a float deviation, and not equal
         ((1.0, None, 1.0), True),
         ((1.0, None, 0.0), False),
-        ((None, None), False),  # a failure is not a lesson that was learned: coverage counts it
+        ((None, None), True),
+        ((None, 1.0), True),
         ((0.0,), True),
     ],
 )
@@ -118,6 +119,12 @@ def test_three_epochs_with_kills_use_every_prompt_as_often_as_every_other_and_in
     used = Counter(uid.partition("~")[0] for uid in unbroken.asked[: 3 * 100])
     assert used == {f"p{i:03d}": 3 for i in range(100)}
     assert len(unbroken.asked) > 10 * len(steps), "something was refilled"
+
+
+def test_guards_hear_of_every_reward_of_the_step() -> None:
+    world = _World(share_equal=0.5)
+    found = _step(PromptCursor(num_prompts=100, seed=3), world)
+    assert len(found.rewards) == len(world.asked) * _SAMPLES > len(found.sampled.rewards)
 
 
 def test_without_refills_nothing_is_dropped_or_told() -> None:
