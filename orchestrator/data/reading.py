@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config.formats import FORMATS
+from orchestrator.data.kept_rows import without_pictures
 from orchestrator.data.keys import Notes
 from orchestrator.data.media import MediaFinder, Probed, Source, Turn
 from orchestrator.data.order import assign_split
 from orchestrator.data.readers import Reader, reader_of
 from orchestrator.data.readers.draft import Draft
 from orchestrator.data.records import Instruction, Response, StoredMedia
-from orchestrator.data.rows import BadRow, JsonRow, RowError, row_uid, shown, without_pictures
+from orchestrator.data.rows import BadRow, JsonRow, RowError, row_uid, shown
 from orchestrator.data.shards import beside
 from orchestrator.data.source_file import SourceFile
 from orchestrator.data.turns import check_prompt, refuse_told_verdict, words

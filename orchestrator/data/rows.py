@@ -3,7 +3,6 @@
 import codecs
 import hashlib
 import json
-import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,25 +32,6 @@ def row_pictures(value: Any) -> tuple[RowPicture, ...]:
     """Those that a field of a row holds; none where it holds anything else."""
     values = value if isinstance(value, list) else [value]
     return tuple(values) if all(isinstance(one, RowPicture) for one in values) else ()
-
-
-def without_pictures(row: Any) -> dict[str, Any]:
-    """What a row says besides the pictures that stand in it, as plain JSON; nothing of one that is no object."""
-    kept = row.items() if isinstance(row, dict) else ()
-    return {_plain(name): _plain(one) for name, one in kept if one == [] or not row_pictures(one)}
-
-
-def _plain(value: Any) -> Any:
-    """Halves of characters replaced, null for a number that is none."""
-    if isinstance(value, str):
-        return value.encode(errors="replace").decode()
-    if isinstance(value, dict):
-        return {_plain(str(name)): _plain(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int) else str(value)
 
 
 def text_field(row: dict[str, Any], field: str) -> str:
