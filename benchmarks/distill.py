@@ -13,7 +13,7 @@ import json
 import sys
 from pathlib import Path
 
-from algorithms_runs import accuracies, train
+from task_runs import accuracies, train
 
 from orchestrator.tasks.count import VOCABULARY
 from orchestrator.tasks.digits_model import build_digits_model

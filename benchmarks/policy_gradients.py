@@ -1,6 +1,6 @@
 """Every policy-gradient algorithm on one task and one configuration: `--algo` alone differs.
 
-    python benchmarks/algorithms.py OUT [--seeds 0 1 2] [--algos grpo ...] [--steps 16]
+    python benchmarks/policy_gradients.py OUT [--seeds 0 1 2] [--algos grpo ...] [--steps 16]
 
 For each seed one cold start on the embedded task count (supervised, from random weights), then each algorithm from its
 result. Prints, and writes to OUT/table.md and OUT/curves.svg, the held-out accuracy by step: greedy answers to 256
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from statistics import mean
 
-from algorithms_runs import accuracies, train
+from task_runs import accuracies, train
 
 ALGORITHMS = (
     "grpo", "dr_grpo", "rloo", "reinforce_pp", "reinforce_pp_baseline", "dapo", "gspo", "cispo", "sapo",
