@@ -1,4 +1,7 @@
-"""Pictures for reward functions and judges: the same pixels that the policy sees."""
+"""Pictures for reward functions: upright, on white, in eight bits, as the policy sees them.
+
+Damaged files that the policy's own decoder still reads, and PNGs with one transparent colour, may differ.
+"""
 
 import contextlib
 import io

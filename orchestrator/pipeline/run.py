@@ -54,6 +54,7 @@ def dry_run(config: TrainConfig, known: TrainConfig) -> None:
     """
     here = config.placement.cluster is None
     config, known = with_format(config), with_format(known)
+    _check_best(config)
     if known.reward.critique == config.reward.critique:
         check_critique_model(known)
     if known.model.path is not None:
@@ -83,10 +84,7 @@ def check_run(config: TrainConfig, known: TrainConfig) -> Checked:
     """
     config, known = with_format(config), with_format(known)
     check_trackers(config)
-    if config.eval.best is not None:
-        from orchestrator.training.figures import check_best  # deferred: it imports what only training needs
-
-        check_best(config)
+    _check_best(config)
     if known.model.path is not None:
         check_model(known)
     if known.reward.critique == config.reward.critique:
@@ -156,6 +154,13 @@ def _memory_lines(config: TrainConfig, cluster: ClusterResources, plan: Placemen
     roles = plan_memory(config, plan, gpu_memory_gib=gpu_memory_gib)
     colocated = config.placement.layout == "colocated"
     return describe_memory(roles, colocated=colocated, gpu_memory_gib=gpu_memory_gib)
+
+
+def _check_best(config: TrainConfig) -> None:
+    if config.eval.best is not None:
+        from orchestrator.training.figures import check_best  # deferred: it imports what only training needs
+
+        check_best(config)
 
 
 def _check_files(config: TrainConfig) -> None:

@@ -124,13 +124,10 @@ def test_too_many_values_fail_the_group_they_are_for_alone() -> None:
 
 
 def test_the_slow_tenth_of_the_samples_fails_and_the_rest_is_scored() -> None:
-    began = time.monotonic()
     reply = _scored([f"{FILE}:slow"], [_item(f"s{i}", f"{i}") for i in range(40)])
     failed = [one["id"] for one in reply["items"] if one["status"] == "failed"]
     assert failed == ["s0", "s10", "s20", "s30"]
     assert all(one["reward"] == 1.0 for one in reply["items"] if one["id"] not in failed)
-    # Two processes, four calls of 1.5 s that nobody answers, and as many new processes.
-    assert time.monotonic() - began < 20
 
 
 def test_a_reward_is_the_weighted_sum_of_its_named_parts() -> None:
