@@ -96,6 +96,11 @@ class PolicyGradient(Algorithm):
                 f"rollout.max_refills = {config.rollout.max_refills} must be 0 for algo = {self.name!r} without "
                 "rewards: no prompt is better than another"
             )
+        if config.rollout.max_refills and self.section.parts == "whitened":
+            raise ValueError(
+                f"rollout.max_refills = {config.rollout.max_refills} must be 0 for algorithm.parts = 'whitened': "
+                "samples of equal rewards may differ in their parts, and teach"
+            )
         if config.rollout.max_refills and samples < 2:
             raise ValueError(
                 f"rollout.max_refills = {config.rollout.max_refills} needs rollout.samples_per_prompt of at least 2, "
@@ -163,6 +168,8 @@ class PolicyGradient(Algorithm):
                 advantages, raw_mean = self.advantages(scores, prompts, kl, mask)
         except ValueError as error:
             raise Unlearnable(f"advantages cannot be computed: {error}") from error
+        if not bool(torch.isfinite(advantages[mask]).all()):
+            raise Unlearnable("advantages cannot be computed: a reward or a log-prob behind one is not finite")
         filtered = filter_advantages(advantages, mask, rule=self.section.adv_filter, raw_mean=raw_mean)
         rows = filtered.advantages.numpy()
         updates = [self._update([scored[i] for i in part], rows[part], ask) for part in ask.deal(uids)]

@@ -13,6 +13,10 @@ from algorithms.maths.masking import keep, sequence_sums
 _LARGEST_EXPONENT = 80.0
 
 
+_LARGEST_SHARE = 0.9
+"""Of the largest exponent that a number format holds."""
+
+
 @dataclass(frozen=True, slots=True)
 class PolicyLoss:
     """A loss map and where its two guards acted."""
@@ -104,7 +108,10 @@ def ppo_clip_loss_map(
         # Before exp, so that a ratio that would overflow has gradient 0 and not NaN.
         dual_hit = (kept < 0) & (log_ratio > math.log(dual_clip))
         log_ratio = torch.where(kept < 0, log_ratio.clamp(max=math.log(dual_clip)), log_ratio)
-    ratio = log_ratio.exp()
+    # The ratio of a whole response may overflow, and 0 times that is no number. Where the advantage is not negative
+    # there is no gradient long before; a negative one is unbounded, which only dual clip or Pre-CLIP change.
+    bound = _LARGEST_SHARE * math.log(torch.finfo(log_ratio.dtype).max)
+    ratio = torch.where(kept < 0, log_ratio, log_ratio.clamp(max=bound)).exp()
     plain = ratio * kept
     clipped = ratio.clamp(1.0 - clip_low, 1.0 + clip_high) * kept
     return PolicyLoss(

@@ -1,9 +1,10 @@
 """What a prompt keeps of its row, for whoever rewards its answers."""
 
 import math
+from pathlib import Path
 from typing import Any
 
-from orchestrator.data.rows import row_pictures
+from orchestrator.data.rows import RowPicture, row_pictures
 
 
 def without_pictures(row: Any) -> dict[str, Any]:
@@ -14,6 +15,8 @@ def without_pictures(row: Any) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """Halves of characters replaced, null for a number that is none."""
+    if isinstance(value, RowPicture):
+        return Path(value).name  # by its content; where it lies is nobody's affair
     if isinstance(value, str):
         return value.encode(errors="replace").decode()
     if isinstance(value, dict):

@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator.config.data_folders import is_store
 from orchestrator.config.data_section import DataSection
+from orchestrator.config.formats import refuse_unserved
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.rows import JsonRow
 from orchestrator.data.source_file import SourceFile
@@ -74,7 +75,11 @@ def recognised(path: Path, *, columns: Mapping[str, str] | None = None, map_opti
 
 
 def with_format(config: TrainConfig) -> TrainConfig:
-    """The run with the format that its data are in, where the user has named none."""
+    """The run with the format that its data are in, where the user has named none.
+
+    Raises:
+        RefusedInput: the algorithm does not learn from such rows.
+    """
     data = config.data
     if data.source:
         return _with_formats(config)
@@ -82,7 +87,12 @@ def with_format(config: TrainConfig) -> TrainConfig:
     if told or data.path is None or not Path(data.path).exists() or is_store(data.path):
         return config
     found = recognised(Path(data.path), columns=data.map, map_option="data.map")
-    return config if found is None else config.model_copy(update={"data": data.model_copy(update={"format": found})})
+    if found is None:
+        return config
+    known = config.model_copy(update={"data": data.model_copy(update={"format": found})})
+    if not known.offline:
+        refuse_unserved(found, algo=known.algo, needs=(known.data_kind,))
+    return known
 
 
 def _with_formats(config: TrainConfig) -> TrainConfig:

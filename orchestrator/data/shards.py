@@ -11,7 +11,7 @@ from orchestrator.data.rows import file_sha256
 from orchestrator.errors import RefusedInput
 
 _SPLIT = re.compile(
-    r"(?:^|[-_.])(train(?:ing)?|test|val|valid|validation|dev|eval|evaluation)(?=[-_.]|$)", re.IGNORECASE
+    r"(?:^|[-_.])(train(?:ing)?|test|val|valid|validation|dev|eval|evaluation)(?=\d|set|split|[-_.]|$)", re.IGNORECASE
 )
 """A part of a name by which the files of a split are called."""
 

@@ -235,6 +235,7 @@ def _mixture(config: TrainConfig, rows: Mapping[str, str]) -> dict[str, str] | N
     weights = {source.name: f"{source.weight:g}" for source in config.data.source if rows}
     told = {f"weight of {name}": weight for name, weight in weights.items()}
     told |= {f"rows of {name}": digest for name, digest in rows.items()}
+    told["order"] = hashlib.sha256(" ".join(rows).encode()).hexdigest()  # a cursor counts in it
     return {"path": ", ".join(source.path for source in config.data.source), **told} if rows else None
 
 

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from orchestrator.cluster.choices import settled_dtype
 from orchestrator.cluster.placement import PlacementPlan
 from orchestrator.config import TrainConfig, load_config
+from orchestrator.config.data_section import DataSource
 from orchestrator.data.prompts import RunData, read_data
 from orchestrator.data.recognising import with_format
 from orchestrator.errors import RefusedInput
 from orchestrator.evaluation.held_out import judged
 from orchestrator.run.cursor import PromptCursor, SourceCursor
-from orchestrator.run.identity import refuse_another
+from orchestrator.run.identity import _mixture, refuse_another
 from orchestrator.tasks.digits_model import build_digits_model
 from orchestrator.train import main as train
 from orchestrator.training.answering import online_identity
@@ -193,3 +194,16 @@ def test_held_out_accuracy_is_told_by_source(files: Path, model: str) -> None:
     prompts = _read(files, model).held_out
     figures = judged_evaluation(judged(prompts, ["<answer>1</answer>", "<answer>2</answer>"])).figures
     assert figures["eval/accuracy"] == figures["eval/accuracy/judged"] == 0.5
+
+
+def test_sources_in_another_order_are_another_run() -> None:
+    argv = ["--algo", "grpo", "--model.path", "m"]
+    tables = [{"name": name, "path": f"{name}.jsonl", "weight": 1.0} for name in ("a", "b")]
+    config = load_config([*argv, "--data.path", "d"])[0]
+    rows = {"a": "1", "b": "2"}
+    data = config.data.model_copy(update={"path": None, "source": tuple(map(DataSource.model_validate, tables))})
+    one, other = (
+        _mixture(config.model_copy(update={"data": data}), order) for order in (rows, dict(reversed(rows.items())))
+    )
+    assert one is not None and other is not None
+    assert one["order"] != other["order"] and one["rows of a"] == other["rows of a"]
