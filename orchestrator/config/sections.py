@@ -31,7 +31,8 @@ class RunSection(Section):
     start_timeout_s: Seconds = 600.0
     """Longest time from a worker's start to its first heartbeat, and to its being ready, seconds."""
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(default=("tensorboard",), strict=False)
-    """Trackers that get every metric beside metrics.jsonl; all write into the run folder."""
+    """Trackers that get every metric beside metrics.jsonl, and a few held-out answers with their images; all write into
+    the run folder."""
 
 
 class ModelSection(Section):

@@ -80,6 +80,7 @@ def judged(prompts: Sequence[Prompt], texts: Sequence[str], *, shuffled: float |
                 label=prompt.label,
                 right=fine,
                 source=prompt.source,
+                media=tuple((ref.path, ref.sha256) for ref in prompt.media),
             )
             for prompt, text, answer, fine in zip(prompts, texts, answers, right, strict=True)
         ),

@@ -18,6 +18,8 @@ class EvalSample:
     """Whether that is the label."""
     source: str = ""
     """Of the data, where there are several."""
+    media: tuple[tuple[str, str], ...] = ()
+    """Path and SHA-256 of each image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

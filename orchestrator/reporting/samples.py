@@ -4,7 +4,6 @@ Images are decoded and written anew into the page, so only pictures get in.
 """
 
 import base64
-import hashlib
 import io
 from pathlib import Path
 
@@ -14,7 +13,8 @@ from orchestrator.reporting.charts import number
 from orchestrator.reporting.markup import Html, element, join
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.rollout_store import RolloutRow, read_rollouts
-from workers.multimodal.pictures import PictureError, decode
+from orchestrator.run.thumbnails import thumbnail
+from workers.multimodal.pictures import PictureError
 
 _PER_STEP = 4
 _LONGEST_TEXT = 4000
@@ -73,9 +73,6 @@ def _cut(text: str) -> str:
     return text if left_out <= 0 else f"{text[:_LONGEST_TEXT]} … {left_out} characters more"
 
 
-_SIDE = 224
-"""Longest edge on the page, pixels; a smaller image keeps its size."""
-_MOST_BYTES = 1 << 28
 _MOST_SHOWN = 4
 
 
@@ -93,28 +90,10 @@ def pictures(paths: tuple[str, ...], digests: tuple[str, ...]) -> Html:
 
 def _picture(path: Path, digest: str) -> Html:
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            return _missing(path, "is too large to show")
-        content = path.read_bytes()
-    except OSError as error:
-        return _missing(path, f"cannot be read: {error.strerror}")
-    if hashlib.sha256(content).hexdigest() != digest:
-        return _missing(path, "has changed since the run")
-    try:
-        png = _as_png(content)
+        small = thumbnail(path, digest)
     except PictureError as error:
-        return _missing(path, str(error))
-    source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-    return element("img", {"src": source, "alt": path.name, "title": path.name})
-
-
-def _as_png(content: bytes) -> bytes:
-    small = decode(content)
-    small.thumbnail((_SIDE, _SIDE))
+        return element("span", {"class": "missing"}, f"{path.name} {error}")
     buffer = io.BytesIO()
     small.save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def _missing(path: Path, reason: str) -> Html:
-    return element("span", {"class": "missing"}, f"{path.name} {reason}")
+    source = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return element("img", {"src": source, "alt": path.name, "title": path.name})

@@ -8,8 +8,14 @@ from pathlib import Path
 from typing import Protocol
 from uuid import NAMESPACE_URL, uuid5
 
+import numpy as np
+
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.metrics import metrics_row
+from orchestrator.run.sample_table import COLUMNS, ShownSample, markdown, sheet
+
+_SAMPLES = "eval/samples"
+_WANDB_DATA = "WANDB_DATA_DIR"
 
 
 class Sink(Protocol):
@@ -17,6 +23,10 @@ class Sink(Protocol):
 
     def write(self, step: int, row: Mapping[str, float | None]) -> None:
         """Take one row; None stands for a value that was not finite."""
+        ...
+
+    def show(self, step: int, samples: Sequence[ShownSample]) -> None:
+        """Take a table of answers with their images."""
         ...
 
     def close(self) -> None:
@@ -36,13 +46,16 @@ class JsonlSink:
         self._file.flush()
         os.fsync(self._file.fileno())
 
+    def show(self, step: int, samples: Sequence[ShownSample]) -> None:
+        """Nothing: ``evaluations/`` has all of them."""
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
 
 class TensorBoardSink:
-    """Scalars for TensorBoard in the run folder."""
+    """Scalars, and answers as text beside one picture, for TensorBoard in the run folder."""
 
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter  # deferred: slow to import and optional
@@ -54,6 +67,12 @@ class TensorBoardSink:
         for name, value in row.items():
             if value is not None:
                 self._writer.add_scalar(name, value, step)
+
+    def show(self, step: int, samples: Sequence[ShownSample]) -> None:
+        """The table as text, the images in its order as one picture."""
+        self._writer.add_text(_SAMPLES, markdown(samples), step)
+        if (picture := sheet(samples)) is not None:
+            self._writer.add_image(_SAMPLES, np.asarray(picture), step, dataformats="HWC")
 
     def close(self) -> None:
         """Flush and close."""
@@ -67,6 +86,9 @@ class WandbSink:
         import wandb  # deferred: slow to import and optional
 
         folder.mkdir(exist_ok=True)
+        # Images of tables wait there to be sent; its own place for them is in the user's home.
+        self._set = {} if _WANDB_DATA in os.environ else {_WANDB_DATA: str(folder.resolve())}
+        os.environ.update(self._set)
         # The same id after a resume, so that the parts of one run are one run there.
         self._run = wandb.init(
             dir=folder, project="raylign", name=folder.parent.name, id=_run_id(folder), mode="offline", resume="allow"
@@ -76,9 +98,21 @@ class WandbSink:
         """Log every finite value at ``step``."""
         self._run.log({name: value for name, value in row.items() if value is not None}, step=step)
 
+    def show(self, step: int, samples: Sequence[ShownSample]) -> None:
+        """A table with a column of images."""
+        import wandb
+
+        table = wandb.Table(columns=["image", *COLUMNS])
+        for sample in samples:
+            picture = sample.picture()
+            table.add_data(None if picture is None else wandb.Image(picture), *sample.cells)
+        self._run.log({_SAMPLES: table}, step=step)
+
     def close(self) -> None:
         """Finish the run."""
         self._run.finish()
+        for name in self._set:
+            os.environ.pop(name, None)
 
 
 class MlflowSink:
@@ -100,6 +134,13 @@ class MlflowSink:
         for name, value in row.items():
             if value is not None:
                 self._client.log_metric(self._id, name, value, step=step)
+
+    def show(self, step: int, samples: Sequence[ShownSample]) -> None:
+        """The table as a text artifact, the images in its order as one picture."""
+        place = f"{_SAMPLES}/step_{step:06d}"
+        self._client.log_text(self._id, markdown(samples), f"{place}.md")
+        if (picture := sheet(samples)) is not None:
+            self._client.log_image(self._id, picture, f"{place}.png")
 
     def close(self) -> None:
         """Mark the run as ended."""
@@ -129,6 +170,11 @@ class Tracker:
         row = metrics_row(metrics)
         for sink in self._sinks:
             sink.write(step, row)
+
+    def show(self, step: int, samples: Sequence[ShownSample]) -> None:
+        """Show people a few answers."""
+        for sink in self._sinks:
+            sink.show(step, samples)
 
     def close(self) -> None:
         """Close every sink."""

@@ -1,7 +1,7 @@
 """What every run holds while it trains: its workers, where it is kept, and everything a person sees of it."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
@@ -18,11 +18,14 @@ from orchestrator.run.identity import Identity
 from orchestrator.run.log import RunLogFormatter
 from orchestrator.run.manifest import DataCounts
 from orchestrator.run.metrics import MEMORY_PREFIX, PhaseClock
+from orchestrator.run.sample_table import ShownSample
 from orchestrator.run.start import started_run
 from orchestrator.run.tracking import Tracker
 from workers.weight_sync.shared_memory import clear_exchange
 
 Metrics = dict[str, float]
+_SHOWN = 12
+"""Held-out answers that trackers get with their images."""
 JUDGED = (
     Figure(
         "eval/accuracy",
@@ -108,6 +111,8 @@ class Session:
         told = evaluation.figures if evaluation.judged is None else asdict(evaluation.judged)
         self.folder.evaluations.mkdir(exist_ok=True)
         write_atomic(self.folder.evaluation_file(step), json.dumps(told, indent=1) + "\n")
+        if evaluation.judged is not None:
+            self.tracker.show(step, _shown(evaluation.judged.samples))
 
     def checkpoint(self, progress: Progress, evaluation: Evaluation) -> None:
         """Save the run as it stands."""
@@ -203,6 +208,17 @@ def newest_evaluation(folder: RunFolder, step: int) -> Evaluation | None:
     """The last one within the first ``step`` steps, after the one before training; None where there is none."""
     steps = (number for number in range(step, 0, -1) if folder.evaluation_file(number).is_file())
     return next((evaluation_in(folder, number) for number in steps), None)
+
+
+def _shown(samples: Sequence[EvalSample]) -> list[ShownSample]:
+    """The first few, which are the same at every step."""
+    return [
+        ShownSample(
+            media=sample.media, prompt=sample.prompt_text, answer=sample.completion_text, label=str(sample.label),
+            right=sample.right,
+        )
+        for sample in samples[:_SHOWN]
+    ]  # fmt: skip
 
 
 def judged_evaluation(result: EvalResult) -> Evaluation:
