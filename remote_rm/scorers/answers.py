@@ -12,7 +12,7 @@ _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _THOUGHT = re.compile(r"\A.*</think(?:ing)?>", re.DOTALL)
 _BRACES = re.compile(r"\\boxed\s*\{|[{}]")
 _NUMBER = re.compile(
-    r"(?<![\d.,])(?P<sign>(?<![\w)}])[-+−]?)\s*(?:"
+    r"(?:(?<![\d.,])(?P<sign>(?<![\w)}])[-+−]?)\s*|(?=\\[dt]?frac))(?:"
     r"\\[dt]?frac\s*\{\s*(?P<over>\d{1,30})\s*\}\s*\{\s*(?P<under>\d{1,30})\s*\}"
     r"|(?P<whole>\d{1,3}(?:,\d{3}){1,9}(?:\.\d{1,30})?|\d{1,30}(?:\.\d{1,30})?|\.\d{1,30})"
     r"(?:[eE](?P<power>[-+]?\d{1,3})(?![\d.]))?(?:\s*/\s*(?P<bottom>\d{1,30})(?![\d.,/]))?(?!\d|[.,]\d))"
@@ -110,8 +110,23 @@ def _last_boxed(text: str) -> str | None:
 
 
 def _number(text: str) -> Fraction | None:
-    found = [match for match in _NUMBER.finditer(text.replace("\\,", "").replace("$", " ")) if match]
-    return _value(found[-1]) if found else None
+    found = list(_NUMBER.finditer(text.replace("\\,", "").replace("$", " ")))
+    if not found:
+        return None
+    value = _value(found[-1])
+    if len(found) < 2 or value is None or (units := _units_before(found[-2], found[-1], value)) is None:
+        return value
+    return units - value if found[-2]["sign"] in ("-", "−") else units + value
+
+
+def _units_before(before: re.Match[str], last: re.Match[str], value: Fraction) -> Fraction | None:
+    """The 3 of ``3 1/2``: a whole number in front of a proper fraction, nothing but a space between."""
+    gap = last.string[before.end("whole") : last.start()]
+    is_fraction = (last["under"] or last["bottom"]) and not (last["sign"] or last["power"] or last["percent"])
+    is_whole = (before["whole"] or ".").isdigit() and not (before["power"] or before["bottom"] or before["percent"])
+    if not is_fraction or not is_whole or value >= 1 or gap.strip(" ") or not (gap or last["under"]):
+        return None
+    return _value(before)
 
 
 def _value(match: re.Match[str]) -> Fraction | None:

@@ -71,6 +71,29 @@ def test_a_tolerance_is_a_share_of_the_label() -> None:
 
 
 @given(st.fractions(min_value=-(10**9), max_value=10**9, max_denominator=10**6))
+def test_a_mixed_number_is_one_number(value: Fraction) -> None:
+    units, rest = divmod(abs(value.numerator), value.denominator)
+    sign = "-" if value < 0 else ""
+    for part in (f" {rest}/{value.denominator}", f"\\frac{{{rest}}}{{{value.denominator}}}"):
+        assert number(f"it is {sign}{units}{part}", str(value)) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("completion", "label"),
+    [
+        ("2\n1/2", "0.5"),
+        ("2, 1/2", "0.5"),
+        ("20% 1/2", "0.5"),
+        ("2.5 1/2", "0.5"),
+        ("2 3/2", "1.5"),
+        ("2 -1/2", "-0.5"),
+    ],
+)
+def test_what_is_no_mixed_number_ends_in_its_fraction(completion: str, label: str) -> None:
+    assert number(completion, label) == 1.0
+
+
+@given(st.fractions(min_value=-(10**9), max_value=10**9, max_denominator=10**6))
 def test_every_fraction_is_read_as_written(value: Fraction) -> None:
     assert number(f"it is {value.numerator}/{value.denominator}", str(value)) == 1.0
 
