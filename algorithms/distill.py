@@ -1,9 +1,10 @@
 """On-policy distillation: the policy samples, and every token earns by how much likelier the teacher finds it.
 
-The advantage of a token is −w (log π − log π_teacher), whose mean is −w times the reverse KL: nothing is discounted, as
-a token answers for itself alone. A task's reward, less the mean of the prompt's samples, may be added to it. Agarwal et
-al. 2024, GKD, eq. 4 and 5 with on-policy data, https://arxiv.org/abs/2306.13649; as a reward: Thinking Machines 2025,
-"On-policy distillation".
+The advantage of a token is −w (log π − log π_teacher), less the mean of all tokens: nothing is discounted, as a token
+answers for itself alone. The gap is that of the weights an update begins with, so a token that has come to the teacher
+is not pushed further, and no clip is needed. A task's reward, less the mean of the prompt's samples, may be added to
+it. Agarwal et al. 2024, GKD, eq. 4 and 5 with on-policy data, https://arxiv.org/abs/2306.13649; as a reward: Thinking
+Machines 2025, "On-policy distillation".
 """
 
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,9 @@ from algorithms.settings import Section, Text
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from algorithms.maths.policy_losses import PolicyLoss
+    from algorithms.policy_objective import PolicyTokens
 
 
 class DistillSection(Section):
@@ -30,10 +34,21 @@ class DistillSection(Section):
 
 
 class Distill(PolicyGradient):
-    """Its teacher is its reference, and no other KL is charged."""
+    """Its teacher is its reference, and no other KL is charged.
+
+    No samples are compared, so there are as many prompts as samples: more pictures a step.
+    """
 
     sections = {**PolicyGradient.sections, "distill": DistillSection}
-    defaults = {**UNGUARDED, "algorithm.aggregation": "token-mean", "rollout.samples_per_prompt": 4}
+    defaults = {
+        **UNGUARDED,
+        "algorithm.aggregation": "token-mean",
+        "algorithm.clip_low": 1.0,
+        "algorithm.clip_high": 4.0,
+        "rollout.prompts_per_step": 256,
+        "rollout.samples_per_prompt": 1,
+    }
+    unclipped = True
 
     @property
     def _own(self) -> DistillSection:
@@ -64,9 +79,25 @@ class Distill(PolicyGradient):
             )
 
     def advantages(self, scores: "Tensor", prompts: "Tensor", kl: "Tensor", mask: "Tensor") -> "tuple[Tensor, float]":
-        """−w (log π − log π_teacher), and the weighted reward less the mean of its prompt's samples."""
+        """−w (log π − log π_teacher) less its mean, and the weighted reward less the mean of its prompt's samples."""
         from algorithms.maths.advantages import group_advantages, on_tokens
+        from algorithms.maths.masking import keep, masked_mean
 
         own = self._own
         task = own.reward_weight * group_advantages(scores, prompts, baseline="mean")
-        return on_tokens(task, mask) - own.weight * kl, 0.0
+        return on_tokens(task, mask) - own.weight * keep(kl - masked_mean(kl, mask), mask), 0.0
+
+    def policy_loss(self, log_ratio: "Tensor", tokens: "PolicyTokens") -> "PolicyLoss":
+        """−sg[min(ρ, 1 + clip_high) (Â − w log ρ)] log π: what the weights have moved since counts in the gap too."""
+        from algorithms.maths.masking import keep
+        from algorithms.maths.policy_losses import cispo_loss_map
+
+        moved = keep(log_ratio, tokens.mask).detach()
+        return cispo_loss_map(
+            log_ratio,
+            tokens.logprobs,
+            tokens.advantages - self._own.weight * moved,
+            tokens.mask,
+            clip_low=self.section.clip_low,
+            clip_high=self.section.clip_high,
+        )

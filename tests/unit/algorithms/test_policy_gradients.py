@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from algorithms.algorithm import StepSamples, Unlearnable
 from algorithms.cispo import Cispo
@@ -16,6 +19,7 @@ from algorithms.gdpo import Gdpo
 from algorithms.grpo import Grpo
 from algorithms.gspo import Gspo
 from algorithms.policy_gradient import AlgorithmSection, PolicyGradient
+from algorithms.policy_objective import PolicyTokens
 from algorithms.records import Rollout, Sequence
 from algorithms.reinforce_pp import ReinforcePp, ReinforcePpBaseline
 from algorithms.rloo import Rloo
@@ -273,20 +277,47 @@ def _distill(**own: float | str) -> Distill:
     return Distill("distill", sections)
 
 
-def test_a_distilled_token_earns_what_the_teacher_finds_it_likelier() -> None:
+def test_a_distilled_token_earns_what_the_teacher_finds_it_likelier_than_the_mean() -> None:
     learned = _learned(_distill(weight=2.0), _rollout("a", 0, 0.0, kl=0.25), _rollout("a", 1, 0.0, length=2, kl=-0.5))
-    assert [s.advantages[2:].tolist() for s in learned.updates[0]] == [[-0.5], [1.0, 1.0]]
+    assert [s.advantages[2:].tolist() for s in learned.updates[0]] == [[-1.0], [0.5, 0.5]]
     assert learned.figures["kl/ref"] == pytest.approx((0.25 - 0.5 - 0.5) / 3)
 
 
 def test_a_tasks_reward_is_added_to_it_less_the_prompts_mean() -> None:
     rollouts = (_rollout("a", 0, 1.0, kl=0.25), _rollout("a", 1, 0.0, kl=0.25))
     learned = _learned(_distill(reward_weight=4.0), *rollouts)
-    assert [s.advantages[2:].tolist() for s in learned.updates[0]] == [[1.75], [-2.25]]
+    assert [s.advantages[2:].tolist() for s in learned.updates[0]] == [[2.0], [-2.0]]
+
+
+@given(st.integers(0, 10_000), st.floats(0.1, 3.0))
+def test_its_gradient_is_that_of_the_reverse_kl_of_the_weights_that_are_updated(seed: int, weight: float) -> None:
+    source = torch.Generator().manual_seed(seed)
+    teacher, old, moved = (torch.randn(6, generator=source, dtype=torch.float64) for _ in range(3))
+    now = (old + 0.3 * moved.clamp(-2, 2)).requires_grad_()
+    logprobs, old_logprobs, ref = now.log_softmax(-1), old.log_softmax(-1), teacher.log_softmax(-1)
+    gap = old_logprobs - ref
+    tokens = PolicyTokens(
+        logprobs=logprobs[None],
+        old_logprobs=old_logprobs[None],
+        rollout_logprobs=old_logprobs[None],
+        advantages=-weight * (gap - (old_logprobs.exp() * gap).sum())[None],
+        mask=torch.ones(1, 6, dtype=torch.bool),
+        lengths=(1,) * 6,
+    )
+    kind = Distill(
+        "distill",
+        {"algorithm": AlgorithmSection(clip_low=1.0, clip_high=9.0), "distill": DistillSection(weight=weight)},
+    )
+    # Every token of the vocabulary as often as the old weights sample it.
+    expected = (old_logprobs.exp() * kind.policy_loss(kind.log_ratio(tokens), tokens).loss[0]).sum()
+    (found,) = torch.autograd.grad(expected, now, retain_graph=True)
+    (true,) = torch.autograd.grad(weight * (logprobs.exp() * (logprobs - ref)).sum(), now)
+    torch.testing.assert_close(found, true, rtol=1e-6, atol=1e-9)
 
 
 def test_a_distillation_asks_for_its_teacher_and_for_rewards_only_where_they_count() -> None:
     assert (_distill().needs.teacher, _distill().needs.reference, _distill().needs.rewards) == ("t", True, False)
     assert _distill(reward_weight=1.0).needs.rewards
+    unguarded = AlgorithmSection(preclip_min=None, preclip_max=None)
     with pytest.raises(ValueError, match=r"distill\.teacher_path is not set"):
-        Distill("distill", {"algorithm": AlgorithmSection(), "distill": DistillSection()}).check(_config())
+        Distill("distill", {"algorithm": unguarded, "distill": DistillSection()}).check(_config())
