@@ -5,8 +5,9 @@ from pydantic import ValidationError
 from algorithms.algorithm import Needs
 from algorithms.registry import ALGORITHMS, algorithm_class
 from orchestrator.config.data_folders import is_store
+from orchestrator.config.formats import FORMATS
 from orchestrator.reporting.offline_run import offline_run
-from orchestrator.reporting.online_run import COLD_START, ONLINE
+from orchestrator.reporting.online_run import ANSWERING, COLD_START, COLD_START_ANSWERING, ONLINE, judges
 from orchestrator.reporting.run_kind import RunKind
 from orchestrator.reporting.run_record import RunRecord
 
@@ -18,9 +19,9 @@ def kind_of(record: RunRecord) -> RunKind:
     """
     needs = _needs(record) or _seen(record)
     if "prompts" in needs.data:
-        return ONLINE
+        return ONLINE if judges(record) else ANSWERING
     if "demonstrations" in needs.data and not _learns_from_store(record):
-        return COLD_START
+        return COLD_START if judges(record) else COLD_START_ANSWERING
     return offline_run(needs)
 
 
@@ -51,4 +52,5 @@ def _learns_from_store(record: RunRecord) -> bool:
     form, path = record.setting("data", "format"), record.setting("data", "path")
     if record.setting("data", "reader") is not None:
         return True
-    return form not in (None, "r1_reward") or (not record.rows and isinstance(path, str) and is_store(path))
+    of_prompts = [name for name, one in FORMATS.items() if "prompts" in one.serves]
+    return form not in (None, *of_prompts) or (not record.rows and isinstance(path, str) and is_store(path))

@@ -1,7 +1,8 @@
-"""Runs that make the policy judge: reinforcement, and the cold start before it."""
+"""Runs that make the policy judge, or answer: reinforcement, and the cold start before it."""
 
 from dataclasses import replace
 
+from orchestrator.reporting.charts import number
 from orchestrator.reporting.findings import (
     BESIDE_CHANCE,
     CHANCE,
@@ -23,13 +24,26 @@ _SIDE_MARGIN = 0.1
 """How far from one half its choice of the response shown first may be."""
 
 
+def judges(record: RunRecord) -> bool:
+    """Whether it was asked for verdicts: then its evaluations say which position it chose."""
+    return bool(record.series("eval/first_position_rate")) or not record.series("eval/accuracy")
+
+
 def _headline(record: RunRecord) -> str:
+    return _measured(record, of="pairs", beside=BESIDE_CHANCE)
+
+
+def _answers_headline(record: RunRecord) -> str:
+    return _measured(record, of="prompts", beside="")
+
+
+def _measured(record: RunRecord, *, of: str, beside: str) -> str:
     accuracy = record.series("eval/accuracy")
     if not accuracy:
         return "No held-out accuracy has been measured."
-    pairs = record.manifest.get("num_held_out")
-    on = f" on {pairs} held-out pairs" if isinstance(pairs, int) else ""
-    return measured("Accuracy", accuracy, on=on, beside=BESIDE_CHANCE)
+    count = record.manifest.get("num_held_out")
+    on = f" on {count} held-out {of}" if isinstance(count, int) else ""
+    return measured("Accuracy", accuracy, on=on, beside=beside)
 
 
 def _accuracy_rose(record: RunRecord) -> Check:
@@ -54,6 +68,18 @@ def _judges_by_looking(record: RunRecord) -> Check:
         )
     bound = f"accuracy within {_BLIND_MARGIN:g} of {CHANCE:g}"
     return every(question, control, lambda value: abs(value - CHANCE) <= _BLIND_MARGIN, bound)
+
+
+def _answers_by_looking(record: RunRecord) -> Check:
+    accuracy = dict(record.series("eval/accuracy"))
+    control = [point for point in record.series("eval/accuracy_shuffled_images") if point[0] in accuracy][-1:]
+    most = accuracy[control[0][0]] - _BLIND_MARGIN if control else 0.0
+    return every(
+        "It answers by looking: with shuffled images it is wrong more often",
+        control,
+        lambda value: value <= most,
+        f"accuracy {_BLIND_MARGIN:g} below that with its own images, at most {number(most)}",
+    )
 
 
 def _leans_to_neither_side(record: RunRecord) -> Check:
@@ -111,3 +137,12 @@ COLD_START = replace(
     has_rollouts=False,
 )
 """It learns from demonstrations, and judges only to be measured."""
+
+ANSWERING = replace(
+    ONLINE,
+    headline=_answers_headline,
+    soundness=(_answers_by_looking, *ONLINE.soundness[2:]),
+)
+"""Its prompts have answers of any kind, or none."""
+
+COLD_START_ANSWERING = replace(COLD_START, headline=_answers_headline, soundness=(metrics_were_finite,))

@@ -10,8 +10,8 @@ from algorithms.maths.logprobs import Mismatch
 from algorithms.tokens import MISMATCH
 from orchestrator.cluster.sync import SyncResult
 from orchestrator.evaluation.held_out import prompt_text
+from orchestrator.evaluation.right import is_right, readable_answer
 from orchestrator.rewards.reward import Reward, reward_metrics
-from orchestrator.rewards.verdicts import parse_verdict
 from orchestrator.run.rollout_store import RolloutRow
 from orchestrator.training.updates import Update, update_figures
 from workers.types import Completion, GenerationRequest, Prompt
@@ -117,16 +117,18 @@ def _by_source(sampled: Sampled, sources: Mapping[str, str]) -> dict[str, float]
     return {f"source/{name}/reward": float(np.mean(values)) for name, values in sorted(earned.items())}
 
 
-def rollout_rows(prompts: Mapping[str, Prompt], sampled: Sampled) -> list[RolloutRow]:
+def rollout_rows(prompts: Mapping[str, Prompt], sampled: Sampled, *, judging: bool) -> list[RolloutRow]:
     """One record per rollout, with its texts, ids, rewards and seed.
 
     Args:
         prompts: By uid.
+        judging: Whether the run's prompts ask for verdicts.
     """
     rows = []
     for request, completion, reward in zip(sampled.requests, sampled.completions, sampled.rewards, strict=True):
         prompt = prompts[request.uid]
         text = sampled.texts[request.uid, request.sample_index]
+        answer, label = readable_answer(text, judging=judging), prompt.label
         rows.append(
             RolloutRow(
                 uid=request.uid,
@@ -140,8 +142,9 @@ def rollout_rows(prompts: Mapping[str, Prompt], sampled: Sampled) -> list[Rollou
                 reward=reward.value,
                 reward_status=reward.status,
                 parts=reward.parts,
-                label=prompt.label,
-                verdict=parse_verdict(text),
+                label=label,
+                verdict=answer,
+                right=None if label is None else is_right(answer, label, judging=judging),
                 finish_reason=completion.finish_reason,
                 seed=request.seed,
                 policy_version=completion.policy_version,

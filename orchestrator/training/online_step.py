@@ -7,6 +7,7 @@ import numpy as np
 
 from algorithms.records import Rollout
 from orchestrator.cluster.feed import build_requests, completion_sequence
+from orchestrator.evaluation.right import is_judging
 from orchestrator.rewards.client import RewardClient
 from orchestrator.rewards.critique_judge import CritiqueJudge, Question, with_critiques
 from orchestrator.rewards.pairwise import PairwiseJudge
@@ -77,7 +78,8 @@ class OnlineWork:
             if remedy == "resync":
                 engines.require_full_sync()
             sync = answering.verified_sync(done.policy_version, [uid for uid in prompts if "~" not in uid])
-        write_rollouts(session.folder.rollout_file(done.step), rollout_rows(prompts, sampled))
+        judging = is_judging(answering.train)
+        write_rollouts(session.folder.rollout_file(done.step), rollout_rows(prompts, sampled, judging=judging))
         record = StepRecord(
             sampled=sampled, figures={**learned.figures, **found.figures}, mismatch=mismatch, updates=tuple(updates),
             num_planned_updates=config.updates_per_step, sync=sync, rollout_s=clock.metrics()["time/rollout_s"],

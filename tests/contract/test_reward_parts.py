@@ -82,7 +82,7 @@ def test_it_is_in_the_figures_the_rollouts_and_the_report(tmp_path: Path) -> Non
     assert row["reward/es"] == (_RIGHT.count("e") + _WRONG.count("e")) / 2
     folder = RunFolder(tmp_path)
     folder.rollouts.mkdir()
-    rows = rollout_rows(*_sampled(rewards))
+    rows = rollout_rows(*_sampled(rewards), judging=True)
     write_rollouts(folder.rollout_file(1), rows)
     assert [r.parts["es"] for r in read_rollouts(folder.rollout_file(1))] == [r.parts["es"] for r in rewards]
     folder.config.write_text(json.dumps({"algo": "stable_reinforce"}))

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from PIL import ExifTags, Image
 from orchestrator.config.load import load_config
 from orchestrator.report import main, write_report
 from orchestrator.reporting.charts import Axis, Chart, line_chart, number, share_bar, thinned
+from orchestrator.reporting.choice_of_kind import kind_of
 from orchestrator.reporting.curves import phase_seconds
 from orchestrator.reporting.findings import Check
 from orchestrator.reporting.online_run import ONLINE
@@ -78,6 +79,7 @@ def _rollout(path: Path | None, *, text: str = "<answer> 1 </answer>", verdict: 
         parts={"format": 1.0, "accuracy": 1.0, "consistency": None},
         label="1",
         verdict=verdict,
+        right=verdict == "1",
         finish_reason="stop",
         seed=1,
         policy_version=0,
@@ -179,7 +181,7 @@ def test_a_rollout_file_that_is_broken_is_said_and_the_rest_is_shown(tmp_path: P
     write_rollouts(folder.rollout_file(2), [_rollout(None)])
     text = "".join(_page(root).text)
     assert "Step 1" in text and "cannot be read" in text
-    assert "Step 2: 1 of 1 verdicts right" in text
+    assert "Step 2: 1 of 1 answers right" in text
 
 
 def test_a_run_that_has_only_its_configuration_has_a_report(tmp_path: Path) -> None:
@@ -249,6 +251,37 @@ def test_each_unsound_figure_is_named_with_its_step(tmp_path: Path, name: str, v
     failed = [check for check in _soundness(read_run(_learned(tmp_path, **{name: value}))) if check.answer != "yes"]
     assert [check.answer for check in failed] == ["no"]
     assert question in failed[0].question and "at step 10" in failed[0].detail
+
+
+def _answered(tmp_path: Path, *, shuffled: float) -> Path:
+    """A run whose labels are sums and not sides."""
+    rows = [
+        {"step": 0, "eval/accuracy": 0.6},
+        {"step": 10, "eval/accuracy": 0.9, "eval/accuracy_shuffled_images": shuffled},
+    ]
+    return _run(tmp_path / "run", rows, steps=10)
+
+
+def test_a_run_that_asks_for_answers_is_not_held_against_a_coin(tmp_path: Path) -> None:
+    record = read_run(_answered(tmp_path, shuffled=0.08))
+    kind = kind_of(record)
+    assert kind.headline(record) == "Accuracy 0.600 → 0.900 on 512 held-out prompts."
+    looks, *others = [question(record) for question in kind.soundness]
+    assert looks.answer == "yes" and "at most 0.84" in looks.detail
+    assert not [check for check in others if "side" in check.question]
+    blind = kind.soundness[0](read_run(_answered(tmp_path, shuffled=0.88)))
+    assert blind.answer == "no" and "0.88" in blind.detail
+
+
+def test_samples_of_answers_are_right_by_what_the_run_said(tmp_path: Path) -> None:
+    root = _run(tmp_path / "run", [])
+    rows = [
+        replace(_rollout(None), label="4", verdict="4.0", right=True),
+        replace(_rollout(None), label=None, right=None),
+    ]
+    write_rollouts(RunFolder(root).rollout_file(1), rows)
+    text = "".join(_page(root).text)
+    assert "Step 1: 1 of 1 answers right" in text and "answer 4.0" in text and "no label" in text
 
 
 def test_the_control_says_nothing_about_a_judge_that_guesses(tmp_path: Path) -> None:
