@@ -9,7 +9,8 @@ from fractions import Fraction
 from orchestrator.rewards.verdicts import parse_verdict
 from workers.types import Prompt
 
-_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+# The last that is opened: a model that opens it again and again before it closes it still says one thing.
+_TAGGED = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
 _THOUGHT = re.compile(r"\A.*</think(?:ing)?>", re.DOTALL)
 _BOXED = re.compile(r"\\boxed\s*\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}")
 _THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")

@@ -8,7 +8,8 @@ import re
 from fractions import Fraction
 from typing import Any
 
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+# The last that is opened: a model that opens it again and again before it closes it still says one thing.
+_ANSWER = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
 _THOUGHT = re.compile(r"\A.*</think(?:ing)?>", re.DOTALL)
 _BRACES = re.compile(r"\\boxed\s*\{|[{}]")
 _NUMBER = re.compile(

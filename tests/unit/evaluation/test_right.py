@@ -20,6 +20,8 @@ def _prompt(uid: str, label: str, source: str = "") -> Prompt:
     [
         ("<think> 3 plus 4 </think> <answer> 7 </answer>", "7", True),
         ("<answer>7.0</answer>", "7", True),
+        ("<answer> 7 <answer> 7 <answer> 7 </answer>", "7", True),
+        ("<answer> 7 <answer> 8 </answer>", "7", False),
         (r"so \boxed{\frac{1}{2}}", r"\boxed{\frac{1}{2}}", True),
         ("<think>x</think> New York.", "new york", True),
         ("1,000", "1000", True),
