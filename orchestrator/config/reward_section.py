@@ -1,25 +1,21 @@
 """What a run's configuration says of its rewards."""
 
-import math
 from typing import Any, Literal
-from urllib.parse import parse_qsl
 
 from pydantic import Field
 
 from algorithms.settings import Count, Seconds, Section, Share, Text
-
-_PAIRWISE = "pairwise"
-"""Compared by workers of the run, not by the service."""
-_REQUEST = """Compare two answers to a question about the image.
-
-Question: {question}
-
-Response 1: {first}
-
-Response 2: {second}
-
-Look at the image and reason within <think> and </think> which response is more correct and helpful. Then write the \
-number of the better one, 1 or 2, within <answer> and </answer>."""
+from orchestrator.config.judges import (
+    JUDGES,
+    PAIR_REQUEST,
+    PAIRWISE,
+    RUBRIC,
+    RUBRIC_REQUEST,
+    Criterion,
+    check_judges,
+    criteria_of,
+    function_weight,
+)
 
 
 class CritiqueSection(Section):
@@ -43,8 +39,8 @@ class RewardSection(Section):
     critique: CritiqueSection = CritiqueSection()
     functions: tuple[Text, ...] = Field(default=(), strict=False)
     """Functions that are the reward: FILE.py:NAME, or format, exact, number, math, choice, count, iou, point, length,
-    overlong, pairwise; each with what it counts and its own options, as in "number?weight=0.5&tolerance=0.01"; none =
-    the rules of reward.scoring."""
+    overlong, pairwise, judge; each with what it counts and its own options, as in "number?weight=0.5&tolerance=0.01";
+    none = the rules of reward.scoring."""
     function_workers: Count = 4
     """Processes that run them."""
     function_timeout_s: Seconds = 10.0
@@ -59,21 +55,32 @@ class RewardSection(Section):
     judge: Literal["rules", "openai"] = "rules"
     """Judge of consistency: fixed rules, or a model behind an OpenAI-compatible endpoint."""
     judge_path: Text | None = None
-    """Folder of a generative judge, as sft or stable_reinforce leave one: it compares the samples of a prompt for
-    "pairwise" in reward.functions, on workers of this run; none = none."""
-    judge_request: Text = _REQUEST
-    """What that judge is asked below the prompt's images: {question}, {first} and {second} stand for the prompt's words
-    and two responses."""
-    judge_images: Literal["own", "shuffled"] = "own"
-    """The prompt's images, or another prompt's: a control, from which nothing should be learned."""
+    """Folder of a generative judge, as sft or stable_reinforce leave one: it is asked for "pairwise" and "judge" of
+    reward.functions, on workers of this run; none = the endpoint at reward.judge_url is."""
+    judge_request: Text = PAIR_REQUEST
+    """What is asked for "pairwise" below the prompt's images: {question}, {first} and {second} stand for the prompt's
+    words and two responses."""
+    judge_rubric: Text = RUBRIC_REQUEST
+    """What is asked for "judge" below the prompt's images: {question}, {response}, {label} and {criteria} stand for the
+    prompt's words, the response, the row's answer and the criteria; without an <answer> in it, the form of the verdict
+    is told below."""
+    judge_criteria: tuple[Text, ...] = Field(default=(), strict=False)
+    """What "judge" gives a number for, each a part of the reward: "correct?weight=2: Is it right?", with words in a
+    file; none = one number."""
+    judge_scale: tuple[float, float] = Field(default=(0.0, 10.0), strict=False)
+    """Lowest and highest number that "judge" may give; the part is 0 at the one and 1 at the other."""
+    judge_images: Literal["own", "shuffled", "none"] = "own"
+    """What those judges are shown: the prompt's images, another prompt's (a control, from which nothing should be
+    learned), or none, for a model that takes none."""
     judge_workers: Count = 1
-    """Its workers."""
+    """Workers of reward.judge_path."""
     judge_max_new_tokens: Count = 1024
     """Longest verdict, tokens."""
     max_pairs: Count = 16
     """Most pairs of a prompt's samples that are compared, each in both orders; of more, a seeded ring is."""
     judge_url: Text | None = None
-    """Address of that endpoint."""
+    """Address of an OpenAI-compatible endpoint: of reward.judge, and of "pairwise" and "judge" without
+    reward.judge_path."""
     judge_model: Text | None = None
     """Name of the model there."""
     judge_key_file: Text | None = None
@@ -95,51 +102,35 @@ class RewardSection(Section):
     @property
     def pairwise_weight(self) -> float | None:
         """What the win rates of the samples of a prompt count; None where ``functions`` has no ``pairwise``."""
-        for text in self.functions:
-            name, _, options = text.partition("?")
-            if name == _PAIRWISE:
-                return _weight(options)
-        return None
+        return function_weight(self.functions, PAIRWISE)
+
+    @property
+    def rubric_weight(self) -> float | None:
+        """What the judge's numbers count; None where ``functions`` has no ``judge``."""
+        return function_weight(self.functions, RUBRIC)
+
+    @property
+    def criteria(self) -> tuple[Criterion, ...]:
+        """What those numbers are of; none is one for the whole."""
+        return criteria_of(self.judge_criteria)
 
     @property
     def served(self) -> tuple[str, ...]:
         """Those of ``functions`` that the reward service runs."""
-        return tuple(text for text in self.functions if text.partition("?")[0] != _PAIRWISE)
+        return tuple(text for text in self.functions if text.partition("?")[0] not in JUDGES)
 
     def check(self, config: Any) -> None:
-        """Refuse a comparison that nobody could make, and a judge whom nobody asks.
+        """Refuse a judgement that nobody could make, and a judge whom nobody asks.
 
         Raises:
             ValueError: naming the option.
         """
-        weight, samples = self.pairwise_weight, config.rollout.samples_per_prompt
         if self.served and self.url is not None:
             raise ValueError(
                 f"reward.functions has {self.served[0]!r}, which the run's own service would run, but reward.url is "
                 "set: start that service with --functions"
             )
-        if len(self.functions) > len(self.served) + 1:
-            raise ValueError('reward.functions has "pairwise" twice')
-        if weight is None and self.judge_path is not None:
-            raise ValueError('reward.judge_path is set, but reward.functions has no "pairwise" that would ask it')
-        if weight is None:
-            return
-        if self.judge_path is None:
-            raise ValueError('reward.functions has "pairwise", which needs reward.judge_path')
-        if samples < 2:
-            raise ValueError(
-                f'reward.functions has "pairwise", which needs rollout.samples_per_prompt of at least 2, not {samples}'
-            )
-        if missing := [name for name in ("{first}", "{second}") if name not in self.judge_request]:
-            raise ValueError(f"reward.judge_request holds no {missing[0]}")
-
-
-def _weight(options: str) -> float:
-    given = dict(parse_qsl(options, keep_blank_values=True))
-    try:
-        weight = float(given.get("weight", "1"))
-    except ValueError:
-        weight = math.nan
-    if set(given) - {"weight"} or not math.isfinite(weight):
-        raise ValueError(f"reward.functions: {_PAIRWISE}?{options} should say a weight alone, a number")
-    return weight
+        fields = type(self).model_fields
+        names = ("judge_rubric", "judge_criteria", "judge_scale")
+        unasked = [f"reward.{name}" for name in names if getattr(self, name) != fields[name].default]
+        check_judges(self, samples=config.rollout.samples_per_prompt, unasked=unasked)

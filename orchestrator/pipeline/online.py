@@ -15,7 +15,7 @@ from orchestrator.pipeline.stages import Running, Stage, Tell, go_through
 from orchestrator.pipeline.summary import print_summary
 from orchestrator.preflight import check_labels, check_lengths, check_teacher
 from orchestrator.rewards.critique_service import check_online_critiques, critique_limits, online_critique_judge
-from orchestrator.rewards.judge_service import pairwise_judge
+from orchestrator.rewards.judge_service import check_sample_judges, sample_judges
 from orchestrator.rewards.service import reward_client
 from orchestrator.run.checkpoint import Progress, finished_checkpoint, refuse_another_run
 from orchestrator.run.folder import RunFolder
@@ -58,6 +58,7 @@ def train_online(
         sys.stdout.write(f"{folder.root}, made before\n")
         running.outcome = kept_outcome(config, folder)
     else:
+        check_sample_judges(config, data.train.prompts)
         with ray_cluster(plan), worker_pool(config, plan, spec) as running.pool:
             go_through(stages, running)
     if running.outcome is not None:
@@ -97,10 +98,12 @@ def reinforce(running: Running, tell: Tell) -> None:
             with (
                 _session(again, folder, pool, data) as (session, start),
                 online_critique_judge(again, folder, pool, [*data.train.prompts, *data.held_out]) as critiques,
-                pairwise_judge(again, pool, data.train.prompts) as judge,
+                sample_judges(again, folder, pool, data.train.prompts) as judges,
             ):
                 asked = answering(session, encoder, data, policy_version=start.policy_version)
-                return run(session, OnlineWork(answering=asked, client=client, judge=judge, critiques=critiques), start)
+                return run(
+                    session, OnlineWork(answering=asked, client=client, judges=judges, critiques=critiques), start
+                )
 
         running.outcome = with_restarts(online, running.config, folder)
 

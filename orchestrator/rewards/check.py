@@ -84,16 +84,24 @@ def service_token(config: TrainConfig) -> str | None:
     Raises:
         RefusedInput: its file holds none.
     """
-    file = config.reward.token_file
+    return secret_in(config.reward.token_file, option="reward.token_file", what="token")
+
+
+def secret_in(file: str | None, *, option: str, what: str) -> str | None:
+    """What stands in a file that holds nothing but a secret; None without a file.
+
+    Raises:
+        RefusedInput: there is none in it.
+    """
     if file is None:
         return None
     try:
-        token = Path(file).read_text(encoding="utf-8").strip()
+        secret = Path(file).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise RefusedInput(f"reward.token_file {file!r} cannot be read as text: {type(error).__name__}") from error
-    if not token or not (token.isascii() and token.isprintable()):
-        raise RefusedInput(f"reward.token_file {file!r} should hold one line of ASCII characters, the token")
-    return token
+        raise RefusedInput(f"{option} {file!r} cannot be read as text: {type(error).__name__}") from error
+    if not secret or not (secret.isascii() and secret.isprintable()):
+        raise RefusedInput(f"{option} {file!r} should hold one line of ASCII characters, the {what}")
+    return secret
 
 
 def _verdict_cache(config: TrainConfig, folder: RunFolder) -> Path:

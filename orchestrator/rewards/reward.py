@@ -4,7 +4,7 @@ What a step's rewards come to, and when they say too little to learn from.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -95,9 +95,22 @@ class Reward:
     """Of a failed one: asking again would end in the same."""
 
 
-def failed_reward(why: str, *, is_final: bool = False) -> Reward:
-    """No reward, and why, in one bounded line whoever's words it is made of."""
-    return Reward(value=None, status="failed", detail=one_line(why), is_final=is_final)
+def failed_reward(why: str, *, is_final: bool = False, parts: Mapping[str, float | None] | None = None) -> Reward:
+    """No reward, and why, in one bounded line whoever's words it is made of; with the parts that are known."""
+    return Reward(value=None, parts=parts or {}, status="failed", detail=one_line(why), is_final=is_final)
+
+
+def with_parts(reward: Reward, parts: Mapping[str, float], weights: Mapping[str, float]) -> Reward:
+    """A reward, which has a value, with the weighted sum of further parts added to it."""
+    assert reward.value is not None
+    # A value that is no weighted sum of its parts does not become one by a part more.
+    is_sum = bool(reward.weights) or (reward.value == 0.0 and not reward.parts)
+    return replace(
+        reward,
+        value=reward.value + sum(weights[name] * value for name, value in parts.items()),
+        parts={**reward.parts, **parts},
+        weights={**reward.weights, **weights} if is_sum else {},
+    )
 
 
 def one_line(words: str) -> str:

@@ -1,10 +1,18 @@
-"""Reading a judgement: which of two responses is better. What does not say it plainly is None, never a guess."""
+"""Reading a judgement: which of two responses is better, or how good one is.
+
+What does not say it plainly is None, never a guess.
+"""
 
 import re
+from collections.abc import Sequence
 from typing import Literal
 
 Verdict = Literal["1", "2"]
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_THOUGHT = re.compile(r"\A.*</think(?:ing)?>", re.DOTALL)
+_NUMBER = re.compile(r"[+-]?(?:[0-9]{1,30}(?:\.[0-9]{1,30})?|\.[0-9]{1,30})")
+_NAMED_SCORE = re.compile(rf"([a-z][a-z0-9_]*)\s*:\s*({_NUMBER.pattern})")
+_NAMED_SCORES = re.compile(rf"{_NAMED_SCORE.pattern}(?:(?:\s*[,;]\s*|\s+){_NAMED_SCORE.pattern})*")
 
 
 def parse_verdict(text: str) -> Verdict | None:
@@ -14,3 +22,30 @@ def parse_verdict(text: str) -> Verdict | None:
         return None
     answer = blocks[0].strip()
     return answer if answer in ("1", "2") else None
+
+
+def parse_scores(text: str, names: Sequence[str], *, low: float, high: float) -> dict[str, float] | None:
+    """Return the numbers of the single ``<answer>`` block behind any thinking; None when one is missing or not clear.
+
+    Args:
+        names: Each to stand there once, in any order, as ``name: number``; none reads one number by itself.
+        low: Smallest number that counts.
+        high: Largest.
+
+    Returns:
+        Numbers by name; the one by itself has the empty name.
+    """
+    text = _THOUGHT.sub("", text, count=1)
+    blocks = _ANSWER.findall(text)
+    if len(blocks) != 1 or text.count("<answer>") != 1 or text.count("</answer>") != 1:
+        return None
+    answer = blocks[0].strip()
+    if names:
+        if not _NAMED_SCORES.fullmatch(answer):
+            return None
+        pairs = _NAMED_SCORE.findall(answer)
+    else:
+        pairs = [("", answer)] if _NUMBER.fullmatch(answer) else []
+    found = {name: float(number) for name, number in pairs}
+    fits = len(pairs) == len(found) and set(found) == set(names or ("",))
+    return found if fits and all(low <= number <= high for number in found.values()) else None

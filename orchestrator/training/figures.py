@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from algorithms.figures import Figure
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
-from orchestrator.rewards import pairwise, reward
+from orchestrator.rewards import asking, pairwise, reward, rubric
 from orchestrator.run.metrics import MEMORY_PREFIX, NONFINITE
 from orchestrator.training import offline, online_metrics, refills, session, updates
 
@@ -24,8 +24,8 @@ EVERY_STEP = (
     Figure(NONFINITE, "metrics of this row that were not finite and are therefore missing"),
 )
 ONLINE = (
-    *session.JUDGED, *reward.FIGURES, online_metrics.BY_SOURCE, *online_metrics.FIGURES, *pairwise.FIGURES,
-    *refills.FIGURES,
+    *session.JUDGED, *reward.FIGURES, online_metrics.BY_SOURCE, *online_metrics.FIGURES, *asking.FIGURES,
+    *pairwise.FIGURES, *rubric.FIGURES, *refills.FIGURES,
 )  # fmt: skip
 """Besides, of a run that samples."""
 OFFLINE = offline.FIGURES

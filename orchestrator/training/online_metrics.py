@@ -5,7 +5,7 @@ from dataclasses import astuple, dataclass, field
 
 import numpy as np
 
-from algorithms.figures import Figure
+from algorithms.figures import Figure, Tallies, values
 from algorithms.maths.logprobs import Mismatch
 from algorithms.tokens import MISMATCH
 from orchestrator.cluster.sync import SyncResult
@@ -57,7 +57,7 @@ class Sampled:
     rewards: tuple[Reward, ...]
     texts: Mapping[tuple[str, int], str]
     """What each completion says, by uid and sample index."""
-    figures: Mapping[str, float] = field(default_factory=dict)
+    tallies: Tallies = field(default_factory=dict)
     """Of whoever looked at them, beside the rewards."""
 
 
@@ -90,7 +90,7 @@ def online_metrics(record: StepRecord) -> dict[str, float]:
     mismatch = record.mismatch or Mismatch(float("nan"), float("nan"), 0)
     return {
         **reward_metrics(record.sampled.rewards),
-        **record.sampled.figures,
+        **values(record.sampled.tallies),
         **_by_source(record.sampled, record.sources),
         **record.figures,
         **update_figures(record.updates, planned=record.num_planned_updates),

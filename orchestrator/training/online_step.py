@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from algorithms.figures import Tallies, added
 from algorithms.records import Rollout
 from orchestrator.cluster.feed import build_requests, completion_sequence
 from orchestrator.evaluation.right import is_judging
+from orchestrator.rewards.asking import SampleJudge
 from orchestrator.rewards.client import RewardClient
 from orchestrator.rewards.critique_judge import CritiqueJudge, Question, with_critiques
-from orchestrator.rewards.pairwise import PairwiseJudge
 from orchestrator.rewards.reward import RewardItem, check_coverage, check_unknown
 from orchestrator.rewards.service import Unasked
 from orchestrator.run.checkpoint import Progress
@@ -32,8 +33,8 @@ class OnlineWork:
 
     answering: Answering
     client: RewardClient | Unasked
-    judge: PairwiseJudge | None = None
-    """Who compares the samples of a prompt; None where nobody does."""
+    judges: Sequence[SampleJudge] = ()
+    """Who judges the samples of a prompt beside the client, one after the other."""
     critiques: CritiqueJudge | None = None
     """Who adds to the rewards what a critique reward model thinks; None where nobody does."""
 
@@ -114,16 +115,17 @@ class OnlineWork:
                 questions = [Question(prompts[c.uid], texts[c.uid, c.sample_index]) for c in completions]
                 answers = self.critiques.judge(questions)
                 rewards = with_critiques(rewards, answers, weight=config.reward.critique.weight)
-            figures: dict[str, float] = {}
-            if self.judge is not None:
-                said = [texts[c.uid, c.sample_index] for c in completions]
-                rewards, figures = self.judge.added(rewards, [prompts[c.uid] for c in completions], said)
+            said = [texts[c.uid, c.sample_index] for c in completions]
+            shares: list[Tallies] = []
+            for judge in self.judges:
+                rewards, found = judge.added(rewards, [prompts[c.uid] for c in completions], said)
+                shares.append(found)
         return Sampled(
             requests=tuple(requests),
             completions=tuple(completions),
             texts=texts,
             rewards=tuple(rewards),
-            figures=figures,
+            tallies=added(shares),
         )
 
 

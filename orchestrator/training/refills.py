@@ -10,8 +10,7 @@ Source: Yu et al. 2025, DAPO, section 3.2, https://arxiv.org/abs/2503.14476
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from algorithms.figures import Figure
-from orchestrator.rewards.pairwise import COMPARISONS
+from algorithms.figures import Figure, added
 from orchestrator.rewards.reward import Reward
 from orchestrator.run.cursor import PromptCursor, PromptPick
 from orchestrator.training.online_metrics import Sampled
@@ -115,17 +114,5 @@ def _joined(rounds: Sequence[Sampled], chosen: Mapping[str, Prompt]) -> Sampled:
         completions=tuple(completion for _, completion, _ in rows),
         rewards=tuple(reward for _, _, reward in rows),
         texts={key: text for one in rounds for key, text in one.texts.items()},
-        figures=_averaged([one.figures for one in rounds]),
+        tallies=added(one.tallies for one in rounds),
     )
-
-
-def _averaged(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Figures of all rounds: counts are sums, shares count by how many questions they are of."""
-    counts = [one.get(COMPARISONS, 0.0) for one in rounds]
-    names = dict.fromkeys(name for one in rounds for name in one)
-    found = {}
-    for name in names:
-        told = [(one[name], count) for one, count in zip(rounds, counts, strict=True) if name in one]
-        whole = sum(count for _, count in told)
-        found[name] = sum(value * count for value, count in told) / whole if whole else told[0][0]
-    return {**found, **({COMPARISONS: sum(counts)} if COMPARISONS in found else {})}

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from algorithms.figures import values
 from algorithms.records import MediaRef
 from orchestrator.config import load_config
 from orchestrator.errors import RefusedInput
+from orchestrator.rewards.asking import Answer, Pictures, Question
 from orchestrator.rewards.pairwise import PairwiseJudge, PairwiseSettings, pairs_of, win_rates
 from orchestrator.rewards.reward import Reward, failed_reward
+from orchestrator.rewards.workers_writer import WorkersWriter
 from workers.types import Completion, EncodedPrompt, GenerationRequest, Prompt
 
-_SETTINGS = PairwiseSettings(
-    weight=2.0, request="{question} A {first} B {second}", max_pairs=16, max_new_tokens=8, max_model_len=100,
-    shuffled=False, seed=0, deadline_s=1.0,
-)  # fmt: skip
+_SETTINGS = PairwiseSettings(weight=2.0, request="{question} A {first} B {second}", max_pairs=16, seed=0)
 
 
 @given(count=st.integers(2, 12), most=st.integers(1, 70), seed=st.integers(0, 99))
@@ -42,6 +42,42 @@ def test_every_vote_is_shared_out_whole(votes: list[tuple[int, int, float]]) -> 
     met = Counter(member for one, other, _ in votes for member in (one, other))
     assert sum((rate or 0.0) * met[member] for member, rate in enumerate(rates)) == pytest.approx(len(votes))
     assert [rate is None for rate in rates] == [met[member] == 0 for member in range(5)]
+
+
+class _Opinion:
+    """A judge of a fixed opinion on every two texts, and of none on some."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def write(self, questions: Sequence[Question]) -> list[Answer]:
+        return [Answer(f"<answer>{self._verdict(q)}</answer>") for q in questions]
+
+    def _verdict(self, question: Question) -> str:
+        first, second = question.text.partition(" A ")[2].split(" B ")
+        said = Random(f"{self._seed} {sorted((first, second))}").choice(["better", "worse", "none"])
+        return {"none": "?", "better": "12"[first > second], "worse": "12"[first < second]}[said]
+
+
+@given(texts=st.lists(st.sampled_from("abcdef"), min_size=2, max_size=6), seed=st.integers(0, 999), data=st.data())
+def test_win_rates_do_not_depend_on_the_order_of_samples_and_sum_to_the_draw(
+    texts: list[str], seed: int, data: st.DataObject
+) -> None:
+    """A judge that minds no order: shuffled samples get shuffled rates, and what one wins the other loses."""
+    order = data.draw(st.permutations(range(len(texts))))
+    judge = PairwiseJudge(_Opinion(seed), Pictures("own"), _SETTINGS)
+
+    def rates(of: Sequence[str]) -> list[float | None]:
+        prompts = [Prompt(uid="p", messages=(), media=())] * len(of)
+        found, _ = judge.added([Reward(value=0.0, status="scored")] * len(of), prompts, of)
+        return [reward.parts.get("pairwise") for reward in found]
+
+    plain = rates(texts)
+    assert rates([texts[i] for i in order]) == [
+        plain[i] if plain[i] is None else pytest.approx(plain[i]) for i in order
+    ]
+    if len(texts) == 2 and None not in plain:
+        assert sum(rate or 0.0 for rate in plain) == 1.0
 
 
 class _Encoder:
@@ -89,8 +125,14 @@ def _image(name: str) -> MediaRef:
     return MediaRef(sha256=name * 64, path=f"/{name}", width=1, height=1)
 
 
+def _judge(workers: _Workers, pictures: Pictures | None = None) -> PairwiseJudge:
+    encoder: Any = workers.encoder
+    writer = WorkersWriter(workers, encoder, max_new_tokens=8, max_model_len=100, deadline_s=1.0)
+    return PairwiseJudge(writer, pictures or Pictures("own"), _SETTINGS)
+
+
 def _added(
-    texts: Sequence[str], verdict: Callable[[str, GenerationRequest], int] = _best, **settings: Any
+    texts: Sequence[str], verdict: Callable[[str, GenerationRequest], int] = _best, *, shuffled: bool = False
 ) -> tuple[list[Reward], dict[str, float], _Workers]:
     """Two prompts, the samples of the second like those of the first."""
     encoder = _Encoder()
@@ -100,10 +142,10 @@ def _added(
         for uid in ("a", "b")
         for _ in texts
     ]
-    judge = PairwiseJudge(workers, encoder, replace(_SETTINGS, **settings), strangers=prompts)  # type: ignore[arg-type]
+    judge = _judge(workers, Pictures("shuffled" if shuffled else "own", among=prompts))
     rewards = [Reward(value=1.0, parts={"f": 1.0}, weights={"f": 1.0}, status="scored") for _ in prompts]
     found, figures = judge.added(rewards, prompts, [*texts, *texts])
-    return found, figures, workers
+    return found, values(figures), workers
 
 
 def test_a_win_rate_is_added_as_a_part_with_its_weight() -> None:
@@ -114,6 +156,7 @@ def test_a_win_rate_is_added_as_a_part_with_its_weight() -> None:
     assert figures == {
         "judge/comparisons": 12.0,
         "judge/unreadable_frac": 0.0,
+        "judge/unanswered_frac": 0.0,
         "judge/first_position_rate": 0.5,
     }
 
@@ -144,12 +187,16 @@ def test_an_unreadable_verdict_is_nobodys_and_who_has_no_other_has_no_reward() -
 def test_a_question_that_is_too_long_for_the_judge_is_not_asked() -> None:
     found, _, workers = _added(["x", "long"])
     assert not workers.asked
-    assert {reward.status for reward in found} == {"failed"}
+    assert {(reward.status, reward.detail) for reward in found} == {
+        (
+            "failed",
+            "pairwise: no verdict on it: it cannot be asked: 95 tokens and an answer of 8 are more than 100",
+        )
+    }
 
 
 def test_a_response_without_a_reward_stays_without() -> None:
-    encoder = _Encoder()
-    judge = PairwiseJudge(_Workers(encoder, _best), encoder, _SETTINGS)  # type: ignore[arg-type]
+    judge = _judge(_Workers(_Encoder(), _best))
     prompts = [Prompt(uid="a", messages=(), media=())] * 2
     found, _ = judge.added([failed_reward("gone"), Reward(value=0.0, status="scored")], prompts, ["x", "xx"])
     assert (found[0].value, found[0].detail, found[1].value) == (None, "gone", 2.0)
@@ -172,8 +219,8 @@ def test_the_control_shows_the_judge_the_pictures_of_others() -> None:
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (["--reward.functions", "pairwise"], "needs reward.judge_path"),
-        (["--reward.judge_path", "m"], 'reward.functions has no "pairwise"'),
+        (["--reward.functions", "pairwise"], "needs reward.judge_path or reward.judge_url"),
+        (["--reward.judge_path", "m"], 'reward.functions has no "pairwise" or "judge"'),
         (["--reward.functions", "pairwise", "pairwise?weight=2", "--reward.judge_path", "m"], '"pairwise" twice'),
         (["--reward.functions", "number", "--reward.url", "http://a"], "start that service with --functions"),
         (["--reward.functions", "pairwise?weight=x", "--reward.judge_path", "m"], "should say a weight alone"),
