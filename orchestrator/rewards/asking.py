@@ -4,6 +4,7 @@ pairwise.py  which of two is better ─┐                                 ┌�
 rubric.py    how good one is ────────┴─ questions ──► Writer ──► texts ┴─ endpoint.py        OpenAI-compatible
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -30,6 +31,8 @@ FIGURES = (
     ),
 )
 _SHOWN = 120
+_PLACEHOLDER = re.compile("<(image|video)>")
+_AT_THE_ENDS = re.compile(r"\A(?:\s*<(?:image|video)>\s*)+|(?:\s*<(?:image|video)>\s*)+\Z")
 Shown = Literal["own", "shuffled", "none"]
 
 
@@ -131,6 +134,17 @@ def unreadable(answer: Answer) -> str:
     # A verdict stands at the end.
     words = " ".join(answer.text.split())
     return f"no verdict can be read in {words if len(words) <= _SHOWN else '... ' + words[-_SHOWN:]!r}"
+
+
+def question_of(prompt: Prompt) -> str:
+    """What the prompt asks, in words: its images stand above them, and are named where they stood between words."""
+    text = str(prompt.meta.get("question", "")) or _last_words(prompt)
+    return _PLACEHOLDER.sub(r"[\1]", _AT_THE_ENDS.sub("", text))
+
+
+def _last_words(prompt: Prompt) -> str:
+    content = prompt.messages[-1]["content"] if prompt.messages else ""
+    return content if isinstance(content, str) else " ".join(p["text"] for p in content if p["type"] == "text")
 
 
 def filled(text: str, words: Mapping[str, str]) -> str:

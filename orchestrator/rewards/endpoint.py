@@ -69,6 +69,7 @@ class EndpointWriter:
             http = openai.DefaultAsyncHttpxClient(
                 timeout=self._timeout_s,
                 trust_env=minds_proxies(self._url),
+                follow_redirects=False,  # a question goes to whom the user has named
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             )
         except ImportError as error:
@@ -137,7 +138,8 @@ class EndpointWriter:
             except (TimeoutError, openai.APITimeoutError) as error:
                 raise Unavailable(f"gave no answer within reward.timeout_s = {self._timeout_s:g}") from error
             except openai.APIConnectionError as error:
-                raise Unavailable(f"cannot be reached: {error.__cause__ or error}") from error
+                cause = error.__cause__ or error
+                raise Unavailable(f"cannot be reached: {type(cause).__name__} {cause}") from error
             except openai.APIStatusError as error:
                 lesser = without_refused(sent, error)
                 if lesser is None:

@@ -19,6 +19,7 @@ from orchestrator.rewards.asking import (
     asked_once,
     filled,
     first_fault,
+    question_of,
     tallied,
 )
 from orchestrator.rewards.reward import Reward, failed_reward, with_parts
@@ -124,7 +125,7 @@ class PairwiseJudge:
         return with_parts(reward, {PART: rate}, {PART: self._settings.weight})
 
     def _question(self, prompt: Prompt, first: str, second: str) -> Question:
-        words = {"question": str(prompt.meta.get("question", "")), "first": first, "second": second}
+        words = {"question": question_of(prompt), "first": first, "second": second}
         return Question(prompt.uid, self._pictures.of(prompt), filled(self._settings.request, words))
 
 

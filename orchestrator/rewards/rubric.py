@@ -19,6 +19,7 @@ from orchestrator.rewards.asking import (
     asked_once,
     filled,
     first_fault,
+    question_of,
     tallied,
     unreadable,
 )
@@ -115,7 +116,7 @@ class RubricJudge:
 
     def _question(self, prompt: Prompt, response: str) -> Question:
         words = {
-            "question": str(prompt.meta.get("question", "")),
+            "question": question_of(prompt),
             "response": response,
             "label": prompt.label or "",
         }

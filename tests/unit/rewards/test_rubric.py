@@ -14,7 +14,7 @@ from algorithms.records import MediaRef
 from orchestrator.config import load_config
 from orchestrator.config.judges import Criterion, criteria_of
 from orchestrator.errors import RefusedInput
-from orchestrator.rewards.asking import Answer, Pictures, Question, filled
+from orchestrator.rewards.asking import Answer, Pictures, Question, filled, question_of
 from orchestrator.rewards.remembered import RememberedWriter
 from orchestrator.rewards.reward import Reward, failed_reward, reward_metrics
 from orchestrator.rewards.rubric import RubricJudge, RubricSettings, rubric_text
@@ -206,6 +206,25 @@ def test_words_of_a_response_are_never_filled_in(response: str) -> None:
     writer = _Writer(lambda _: "")
     RubricJudge(writer, Pictures("own"), _settings()).added([_scored()], [_prompt("p")], [response])
     assert writer.asked[0].text == f"Q how many ? L 7 R {response} <answer>"
+
+
+@pytest.mark.parametrize(
+    ("question", "words"),
+    [
+        ("<image> which ?", "which ?"),
+        ("<image>\n<video> which ?\n<image>", "which ?"),
+        ("this <image> or <image>, that ?", "this [image] or [image], that ?"),
+        ("  a < b ?", "  a < b ?"),
+    ],
+)
+def test_placeholders_of_images_are_no_words(question: str, words: str) -> None:
+    assert question_of(Prompt(uid="p", messages=(), media=(), meta={"question": question})) == words
+
+
+def test_a_row_without_a_question_of_its_own_asks_what_its_last_turn_says() -> None:
+    content = [{"type": "image"}, {"type": "text", "text": "which"}, {"type": "text", "text": "one ?"}]
+    turns = ({"role": "system", "content": "judge"}, {"role": "user", "content": content})
+    assert question_of(Prompt(uid="p", messages=turns, media=(), meta={"question": ""})) == "which one ?"
 
 
 def test_in_one_pass() -> None:
