@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 from urllib.parse import parse_qsl
 
 PAIRWISE, RUBRIC = "pairwise", "judge"
@@ -34,7 +34,7 @@ class JudgeOptions(Protocol):
     """The options of ``[reward]`` that are read here."""
 
     functions: tuple[str, ...]
-    judge: str
+    judge: Literal["rules", "openai"]
     judge_path: str | None
     judge_url: str | None
     judge_model: str | None

@@ -27,6 +27,7 @@ from orchestrator.preflight import (
     check_trackers,
 )
 from orchestrator.rewards.check import check_rewards
+from orchestrator.rewards.pairwise import pairs_of
 from orchestrator.run.checkpoint import refuse_another_run
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.identity import option_identity
@@ -141,7 +142,21 @@ def describe_batches(config: TrainConfig) -> list[str]:
         f"step: {config.rollout.prompts_per_step} prompts x {config.rollout.samples_per_prompt} samples = {samples} "
         f"completions on {config.rollout.num_engines} engines",
         f"updates: {samples} / {size} = {samples // size} optimizer steps of {size} samples, {size // ranks} a rank",
+        *_describe_judges(config),
     ]
+
+
+def _describe_judges(config: TrainConfig) -> list[str]:
+    """Who is asked for ``pairwise`` and ``judge``, and how often: at an endpoint, that is what a step costs."""
+    reward, rollout = config.reward, config.rollout
+    asked: list[str] = []
+    if reward.rubric_weight is not None:
+        asked.append(f"{config.samples_per_step} for judge")
+    if reward.pairwise_weight is not None:
+        pairs = len(pairs_of(rollout.samples_per_prompt, most=reward.max_pairs, seed=config.run.seed))
+        asked.append(f"{rollout.prompts_per_step} x {pairs} pairs x 2 orders for pairwise")
+    who = reward.judge_path or f"{reward.judge_model} at {reward.judge_url}"
+    return [f"judge: {who}, at most so many questions a step: {', '.join(asked)}"] if asked else []
 
 
 def _placed(config: TrainConfig, known: TrainConfig) -> TrainConfig:

@@ -139,5 +139,8 @@ def rubric_text(settings: RubricSettings) -> str:
 def _tallies(by_prompt: Mapping[str, Sequence[float]]) -> Tallies:
     every = [number for numbers in by_prompt.values() for number in numbers]
     spreads = [pstdev(numbers) for numbers in by_prompt.values() if len(numbers) > 1]
-    score = {_SCORE: Mean(sum(every), float(len(every)))} if every else {}
-    return score | ({_SPREAD: Mean(sum(spreads), float(len(spreads)))} if spreads else {})
+    found: Tallies = {}
+    for name, numbers in ((_SCORE, every), (_SPREAD, spreads)):
+        if numbers:
+            found[name] = Mean(sum(numbers), float(len(numbers)))
+    return found

@@ -18,6 +18,7 @@ from algorithms.records import Sequence
 from orchestrator.cluster.plan import plan_run
 from orchestrator.cluster.roles import ROLES
 from orchestrator.config import load_config
+from orchestrator.config.judges import JUDGES
 from remote_rm.app import create_app
 from remote_rm.functions.pool import Bounds, FunctionPool
 from remote_rm.functions.spec import function_specs
@@ -89,7 +90,7 @@ def test_the_algorithms_learn(tmp_path: Path) -> None:
 def test_the_functions_are_the_reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my.py").write_text(snippet("reward", "my.py"))
-    (table,) = (text for language, _, text in snippets("reward") if language == "toml")
+    (table,) = (text for language, name, text in snippets("reward") if language == "toml" and name != "judge")
     functions = tomllib.loads(table)["reward"]["functions"]
     item = {"id": "a", "prompt": "?", "response": "four 4", "label": "4.1", "group": "g"}
 
@@ -109,7 +110,14 @@ def test_the_functions_are_the_reward(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_what_is_built_in_is_listed() -> None:
     page = (PAGES / "reward.md").read_text()
-    assert set(re.findall(r"^\| `([a-z]+)", page, re.MULTILINE)) == {*SCORERS, "pairwise"}
+    assert set(re.findall(r"^\| `([a-z]+)", page, re.MULTILINE)) == {*SCORERS, *JUDGES}
+
+
+def test_the_rubric_is_one(tmp_path: Path) -> None:
+    (tmp_path / "judge.toml").write_text(snippet("reward", "judge"))
+    config, _ = load_config(["--algo", "grpo", "--config", str(tmp_path / "judge.toml")])
+    assert [(c.part, c.weight) for c in config.reward.criteria] == [("judge_right", 2.0), ("judge_looks", 1.0)]
+    assert (config.reward.rubric_weight, config.reward.judge_scale) == (0.5, (1, 5))
 
 
 def test_the_part_is_in_the_reward(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from algorithms.records import MediaRef
 from orchestrator.config import load_config
 from orchestrator.config.judges import Criterion, criteria_of
 from orchestrator.errors import RefusedInput
+from orchestrator.pipeline.run import describe_batches
 from orchestrator.rewards.asking import Answer, Pictures, Question, filled, question_of
 from orchestrator.rewards.remembered import RememberedWriter
 from orchestrator.rewards.reward import Reward, failed_reward, reward_metrics
@@ -309,3 +310,12 @@ def test_both_judges_may_be_asked_and_the_service_runs_neither() -> None:
         ["--algo", "grpo", "--reward.functions", "judge?weight=2", "pairwise", "count", *_ASKED[2:]]
     )
     assert (config.reward.rubric_weight, config.reward.pairwise_weight, config.reward.served) == (2.0, 1.0, ("count",))
+
+
+def test_a_dry_run_says_who_is_asked_how_often() -> None:
+    flags = ["--reward.functions", "judge", "pairwise", *_ASKED[2:], "--rollout.samples_per_prompt", "4"]
+    config, _ = load_config(["--algo", "grpo", *flags, "--rollout.prompts_per_step", "32", "--reward.max_pairs", "5"])
+    assert describe_batches(config)[-1] == (
+        "judge: m at http://h/v1, at most so many questions a step: 128 for judge, 32 x 4 pairs x 2 orders for pairwise"
+    )
+    assert not [line for line in describe_batches(load_config(["--algo", "grpo"])[0]) if line.startswith("judge")]
