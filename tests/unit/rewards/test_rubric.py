@@ -123,6 +123,7 @@ def test_what_cannot_be_read_or_had_is_a_failed_reward_with_its_reason_and_count
         ("<answer>７</answer>", None),
         ("<answer></answer>", None),
         ("<answer>7</answer> no, <answer>8</answer>", None),
+        ("<answer>7</answer> and </answer>", None),
         ("it says <answer>10 and I <answer>3</answer>", None),
         ("", None),
     ],
