@@ -9,6 +9,9 @@ from torch import Tensor
 
 from algorithms.maths.masking import keep
 
+RewardPlacement = Literal["eos", "last_column"]
+"""Where the score of a rollout is paid."""
+
 
 def place_terminal_reward(
     scores: Float[Tensor, " B"],
@@ -17,22 +20,28 @@ def place_terminal_reward(
     *,
     kl_coef: float,
     reward_clip: float | None,
+    placement: RewardPlacement = "eos",
 ) -> Float[Tensor, "B T"]:
     """Rewards per token: −kl_coef · kl on every action, the clipped score added on the last one.
 
-    A row without actions gets no reward at all (the released code puts it on the last column).
+    A row without actions gets no reward at all (the release of R1-Reward puts it on the last column).
 
     Args:
         scores: Reward of each rollout.
         kl: Nats per token; nothing outside the mask reaches the rewards.
         kl_coef: Nonnegative; a negative one counts as 0, as in the released code.
         reward_clip: Scores are clamped to ±this; None leaves them.
-    Source: Ziegler et al. 2019, eq. 2, https://arxiv.org/abs/1909.08593
+        placement: ``last_column`` pays at slot T − 1 of every row, action or not, as LLaVA-RLHF does: for a return that
+            counts padding too.
+    Source: Ziegler et al. 2019, eq. 2, https://arxiv.org/abs/1909.08593; last_column: ppo_trainer.py:112-149
     """
     clipped = scores if reward_clip is None else scores.clamp(-reward_clip, reward_clip)
     positions = torch.arange(action_mask.shape[1], device=action_mask.device)
-    last = torch.where(action_mask, positions, -1).amax(dim=1, keepdim=True)
-    is_last = (positions == last) & action_mask
+    if placement == "last_column":
+        is_last = (positions == action_mask.shape[1] - 1).expand(action_mask.shape)
+    else:
+        last = torch.where(action_mask, positions, -1).amax(dim=1, keepdim=True)
+        is_last = (positions == last) & action_mask
     shaped = keep(-max(kl_coef, 0.0) * kl, action_mask)
     return shaped + torch.where(is_last, clipped.unsqueeze(1).to(shaped), torch.zeros_like(shaped))
 

@@ -48,7 +48,7 @@ def token_logprobs(
     return TokenScores(chosen, entropy, greedy)
 
 
-KlEstimator = Literal["k1", "k2", "k3"]
+KlEstimator = Literal["k1", "k1_clamped", "k2", "k3"]
 
 
 def kl_estimate(
@@ -61,13 +61,16 @@ def kl_estimate(
     """Per-token KL estimate, zero outside the mask.
 
     With d = log π − log π_ref: k1 = d (unbiased, signed), k2 = d²/2 (biased, low variance),
-    k3 = e⁻ᵈ − 1 + d (unbiased, never negative).
+    k3 = e⁻ᵈ − 1 + d (unbiased, never negative). k1_clamped = max(d, 0) charges only the tokens that the policy likes
+    more than the reference does, and so is biased upwards.
 
-    Source: Schulman, http://joschu.net/blog/kl-approx.html
+    Source: Schulman, http://joschu.net/blog/kl-approx.html; k1_clamped: LLaVA-RLHF, ppo_trainer.py:112-149
     """
     difference = keep(logprobs - ref_logprobs, action_mask)
     if estimator == "k1":
         return difference
+    if estimator == "k1_clamped":
+        return difference.clamp(min=0.0)
     if estimator == "k2":
         return 0.5 * difference.square()
     # expm1 keeps the sign right where the two policies nearly agree.

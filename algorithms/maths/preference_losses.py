@@ -146,6 +146,40 @@ def bradley_terry_loss(chosen_scores: Float[Tensor, " B"], rejected_scores: Floa
     return pair_loss(-logsigmoid(chosen_scores - rejected_scores), chosen_scores, rejected_scores, 1.0)
 
 
+def centring_sign(chosen_scores: Float[Tensor, " B"], rejected_scores: Float[Tensor, " B"]) -> float:
+    """On which side of 0 the scores of a batch lie, on the mean over its pairs: 1, −1, or 0 where it is 0 or empty."""
+    total = (chosen_scores + rejected_scores).detach().double().sum()
+    return float(total.sign())
+
+
+def centred_pair_loss(
+    chosen_scores: Float[Tensor, " B"],
+    rejected_scores: Float[Tensor, " B"],
+    *,
+    centre_weight: float,
+    sign: float,
+) -> PairLoss:
+    """Loss −log σ(r_c − r_r) + w s (r_c + r_r) of each pair; with s the batch's sign its mean is the paper's.
+
+    That is the mean of the first term + w |mean (r_c + r_r)|. All that couples the pairs of a batch is the sign of a
+    mean: with that of the *whole* batch, from ``centring_sign``, value and gradient are the same however it is split.
+
+    Args:
+        centre_weight: w, 1/reward units.
+        sign: s, 1, 0 or −1.
+    Raises:
+        ValueError: the weight negative or not finite, or another sign.
+    Source: LLaVA-RLHF, reward_model.py:275-318, section 3.3 of https://arxiv.org/abs/2309.14525 for the first term
+    """
+    if not 0.0 <= centre_weight < float("inf"):
+        raise ValueError(f"centre_weight = {centre_weight} must be finite and not negative")
+    if sign not in (-1.0, 0.0, 1.0):
+        raise ValueError(f"sign = {sign} must be -1, 0 or 1")
+    ranked = -logsigmoid(chosen_scores - rejected_scores)
+    loss = ranked + centre_weight * sign * (chosen_scores + rejected_scores)
+    return pair_loss(loss, chosen_scores, rejected_scores, 1.0)
+
+
 def pair_loss(loss: Tensor, chosen: Tensor, rejected: Tensor, beta: float | Tensor) -> PairLoss:
     """A loss of pairs with the rewards that their log-ratios imply, β times these."""
     with torch.no_grad():
