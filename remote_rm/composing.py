@@ -125,8 +125,9 @@ class FunctionScorer:
         given: dict[str, Any] = {"prompt": first.prompt, "label": first.label, "row": first.row, "images": []}
         if takes.is_of_group:
             given |= {"completions": [item.response for item in group], "lengths": [item.length for item in group]}
+            given |= {"finish_reasons": [item.finish_reason for item in group]}
         else:
-            given |= {"completion": first.response, "length": first.length}
+            given |= {"completion": first.response, "length": first.length, "finish_reason": first.finish_reason}
         try:
             if takes.images:
                 given["images"] = [picture_source(one, self._roots) for one in first.media]

@@ -67,6 +67,8 @@ class RewardItem(Wire):
     """Items of one name are the samples of one prompt, all of them; null is a sample by itself."""
     length: Annotated[int, Field(ge=0)] | None = None
     """Tokens of the completion; null where nobody has counted."""
+    finish_reason: Literal["stop", "length", "abort"] | None = None
+    """Why the sampler ended it: its end of turn, its bound, or neither; null where nobody has said."""
     row: dict[str, Any] = Field(default_factory=dict)
     """The row of the data that the prompt is from, without its pictures."""
     meta: dict[str, Any] = Field(default_factory=dict)

@@ -12,6 +12,7 @@ import numpy as np
 from algorithms.figures import Figure
 from algorithms.records import MediaRef
 from orchestrator.errors import GuardStop
+from workers.types import FinishReason
 
 RewardStatus = Literal["scored", "cached", "unknown", "failed"]
 _SHOWN = 300
@@ -56,6 +57,8 @@ class RewardItem:
     """Name that the samples of a prompt share; None is a sample by itself."""
     length: int | None = None
     """Tokens of the completion."""
+    finish_reason: FinishReason | None = None
+    """Why the engine ended it."""
     row: Mapping[str, Any] = field(default_factory=dict)
     """That the prompt is from, without its pictures."""
     tells_paths: bool = False
@@ -76,6 +79,7 @@ class RewardItem:
             "media": [{"sha256": m.sha256, **({"path": m.path} if self.tells_paths else {})} for m in self.media],
             "group": self.group,
             "length": self.length,
+            "finish_reason": self.finish_reason,
             "row": dict(self.row),
         }
 

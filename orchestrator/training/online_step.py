@@ -157,6 +157,7 @@ def _reward_item(prompt: Prompt, completion: Completion, text: str, *, is_here: 
         media=prompt.media,
         group=completion.uid,
         length=len(completion.completion_ids),
+        finish_reason=completion.finish_reason,
         row=prompt.row,
         tells_paths=is_here,
     )

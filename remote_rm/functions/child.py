@@ -14,7 +14,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -24,8 +24,15 @@ from typing import Any, get_args, get_type_hints
 
 _PR_SET_PDEATHSIG = 1
 _LARGEST_FLOAT32 = 3.4e38
-_ONE = ("prompt", "completion", "label", "images", "row", "length")
-_GROUP = ("prompt", "completions", "label", "images", "row", "lengths")
+_ONE = ("prompt", "completion", "label", "images", "row", "length", "finish_reason")
+_GROUP = ("prompt", "completions", "label", "images", "row", "lengths", "finish_reasons")
+_TOLD = {
+    "length": "how many tokens the completion has",
+    "lengths": "how many tokens the completion has",
+    "finish_reason": "why the completion ended",
+    "finish_reasons": "why the completion ended",
+}
+"""What only whoever sampled can say."""
 _SHOWN = 300
 
 
@@ -34,7 +41,8 @@ class _Loaded:
     call: Callable[..., Any]
     takes: tuple[str, ...]
     options: Mapping[str, Any]
-    needs_length: bool
+    needs: tuple[str, ...]
+    """Of what only whoever sampled can say, what it cannot do without."""
 
     @property
     def is_of_group(self) -> bool:
@@ -91,12 +99,10 @@ def _load(target: str, options: Mapping[str, str]) -> _Loaded:
         # It takes whatever there is; pictures are opened for those that name them alone.
         whatever = _GROUP if "completions" in parameters else _ONE
         takes = tuple(name for name in whatever if name in parameters or name != "images")
-        needs_length = bool({"length", "lengths"} & set(parameters))
-        return _Loaded(found, takes, _read(target, options, found), needs_length)
+        return _Loaded(found, takes, _read(target, options, found), _needs(parameters))
     takes = tuple(parameter for parameter in parameters if parameter in (*_ONE, *_GROUP) and parameter not in options)
-    if not {"completion", "completions", "length", "lengths"} & set(takes) or {"completion", "completions"} <= set(
-        takes
-    ):
+    of_sample = {"completion", "completions", *_TOLD} & set(takes)
+    if not of_sample or {"completion", "completions"} <= of_sample:
         raise TypeError(f"{target} should take completion, or completions for all samples of a prompt")
     unfilled = [
         one.name
@@ -108,7 +114,11 @@ def _load(target: str, options: Mapping[str, str]) -> _Loaded:
             f"{target} takes {unfilled[0]}, which nobody gives it; there are {', '.join(_ONE)}, or "
             f"{', '.join(_GROUP)}, and what stands behind the ? in its name"
         )
-    return _Loaded(found, takes, _read(target, options, found), bool({"length", "lengths"} & set(takes)))
+    return _Loaded(found, takes, _read(target, options, found), _needs(takes))
+
+
+def _needs(takes: Iterable[str]) -> tuple[str, ...]:
+    return tuple(name for name in takes if name in _TOLD)
 
 
 @cache
@@ -153,9 +163,9 @@ def _values(function: _Loaded, request: Mapping[str, Any]) -> list[float | None]
     given = {name: request[name] for name in function.takes if name != "images"}
     if "images" in function.takes:
         given["images"] = [_image(one) for one in request["images"]]
-    counted = [given["length"]] if "length" in given else given.get("lengths", ())
-    if function.needs_length and None in counted:
-        raise ValueError("nobody has said how many tokens the completion has")
+    for name in function.needs:
+        if None in (given[name] if function.is_of_group else [given[name]]):
+            raise ValueError(f"nobody has said {_TOLD[name]}")
     found = function.call(**given, **function.options)
     if not function.is_of_group:
         return [_number(found)]

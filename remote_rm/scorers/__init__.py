@@ -11,4 +11,7 @@ SCORERS: dict[str, str] = {
     "math": "remote_rm.scorers.answers:math",
     "iou": "remote_rm.scorers.grounding:iou",
     "point": "remote_rm.scorers.grounding:point",
+    "correctness": "remote_rm.scorers.symbolic:correctness",
+    "length_cost": "remote_rm.scorers.symbolic:length_cost",
+    "unfinished": "remote_rm.scorers.symbolic:unfinished",
 }

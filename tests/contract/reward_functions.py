@@ -76,3 +76,8 @@ def reddish(completion: str, label: str, images: list[Any], row: dict[str, Any],
 def unfilled(completion: str, nobody_gives_this: int) -> float:
     """Cannot be called."""
     return 0.0
+
+
+def ended(completions: list[str], finish_reasons: list[str]) -> list[float]:
+    """How many of the prompt's samples came to an end of their own."""
+    return [float(finish_reasons.count("stop"))] * len(completions)

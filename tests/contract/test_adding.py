@@ -110,7 +110,7 @@ def test_the_functions_are_the_reward(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_what_is_built_in_is_listed() -> None:
     page = (PAGES / "reward.md").read_text()
-    assert set(re.findall(r"^\| `([a-z]+)", page, re.MULTILINE)) == {*SCORERS, *JUDGES}
+    assert set(re.findall(r"^\| `([a-z_]+)", page, re.MULTILINE)) == {*SCORERS, *JUDGES}
 
 
 def test_the_rubric_is_one(tmp_path: Path) -> None:

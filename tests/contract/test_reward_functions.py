@@ -97,6 +97,40 @@ def test_a_copy_of_the_process_answers_for_nobody() -> None:
     assert [one["reward"] for one in reply["items"]] == [0.5] * 4
 
 
+def test_a_function_is_told_why_each_completion_ended() -> None:
+    items = [
+        _item("a", "Is it?", group="p", finish_reason="stop"),
+        _item("b", "It is", group="p", finish_reason="length"),
+        _item("c", "Yes", group="q", finish_reason="abort"),
+    ]
+    found = _scored(["unfinished?weight=8", f"{FILE}:ended"], items)["items"]
+    # A question mark is no reason: the one that came to its end of turn has finished.
+    assert [one["parts"] for one in found] == [
+        {"unfinished": 0.0, "ended": 1.0},
+        {"unfinished": -1.0, "ended": 1.0},
+        {"unfinished": -1.0, "ended": 0.0},
+    ]
+    assert [one["reward"] for one in found] == [1.0, -7.0, -8.0]
+
+
+@pytest.mark.parametrize("function", ["unfinished", f"{FILE}:ended"])
+def test_nobody_makes_up_why_a_completion_ended(function: str) -> None:
+    (one,) = _scored([function], [_item("a", "x")])["items"]
+    assert (one["reward"], one["status"]) == (None, "failed")
+    assert one["detail"].endswith("ValueError: nobody has said why the completion ended")
+
+
+def test_a_row_without_an_answer_is_told_by_the_other_parts_alone() -> None:
+    functions = ["correctness", "length_cost?longest=10&weight=10"]
+    items = [
+        _item("general", "A cat.", length=5, row={"length_bonus": 0.5}),
+        _item("choice", "A. A cat.", label="A", length=5),
+    ]
+    general, choice = _scored(functions, items)["items"]
+    assert (general["reward"], general["parts"]) == (-2.5, {"correctness": None, "length_cost": -0.25})
+    assert (choice["reward"], choice["parts"]) == (-3.0, {"correctness": 2.0, "length_cost": -0.5})
+
+
 def test_many_slow_calls_wait_their_turn() -> None:
     reply = _scored([f"{FILE}:steady"], [_item(f"s{i}", "x") for i in range(24)])
     assert {one["status"] for one in reply["items"]} == {"scored"}

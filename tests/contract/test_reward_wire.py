@@ -49,7 +49,7 @@ def test_the_client_sends_and_reads_the_golden_exchange() -> None:
         )
         for sent in request["items"]
     ]
-    unsaid = {"group": None, "length": None, "row": {}}
+    unsaid = {"group": None, "length": None, "finish_reason": None, "row": {}}
     asked = [unsaid | {k: v for k, v in sent.items() if k != "meta"} for sent in request["items"]]
     assert [item.to_json() for item in items] == asked
     with serving() as (url, _):

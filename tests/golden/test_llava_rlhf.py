@@ -22,6 +22,7 @@ from algorithms.maths.response_end import released_length
 from algorithms.maths.value_losses import clipped_value_loss_map, explained_variance
 from algorithms.maths.whitening import whiten_groups
 from orchestrator.evaluation.benchmarks.pope import PopeRow, pope_official, score_pope
+from remote_rm.scorers.symbolic import correctness, length_cost, unfinished
 from tests.golden import vectors
 from tests.golden.vectors import DECIMAL_TOLERANCE, Case, floats, load
 
@@ -60,6 +61,10 @@ LEFT_OUT = {
 """Cases without a counterpart here, each with the reason."""
 _IMAGE = -200
 """Their mark of an image, dropped from a response before it is read; here none can be sampled."""
+LABELS = {1: None, 2: "A", 3: "B", 4: "C", 5: "D", 6: "No", 7: "Yes"}
+"""By ``caption_type``."""
+_ROLLOUT_TOLERANCE = {torch.float64: 1e-6}
+"""Bonuses of length and correctness are float32 there, in a rollout of float64."""
 ESTIMATORS: dict[str, KlEstimator] = {"k1": "k1_clamped", "k3": "k3"}
 
 assert_close = partial(vectors.assert_close, tolerances=DECIMAL_TOLERANCE)
@@ -78,6 +83,7 @@ def _name(case: Case) -> str:
 
 SHAPED, WHITENED, ESTIMATED = _cases("shape_reward"), _cases("whiten"), _cases("estimate_advantage")
 POLICY_LOSSES, VALUE_LOSSES = _cases("policy_loss"), _cases("value_loss")
+BONUSES, PENALTIES, ROLLOUTS = _cases("correctness_bonus"), _cases("post_reward"), _cases("rollout")
 CUT = _cases("truncate_after_eos") + _cases("truncate_after_eos_with_padding")
 RM_LOSSES, RM_METRICS = _cases("rm_loss"), _cases("rm_metrics")
 LOGPROBS, FORWARDS, POPE = _cases("compute_logprobs"), _cases("policy_forward"), _cases("pope_eval")
@@ -261,6 +267,83 @@ def test_reward_models_figures(case: Case) -> None:
     assert_close(average, case.outputs["average_score"])
 
 
+# -- the parts of a reward, and a whole rollout -----------------------------------------------------------------------
+
+
+def _bonus(text: str, kind: int) -> float:
+    """Before the factor 2, and 0 where there is nothing to be right about."""
+    return (correctness(text, LABELS[kind], released=True) or 0.0) / 2
+
+
+@pytest.mark.parametrize("case", BONUSES, ids=_name)
+def test_correctness(case: Case) -> None:
+    asked = zip(case.inputs["texts"], case.inputs["caption_types"], strict=True)
+    assert [_bonus(text, kind) for text, kind in asked] == case.outputs["correct_bonus"]
+
+
+def test_what_is_read_otherwise_by_default() -> None:
+    table = next(case for case in BONUSES if case.name.endswith("strings_25_x_types_7"))
+    asked = zip(table.inputs["texts"], table.inputs["caption_types"], strict=True)
+    other = {
+        (text, LABELS[kind])
+        for text, kind in asked
+        if correctness(text, LABELS[kind]) != correctness(text, LABELS[kind], released=True)
+    }
+    more = {(text, "No") for text in ("no", "NO", "yes", "Nobody is there", "Yesterday", "None", "Not at all")}
+    assert other == more | {
+        ("A", "A"),
+        ("A) cat", "A"),
+        ("correct option is B", "B"),
+        ("the Correct option is D.", "D"),
+    }
+
+
+def _penalised(case: Case, scores: Tensor, finished: list[bool]) -> Tensor:
+    if not case.params["penalize_no_stop_token"]:
+        return scores
+    parts = [unfinished("stop" if one else "length") for one in finished]
+    return scores - case.params["penalty_reward_value"] * torch.tensor(parts, dtype=scores.dtype)
+
+
+@pytest.mark.parametrize("case", PENALTIES, ids=_name)
+def test_a_response_that_was_cut(case: Case) -> None:
+    (scores,) = floats(case, "rewards")
+    assert_close(_penalised(case, scores, case.inputs["has_stop_token"]), case.outputs["rewards"])
+
+
+@pytest.mark.parametrize("case", ROLLOUTS, ids=_name)
+def test_a_rollout_from_sampled_ids_to_advantages(case: Case) -> None:
+    """Ids that the reward model is given are its own processor's affair, and no part of this."""
+    own, close = case.params, partial(vectors.assert_close, tolerances=_ROLLOUT_TOLERANCE)
+    pad, eos = own["pad_token_id"], own["eos_token_id"]
+    scores, logprobs, ref, values = floats(case, "rm_scores", "logprobs", "ref_logprobs", "values")
+    sampled = case.inputs["sampled_responses"]
+    kept = [ids[: released_length(ids, eos_id=eos, mark_ids=own["question_mark_ids"])] for ids in sampled]
+    assert [ids + [pad] * (own["response_len"] - len(ids)) for ids in kept] == case.outputs["responses"]
+    scores = _penalised(case, scores, [eos in ids for ids in kept])
+    close(scores, case.outputs["rewards"])
+    lengths = [sum(one != pad for one in ids) for ids in kept]
+    factors = [{"length_bonus": factor} for factor in case.inputs["length_bonus_multiplier"]]
+    costs = [length_cost(n, row, longest=own["response_len"]) for n, row in zip(lengths, factors, strict=True)]
+    asked = zip(case.inputs["texts"], case.inputs["caption_types"], strict=True)
+    length, correct = -torch.tensor(costs, dtype=case.dtype), torch.tensor([_bonus(*one) for one in asked])
+    close(length, case.outputs["length_bonus"])
+    assert correct.tolist() == case.outputs["correct_bonus"]
+    every = _every(logprobs)
+    kl = kl_estimate(logprobs, ref, every, estimator=ESTIMATORS[own["kl_approximator"]])
+    close(kl, case.outputs["kl"])
+    whole = scores + own["length_bonus_score"] * length + own["correct_bonus_score"] * correct + own["reward_bias"]
+    place = partial(
+        place_terminal_reward, kl=kl, action_mask=every, kl_coef=own["kl_coef"], reward_clip=None,
+        placement="last_column",
+    )  # fmt: skip
+    close(place(torch.zeros_like(whole)), case.outputs["non_score_rewards"])
+    close(place(whole), case.outputs["shaped_rewards"])
+    _, advantages, returns = _estimated(case, place(whole), values)
+    close(advantages, case.outputs["advantages"])
+    close(returns, case.outputs["returns"])
+
+
 # -- what a forward says ---------------------------------------------------------------------------------------------
 
 
@@ -307,3 +390,13 @@ def test_pope(case: Case) -> None:
     # What divides by zero there, and every figure after it, is null.
     for name, value in (ours | {"yes_ratio": ratio}).items():
         assert wanted[name] is None or value == pytest.approx(wanted[name], abs=1e-12)
+
+
+def test_every_case_is_covered_or_left_out_by_name() -> None:
+    covered = [
+        *SHAPED, *WHITENED, *ESTIMATED, *POLICY_LOSSES, *VALUE_LOSSES, *RM_LOSSES, *RM_METRICS, *BONUSES, *PENALTIES,
+        *ROLLOUTS, *LOGPROBS, *FORWARDS, *CUT, *POPE,
+    ]  # fmt: skip
+    names = [case.name for case in covered]
+    assert len(set(names)) == len(names) and not set(names) & set(LEFT_OUT)
+    assert {*names, *LEFT_OUT} == {case.name for case in load(FILE)} and len(names) + len(LEFT_OUT) == 216
