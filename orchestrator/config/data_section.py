@@ -1,6 +1,6 @@
 """What a run's configuration says of its data."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -44,6 +44,9 @@ class DataSection(Section):
     map: dict[Text, Text] = Field(default={})
     """Columns of the data files that have other names than the format reads, { prompt = "problem", image = "img" };
     on the command line prompt=problem image=img."""
+    facts: tuple[Text, ...] = Field(default=(), strict=False)
+    """JSON files of what is true of the samples, { "id of a row": ["a caption", "a rationale"] }, which reward models
+    are told; every row of the data files must be in one."""
     eval_path: Text | None = None
     """Held-out file in the same format, or store; none = no evaluation, the store's held-out split, or the embedded
     task's own."""
@@ -68,6 +71,11 @@ class DataSection(Section):
         if twice:
             raise ValueError(f"column {twice[0]!r} has two names in it, expected one")
         return columns
+
+    def check(self, config: Any) -> None:
+        """Refuse facts of nobody's rows."""
+        if self.facts and self.path is None and not self.source:
+            raise ValueError(f"data.facts = {self.facts[0]!r} needs data.path: the embedded task has no facts")
 
     @property
     def training_path(self) -> str:

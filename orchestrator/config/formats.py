@@ -27,6 +27,8 @@ class Format:
 
 
 FORMATS: dict[str, Format] = {
+    "llava_ppo": Format("llava_rlhf:read_llava_ppo", ("prompts",)),
+    "llava_preference": Format("llava_rlhf:read_llava_preference", ("preferences",)),
     "r1_reward": Format("r1_reward:read_r1_reward", ("prompts", "demonstrations")),
     "mm_rlhf": Format("mm_rlhf:read_mm_rlhf", ("preferences",)),
     "mm_rlhf_pairs": Format("mm_rlhf_pairs:read_mm_rlhf_pairs", ("preferences",), rows_share="id"),

@@ -16,6 +16,7 @@ from orchestrator.config.flags import column_pairs
 from orchestrator.config.formats import DataFormat
 from orchestrator.data.counted import refuse_no_rows
 from orchestrator.data.exporting import export_swift
+from orchestrator.data.facts import FactFiles
 from orchestrator.data.keys import Notes
 from orchestrator.data.recognising import recognised
 from orchestrator.data.records import Split
@@ -48,6 +49,8 @@ class _Source:
     """Format of the file; none = that which the keys of its rows tell."""
     map: tuple[str, ...] = ()
     """Columns of the file that have other names than the format reads: prompt=problem image=img."""
+    facts: tuple[str, ...] = ()
+    """JSON files of what is true of the samples, by the id of a row; every row must be in one."""
 
     def source(self, *, pictures: Path | None) -> SourceFile:
         """The file to be read.
@@ -75,6 +78,7 @@ class _Source:
             video_frames=self.video_frames,
             pictures=pictures,
             columns=columns,
+            facts=FactFiles(tuple(map(Path, self.facts))),
         )
 
     def _columns(self) -> dict[str, str]:
@@ -85,7 +89,13 @@ class _Source:
             raise refusal(error) from error
 
     def store(self) -> PreferenceStore | None:
-        """The store at ``path``; None where that is a file."""
+        """The store at ``path``; None where that is a file.
+
+        Raises:
+            RefusedInput: facts are given, which a store has already.
+        """
+        if self.facts and is_store(self.path):
+            raise RefusedInput(f"--facts is set, but the store {self.path!r} has the facts that it was made with")
         root = None if self.media_root is None else Path(self.media_root)
         return PreferenceStore(Path(self.path), media_root=root) if is_store(self.path) else None
 

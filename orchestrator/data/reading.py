@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config.formats import FORMATS
+from orchestrator.data.facts import META, FactFiles
 from orchestrator.data.kept_rows import without_pictures
 from orchestrator.data.keys import Notes
 from orchestrator.data.media import MediaFinder, Probed, Source, Turn
@@ -128,22 +129,23 @@ def _rows(source: SourceFile, *, demonstrations: bool = False) -> Iterator[_Row 
         raise RefusedInput(f"{source.root_option} {str(source.media_root)!r} is not a folder")
     reader = reader_of(source.read_by)
     finder = MediaFinder(source.media_root, source.video_frames, pictures=source.picture_folder)
-    rows = source.rows(rows_share=reader.rows_share)
+    rows, facts = source.rows(rows_share=reader.rows_share), source.facts
     probed = Probed(source.max_pixels)
     while chunk := list(islice(rows, _CHUNK_ROWS)):
-        tried = [_attempt(row, source.uids_from, reader, finder, demonstrations=demonstrations) for row in chunk]
+        tried = [_attempt(row, source.uids_from, reader, finder, facts, demonstrations) for row in chunk]
         probed.probe([s.path for row in tried if isinstance(row, _Row) for one in row.found for s in one.sources])
         yield from (_opened(row, probed) if isinstance(row, _Row) else row for row in tried)
 
 
 def _attempt(
-    row: JsonRow | BadRow, path: Path, reader: Reader, finder: MediaFinder, *, demonstrations: bool
+    row: JsonRow | BadRow, path: Path, reader: Reader, finder: MediaFinder, facts: FactFiles, demonstrations: bool
 ) -> _Row | BadRow:
     if isinstance(row, BadRow):
         return row
     try:
         read = reader.read(row.value)
-        drafts = [_checked(draft, demonstrations) for draft in (read if isinstance(read, tuple) else (read,))]
+        made = read if isinstance(read, tuple) else (read,)
+        drafts = [_checked(facts.joined(draft), demonstrations) for draft in made]
         resolved = [finder.resolve(draft.turns, frame_order=draft.frame_order, in_row=draft.in_row) for draft in drafts]
     except RowError as error:
         return BadRow(row.number, f"{error}{row.place}")
@@ -232,5 +234,6 @@ def _fingerprint(prompts: list[Prompt], reader: str) -> str:
     digest = hashlib.sha256(reader.encode())
     for p in prompts:
         row = [p.uid, p.messages, [m.sha256 for m in p.media], p.label, p.target, *([p.row] if p.row else [])]
+        row += [{META: facts}] if (facts := p.meta.get(META)) else []
         digest.update(json.dumps(row, sort_keys=True).encode())
     return digest.hexdigest()

@@ -30,6 +30,9 @@ _KEYS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("pairs", ("messages", "rejected_response")),
     ("pairs", ("messages", "rejected_messages")),
     ("pairs", ("messages", "rejected_images")),
+    ("llava_preference", ("output_1", "output_2", "preference")),
+    ("llava_ppo", ("conversations", "caption_type")),
+    ("llava_ppo", ("conversations", "length_bonus")),
     ("vlquery_json", ("conversations",)),
     *(
         ("task", (prompt, label))

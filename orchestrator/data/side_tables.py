@@ -39,10 +39,10 @@ _SECTIONS = ("model.", "data.", "batching.")
 """A new option in one of them counts unless it is named below."""
 _LIMITS = ("data.max_prompt_tokens", "policy.tokens_per_microbatch")
 _ELSEWHERE = (
-    "data.format", "data.reader", "data.map", "data.held_out_frac",
+    "data.format", "data.reader", "data.map", "data.facts", "data.held_out_frac",
     "model.freeze", "model.lora_rank", "model.lora_alpha",
 )  # fmt: skip
-"""The store's fingerprint tells the first four; the others are about training."""
+"""The store's fingerprint tells the first five; the others are about training."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

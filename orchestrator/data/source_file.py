@@ -3,6 +3,8 @@
 The shards of a folder are one file: their rows are numbered on from shard to shard.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +13,10 @@ from typing import Any
 from orchestrator.config.formats import Served, refuse_unserved
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.columns import Columns
+from orchestrator.data.facts import NO_FACTS, FactFiles
 from orchestrator.data.row_pictures import FOLDER, RowPictures
 from orchestrator.data.rows import BadRow, JsonRow, RowError, grouped, read_json_groups, read_json_rows
-from orchestrator.data.shards import beside, data_files
+from orchestrator.data.shards import beside, data_files, data_sha256
 from orchestrator.data.table_rows import is_table, read_table_rows
 
 
@@ -35,6 +38,8 @@ class SourceFile:
     """By the name that the format reads, the column of the file that is meant."""
     map_option: str = "--map"
     """Name that ``columns`` has for whoever asks."""
+    facts: FactFiles = NO_FACTS
+    """Files of what is true of its samples."""
     keeps_rows: bool = False
     """Whether prompts keep the row they are from, which then is part of what the data are."""
     name: str = ""
@@ -44,6 +49,16 @@ class SourceFile:
     def uids_from(self) -> Path:
         """What the uids of its rows are made of, see ``row_uid``."""
         return Path(self.name) if self.name else self.path
+
+    @property
+    def sha256(self) -> str:
+        """Digest of all that its rows are made of, pictures apart.
+
+        Raises:
+            RefusedInput: a file is missing.
+        """
+        rows, facts = data_sha256(self.path), self.facts.digests()
+        return hashlib.sha256(json.dumps([rows, *facts]).encode()).hexdigest() if facts else rows
 
     @property
     def picture_folder(self) -> Path:
@@ -95,6 +110,7 @@ def source_file(config: TrainConfig, path: str, *, pictures: Path | None = None,
         pictures=pictures,
         columns=data.map,
         map_option="data.map",
+        facts=FactFiles(tuple(map(Path, data.facts)), option="data.facts"),
         keeps_rows=bool(config.reward.functions) or config.reward.url is not None,
         name=name,
     )

@@ -14,7 +14,6 @@ from orchestrator.data.image_check import ImageCheck
 from orchestrator.data.learnable import Encode, Learnable, look, refuse_unlearnable
 from orchestrator.data.readers import reader_of
 from orchestrator.data.records import SPLITS, Instruction, Split
-from orchestrator.data.shards import data_sha256
 from orchestrator.data.side_tables import SideTable
 from orchestrator.data.source_file import source_file
 from orchestrator.data.store import PreferenceStore
@@ -128,13 +127,13 @@ def _store(config: TrainConfig, path: str, imported: Path) -> PreferenceStore:
     held_out_frac = config.data.held_out_frac
     if is_store(path):
         return given_store(config, path)
-    source = source_file(config, path)
+    source, facts = source_file(config, path), config.data.facts
     if (imported / MANIFEST_FILE).is_file():
         store = PreferenceStore(imported, media_root=source.media_root.resolve())
-        same = (data_sha256(source.path), reader_of(source.read_by).name)
+        same = (source.sha256, reader_of(source.read_by).name)
         if (store.manifest.source_sha256, store.manifest.reader) != same:
             raise RefusedInput(
-                f"{str(imported)!r} was imported from another file than {path!r}; "
+                f"{str(imported)!r} was imported from another file than {path!r}{' with its facts' * bool(facts)}; "
                 "use another run.dir or run.resume = 'never'"
             )
         if held_out_frac != store.manifest.held_out_frac:
@@ -166,8 +165,13 @@ def given_store(config: TrainConfig, path: str) -> PreferenceStore:
     """The store that somebody made before the run.
 
     Raises:
-        RefusedInput: it cannot be opened, or was split otherwise than ``data.held_out_frac``.
+        RefusedInput: it cannot be opened, or was split otherwise than ``data.held_out_frac``, or has its facts already.
     """
+    if config.data.facts:
+        raise RefusedInput(
+            f"data.facts = {config.data.facts[0]!r}, but the store {path!r} has the facts that it was made with: "
+            "import its file again, with --facts"
+        )
     media_root = None if config.data.media_root is None else Path(config.data.media_root)
     store = PreferenceStore(Path(path), media_root=media_root)
     if config.data.held_out_frac not in (0.0, store.manifest.held_out_frac):

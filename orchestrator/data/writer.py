@@ -23,7 +23,6 @@ from orchestrator.data.readers import reader_of
 from orchestrator.data.reading import read_records
 from orchestrator.data.records import SPLITS, Instruction, Response, Split
 from orchestrator.data.rows import BadRow, uid_parts
-from orchestrator.data.shards import data_sha256
 from orchestrator.data.source_file import SourceFile
 from orchestrator.data.store_files import (
     MANIFEST_FILE,
@@ -67,7 +66,7 @@ def import_file(
         out,
         reader=reader_of(source.read_by).name,
         source_name=source.path.name or source.path.resolve().name,
-        source_sha256=data_sha256(source.path),
+        source_sha256=source.sha256,
         media_root=source.media_root,
         held_out_frac=held_out_frac,
     ) as writer:

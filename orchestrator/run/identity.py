@@ -26,10 +26,10 @@ Rule = Literal["fixed", "free", "longer", "content", "presence"]
 another address where there was one."""
 
 _RULES: dict[str, Rule] = {
-    # Where things lie. What side tables and caches hold is keyed by what it was made from; media by their digests.
-    **dict.fromkeys(
-        ("run.dir", "data.media_root", "reference.path", "reward.cache_path", "reward.critique.cache_path"), "free"
-    ),
+    # Where things lie. What side tables and caches hold is keyed by what it was made from; media by their digests, and
+    # facts by the fingerprint of the rows that they were joined to.
+    **dict.fromkeys(("run.dir", "data.media_root", "data.facts", "reference.path"), "free"),
+    **dict.fromkeys(("reward.cache_path", "reward.critique.cache_path"), "free"),
     **dict.fromkeys(("reward.judge_url", "reward.token_file", "reward.judge_key_file"), "free"),
     # When something is done that changes no weight, and how often it is tried.
     **dict.fromkeys(

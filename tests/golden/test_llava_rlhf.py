@@ -93,7 +93,7 @@ def _every(like: Tensor) -> Tensor:
     return torch.ones_like(like, dtype=torch.bool)
 
 
-def _groups(case: Case, mode: str, rows: int) -> tuple[Tensor | None, int]:
+def _groups(mode: str, rows: int) -> tuple[Tensor | None, int]:
     """Rows that are whitened together, and how many there must be."""
     return (torch.arange(rows), 1) if mode == "none" else (None, 8)
 
@@ -121,7 +121,7 @@ def test_whitening_without_a_mask(case: Case) -> None:
     own = len(values)
     if "values_on_the_other_rank" in case.inputs:
         values = torch.cat([values, *floats(case, "values_on_the_other_rank")])
-    groups, least = _groups(case, case.params["async_stats"], len(values))
+    groups, least = _groups(case.params["async_stats"], len(values))
     settings: dict[str, Any] = {"shift_mean": case.params["shift_mean"], "min_rows": least}
     if "raises" in case.outputs:
         with pytest.raises(ValueError, match="fewer than min_rows = 8"):
@@ -133,7 +133,7 @@ def test_whitening_without_a_mask(case: Case) -> None:
 def _estimated(case: Case, rewards: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Advantages before and after whitening, and returns."""
     own, every = case.params, _every(rewards)
-    groups, least = _groups(case, own["whitening_async_stats"], len(rewards))
+    groups, least = _groups(own["whitening_async_stats"], len(rewards))
     scale = 10.0
     if own["whiten_rewards"]:
         rewards, scale = whiten_groups(rewards, every, groups, shift_mean=False, min_rows=least), 1.0

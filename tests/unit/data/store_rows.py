@@ -80,6 +80,11 @@ def good_row(reader: str, **media: Any) -> dict[str, Any]:
     if reader in MM_RLHF:
         fields = {"image" if name == "images" else name: value for name, value in media.items()}
         return compared(**fields) if reader == "mm_rlhf_pairs" else ranked("1>2", **fields)
+    if reader.startswith("llava"):
+        asked = [{"from": "human", "value": media.pop("prompt", "which ?")}, {"from": "gpt", "value": "this"}]
+        sides = {f"output_{n}": {"from": "gpt", "value": text} for n, text in ((1, "this"), (2, "that"))}
+        own = sides | {"preference": 1} if reader == "llava_preference" else {"caption_type": 6, "length_bonus": 0.5}
+        return {"id": 7, "conversations": asked, **own, **media}
     if reader == "vlquery_json":
         return query(("human", media.pop("prompt", "which ?")), ("gpt", "this"), **media)
     if reader == "vlfeedback":

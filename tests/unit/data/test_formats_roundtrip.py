@@ -193,6 +193,19 @@ CASES: dict[str, Case] = {
             {"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A cat."}]},),
         _ASKED, (("A cat.", None),),
     ),
+    "LLaVA-RLHF, preferences": Case(
+        "llava_preference",
+        ({"id": "a", "image": _DARK, "hallucination": False, "preference": 2,
+          "conversations": [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A cow."}],
+          "output_1": {"from": "gpt", "value": "A dog."}, "output_2": {"from": "gpt", "value": "A cat."}},),
+        _ASKED, _RANKED,
+    ),
+    "LLaVA-RLHF, prompts": Case(
+        "llava_ppo",
+        ({"id": "a", "image": _DARK, "caption_type": 3, "length_bonus": -0.5, "captions": ["It is dark."],
+          "conversations": [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A cat."}]},),
+        _ASKED, (("A cat.", None),), label="B",
+    ),
     "messages": Case(
         "vlquery_json", ({"messages": [_USER, _CAT], "images": [_DARK]},), _ASKED, (("A cat.", None),)
     ),

@@ -193,7 +193,7 @@ def test_held_out_data_may_come_from_a_file_of_their_own(tmp_path: Path) -> None
         (("--algo", "dpo", "--reference.mode", "lora_off"), "needs model.lora_rank"),
         (("--algo", "sft", "--data.held_out_frac", "0.1"), "data.held_out_frac = 0.1 splits a file of preferences"),
         (("--algo", "reinforce_pp", "--data.held_out_frac", "0.1"), "set data.eval_path"),
-        (("--algo", "stable_reinforce", "--data.format", "plain_dpo"), "only 'r1_reward'"),
+        (("--algo", "stable_reinforce", "--data.format", "plain_dpo"), "only 'llava_ppo', 'r1_reward'"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(flags: tuple[str, ...], told: str) -> None:

@@ -189,6 +189,8 @@ def test_a_row_that_prefers_nothing_says_why(row: dict[str, Any], reason: str, t
         ({"prompt": "p", "chosen": "a", "rejected": "b"}, "pairs"),
         ({"prompt": "p", "completion": "a", "label": True}, "plain_kto"),
         ({"conversations": [{"from": "user", "value": "p"}]}, "vlquery_json"),
+        ({"conversations": [{"from": "human", "value": "p"}], "caption_type": 1}, "llava_ppo"),
+        ({"conversations": [], "output_1": {}, "output_2": {}, "preference": 3}, "llava_preference"),
         ({"prompt": "p", "completions": []}, "vlfeedback"),
         ({"id": "1", "prompt": "p", "chosen": "a", "rejected": "b", "ls_factor": 1.0}, "mm_rlhf_pairs"),
         ({"question": "q", "ground_truth": 3}, "task"),

@@ -168,19 +168,26 @@ def test_rows_that_an_algorithm_does_not_learn_from_are_refused(tmp_path: Path, 
     with pytest.raises(RefusedInput) as refused:
         _config("stable_reinforce", tmp_path / "d.jsonl", toy)
     assert (
-        str(refused.value) == f"data.reader = {toy!r} cannot serve algo = 'stable_reinforce', only 'r1_reward', 'task'"
+        str(refused.value)
+        == f"data.reader = {toy!r} cannot serve algo = 'stable_reinforce', only 'llava_ppo', 'r1_reward', "
+        "'task'"
     )
     (tmp_path / "my.py").write_text(f"{TOY}\nread.serves = ('rewards',)\n")
     with pytest.raises(RefusedInput, match=r"serves = \('rewards',\), expected some of 'prompts', 'demonstrations', "):
         _config("dpo", tmp_path / "d.jsonl", toy)
 
 
+_PREFERENCES = (
+    "'llava_preference', 'mm_rlhf', 'mm_rlhf_pairs', 'pairs', 'plain_dpo', 'plain_kto', 'rlhfv', 'vlfeedback'"
+)
+
+
 @pytest.mark.parametrize(
     ("algo", "form", "others"),
     [
-        ("stable_reinforce", "plain_dpo", "'r1_reward', 'task'"),
-        ("dpo", "r1_reward", "'mm_rlhf', 'mm_rlhf_pairs', 'pairs', 'plain_dpo', 'plain_kto', 'rlhfv', 'vlfeedback'"),
-        ("kto", "vlquery_json", "'mm_rlhf', 'mm_rlhf_pairs', 'pairs', 'plain_dpo', 'plain_kto', 'rlhfv', 'vlfeedback'"),
+        ("stable_reinforce", "plain_dpo", "'llava_ppo', 'r1_reward', 'task'"),
+        ("dpo", "r1_reward", _PREFERENCES),
+        ("kto", "vlquery_json", _PREFERENCES),
     ],
 )
 def test_a_format_serves_what_it_declares(tmp_path: Path, algo: str, form: str, others: str) -> None:
