@@ -105,7 +105,7 @@ class OnlineWork:
             def finished(completion: Completion) -> None:
                 text = answering.encoder.decode(completion.completion_ids)
                 texts[completion.uid, completion.sample_index] = text
-                stream.add(_reward_item(prompts[completion.uid], completion, text, is_here=is_here))
+                stream.add(reward_item(prompts[completion.uid], completion, text, is_here=is_here))
 
             completions = answering.engines.sample(requests, on_finished=finished)
         with answering.session.phase("reward", clock):
@@ -147,7 +147,12 @@ def _requests(answering: Answering, prompts: Sequence[Prompt], policy_version: i
     )
 
 
-def _reward_item(prompt: Prompt, completion: Completion, text: str, *, is_here: bool) -> RewardItem:
+def reward_item(prompt: Prompt, completion: Completion, text: str, *, is_here: bool) -> RewardItem:
+    """What whoever rewards it is told of a completion, once its engine has finished it.
+
+    Args:
+        is_here: Who is asked is on this machine.
+    """
     return RewardItem(
         uid=completion.uid,
         sample_index=completion.sample_index,
