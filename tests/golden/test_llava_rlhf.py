@@ -21,6 +21,7 @@ from algorithms.maths.preference_losses import PairLoss, bradley_terry_loss, cen
 from algorithms.maths.response_end import released_length
 from algorithms.maths.value_losses import clipped_value_loss_map, explained_variance
 from algorithms.maths.whitening import whiten_groups
+from orchestrator.evaluation.answers import YesNo
 from orchestrator.evaluation.benchmarks.pope import PopeRow, pope_official, score_pope
 from remote_rm.scorers.symbolic import correctness, length_cost, unfinished
 from tests.golden import vectors
@@ -379,9 +380,9 @@ def test_where_a_response_ends(case: Case) -> None:
 
 @pytest.mark.parametrize("case", POPE, ids=_name)
 def test_pope(case: Case) -> None:
-    answers = [pope_official(text) for text in case.inputs["texts"]]
+    answers: list[YesNo] = [pope_official(text) for text in case.inputs["texts"]]
     assert [int(answer == "yes") for answer in answers] == case.outputs["pred_list"]
-    labels = case.inputs["labels"]
+    labels: list[YesNo] = case.inputs["labels"]
     # There the counts end with the labels, and the yes-ratio is of all answers.
     rows = [PopeRow(answer=answer, label=label) for answer, label in zip(answers, labels, strict=False)]
     found, wanted = score_pope(rows), case.outputs["metrics"]

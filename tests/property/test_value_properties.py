@@ -62,8 +62,8 @@ def test_padding_changes_no_advantage_and_never_leaks(
 ) -> None:
     rewards, values = (poisoned(one, batch.mask, poison) for one in (batch.advantages, batch.logprobs))
     found = gae(rewards, values, batch.mask, gamma=gamma, lam=lam)
-    wider = [_padded(one, columns, poison) for one in (rewards, values)]
-    again = gae(*wider, _no_more(batch.mask, columns), gamma=gamma, lam=lam)
+    wider, widest = (_padded(one, columns, poison) for one in (rewards, values))
+    again = gae(wider, widest, _no_more(batch.mask, columns), gamma=gamma, lam=lam)
     for one, other in zip(found, again, strict=True):
         assert torch.equal(other[:, : one.shape[1]], one) and not other[:, one.shape[1] :].any()
         assert not one[~batch.mask].any()
@@ -73,9 +73,9 @@ def test_padding_changes_no_advantage_and_never_leaks(
 def test_tokens_of_others_are_stepped_over_and_not_discounted_through(batch: Batch, gamma: float, lam: float) -> None:
     found = gae(batch.advantages, batch.logprobs, batch.mask, gamma=gamma, lam=lam)
     for row, mask in enumerate(batch.mask):
-        alone = [one[row : row + 1, mask] for one in (batch.advantages, batch.logprobs)]
-        whole = torch.ones_like(alone[0], dtype=torch.bool)
-        for one, other in zip(found, gae(*alone, whole, gamma=gamma, lam=lam), strict=True):
+        rewards, values = (one[row : row + 1, mask] for one in (batch.advantages, batch.logprobs))
+        whole = torch.ones_like(rewards, dtype=torch.bool)
+        for one, other in zip(found, gae(rewards, values, whole, gamma=gamma, lam=lam), strict=True):
             assert torch.equal(one[row : row + 1, mask], other)
 
 
@@ -233,11 +233,11 @@ def test_explained_variance_is_that_of_the_masked_tokens(batch: Batch, poison: f
     if chosen.numel() == 0 or chosen.max() == chosen.min():
         assert found is None
         return
-    wide = [_padded(poisoned(one, batch.mask, poison), columns, poison) for one in (values, returns)]
-    assert explained_variance(*wide, _no_more(batch.mask, columns)) == found
+    wide, widest = (_padded(poisoned(one, batch.mask, poison), columns, poison) for one in (values, returns))
+    assert explained_variance(wide, widest, _no_more(batch.mask, columns)) == found
     assert explained_variance(returns - 3.0, returns, batch.mask) == pytest.approx(1.0)
     assert explained_variance(torch.full_like(values, 2.0), returns, batch.mask) == pytest.approx(0.0, abs=1e-12)
-    assert found <= 1.0
+    assert found is not None and found <= 1.0
 
 
 # -- whitening -------------------------------------------------------------------------------------------------------

@@ -46,9 +46,9 @@ def test_answers_are_worth_what_the_default_table_says(text: str, label: str | N
 
 
 def test_the_table_is_the_users() -> None:
-    symmetric = {"yes_right": 1.0, "yes_wrong": -1.0}
+    symmetric: dict[str, Any] = {"yes_right": 1.0, "yes_wrong": -1.0}
     assert [correctness(text, "Yes", **symmetric) for text in ("Yes", "No", "Perhaps")] == [1.0, -1.0, 0.0]
-    own = {"right": 1.0, "wrong": -0.5, "no_right": 3.0, "no_wrong": -3.0}
+    own: dict[str, Any] = {"right": 1.0, "wrong": -0.5, "no_right": 3.0, "no_wrong": -3.0}
     assert [correctness(text, "A", **own) for text in ("A.", "B.", "?")] == [1.0, -0.5, -0.5]
     assert [correctness(text, "no", **own) for text in ("No.", "yes.")] == [3.0, -3.0]
 
