@@ -4,6 +4,7 @@ Its tensors have no mask: padding counts in every sum, the score is paid in the 
 these are the settings of the profile that reproduces it, a mask of ones and ``last_column``, and not the defaults.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -84,7 +85,9 @@ def _name(case: Case) -> str:
 
 SHAPED, WHITENED, ESTIMATED = _cases("shape_reward"), _cases("whiten"), _cases("estimate_advantage")
 POLICY_LOSSES, VALUE_LOSSES = _cases("policy_loss"), _cases("value_loss")
-BONUSES, PENALTIES, ROLLOUTS = _cases("correctness_bonus"), _cases("post_reward"), _cases("rollout")
+BONUSES, PENALTIES = _cases("correctness_bonus"), _cases("post_reward")
+# Their dtype says besides which two numbers are float32 all the same.
+ROLLOUTS = [replace(case, dtype=torch.float64) for case in _cases("rollout")]
 CUT = _cases("truncate_after_eos") + _cases("truncate_after_eos_with_padding")
 RM_LOSSES, RM_METRICS = _cases("rm_loss"), _cases("rm_metrics")
 LOGPROBS, FORWARDS, POPE = _cases("compute_logprobs"), _cases("policy_forward"), _cases("pope_eval")

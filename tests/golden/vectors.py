@@ -38,7 +38,7 @@ def load(file: str) -> tuple[Case, ...]:
             # Before the first colon stands the repository and commit, or the package and version.
             source=case["source"].partition(":")[2],
             name=case["case"],
-            dtype=torch.float64 if case["dtype"].startswith("float64") else torch.float32,
+            dtype=torch.float64 if case["dtype"] == "float64" else torch.float32,
             inputs=_numbers(case["inputs"]),
             params=case["params"],
             outputs=_numbers(case["outputs"]),
