@@ -40,6 +40,22 @@ class ScalarHead:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CriticModel:
+    """A value model beside the policy: it says of every token what the state before it is worth."""
+
+    path: str | None
+    """Folder that it begins from; None is the policy's model."""
+    head: ScalarHead
+    keeps_head: bool
+    """It begins with the scalar head of that folder; else with zeros."""
+    lr: float | None
+    """Peak learning rate; None is the policy's."""
+    schedule: Literal["constant", "linear", "cosine"] | None
+    """None is the policy's."""
+    objective: "Objective"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
     """What an algorithm, with its settings, asks of a run."""
 
@@ -55,6 +71,8 @@ class Needs:
     """Somebody says what an answer is worth, where answers are sampled to learn from."""
     head: ScalarHead | None = None
     """A second head, or another; None trains the model as it is."""
+    critic: CriticModel | None = None
+    """A value model that learns beside the policy."""
     critiques: bool = False
     """Stored responses come with people's critiques."""
     generated_critiques: float = 0.0
@@ -78,6 +96,8 @@ class Scores:
     """bool ``[N]``: the token is the likeliest."""
     rewards: "tuple[Tensor, ...]" = ()
     """Of each sequence, ``[1]``, with gradient; empty from a model without a scalar head."""
+    values: "tuple[Tensor, ...]" = ()
+    """Of the state before each action token, float32 ``[L_i]``, with gradient; empty from all but a critic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +139,8 @@ class StepSamples:
     """The samples of each optimizer step, one after the other."""
     figures: Mapping[str, float] = field(default_factory=dict)
     """What is known of the step before it is taken."""
+    critic: Sequence[Sequence[Any]] = ()
+    """The critic's samples of each optimizer step; empty where there is no critic."""
 
 
 class Unlearnable(ValueError):

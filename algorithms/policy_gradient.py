@@ -3,7 +3,6 @@
 Their files say only how rewards become advantages, what the loss of a token is, and which settings differ.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from algorithms.algorithm import Algorithm, Ask, Needs, Objective, StepSamples, Unlearnable
+from algorithms.estimates import Estimate, parts_of
 from algorithms.figures import Figure
 from algorithms.policy_objective import CLIP, CORRECTION, GUARDS, PRECLIP, PolicyObjective, PolicyTokens
 from algorithms.policy_settings import AlgorithmSection
@@ -146,7 +146,7 @@ class PolicyGradient(Algorithm):
         """
         import torch
 
-        from algorithms.maths.advantages import decoupled_advantages, filter_advantages, on_tokens
+        from algorithms.maths.advantages import filter_advantages
         from algorithms.maths.logprobs import kl_estimate
         from algorithms.maths.masking import masked_mean
 
@@ -162,19 +162,41 @@ class PolicyGradient(Algorithm):
         scores = torch.tensor([r.reward for r in scored], dtype=torch.float32)
         try:
             prompts = torch.tensor([number[uid] for uid in uids], dtype=torch.int64)
-            if self.section.parts == "whitened":
-                advantages, raw_mean = on_tokens(decoupled_advantages(*_parts(scored), prompts), mask), 0.0
-            else:
-                advantages, raw_mean = self.advantages(scores, prompts, kl, mask)
+            found = self.estimate(scored, scores, prompts, kl, mask)
         except ValueError as error:
             raise Unlearnable(f"advantages cannot be computed: {error}") from error
-        if not bool(torch.isfinite(advantages[mask]).all()):
+        if not bool(torch.isfinite(found.advantages[mask]).all()):
             raise Unlearnable("advantages cannot be computed: a reward or a log-prob behind one is not finite")
-        filtered = filter_advantages(advantages, mask, rule=self.section.adv_filter, raw_mean=raw_mean)
-        rows = filtered.advantages.numpy()
-        updates = [self._update([scored[i] for i in part], rows[part], ask) for part in ask.deal(uids)]
+        filtered = filter_advantages(found.advantages, mask, rule=self.section.adv_filter, raw_mean=found.raw_mean)
+        rows, returns, parts = filtered.advantages.numpy(), found.returns, ask.deal(uids)
+        updates = [self._update([scored[i] for i in part], rows[part], ask) for part in parts]
+        of_critic = (
+            [] if returns is None else [self.critic_update([scored[i] for i in p], returns[p], ask) for p in parts]
+        )
         told = (filtered.filtered_pos_frac, filtered.filtered_neg_frac, float(masked_mean(kl, mask)))
-        return StepSamples(updates, {figure.name: value for figure, value in zip(_OF_STEP, told, strict=True)})
+        figures = {figure.name: value for figure, value in zip(_OF_STEP, told, strict=True)}
+        return StepSamples(updates, {**figures, **found.figures}, of_critic)
+
+    def estimate(
+        self, rollouts: Sequence[Rollout], scores: "Tensor", prompts: "Tensor", kl: "Tensor", mask: "Tensor"
+    ) -> Estimate:
+        """``advantages``, or those of each part of the rewards; a critic's values are in the rollouts.
+
+        Raises:
+            ValueError: something is not finite.
+        """
+        from algorithms.maths.advantages import decoupled_advantages, on_tokens
+
+        if self.section.parts == "whitened":
+            return Estimate(
+                advantages=on_tokens(decoupled_advantages(*parts_of(rollouts), prompts), mask), raw_mean=0.0
+            )
+        advantages, raw_mean = self.advantages(scores, prompts, kl, mask)
+        return Estimate(advantages=advantages, raw_mean=raw_mean)
+
+    def critic_update(self, rollouts: Sequence[Rollout], returns: "Tensor", ask: Ask) -> Sequence[Any]:
+        """What a critic learns from in one optimizer step; asked where ``estimate`` tells returns."""
+        raise NotImplementedError
 
     def advantages(self, scores: "Tensor", prompts: "Tensor", kl: "Tensor", mask: "Tensor") -> "tuple[Tensor, float]":
         """Advantages before the filter, ``[B, T]``, and the mean return before they were standardised.
@@ -260,15 +282,3 @@ class PolicyGradient(Algorithm):
                 f"algorithm.kl_estimator = 'k1' must be 'k2' or 'k3' for algo = {self.name!r}, whose loss has the KL: "
                 "the gradient of k1 is 0 on average"
             )
-
-
-def _parts(rollouts: Sequence[Rollout]) -> "tuple[Tensor, Tensor]":
-    """Parts of the rewards ``[B, K]``, NaN where a rollout lacks one, and their weights ``[K]``."""
-    import torch
-
-    rows = [r.parts or {"reward": r.reward} for r in rollouts]
-    weights = {name: weight for r in rollouts for name, weight in r.part_weights.items()}
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    values = [[math.nan if (part := row.get(name)) is None else part for name in names] for row in rows]
-    parts = torch.tensor(values, dtype=torch.float32).reshape(len(rows), len(names))
-    return parts, torch.tensor([weights.get(name, 1.0) for name in names], dtype=torch.float32)

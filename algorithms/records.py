@@ -98,6 +98,8 @@ class Rollout:
     """float32 ``[T]``, from the trainer; None where the update will find them itself."""
     ref_logprobs: np.ndarray | None
     """float32 ``[T]``; None without a reference."""
+    values: np.ndarray | None = None
+    """float32 ``[T]``: what the state before each action token is worth, from the critic; None without one."""
     parts: Mapping[str, float | None] = field(default_factory=dict)
     """What the reward is made of, by name, before any weight; None where a part has no value."""
     part_weights: Mapping[str, float] = field(default_factory=dict)

@@ -19,6 +19,7 @@ ALGORITHMS: dict[str, str] = {
     "cispo": "algorithms.cispo:Cispo",
     "sapo": "algorithms.sapo:Sapo",
     "rloo": "algorithms.rloo:Rloo",
+    "ppo": "algorithms.ppo:Ppo",
     "distill": "algorithms.distill:Distill",
     "sft": "algorithms.sft:Sft",
     "dpo": "algorithms.dpo:Dpo",

@@ -10,7 +10,7 @@ from orchestrator.cluster.choices import adapter_of
 from orchestrator.cluster.feed import PROBE_LENGTH
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
-from workers.models.folder import check_model_config, check_model_folder, critique_request
+from workers.models.folder import check_model_config, check_model_folder, critique_request, has_reward_head
 from workers.models.needs import max_positions, missing_package, told_positions
 from workers.types import Prompt
 
@@ -65,7 +65,7 @@ def check_critique_model(config: TrainConfig) -> None:
 
 
 def check_other_models(config: TrainConfig) -> None:
-    """Refuse a judge or a teacher that cannot be loaded.
+    """Refuse a judge, a teacher or a critic that cannot be loaded, and a critic without the head that is asked for.
 
     Raises:
         RefusedInput: in one sentence.
@@ -73,6 +73,8 @@ def check_other_models(config: TrainConfig) -> None:
     for option, path in (
         ("reward.judge_path", config.reward.judge_path),
         ("distill.teacher_path", config.needs.teacher),
+        ("reward.scalar_path", config.reward.scalar_path),
+        ("critic.path", config.critic_path),
     ):
         if path is None:
             continue
@@ -80,25 +82,32 @@ def check_other_models(config: TrainConfig) -> None:
             check_model_folder(path, trust_remote_code=config.model.trust_remote_code)
         except ValueError as error:
             raise RefusedInput(f"{option}: {error}") from error
+    scalar = config.reward.scalar_path
+    if scalar is not None and not has_reward_head(Path(scalar)):
+        raise RefusedInput(f"reward.scalar_path {scalar!r} has no reward head: it should be what scalar_rm leaves")
+    critic = config.needs.critic
+    if critic is not None and critic.path is not None and critic.keeps_head and not has_reward_head(Path(critic.path)):
+        raise RefusedInput(f"critic.head = 'reward_head', but critic.path {critic.path!r} has none")
 
 
 def check_teacher(config: TrainConfig, encoder: "PromptEncoder") -> None:
-    """Refuse a teacher that reads other ids than the policy writes.
+    """Refuse a teacher or a critic that reads other ids than the policy writes.
 
     Raises:
         RefusedInput: naming how many words differ.
     """
-    if config.needs.teacher is None:
-        return
-    from orchestrator.cluster.specs import prompt_encoder  # deferred: it imports torch
+    for option, path in (("distill.teacher_path", config.needs.teacher), ("critic.path", config.critic_path)):
+        if path is None:
+            continue
+        from orchestrator.cluster.specs import prompt_encoder  # deferred: it imports torch
 
-    own, other = (one.tokenizer.get_vocab() for one in (encoder, prompt_encoder(config, config.needs.teacher)))
-    if own != other:
-        differ = len(set(own.items()) ^ set(other.items()))
-        raise RefusedInput(
-            f"distill.teacher_path {config.needs.teacher!r} has another tokenizer than the policy: {differ} entries of "
-            "the two vocabularies differ, and a teacher must read what the policy writes"
-        )
+        own, other = (one.tokenizer.get_vocab() for one in (encoder, prompt_encoder(config, path)))
+        if own != other:
+            differ = len(set(own.items()) ^ set(other.items()))
+            raise RefusedInput(
+                f"{option} {path!r} has another tokenizer than the policy: {differ} entries of the two vocabularies "
+                "differ, and it must read what the policy writes"
+            )
 
 
 def check_processors(config: TrainConfig) -> None:
@@ -115,6 +124,8 @@ def check_processors(config: TrainConfig) -> None:
         ("reward.critique.path", config.reward.critique.path),
         ("reward.judge_path", config.reward.judge_path),
         ("distill.teacher_path", config.needs.teacher),
+        ("reward.scalar_path", config.reward.scalar_path),
+        ("critic.path", config.critic_path),
     ):
         if path is None:
             continue

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from algorithms.algorithm import Objective, Sample, ScalarHead
 from algorithms.figures import Sum, Tallies, added
@@ -44,7 +44,6 @@ from workers.weight_sync.manifest import Backend, WeightManifest
 from workers.weight_sync.senders import SharedMemorySender, WeightSender
 
 _HEAD = "score."
-_LOSS = "policy/loss"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +68,8 @@ class PolicySpec:
 
 class PolicyWorker(WorkerBase):
     """One rank. Methods that communicate (all but ``ping``) must be called on every rank together."""
+
+    loss_figure = "policy/loss"
 
     def __init__(
         self,
@@ -251,7 +252,7 @@ class PolicyWorker(WorkerBase):
                 continue  # no engine and no plain folder has a place for it
             yield self._adapter.checkpoint_name(name.removeprefix("model.")), tensor, trained
 
-    def _module(self, model: Any, *, lockstep: bool) -> PolicyModule | RewardModule:
+    def _module(self, model: Any, *, lockstep: bool) -> nn.Module:
         spec = self._spec
         if spec.head is None:
             return PolicyModule(model, lockstep=lockstep)
@@ -283,7 +284,7 @@ class PolicyWorker(WorkerBase):
         loss = self._spec.objective(scores_of(batch, output), samples)
         finite = torch.isfinite(loss.losses).tolist()
         at_fault = [s.uid for s, ok in zip(samples, finite, strict=True) if not ok]
-        return loss.losses.sum(), {_LOSS: Sum(float(loss.losses.detach().sum())), **loss.figures}, at_fault
+        return loss.losses.sum(), {self.loss_figure: Sum(float(loss.losses.detach().sum())), **loss.figures}, at_fault
 
     def _any_rank(self, flag: bool) -> bool:
         if self._world_size == 1:

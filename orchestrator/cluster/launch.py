@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import NAMESPACE_URL, uuid5
@@ -117,12 +117,13 @@ def run_id(folder: Path) -> str:
     return uuid5(NAMESPACE_URL, str(folder.resolve())).hex[:12]
 
 
-def start_roles(config: TrainConfig, pool: WorkerPool, found: Path | None, *, num_updates: int) -> None:
+def start_roles(config: TrainConfig, pool: WorkerPool, found: Path | None, *, num_updates: Mapping[str, int]) -> None:
     """Start what a run trains with, on the weights and optimizer state that it continues from.
 
     Args:
         found: The checkpoint; None for a fresh start.
-        num_updates: Optimizer steps that it has behind it.
+        num_updates: Optimizer steps that each trainable role has behind it, by its name; one that is not named steps
+            with the policy.
     Raises:
         WorkerCannotStart: a rank said why.
     """
@@ -136,4 +137,6 @@ def start_roles(config: TrainConfig, pool: WorkerPool, found: Path | None, *, nu
             assert role.spec is not None
             workers.start(role.spec(config, pool.role("rollout").spec, saved))
             if saved is not None:
-                workers.shared("load_state", str(saved), num_steps=num_updates, deadline_s=config.rollout.timeout_s)
+                taken = num_updates.get(role.name, num_updates["policy"])
+                deadline_s = config.rollout.timeout_s
+                workers.shared("load_state", str(saved), num_steps=taken, deadline_s=deadline_s)

@@ -5,7 +5,7 @@ cannot know (the allocator's fragments, NCCL's buffers, the CUDA context) is the
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -109,7 +109,20 @@ def describe_memory(roles: Mapping[str, RoleMemory], *, colocated: bool, gpu_mem
 
 def of_policy(asked: MemoryQuestion) -> RoleMemory:
     """Weights, what they learn with, and the activations of one micro-batch."""
-    config, shape, width = asked.config, asked.shape, asked.width
+    learns = _of_rank(asked, asked.shape)
+    return replace(learns, gpu={**learns.gpu, "logits": _logits(asked.config, asked.shape)})
+
+
+def of_critic(asked: MemoryQuestion) -> RoleMemory:
+    """The same without logits, of the model that the critic begins from."""
+    critic, model = asked.config.needs.critic, asked.config.model
+    own = critic is not None and critic.path is not None
+    shape = model_shape(critic.path, model.freeze, lora_rank=model.lora_rank) if own else asked.shape
+    return _of_rank(asked, shape)
+
+
+def _of_rank(asked: MemoryQuestion, shape: ModelShape) -> RoleMemory:
+    config, width = asked.config, asked.width
     policy, ranks = config.policy, config.policy.num_ranks
     stage = policy.zero_stage
     weights = shape.num_params * width / (ranks if stage == 3 else 1)
@@ -124,7 +137,6 @@ def of_policy(asked: MemoryQuestion) -> RoleMemory:
         "weights": weights,
         "gradients": gradients,
         "activations": float(activations),
-        "logits": _logits(config, shape),
     }
     host: dict[str, float] = {}
     (host if policy.offload_optimizer else gpu)["optimizer"] = optimizer
@@ -154,6 +166,14 @@ def of_judge(asked: MemoryQuestion) -> RoleMemory:
     assert model is not None
     held = _engine(asked, float(model_shape(model, ()).num_params * asked.width))
     return RoleMemory(held, {}, sum(held.values()))
+
+
+def of_scalar_reward(asked: MemoryQuestion) -> RoleMemory:
+    """Weights alone: the head has one column."""
+    model = asked.config.reward.scalar_path
+    assert model is not None
+    weights = float(model_shape(model, ()).num_params * asked.width)
+    return RoleMemory({"weights": weights}, {}, weights)
 
 
 def of_engine(asked: MemoryQuestion) -> RoleMemory:

@@ -81,6 +81,20 @@ def _reference_spec(config: TrainConfig, engine: "EngineSpec | None", saved: Pat
     return base_spec(config, config.needs.teacher or config.model.folder)
 
 
+def _critic_spec(config: TrainConfig, engine: "EngineSpec | None", saved: Path | None) -> Any:
+    from orchestrator.cluster.specs import critic_spec  # deferred: it imports torch
+
+    return critic_spec(config, str(saved / "policy") if saved else None)
+
+
+def _scalar_reward_spec(config: TrainConfig, engine: "EngineSpec | None", saved: Path | None) -> Any:
+    from orchestrator.cluster.specs import model_spec  # deferred: it imports torch
+    from workers.scalar_reward import ScalarRewardSpec
+
+    assert config.reward.scalar_path is not None
+    return ScalarRewardSpec(model=model_spec(config, config.reward.scalar_path))
+
+
 _ALL = (
     Role(
         name="policy",
@@ -91,6 +105,16 @@ _ALL = (
         on_loss="run_restarts",
         spec=_policy_spec,
         saved_in=".",
+    ),
+    Role(
+        name="critic",
+        actor="workers.critic:CriticWorker",
+        count=lambda config: config.policy.num_ranks,
+        in_run=lambda config: config.online and config.needs.critic is not None,
+        memory=memory_plan.of_critic,
+        on_loss="run_restarts",
+        spec=_critic_spec,
+        saved_in="critic",
     ),
     Role(
         name="reference",
@@ -116,6 +140,15 @@ _ALL = (
         in_run=lambda config: config.online and config.reward.judge_path is not None,
         memory=memory_plan.of_judge,
         on_loss="role_restarts",
+    ),
+    Role(
+        name="scalar_reward",
+        actor="workers.scalar_reward:ScalarRewardWorker",
+        count=lambda config: config.reward.scalar_workers,
+        in_run=lambda config: config.online and config.reward.scalar_path is not None,
+        memory=memory_plan.of_scalar_reward,
+        on_loss="role_restarts",
+        spec=_scalar_reward_spec,
     ),
     Role(
         name="rollout",

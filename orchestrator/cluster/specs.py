@@ -8,6 +8,7 @@ from orchestrator.cluster.feed import PROBE_LENGTH
 from orchestrator.cluster.placement import PlacementPlan
 from orchestrator.config.schema import TrainConfig
 from workers.backends.schedule import OptimizerSpec, Schedule
+from workers.critic import CriticSpec
 from workers.models.loading import ModelSpec
 from workers.models.lora import LoraSpec
 from workers.models.needs import max_positions
@@ -91,6 +92,27 @@ def policy_spec(config: TrainConfig, saved: str | None, sampling: SamplingDistri
         head=learner.needs.head,
         freeze=config.model.freeze,
         gradient_checkpointing=config.model.gradient_checkpointing,
+        lora=lora,
+    )
+
+
+def critic_spec(config: TrainConfig, saved: str | None) -> CriticSpec:
+    """What a critic rank needs to start from ``critic.path``, or from the checkpoint's folder ``saved``."""
+    critic = config.needs.critic
+    assert critic is not None, "asked for where the algorithm has a critic"
+    policy, own = policy_spec(config, None), critic.path or config.model.folder
+    lora = lora_spec(config, saved)
+    schedule = policy.optimizer.schedule
+    schedule = replace(schedule, peak_lr=critic.lr or schedule.peak_lr, kind=critic.schedule or schedule.kind)
+    return CriticSpec(
+        model=base_spec(config, saved if saved is not None and lora is None else own),
+        source=own,
+        optimizer=replace(policy.optimizer, schedule=schedule),
+        objective=critic.objective,
+        head=critic.head,
+        head_in=saved or (own if critic.keeps_head else None),
+        freeze=policy.freeze,
+        gradient_checkpointing=policy.gradient_checkpointing,
         lora=lora,
     )
 

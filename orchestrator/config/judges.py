@@ -1,4 +1,7 @@
-"""What a configuration says of the judges of ``reward.functions`` that write: ``pairwise`` and ``judge``."""
+"""What a configuration says of the judges of ``reward.functions`` that the run asks itself.
+
+``pairwise`` and ``judge`` write; ``scalar`` is a frozen reward model.
+"""
 
 import math
 import re
@@ -7,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 from urllib.parse import parse_qsl
 
-PAIRWISE, RUBRIC = "pairwise", "judge"
-JUDGES = (PAIRWISE, RUBRIC)
+PAIRWISE, RUBRIC, SCALAR = "pairwise", "judge", "scalar"
+WRITERS = (PAIRWISE, RUBRIC)
+JUDGES = (*WRITERS, SCALAR)
 """Asked by the run, not by its reward service."""
 PAIR_REQUEST = """Compare two answers to a question about the image.
 
@@ -36,6 +40,7 @@ class JudgeOptions(Protocol):
     functions: tuple[str, ...]
     judge: Literal["rules", "openai"]
     judge_path: str | None
+    scalar_path: str | None
     judge_url: str | None
     judge_model: str | None
     judge_request: str
@@ -121,10 +126,15 @@ def check_judges(reward: JudgeOptions, *, samples: int, unasked: Sequence[str]) 
     Raises:
         ValueError: naming the option.
     """
-    asked = [name for name in JUDGES if function_weight(reward.functions, name) is not None]
-    for name in asked:
-        if sum(text.partition("?")[0] == name for text in reward.functions) > 1:
+    targets = [text.partition("?")[0] for text in reward.functions]
+    for name in JUDGES:
+        if targets.count(name) > 1:
             raise ValueError(f'reward.functions has "{name}" twice')
+    if (SCALAR in targets) != (reward.scalar_path is not None):
+        set_one, other = ("reward.scalar_path", f'"{SCALAR}" in reward.functions')[:: -1 if SCALAR in targets else 1]
+        raise ValueError(f"{set_one} needs {other}: set both, or neither")
+    weights = {name: function_weight(reward.functions, name) for name in JUDGES}
+    asked = [name for name in WRITERS if weights[name] is not None]
     if not asked and reward.judge_path is not None:
         raise ValueError(
             'reward.judge_path is set, but reward.functions has no "pairwise" or "judge" that would ask it'

@@ -11,6 +11,7 @@ from orchestrator.config.judges import (
     PAIRWISE,
     RUBRIC,
     RUBRIC_REQUEST,
+    SCALAR,
     Criterion,
     check_judges,
     criteria_of,
@@ -39,8 +40,8 @@ class RewardSection(Section):
     critique: CritiqueSection = CritiqueSection()
     functions: tuple[Text, ...] = Field(default=(), strict=False)
     """Functions that are the reward: FILE.py:NAME, or format, exact, number, math, choice, count, iou, point, length,
-    overlong, pairwise, judge; each with what it counts and its own options, as in "number?weight=0.5&tolerance=0.01";
-    none = the rules of reward.scoring."""
+    overlong, pairwise, judge, scalar; each with what it counts and its own options, as in
+    "number?weight=0.5&tolerance=0.01"; none = the rules of reward.scoring."""
     function_workers: Count = 4
     """Processes that run them."""
     function_timeout_s: Seconds = 10.0
@@ -57,6 +58,11 @@ class RewardSection(Section):
     judge_path: Text | None = None
     """Folder of a generative judge, as sft or stable_reinforce leave one: it is asked for "pairwise" and "judge" of
     reward.functions, on workers of this run; none = the endpoint at reward.judge_url is."""
+    scalar_path: Text | None = None
+    """Folder of a scalar reward model, as scalar_rm leaves one: it is asked for "scalar" of reward.functions, on
+    workers of this run, and may be of another family than the policy; none = none."""
+    scalar_workers: Count = 1
+    """Workers of reward.scalar_path."""
     judge_request: Text = PAIR_REQUEST
     """What is asked for "pairwise" below the prompt's images: {question}, {first} and {second} stand for the prompt's
     words and two responses."""
@@ -108,6 +114,11 @@ class RewardSection(Section):
     def rubric_weight(self) -> float | None:
         """What the judge's numbers count; None where ``functions`` has no ``judge``."""
         return function_weight(self.functions, RUBRIC)
+
+    @property
+    def scalar_weight(self) -> float | None:
+        """What a scalar reward model's number counts; None where ``functions`` has no ``scalar``."""
+        return function_weight(self.functions, SCALAR)
 
     @property
     def criteria(self) -> tuple[Criterion, ...]:

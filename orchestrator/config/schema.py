@@ -98,6 +98,11 @@ class TrainConfig(Section):
         """What the algorithm, with its settings, asks of the run."""
         return self.learner.needs
 
+    @property
+    def critic_path(self) -> str | None:
+        """Folder that a critic begins from; None without one, or where that is the policy's."""
+        return None if self.needs.critic is None else self.needs.critic.path
+
     def section(self, kind: type[_S]) -> _S:
         """The settings of a section that algorithms bring along."""
         found = (value for name in type(self).model_fields if type(value := getattr(self, name)) is kind)

@@ -30,7 +30,7 @@ from orchestrator.errors import RefusedInput
 
 KEY = "stage"
 _PREFIX = "stage:"
-_PATHS = ("path", "eval_path", "media_root", "judge_path", "teacher_path")
+_PATHS = ("path", "eval_path", "media_root", "judge_path", "scalar_path", "teacher_path")
 """Last words of the options that may stand for something of an earlier stage; elsewhere the word is a word."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 

@@ -1,8 +1,11 @@
 """Several runs, one after the other, as ``[[stage]]`` tables name them: each finds what those before it have made."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
+from algorithms.settings import Section
 from orchestrator.config.layers import layer_of
 from orchestrator.config.load import validated
 from orchestrator.config.schema import TrainConfig
@@ -15,8 +18,7 @@ from orchestrator.run.folder import RunFolder
 from orchestrator.run.identity import option_identity
 from orchestrator.run.model_folder import plain_folder
 
-_JUDGES = ("reward.critique.path", "reward.judge_path")
-"""Options that take the model of a stage for a judge."""
+_S = TypeVar("_S", bound=Section)
 
 
 def dry_run_all(runs: list[NamedRun]) -> None:
@@ -101,11 +103,14 @@ def _known(run: NamedRun, runs: list[NamedRun]) -> TrainConfig:
         sections["model"] = config.model.model_copy(update={"path": base})
     unmade = {option.partition(".")[2]: None for option in made if option in ("data.path", "data.eval_path")}
     sections["data"] = config.data.model_copy(update=unmade)
-    judges = {option: _known(by_name[made[option]], runs).model.path for option in made if option in _JUDGES}
-    if judges:
-        critique = config.reward.critique
-        paths = {"judge_path": judges.get("reward.judge_path", config.reward.judge_path)}
-        if "reward.critique.path" in judges:
-            critique = critique.model_copy(update={"path": judges["reward.critique.path"]})
-        sections["reward"] = config.reward.model_copy(update={"critique": critique, **paths})
-    return config.model_copy(update=sections)
+    known = config.model_copy(update=sections)
+    for option, stage in made.items():
+        if not option.startswith(("data.", "model.")):  # a judge, a teacher, a critic: a model in a folder of its own
+            known = _with(known, option.split("."), _known(by_name[stage], runs).model.path)
+    return known
+
+
+def _with(section: _S, names: Sequence[str], value: Any) -> _S:
+    """The section with an option of its own, or of one within it, changed."""
+    name, *rest = names
+    return section.model_copy(update={name: _with(getattr(section, name), rest, value) if rest else value})

@@ -13,6 +13,7 @@ from orchestrator.rewards.check import secret_in
 from orchestrator.rewards.pairwise import PairwiseJudge, PairwiseSettings
 from orchestrator.rewards.remembered import RememberedWriter
 from orchestrator.rewards.rubric import RubricJudge, RubricSettings, rubric_text
+from orchestrator.rewards.scalar import ScalarJudge
 from orchestrator.rewards.workers_writer import WorkersWriter
 from orchestrator.run.folder import RunFolder
 from workers.models.needs import max_positions
@@ -34,15 +35,15 @@ def sample_judges(
     Args:
         prompts: All that may be asked about.
     """
-    reward = config.reward
+    reward, numbers = config.reward, _scalar(config, pool)
     if reward.rubric_weight is None and reward.pairwise_weight is None:
-        yield ()
+        yield numbers
     elif reward.judge_path is not None:
-        yield _judges(config, _workers(config, reward.judge_path, pool, prompts), prompts)
+        yield (*numbers, *_judges(config, _workers(config, reward.judge_path, pool, prompts), prompts))
     else:
         asked, judge = _endpoint(config, reward.max_outage_s), f"{reward.judge_model} {reward.judge_max_new_tokens}"
         with RememberedWriter(asked, folder.root / "answers.sqlite", judge=judge) as writer:
-            yield _judges(config, writer, prompts)
+            yield (*numbers, *_judges(config, writer, prompts))
 
 
 def check_sample_judges(config: TrainConfig, prompts: Sequence[Prompt]) -> None:
@@ -67,6 +68,15 @@ def check_sample_judges(config: TrainConfig, prompts: Sequence[Prompt]) -> None:
             refused = "HTTP 4" in fault and "image" in fault
             blind = ". For a model that takes no images set reward.judge_images = 'none'" if refused else ""
             raise RefusedInput(f"reward.judge_url does not serve: {fault}{blind}")
+
+
+def _scalar(config: TrainConfig, pool: WorkerPool) -> tuple[SampleJudge, ...]:
+    path, weight = config.reward.scalar_path, config.reward.scalar_weight
+    if path is None or weight is None:
+        return ()
+    encoder = prompt_encoder(config, path)
+    workers, longest = pool.role("scalar_reward"), max_positions(encoder.config)
+    return (ScalarJudge(workers, encoder, weight=weight, max_tokens=longest, deadline_s=config.rollout.timeout_s),)
 
 
 def _judges(config: TrainConfig, writer: Writer, prompts: Sequence[Prompt]) -> tuple[SampleJudge, ...]:

@@ -28,6 +28,13 @@ class Progress:
     cursor: PromptCursor
     mismatch_strikes: int = 0
     """Steps in a row whose log-prob mismatch was beyond its bound."""
+    num_critic_updates: int = 0
+    """Optimizer steps that the critic has taken."""
+
+    @property
+    def by_role(self) -> dict[str, int]:
+        """Optimizer steps taken, by the role that took them."""
+        return {"policy": self.num_updates, "critic": self.num_critic_updates}
 
 
 def save_checkpoint(
@@ -63,6 +70,7 @@ def save_checkpoint(
         "policy_version": progress.policy_version,
         "cursor": progress.cursor.to_json(),
         "mismatch_strikes": progress.mismatch_strikes,
+        "num_critic_updates": progress.num_critic_updates,
         "identity": identity,
         **extra,
     }
@@ -89,6 +97,7 @@ def find_checkpoint(folder: RunFolder, config: TrainConfig, identity: Identity) 
         policy_version=manifest["policy_version"],
         cursor=PromptCursor.from_json(manifest["cursor"]),
         mismatch_strikes=manifest["mismatch_strikes"],
+        num_critic_updates=manifest.get("num_critic_updates", 0),
     )
 
 

@@ -45,11 +45,13 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("rollout.num_engines", "rollout.tensor_parallel_size"), "free"),
     **dict.fromkeys(("rollout.gpu_memory_utilization", "rollout.max_num_seqs", "model.gradient_checkpointing"), "free"),
     **dict.fromkeys(("reference.num_ranks", "reward.critique.num_workers", "reward.judge_workers"), "free"),
+    "reward.scalar_workers": "free",
     # How it is measured says nothing of what is learned.
     **dict.fromkeys(("eval.samples", "eval.temperature", "eval.best", "eval.patience"), "free"),
     "run.steps": "longer",
     **dict.fromkeys(("model.path", "data.path", "data.source", "data.eval_path"), "content"),
-    **dict.fromkeys(("reward.critique.path", "reward.judge_path", "distill.teacher_path"), "content"),
+    **dict.fromkeys(("reward.critique.path", "reward.judge_path", "reward.scalar_path"), "content"),
+    **dict.fromkeys(("distill.teacher_path", "critic.path"), "content"),
     # The run's own service and somebody else's score by rules of their own.
     "reward.url": "presence",
 }
@@ -129,7 +131,9 @@ def run_identity(
         "data.eval_path": None if held_out is None else {"path": _held_out(config), "rows": held_out},
         "reward.critique.path": None if judge is None else _folder(judge),
         "reward.judge_path": None if config.reward.judge_path is None else _folder(config.reward.judge_path),
+        "reward.scalar_path": None if config.reward.scalar_path is None else _folder(config.reward.scalar_path),
         "distill.teacher_path": None if config.needs.teacher is None else _folder(config.needs.teacher),
+        "critic.path": None if config.critic_path is None else _folder(config.critic_path),
     }
     known = option_identity(config) | content
     return {name: known[name] for name in options(type(config)) if name in known} | dict(facts or {})

@@ -77,7 +77,7 @@ class OfflineWork:
         }
         if (pairs := metrics.get("preference/num_pairs")) is not None:
             metrics["throughput/pairs_per_s"] = pairs / clock.metrics()["time/step_s"]
-        return after_updates(ahead, sum(u.taken for u in updates)), metrics
+        return after_updates(ahead, updates), metrics
 
     def evaluate(self, progress: Progress, *, last: bool) -> Evaluation:
         """What the policy itself thinks of held-out responses; what the reference does is asked once."""

@@ -70,11 +70,11 @@ class OnlineWork:
             ahead = replace(progress, step=progress.step + 1, cursor=found.cursor)
             correct = remedy in ("correct", "resync")
             samples = [config.learner.corrected(some) if correct else some for some in learned.updates]
-            updates = take_updates(session, samples, ahead)
-            taken = [u.ranks for u in updates if u.taken]
+            updates = take_updates(session, samples, ahead, critic=learned.critic)
+            taken = [u.ranks for u in updates if u.taken and u.role == "policy"]
             if mismatch is None and (mismatch := mismatch_in(taken)) is not None:
                 _, strikes = mismatch_remedy(mismatch, strikes, bound=config.guard.max_mismatch)
-        done = replace(after_updates(ahead, len(taken)), mismatch_strikes=strikes)
+        done = replace(after_updates(ahead, updates), mismatch_strikes=strikes)
         with session.phase("sync", clock):
             if remedy == "resync":
                 engines.require_full_sync()
@@ -174,10 +174,13 @@ def _rollouts(answering: Answering, sampled: Sampled, *, ask_first: bool) -> lis
     sequences = [completion_sequence(r, c) for r, c in zip(sampled.requests, sampled.completions, strict=True)]
     old: list[np.ndarray | None] = [None] * len(sequences)
     refs: list[np.ndarray | None] = [None] * len(sequences)
+    values: list[np.ndarray | None] = [None] * len(sequences)
     if ask_first:
         old = list(pool.role("policy").each("score", sequences, **asked))
     if pool.role("reference").actors:
         refs = list(pool.role("reference").each("score", sequences, **asked))
+    if pool.role("critic").actors:
+        values = list(pool.role("critic").each("values", sequences, deadline_s=asked["deadline_s"]))
     return [
         Rollout(
             sequence=s,
@@ -185,8 +188,11 @@ def _rollouts(answering: Answering, sampled: Sampled, *, ask_first: bool) -> lis
             rollout_logprobs=np.concatenate([np.zeros(s.prompt_len, np.float32), c.rollout_logprobs]),
             old_logprobs=o,
             ref_logprobs=ref,
+            values=value,
             parts=reward.parts if reward.weights else {},
             part_weights=reward.weights,
         )
-        for s, c, reward, o, ref in zip(sequences, sampled.completions, sampled.rewards, old, refs, strict=True)
+        for s, c, reward, o, ref, value in zip(
+            sequences, sampled.completions, sampled.rewards, old, refs, values, strict=True
+        )
     ]

@@ -173,7 +173,7 @@ def open_session(
         RefusedInput: the run folder holds a checkpoint of another run.
     """
     with started_run(config, folder, identity=identity, counts=counts, figures=figures) as start:
-        start_roles(config, pool, start.checkpoint, num_updates=start.progress.num_updates)
+        start_roles(config, pool, start.checkpoint, num_updates=start.progress.by_role)
         session = Session(
             config=config,
             folder=folder,

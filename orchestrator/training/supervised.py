@@ -43,7 +43,7 @@ class SupervisedWork:
             learned = step_samples(config.learner, examples, self.answering.ask.at(progress, clock))
             ahead = replace(progress, step=progress.step + 1, cursor=cursor)
             updates = take_updates(session, learned.updates, ahead)
-        return after_updates(ahead, sum(u.taken for u in updates)), update_figures(updates, planned=len(updates))
+        return after_updates(ahead, updates), update_figures(updates, planned=len(updates))
 
     def evaluate(self, progress: Progress, *, last: bool) -> Evaluation:
         """Give the engines the policy's weights, where they have others, and judge what they answer."""

@@ -36,6 +36,7 @@ class Update:
     """What each rank met."""
     taken: bool
     """False where something was not finite: then no rank has stepped."""
+    role: Literal["policy", "critic"] = "policy"
 
 
 def step_samples(learner: Algorithm, batch: Sequence[Any], ask: Ask) -> StepSamples:
@@ -50,34 +51,50 @@ def step_samples(learner: Algorithm, batch: Sequence[Any], ask: Ask) -> StepSamp
         raise GuardStop(str(error)) from error
 
 
-def take_updates(session: Session, updates: Sequence[Sequence[Sample]], ahead: Progress) -> list[Update]:
-    """All optimizer steps of one step, one after the other.
+def take_updates(
+    session: Session,
+    updates: Sequence[Sequence[Sample]],
+    ahead: Progress,
+    *,
+    critic: Sequence[Sequence[Sample]] = (),
+) -> list[Update]:
+    """All optimizer steps of one step, one after the other; the critic's behind the policy's of the same rollouts.
 
     Args:
         updates: The samples of each.
         ahead: Where the run stands after this step, had it none.
+        critic: Its samples of each; empty without one.
     Raises:
         GuardStop: one was not finite, and ``guard.nonfinite`` is ``stop``.
     """
     config, tried = session.config, list[Update]()
-    for samples in updates:
+    in_turn: list[tuple[Literal["policy", "critic"], Sequence[Sample]]] = []
+    for index, samples in enumerate(updates):
+        in_turn.append(("policy", samples))
+        in_turn += [("critic", critic[index])] if critic else []
+    for role, samples in in_turn:
         update = _optimizer_step(
             session.pool,
             samples,
+            role=role,
             num_ranks=config.policy.num_ranks,
             nonfinite=config.guard.nonfinite,
             deadline_s=session.deadline_s,
         )
         tried.append(update)
         if update.taken:
-            session.reached = after_updates(ahead, sum(u.taken for u in tried))
+            session.reached = after_updates(ahead, tried)
     return tried
 
 
-def after_updates(ahead: Progress, num_updates: int) -> Progress:
-    """Where the run stands after so many optimizer steps of its next step."""
+def after_updates(ahead: Progress, tried: Sequence[Update]) -> Progress:
+    """Where the run stands after these optimizer steps of its next step."""
+    policy, critic = (sum(u.taken for u in tried if u.role == role) for role in ("policy", "critic"))
     return replace(
-        ahead, num_updates=ahead.num_updates + num_updates, policy_version=ahead.policy_version + num_updates
+        ahead,
+        num_updates=ahead.num_updates + policy,
+        policy_version=ahead.policy_version + policy,
+        num_critic_updates=ahead.num_critic_updates + critic,
     )
 
 
@@ -85,6 +102,7 @@ def _optimizer_step(
     pool: WorkerPool,
     samples: Sequence[Sample],
     *,
+    role: Literal["policy", "critic"],
     num_ranks: int,
     nonfinite: Literal["stop", "skip"],
     deadline_s: float,
@@ -100,25 +118,31 @@ def _optimizer_step(
     else:
         plan = pool.group_microbatches(samples, num_ranks=num_ranks)
     per_rank = [[[samples[i] for i in batch] for batch in batches] for batches in plan]
-    ranks = pool.role("policy").update(per_rank, deadline_s=deadline_s)
-    return Update(ranks, check_finite(ranks, action=nonfinite))
+    ranks = pool.role(role).update(per_rank, deadline_s=deadline_s)
+    return Update(ranks, check_finite(ranks, action=nonfinite), role)
 
 
 def update_figures(tried: Sequence[Update], *, planned: int) -> dict[str, float]:
     """Means over the optimizer steps taken, or tried where none was; within one the shares of all ranks add up.
 
     Args:
-        planned: Optimizer steps that there would have been with samples for all.
+        planned: Optimizer steps of the policy that there would have been with samples for all.
     """
+    taken = sum(update.taken for update in tried if update.role == "policy")
+    of_critic = [update for update in tried if update.role == "critic"]
+    means = _means([update for update in tried if update.role == "policy"], role="policy")
+    return {**means, **_means(of_critic, role="critic"), _SKIPPED: float(planned - taken)}
+
+
+def _means(tried: Sequence[Update], *, role: str) -> dict[str, float]:
     taken = [update.ranks for update in tried if update.taken]
     rows = [
         {
             **values(added(rank.figures for rank in ranks)),
-            _GRAD_NORM: ranks[0].grad_norm,
-            _LR: ranks[0].lr,
+            f"{role}/grad_norm": ranks[0].grad_norm,
+            f"{role}/lr": ranks[0].lr,
         }
         for ranks in taken or [update.ranks for update in tried]
     ]
     names = dict.fromkeys(name for row in rows for name in row)
-    means = {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
-    return {**means, _SKIPPED: float(planned - len(taken))}
+    return {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}

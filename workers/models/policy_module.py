@@ -130,6 +130,26 @@ class RewardModule(nn.Module):
         return self.score(at_ends).squeeze(-1).float()
 
 
+@dataclass(frozen=True, slots=True)
+class TokenValues:
+    """What a critic thinks of a batch."""
+
+    values: Tensor
+    """float32 ``[N]``: of the state before each action token."""
+
+
+class ValueModule(RewardModule):
+    """A vision-language model with a scalar head that is read before every action token: the critic of PPO.
+
+    Source: Schulman et al. 2017, eq. 9, https://arxiv.org/abs/1707.06347
+    """
+
+    def forward(self, batch: Batch, sampling: SamplingDistribution = PLAIN) -> TokenValues:  # type: ignore[override]
+        """Value the states that predict the action tokens, sequence after sequence."""
+        hidden = _hidden_states(self.model, batch, at=batch.predictors, all_take_part=self.lockstep)
+        return TokenValues(self.score(hidden).squeeze(-1).float())
+
+
 def _hidden_states(model: Any, batch: Batch, *, at: Tensor, all_take_part: bool) -> Tensor:
     """Last hidden states ``[len(at), H]`` at some of the flattened positions.
 
@@ -196,7 +216,7 @@ def generate(model: Any, mm_inputs: dict[str, Tensor], **options: Any) -> Any:
     return model.generate(**mm_inputs, **options)
 
 
-Output = TokenScores | CritiqueScores | Tensor
+Output = TokenScores | CritiqueScores | TokenValues | Tensor
 
 
 def token_scores(output: TokenScores | CritiqueScores) -> TokenScores:
@@ -211,6 +231,8 @@ def reward_scores(output: CritiqueScores | Tensor) -> Tensor:
 
 def scores_of(batch: Batch, output: Output) -> Scores:
     """The same, cut into one piece a sequence, as an objective takes it."""
+    if isinstance(output, TokenValues):
+        return Scores((), values=batch.split(output.values))
     rewards = () if isinstance(output, TokenScores) else reward_scores(output).split(1)
     if isinstance(output, Tensor):
         return Scores((), rewards=rewards)
@@ -220,7 +242,7 @@ def scores_of(batch: Batch, output: Output) -> Scores:
 
 def nothing(output: Output) -> Tensor:
     """0, and a gradient of 0 for every parameter that a score would depend on, of a batch that has none."""
-    if isinstance(output, Tensor):
-        return output.sum()
+    if isinstance(output, Tensor | TokenValues):
+        return (output if isinstance(output, Tensor) else output.values).sum()
     of_rewards = output.rewards.sum() if isinstance(output, CritiqueScores) else 0.0
     return token_scores(output).logprobs.sum() + of_rewards

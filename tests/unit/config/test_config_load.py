@@ -153,13 +153,13 @@ def test_hyphens_and_underscores_in_flags_are_the_same() -> None:
         (["--algo", "sft", "--run.steps"], "--run.steps needs a value"),
         (["--algo", "sft", "--run.steps", "1", "2"], "--run.steps takes one value, got '1 2'"),
         (["--algo", "sft", "--dry-run", "yes"], "--dry-run takes no value, got 'yes'"),
-        (["--algo", "sft", "--lr", "1"], "unknown flag --lr; did you mean optimizer.lr?"),
+        (["--algo", "sft", "--lr", "1"], "unknown flag --lr; did you mean optimizer.lr or critic.lr?"),
         (["--algo", "sft", "--optimizer.lrr", "1"], "unknown flag --optimizer.lrr; did you mean optimizer.lr?"),
         (["--algo", "sft", "--zzz", "1"], "unknown flag --zzz"),
         (
             ["--algo", "sfft"],
             "algo = 'sfft' on the command line: expected 'stable_reinforce', 'reinforce_pp', "
-            "'reinforce_pp_baseline', 'grpo', 'dr_grpo', 'dapo', 'gdpo', 'gspo', 'cispo', 'sapo', 'rloo', 'distill', "
+            "'reinforce_pp_baseline', 'grpo', 'dr_grpo', 'dapo', 'gdpo', 'gspo', 'cispo', 'sapo', 'rloo', 'ppo', 'distill', "
             "'sft', 'dpo', 'ipo', 'hinge', 'ddpo', 'kto', 'kto_pair', 'scalar_rm', 'critique_rm', 'mm_dpo' or 'mpo'",
         ),
         (

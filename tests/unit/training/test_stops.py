@@ -1,23 +1,15 @@
 """Every loop, on real workers in this process: what a stop leaves, and what a skipped update's row says."""
 
-import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from orchestrator.config import TrainConfig, load_config
-from orchestrator.data.counted import Told
-from orchestrator.data.prompts import RunData
-from orchestrator.data.reading import Dataset
+from orchestrator.config import TrainConfig
 from orchestrator.data.stores import open_data
 from orchestrator.errors import GuardStop
-from orchestrator.rewards.reward import Reward
 from orchestrator.run.checkpoint import find_checkpoint
 from orchestrator.run.folder import RunFolder
 from orchestrator.tasks.digits_model import build_digits_model
@@ -29,14 +21,13 @@ from orchestrator.training.online_step import OnlineWork
 from orchestrator.training.session import open_session
 from orchestrator.training.supervised import SupervisedWork
 from tests.in_process import InProcessPool, OneWord
-from tests.tiny_prompts import picture_prompts
+from tests.loops import BUDGET, ScoresByChance, loop_config, metric_rows, run_folder, told_prompts
 from tests.unit.data.rows import write_jsonl
 from tests.unit.data.store_rows import plain
 from workers.multimodal.prompt_encoder import PromptEncoder
 
 # DeepSpeed calls what torch 2.13 has renamed.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("one_rank")]
-_BUDGET = 256
 _RUINOUS = "1e30"
 """A learning rate after whose first step no loss is finite."""
 
@@ -46,47 +37,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_digits_model(tmp_path_factory.mktemp("loops") / "model", seed=0)
 
 
-def _config(model: Path, root: Path, algo: str, *flags: str) -> TrainConfig:
-    config, _ = load_config(
-        [
-            *("--algo", algo, "--model.path", str(model), "--run.dir", str(root / "run"), "--run.steps", "3"),
-            *("--run.eval_every", "2", "--run.checkpoint_every", "100", "--optimizer.warmup_frac", "0"),
-            *("--model.dtype", "float32"),
-            *("--policy.tokens_per_microbatch", str(_BUDGET), "--policy.train_batch_size", "4", *flags),
-        ]
-    )
-    return config.model_copy(update={"run": config.run.model_copy(update={"trackers": ()})})
-
-
-def _rows(folder: RunFolder) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in folder.metrics.read_text().splitlines()]
-
-
-@contextmanager
-def _folder(root: Path) -> Iterator[RunFolder]:
-    folder = RunFolder(root / "run")
-    folder.create()
-    try:
-        yield folder
-    finally:
-        folder.release()
-
-
-def _prompts(root: Path) -> RunData:
-    prompts = picture_prompts(root, {f"train-{n}": n % 2 for n in range(8)})
-    told = [replace(p, target="which ?", label="1", meta={"question": "which ?"}) for p in prompts]
-    train = Dataset(prompts=tuple(told[:6]), bad_rows=(), fingerprint="f")
-    return RunData(train=train, held_out=tuple(told[6:]), held_out_fingerprint="h", told=Told())
-
-
 def _supervise(
     config: TrainConfig, root: Path, folder: RunFolder, monkeypatch: pytest.MonkeyPatch, *, is_stage: bool = False
 ) -> tuple[Any, OneWord]:
     encoder = PromptEncoder(str(config.model.path))
     engines = OneWord(encoder.encode_target("which")[0])
     monkeypatch.setattr(answering_module, "policy_engines", lambda *_, **__: engines)
-    pool = InProcessPool(tokens_per_microbatch=_BUDGET)
-    data = _prompts(root)
+    pool = InProcessPool(tokens_per_microbatch=BUDGET)
+    data = told_prompts(root)
     with open_session(
         config, folder, pool, identity=online_identity(config, data), counts=data.counts, figures=()
     ) as opened:
@@ -102,10 +60,10 @@ def _last(folder: RunFolder) -> dict[str, Any]:
 def test_a_supervised_run_is_evaluated_before_and_after_whatever_the_interval(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = _config(model, tmp_path, "sft", "--data.path", "rows.json")
-    with _folder(tmp_path) as folder:
+    config = loop_config(model, tmp_path, "sft", "--data.path", "rows.json")
+    with run_folder(tmp_path) as folder:
         outcome, _ = _supervise(config, tmp_path, folder, monkeypatch)
-        rows = _rows(folder)
+        rows = metric_rows(folder)
     assert outcome.before.judged is not None and outcome.after.judged is not None
     assert [row["step"] for row in rows if "eval/accuracy" in row] == [0, 2, 3]
     assert folder.evaluation_file(3).is_file() and folder.evaluation_file(0).is_file()
@@ -118,18 +76,18 @@ def test_a_run_that_gets_no_better_ends_and_keeps_its_best(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     argv = ["--data.path", "rows.json", "--run.steps", "9", "--run.eval_every", "1", "--run.keep_checkpoints", "1"]
-    config = _config(model, tmp_path, "sft", *argv, "--eval.best", "eval/accuracy", "--eval.patience", "2")
-    with _folder(tmp_path) as folder:
+    config = loop_config(model, tmp_path, "sft", *argv, "--eval.best", "eval/accuracy", "--eval.patience", "2")
+    with run_folder(tmp_path) as folder:
         _supervise(config, tmp_path, folder, monkeypatch)
-        assert [row["step"] for row in _rows(folder)] == [0, 1, 2, 3]
+        assert [row["step"] for row in metric_rows(folder)] == [0, 1, 2, 3]
         assert [path.name for path in folder.complete_checkpoints()] == ["step_000001", "step_000003"]
 
 
 def test_a_stage_is_evaluated_quickly_and_not_before(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = _config(model, tmp_path, "sft", "--data.path", "rows.json")
-    with _folder(tmp_path) as folder:
+    config = loop_config(model, tmp_path, "sft", "--data.path", "rows.json")
+    with run_folder(tmp_path) as folder:
         outcome, engines = _supervise(config, tmp_path, folder, monkeypatch, is_stage=True)
     assert outcome.before.judged is None and outcome.after.judged is not None
     assert outcome.after.judged.accuracy_shuffled_images is None
@@ -139,9 +97,9 @@ def test_a_stage_is_evaluated_quickly_and_not_before(
 def test_prompts_without_an_image_do_not_end_a_run_that_trains_vision_alone(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = _config(model, tmp_path, "sft", "--data.path", "rows.json", "--model.freeze", "language")
+    config = loop_config(model, tmp_path, "sft", "--data.path", "rows.json", "--model.freeze", "language")
     config = config.model_copy(update={"policy": config.policy.model_copy(update={"train_batch_size": 1})})
-    with _folder(tmp_path) as folder:
+    with run_folder(tmp_path) as folder:
         _supervise(config, tmp_path, folder, monkeypatch)
         assert _last(folder)["num_updates"] == 3
 
@@ -149,11 +107,11 @@ def test_prompts_without_an_image_do_not_end_a_run_that_trains_vision_alone(
 def test_a_supervised_run_that_a_guard_stops_leaves_a_checkpoint(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = _config(model, tmp_path, "sft", "--data.path", "rows.json", "--optimizer.lr", _RUINOUS)
-    with _folder(tmp_path) as folder:
+    config = loop_config(model, tmp_path, "sft", "--data.path", "rows.json", "--optimizer.lr", _RUINOUS)
+    with run_folder(tmp_path) as folder:
         with pytest.raises(GuardStop, match=r"samples is not finite \(train-"):
             _supervise(config, tmp_path, folder, monkeypatch)
-        found = find_checkpoint(folder, config, online_identity(config, _prompts(tmp_path)))
+        found = find_checkpoint(folder, config, online_identity(config, told_prompts(tmp_path)))
         assert found is not None
         assert (found[1].step, found[1].num_updates, found[1].cursor.position) == (1, 1, 4)
         assert (found[0] / "policy" / "model.safetensors").is_file()
@@ -163,10 +121,10 @@ def test_a_skipped_update_has_a_whole_row_and_names_its_samples(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     flags = ("--data.path", "rows.json", "--optimizer.lr", _RUINOUS, "--guard.nonfinite", "skip")
-    config = _config(model, tmp_path, "sft", *flags)
-    with _folder(tmp_path) as folder, caplog.at_level(logging.WARNING):
+    config = loop_config(model, tmp_path, "sft", *flags)
+    with run_folder(tmp_path) as folder, caplog.at_level(logging.WARNING):
         _supervise(config, tmp_path, folder, monkeypatch)
-        rows, last = _rows(folder), _last(folder)
+        rows, last = metric_rows(folder), _last(folder)
     assert [row["guard/skipped_updates"] for row in rows[1:]] == [0.0, 1.0, 1.0]
     assert set(rows[1]) <= set(rows[2])
     assert rows[2]["policy/loss"] is None and rows[2]["policy/grad_norm"] is None
@@ -186,10 +144,10 @@ def test_an_offline_run_likewise(algo: str, action: str, model: Path, tmp_path: 
     file = write_jsonl(tmp_path / "rows.jsonl", *rows)
     flags = ("--data.path", str(file), "--data.format", "plain_dpo", "--data.held_out_frac", "0.3")
     ruin = ("--optimizer.lr", _RUINOUS, "--guard.nonfinite", action, "--policy.train_batch_size", "2")
-    config = _config(model, tmp_path, algo, *flags, *ruin)
-    with _folder(tmp_path) as folder:
+    config = loop_config(model, tmp_path, algo, *flags, *ruin)
+    with run_folder(tmp_path) as folder:
         data = open_data(config, folder)
-        encoder, pool = PromptEncoder(str(model)), InProcessPool(tokens_per_microbatch=_BUDGET)
+        encoder, pool = PromptEncoder(str(model)), InProcessPool(tokens_per_microbatch=BUDGET)
         identity = offline_identity(config, data, {})
         with open_session(config, folder, pool, identity=identity, counts=data.counts, figures=()) as (session, start):
             work = offline_work(session, encoder, data, {})
@@ -200,36 +158,10 @@ def test_an_offline_run_likewise(algo: str, action: str, model: Path, tmp_path: 
                 assert found is not None and (found[1].step, found[1].num_updates) == (1, 1)
                 return
             run(session, work, start)
-        told = _rows(folder)
+        told = metric_rows(folder)
     assert [row["guard/skipped_updates"] for row in told[1:]] == [0.0, 1.0, 1.0]
     assert set(told[1]) <= set(told[2]) | set(told[0])
     assert folder.evaluation_file(3).is_file()
-
-
-class _Scores:
-    """A reward client of whose rewards a share fails at random."""
-
-    def __init__(self, failing: float) -> None:
-        self._failing, self._random = failing, np.random.default_rng(0)
-
-    def open_stream(self) -> Any:
-        found: dict[str, Reward] = {}
-        scores = self
-
-        class Stream:
-            def add(self, item: Any) -> None:
-                lost = scores._random.random() < scores._failing
-                value = None if lost else float(scores._random.integers(0, 3))
-                part = None if lost else 1.0
-                found[f"{item.uid}/{item.sample_index}"] = Reward(
-                    value=value, parts={"format": part, "accuracy": part},
-                    status="failed" if lost else "scored", detail="the judge is away" if lost else None,
-                )  # fmt: skip
-
-            def results(self) -> dict[str, Reward]:
-                return found
-
-        return Stream()
 
 
 @pytest.mark.parametrize(("failing", "minimum"), [(0.0, 0.9), (0.5, 0.0), (0.9, 0.0), (1.0, 0.0), (0.5, 0.9)])
@@ -238,13 +170,13 @@ def test_rewards_that_fail_at_random_are_masked_or_stop_the_run_with_a_checkpoin
 ) -> None:
     flags = ("--rollout.prompts_per_step", "4", "--rollout.samples_per_prompt", "2", "--rollout.max_new_tokens", "4")
     bound = ("--reward.min_coverage", str(minimum), "--guard.max_mismatch", "100")
-    config = _config(model, tmp_path, "stable_reinforce", "--data.path", "rows.json", *flags, *bound)
+    config = loop_config(model, tmp_path, "stable_reinforce", "--data.path", "rows.json", *flags, *bound)
     encoder = PromptEncoder(str(model))
     monkeypatch.setattr(answering_module, "policy_engines", lambda *_, **__: OneWord(encoder.encode_target("which")[0]))
-    pool, scores = InProcessPool(tokens_per_microbatch=_BUDGET), _Scores(failing)
-    with _folder(tmp_path) as folder:
+    pool, scores = InProcessPool(tokens_per_microbatch=BUDGET), ScoresByChance(failing)
+    with run_folder(tmp_path) as folder:
         try:
-            data = _prompts(tmp_path)
+            data = told_prompts(tmp_path)
             identity = online_identity(config, data)
             with open_session(config, folder, pool, identity=identity, counts=data.counts, figures=()) as (
                 session,
@@ -256,10 +188,10 @@ def test_rewards_that_fail_at_random_are_masked_or_stop_the_run_with_a_checkpoin
             assert failing > 0.5 or minimum > 1 - failing
             assert (
                 "the judge is away" in str(stop)
-                and find_checkpoint(folder, config, online_identity(config, _prompts(tmp_path))) is not None
+                and find_checkpoint(folder, config, online_identity(config, told_prompts(tmp_path))) is not None
             )
             return
-        rows, last = _rows(folder), _last(folder)
+        rows, last = metric_rows(folder), _last(folder)
     assert failing < 1 and last["step"] == 3
     taken = sum(2 - row["guard/skipped_updates"] for row in rows[1:])
     assert last["num_updates"] == taken > 0

@@ -1,0 +1,87 @@
+"""PPO with a critic: advantages by GAE from values that a second model learns.
+
+Schulman et al. 2017, eq. 7 and 11, https://arxiv.org/abs/1707.06347; with the KL to a reference in the reward, Ziegler
+et al. 2019, eq. 2, https://arxiv.org/abs/1909.08593
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from algorithms.algorithm import Needs
+from algorithms.critic import EXPLAINED, FIGURES, RETURN, VALUE, CriticSection, ValueSample
+from algorithms.estimates import Estimate
+from algorithms.policy_gradient import UNGUARDED, PolicyGradient
+from algorithms.records import Rollout
+from algorithms.tokens import stacked, step_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from algorithms.algorithm import Ask
+
+
+class Ppo(PolicyGradient):
+    """Clipped policy and clipped values; a rollout of a prompt needs no sibling."""
+
+    sections = {**PolicyGradient.sections, "critic": CriticSection}
+    defaults = {**UNGUARDED, "algorithm.aggregation": "token-mean"}
+    figures = (*PolicyGradient.figures, *FIGURES)
+
+    @property
+    def critic(self) -> CriticSection:
+        """Its numbers."""
+        own = self.settings["critic"]
+        assert isinstance(own, CriticSection)
+        return own
+
+    @property
+    def needs(self) -> Needs:
+        """Prompts, a critic, and a reference where leaving it costs."""
+        return Needs(data=("prompts",), reference=self.section.kl_coef > 0, critic=self.critic.model)
+
+    def check(self, config: Any) -> None:
+        """Refuse what a critic has no part in."""
+        super().check(config)
+        if self.section.parts != "summed":
+            raise ValueError(f"algorithm.parts = {self.section.parts!r} must be 'summed' for algo = {self.name!r}")
+
+    def estimate(
+        self, rollouts: Sequence[Rollout], scores: "Tensor", prompts: "Tensor", kl: "Tensor", mask: "Tensor"
+    ) -> Estimate:
+        """Aₜ = δₜ + γλ Aₜ₊₁ over action tokens, whitened over all of them; returns are A + v before that."""
+        from algorithms.maths.advantages import place_terminal_reward, token_moments, whiten
+        from algorithms.maths.gae import gae
+        from algorithms.maths.masking import masked_mean
+        from algorithms.maths.value_losses import explained_variance
+
+        own, critic = self.section, self.critic
+        values = stacked([r.values for r in rollouts if r.values is not None])
+        rewards = place_terminal_reward(scores, kl, mask, kl_coef=own.kl_coef, reward_clip=own.reward_clip)
+        advantages, returns = gae(
+            rewards, values, mask, gamma=own.gamma, lam=critic.gae_lambda, reward_scale=critic.reward_scale
+        )
+        moments = token_moments(advantages, mask)
+        explained = explained_variance(values, returns, mask)
+        return Estimate(
+            advantages=whiten(advantages, mask, moments) if critic.whiten else advantages,
+            raw_mean=moments.mean,
+            returns=returns,
+            figures={
+                **({} if explained is None else {EXPLAINED: explained}),
+                VALUE: float(masked_mean(values, mask)),
+                RETURN: float(masked_mean(returns, mask)),
+            },
+        )
+
+    def critic_update(self, rollouts: Sequence[Rollout], returns: "Tensor", ask: "Ask") -> list[ValueSample]:
+        """The same rollouts as an update of the policy, with what the critic is to say of them."""
+        weights = step_weights(
+            [r.sequence for r in rollouts],
+            aggregation=self.section.aggregation,
+            longest_response=ask.longest_response,
+        )
+        return [
+            ValueSample(sequence=r.sequence, loss_weight=weight, returns=row[: len(weight)], old_values=r.values)
+            for r, weight, row in zip(rollouts, weights, returns.numpy(), strict=True)
+            if r.values is not None
+        ]

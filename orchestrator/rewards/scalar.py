@@ -1,0 +1,99 @@
+"""A frozen scalar reward model as the reward: what it says of each sample, read by its own processor.
+
+texts ──► its own ids (equal samples of a prompt once) ──► workers ──► a number each ──► the part ``scalar``
+
+Policy and reward model need have nothing in common but the pictures' files.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from algorithms.figures import Tallies
+from algorithms.records import Sequence as TokenSequence
+from orchestrator.config.judges import SCALAR
+from orchestrator.rewards.reward import Reward, failed_reward, with_parts
+from workers.multimodal.prompt_encoder import PromptEncoder
+from workers.types import Prompt, UnusablePrompt
+
+
+class RewardWorkers(Protocol):
+    """Workers of the role ``scalar_reward``, wherever they are."""
+
+    def each(self, method: str, items: Sequence[Any], *, deadline_s: float) -> list[Any]:
+        """To find the ``rewards`` of each sequence, in the order given."""
+        ...
+
+
+class ScalarJudge:
+    """Says what a response is worth; a number that is not finite, or none, is a failed reward."""
+
+    def __init__(
+        self,
+        workers: RewardWorkers,
+        encoder: PromptEncoder,
+        *,
+        weight: float,
+        max_tokens: int | None,
+        deadline_s: float,
+    ) -> None:
+        """
+        Args:
+            max_tokens: Positions of the model; a longer sample is not asked about. None bounds nothing.
+        """
+        self._workers, self._encoder = workers, encoder
+        self._weight, self._max_tokens, self._deadline_s = weight, max_tokens, deadline_s
+
+    def added(
+        self, rewards: Sequence[Reward], prompts: Sequence[Prompt], texts: Sequence[str]
+    ) -> tuple[list[Reward], Tallies]:
+        """Rewards with the weighted numbers added; see ``SampleJudge``."""
+        told = self._told(prompts, texts)
+        return [self._joint(reward, one) for reward, one in zip(rewards, told, strict=True)], {}
+
+    def fault(self, prompts: Sequence[Prompt]) -> str | None:
+        """Nothing can be wrong before there are samples: its folder has been looked at."""
+        return None
+
+    def _told(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> list[float | str]:
+        """A number for each, or why there is none."""
+        asked: dict[tuple[str, str], TokenSequence] = {}
+        found: dict[tuple[str, str], float | str] = {}
+        for prompt, text in zip(prompts, texts, strict=True):
+            key = prompt.uid, text
+            if key in asked or key in found:
+                continue
+            made = self._sequence(prompt, text, index=len(asked))
+            if isinstance(made, str):
+                found[key] = made
+            else:
+                asked[key] = made
+        numbers = self._workers.each("rewards", list(asked.values()), deadline_s=self._deadline_s) if asked else []
+        found |= dict(zip(asked, numbers, strict=True))
+        return [found[prompt.uid, text] for prompt, text in zip(prompts, texts, strict=True)]
+
+    def _sequence(self, prompt: Prompt, text: str, *, index: int) -> TokenSequence | str:
+        try:
+            encoded = self._encoder.encode(prompt)
+        except UnusablePrompt as error:
+            return f"it cannot be read: {error.reason}"
+        ids = (*encoded.prompt_ids, *self._encoder.encode_target(text))
+        if self._max_tokens is not None and len(ids) > self._max_tokens:
+            return f"it has {len(ids)} tokens, more than the {self._max_tokens} that the reward model reads"
+        return TokenSequence(
+            uid=prompt.uid,
+            sample_index=index,
+            input_ids=np.array(ids, np.int64),
+            prompt_len=len(encoded.prompt_ids),
+            media=encoded.media,
+        )
+
+    def _joint(self, reward: Reward, told: float | str) -> Reward:
+        if reward.value is None:
+            return reward
+        if isinstance(told, str) or not math.isfinite(told):
+            why = told if isinstance(told, str) else f"its reward is {told}"
+            return failed_reward(f"{SCALAR}: {why}", parts=reward.parts)
+        return with_parts(reward, {SCALAR: told}, {SCALAR: self._weight})

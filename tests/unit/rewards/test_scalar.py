@@ -1,0 +1,105 @@
+"""A scalar reward model as the reward: asked about every different sample once, and never made up."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from algorithms.records import Sequence as TokenSequence
+from orchestrator.config import load_config
+from orchestrator.errors import RefusedInput
+from orchestrator.rewards.reward import Reward, failed_reward
+from orchestrator.rewards.scalar import ScalarJudge
+from tests.tiny_prompts import picture_prompts
+from tests.user_files import write_llava
+from workers.multimodal.prompt_encoder import PromptEncoder
+from workers.types import Prompt
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> PromptEncoder:
+    return PromptEncoder(str(write_llava(tmp_path_factory.mktemp("rm") / "model")))
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> list[Prompt]:
+    return picture_prompts(tmp_path, {"picture": 1, "text": 0})
+
+
+class _Workers:
+    """A reward model to whom longer is better."""
+
+    def __init__(self, found: float | None = None) -> None:
+        self.asked: list[TokenSequence] = []
+        self._found = found
+
+    def each(self, method: str, items: Sequence[Any], *, deadline_s: float) -> list[Any]:
+        assert method == "rewards"
+        self.asked += items
+        return [float(len(s.input_ids) - s.prompt_len) if self._found is None else self._found for s in items]
+
+
+def _judge(workers: _Workers, encoder: PromptEncoder, *, max_tokens: int | None = None) -> ScalarJudge:
+    return ScalarJudge(workers, encoder, weight=0.5, max_tokens=max_tokens, deadline_s=1.0)
+
+
+def _scored(value: float = 1.0) -> Reward:
+    return Reward(value=value, parts={"format": value}, status="scored", weights={"format": 1.0})
+
+
+def test_each_different_sample_is_asked_about_once_by_its_own_ids(
+    encoder: PromptEncoder, prompts: list[Prompt]
+) -> None:
+    workers = _Workers()
+    of = [prompts[0], prompts[0], prompts[1], prompts[0]]
+    texts = ["which ?", "which", "which", "which ?"]
+    rewards, tallies = _judge(workers, encoder).added([_scored()] * 4, of, texts)
+    assert len(workers.asked) == 3 and tallies == {}
+    first = workers.asked[0]
+    assert tuple(first.input_ids[: first.prompt_len]) == encoder.encode(prompts[0]).prompt_ids
+    assert tuple(first.input_ids[first.prompt_len :]) == encoder.encode_target("which ?")
+    assert [len(s.media) for s in workers.asked] == [1, 1, 0]
+    numbers = [len(encoder.encode_target(text)) for text in texts]
+    assert [r.parts["scalar"] for r in rewards] == numbers
+    assert [r.value for r in rewards] == [1.0 + 0.5 * n for n in numbers]
+    assert rewards[0].weights == {"format": 1.0, "scalar": 0.5}
+
+
+@pytest.mark.parametrize("found", [math.nan, math.inf])
+def test_a_number_that_is_none_is_a_failed_reward(encoder: PromptEncoder, prompts: list[Prompt], found: float) -> None:
+    failed = failed_reward("the service is away")
+    rewards, _ = _judge(_Workers(found), encoder).added([_scored(), failed], prompts, ["which", "which"])
+    assert (rewards[0].value, rewards[0].status, rewards[0].detail) == (
+        None,
+        "failed",
+        f"scalar: its reward is {found}",
+    )
+    assert rewards[1] == failed
+
+
+def test_a_sample_that_the_model_cannot_read_whole_is_not_cut(encoder: PromptEncoder, prompts: list[Prompt]) -> None:
+    workers = _Workers()
+    most = len(encoder.encode(prompts[1]).prompt_ids) + 2
+    rewards, _ = _judge(workers, encoder, max_tokens=most).added(
+        [_scored()] * 2, [prompts[1]] * 2, ["a", "which ? " * 9]
+    )
+    assert len(workers.asked) == 1 and rewards[0].value is not None
+    assert rewards[1].status == "failed" and f"more than the {most} that the reward model reads" in str(
+        rewards[1].detail
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--reward.functions", "scalar"), '"scalar" in reward.functions needs reward.scalar_path'),
+        (("--reward.scalar_path", "rm"), 'reward.scalar_path needs "scalar" in reward.functions'),
+        (("--reward.functions", "scalar", "scalar?weight=2", "--reward.scalar_path", "rm"), 'has "scalar" twice'),
+        (("--reward.functions", "scalar?scale=2", "--reward.scalar_path", "rm"), "should say a weight alone"),
+    ],
+)
+def test_one_is_refused_without_the_other(flags: tuple[str, ...], told: str) -> None:
+    with pytest.raises(RefusedInput, match=told.replace("?", r"\?")):
+        load_config(["--algo", "grpo", *flags])

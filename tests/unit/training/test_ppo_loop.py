@@ -1,0 +1,104 @@
+"""PPO's loop on real ranks in this process: the critic learns beside the policy, and goes on where it was."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from orchestrator.rewards.reward import Reward
+from orchestrator.run.cursor import sample_seed
+from orchestrator.run.folder import RunFolder
+from orchestrator.tasks.digits_model import build_digits_model
+from orchestrator.training import answering as answering_module
+from orchestrator.training.answering import answering, online_identity
+from orchestrator.training.loop import run
+from orchestrator.training.online_step import OnlineWork
+from orchestrator.training.session import open_session
+from tests.in_process import InProcessPool, OneWord
+from tests.loops import BUDGET, loop_config, metric_rows, run_folder, told_prompts
+from workers.multimodal.prompt_encoder import PromptEncoder
+
+# DeepSpeed calls what torch 2.13 has renamed.
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("one_rank")]
+_STEPS = 4
+
+
+class _ByName:
+    """Rewards that are the same whenever a sample is scored again."""
+
+    def open_stream(self) -> Any:
+        return _Stream()
+
+
+class _Stream:
+    def __init__(self) -> None:
+        self._found: dict[str, Reward] = {}
+
+    def add(self, item: Any) -> None:
+        value = float(sample_seed(0, item.uid, item.sample_index, 0) % 3)
+        self._found[f"{item.uid}/{item.sample_index}"] = Reward(value=value, parts={}, status="scored", detail=None)
+
+    def results(self) -> dict[str, Reward]:
+        return self._found
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_digits_model(tmp_path_factory.mktemp("loops") / "model", seed=0)
+
+
+def _run(model: Path, root: Path, steps: int, monkeypatch: pytest.MonkeyPatch, *flags: str) -> RunFolder:
+    root.mkdir(exist_ok=True)
+    sizes = ("--rollout.prompts_per_step", "4", "--rollout.samples_per_prompt", "2", "--rollout.max_new_tokens", "4")
+    config = loop_config(
+        model, root, "ppo", "--data.path", "rows.json", *sizes, "--guard.max_mismatch", "100", "--run.steps",
+        str(steps), "--optimizer.lr", "1e-3", "--critic.lr", "1e-2", "--optimizer.schedule", "constant", *flags,
+    )  # fmt: skip
+    encoder = PromptEncoder(str(model))
+    monkeypatch.setattr(answering_module, "policy_engines", lambda *_, **__: OneWord(encoder.encode_target("which")[0]))
+    data = told_prompts(root)
+    pool = InProcessPool(tokens_per_microbatch=BUDGET)
+    with (
+        run_folder(root) as folder,
+        open_session(config, folder, pool, identity=online_identity(config, data), counts=data.counts, figures=()) as (
+            session,
+            start,
+        ),
+    ):
+        asked = answering(session, encoder, data, policy_version=start.policy_version)
+        run(session, OnlineWork(answering=asked, client=_ByName()), start)  # type: ignore[arg-type]
+        return folder
+
+
+def test_the_critic_learns_in_every_step_and_a_run_that_goes_on_is_the_same_run(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = _run(model, tmp_path / "whole", _STEPS, monkeypatch)
+    rows = metric_rows(whole)[1:]
+    named = {"critic/loss", "critic/grad_norm", "critic/lr", "critic/clip_frac", "critic/value_mean"}
+    assert all(named <= set(row) for row in rows)
+    assert rows[0]["critic/value_mean"] == 0.0 and rows[-1]["critic/value_mean"] != 0.0
+    assert [row["critic/lr"] for row in rows] == pytest.approx([1e-2] * _STEPS)
+    assert [row["policy/lr"] for row in rows] == pytest.approx([1e-3] * _STEPS)
+    last = whole.read_manifest(whole.complete_checkpoints()[-1])
+    assert (last["num_updates"], last["num_critic_updates"]) == (2 * _STEPS, 2 * _STEPS)
+
+    _run(model, tmp_path / "halves", 2, monkeypatch)
+    halves = _run(model, tmp_path / "halves", _STEPS, monkeypatch)
+    compared = ("step", "critic/loss", "critic/value_mean", "critic/return_mean", "policy/loss", "policy/grad_norm")
+    for one, other in zip(rows, metric_rows(halves)[1:], strict=True):
+        assert {name: one[name] for name in compared} == {name: other[name] for name in compared}
+    for part in ("policy", "critic/policy"):
+        files = [f.complete_checkpoints()[-1] / part / "model.safetensors" for f in (whole, halves)]
+        one, other = (load_file(file) for file in files)
+        assert one.keys() == other.keys() and all(np.array_equal(one[n], other[n]) for n in one)
+
+
+def test_a_critic_update_that_is_not_finite_is_skipped_and_counted_by_itself(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = _run(model, tmp_path, 2, monkeypatch, "--critic.lr", "1e30", "--guard.nonfinite", "skip")
+    last = folder.read_manifest(folder.complete_checkpoints()[-1])
+    assert last["num_critic_updates"] < 4
