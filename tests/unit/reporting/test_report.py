@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -391,7 +392,7 @@ def test_every_figure_of_an_online_run_that_has_a_title_is_drawn(tmp_path: Path)
     figures = [f for f in figures_of(load_config(["--algo", "stable_reinforce"])[0]) if not f.name.endswith("*")]
     root = _run(tmp_path / "run", [{"step": 1, **dict.fromkeys([f.name for f in figures], 0.5)}])
     (root / "manifest.json").write_text(json.dumps({"figures": [asdict(figure) for figure in figures]}))
-    titles = re.findall(r"<figcaption>(.*?)</figcaption>", render(read_run(root)))
+    titles = re.findall(r"<figcaption>(.*?)</figcaption>", unescape(render(read_run(root))))
     drawn = dict.fromkeys(f.title for f in figures if f.title)
     assert titles == [*drawn, "Seconds of a step"] and len(drawn) > 10
 
