@@ -115,9 +115,8 @@ def of_policy(asked: MemoryQuestion) -> RoleMemory:
 
 def of_critic(asked: MemoryQuestion) -> RoleMemory:
     """The same without logits, of the model that the critic begins from."""
-    critic, model = asked.config.needs.critic, asked.config.model
-    own = critic is not None and critic.path is not None
-    shape = model_shape(critic.path, model.freeze, lora_rank=model.lora_rank) if own else asked.shape
+    path, model = asked.config.critic_path, asked.config.model
+    shape = asked.shape if path is None else model_shape(path, model.freeze, lora_rank=model.lora_rank)
     return _of_rank(asked, shape)
 
 

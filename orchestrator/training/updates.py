@@ -15,6 +15,7 @@ from orchestrator.run.guards import check_finite
 from orchestrator.training.session import Session
 from workers.types import RankUpdate
 
+_Learner = Literal["policy", "critic"]
 _GRAD_NORM, _LR, _SKIPPED = "policy/grad_norm", "policy/lr", "guard/skipped_updates"
 FIGURES = (
     Figure(_GRAD_NORM, "global norm before clipping", "Gradient norm before clipping", "norm"),
@@ -36,7 +37,7 @@ class Update:
     """What each rank met."""
     taken: bool
     """False where something was not finite: then no rank has stepped."""
-    role: Literal["policy", "critic"] = "policy"
+    role: _Learner = "policy"
 
 
 def step_samples(learner: Algorithm, batch: Sequence[Any], ask: Ask) -> StepSamples:
@@ -68,10 +69,11 @@ def take_updates(
         GuardStop: one was not finite, and ``guard.nonfinite`` is ``stop``.
     """
     config, tried = session.config, list[Update]()
-    in_turn: list[tuple[Literal["policy", "critic"], Sequence[Sample]]] = []
+    in_turn: list[tuple[_Learner, Sequence[Sample]]] = []
     for index, samples in enumerate(updates):
         in_turn.append(("policy", samples))
-        in_turn += [("critic", critic[index])] if critic else []
+        if critic:
+            in_turn.append(("critic", critic[index]))
     for role, samples in in_turn:
         update = _optimizer_step(
             session.pool,
@@ -102,7 +104,7 @@ def _optimizer_step(
     pool: WorkerPool,
     samples: Sequence[Sample],
     *,
-    role: Literal["policy", "critic"],
+    role: _Learner,
     num_ranks: int,
     nonfinite: Literal["stop", "skip"],
     deadline_s: float,
