@@ -256,7 +256,7 @@ def test_each_unsound_figure_is_named_with_its_step(tmp_path: Path, name: str, v
 
 def _answered(tmp_path: Path, *, shuffled: float) -> Path:
     """A run whose labels are sums and not sides."""
-    rows = [
+    rows: list[Mapping[str, object]] = [
         {"step": 0, "eval/accuracy": 0.6},
         {"step": 10, "eval/accuracy": 0.9, "eval/accuracy_shuffled_images": shuffled},
     ]
