@@ -17,6 +17,7 @@ ACCIDENTS = {
     "engine stopped": ("ray::RolloutWorker", signal.SIGSTOP),
     "policy rank killed": ("ray::PolicyWorker", signal.SIGKILL),
     "policy rank stopped": ("ray::PolicyWorker", signal.SIGSTOP),
+    "critic rank killed": ("ray::CriticWorker", signal.SIGKILL),
     "reward service killed": ("remote_rm.serve", signal.SIGKILL),
 }
 _DEADLINE_S = 240.0

@@ -68,6 +68,7 @@ def make_pool(*, num_ranks: int) -> WorkerPool:
     cluster = ClusterResources(nodes=(NodeResources(name="here", cpus=4.0),))
     requests = [
         RoleRequest(role="policy", num_workers=num_ranks, gpus_per_worker=0, cpus_per_worker=1.0),
+        RoleRequest(role="critic", num_workers=num_ranks, gpus_per_worker=0, cpus_per_worker=1.0),
         RoleRequest(role="rollout", num_workers=1, gpus_per_worker=0, cpus_per_worker=1.0),
     ]
     spec = PoolSpec(

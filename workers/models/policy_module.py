@@ -1,7 +1,6 @@
 """The one forward every trainer-side role runs: media in, log-probs of the policy's own tokens or rewards out."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -72,9 +71,8 @@ class PolicyModule(nn.Module):
         return token_logprobs(logits, targets, temperature=sampling.temperature, banned_ids=sampling.banned_ids)
 
 
-@dataclass(frozen=True, slots=True)
-class CritiqueScores:
-    """What a critique reward model thinks of a batch."""
+class CritiqueScores(NamedTuple):
+    """What a critique reward model thinks of a batch. A tuple, in which ZeRO-3 finds the tensors that it hooks."""
 
     tokens: TokenScores
     """Of the action tokens, ``[N]``."""
@@ -130,8 +128,7 @@ class RewardModule(nn.Module):
         return self.score(at_ends).squeeze(-1).float()
 
 
-@dataclass(frozen=True, slots=True)
-class TokenValues:
+class TokenValues(NamedTuple):
     """What a critic thinks of a batch."""
 
     values: Tensor
