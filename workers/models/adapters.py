@@ -5,10 +5,14 @@ processor and forward, so a new architecture is a new record here and a test, no
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 MODULES = ("vision", "bridge", "language")
+
+ImageFacts = Callable[[Any, int, int], dict[str, Any]]
+"""What a processor notes of an image of some height and width before it writes the image into a prompt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,14 +27,16 @@ class ModelAdapter:
     """Parameters of the vision tower."""
     bridge: str
     """Parameters between the tower and the language model (projector, merger)."""
-    needs_token_types: bool
-    """True where the forward builds its positions from ``mm_token_type_ids`` (M-RoPE families)."""
+    token_types: str | None = None
+    """The forward's input that tells the tokens of images from those of a text, where it has one."""
     shares_prompts: bool
     """True where responses can share the row of their prompt: the forward takes a mask and positions as they are."""
     checkpoint_names: tuple[tuple[str, str], ...]
     """``(pattern, replacement)`` applied in order to get the released checkpoints' names, which vLLM expects too."""
-    framed_images: bool = False
-    """True where the processor puts a start and an end token around the placeholders of an image."""
+    image_facts: ImageFacts | None = None
+    """Given where the processor writes more than placeholders for an image: its ``replace_image_token`` asks for it."""
+    one_row_of_tiles: bool = False
+    """True where the tiles of all images are one list, and not one list an image."""
     bounds_pixels: bool = False
     """True where the processor resizes by a number of pixels, and not to tiles of a fixed size."""
     tiles_alone: bool = False
@@ -43,6 +49,8 @@ class ModelAdapter:
     """True where vLLM serves it."""
     remote_code: bool = False
     """True where transformers has no such model: its code comes with the checkpoint."""
+    turn_end: str | None = None
+    """The token that ends a turn, where it is not the one with which the tokenizer ends a text."""
     chat_template: str | None = None
     """How a conversation is written, in Jinja, for checkpoints that do not say it themselves."""
 
@@ -59,6 +67,19 @@ class ModelAdapter:
         for pattern, replacement in self.checkpoint_names:
             name = re.sub(pattern, replacement, name)
         return name
+
+
+def _patches(processor: Any, height: int, width: int) -> dict[str, Any]:
+    return {"num_patches": [processor.image_processor.get_number_of_image_patches(height, width, _defaults(processor))]}
+
+
+def _rows_and_columns(processor: Any, height: int, width: int) -> dict[str, Any]:
+    _, rows, columns = processor.image_processor.get_number_of_image_patches(height, width, _defaults(processor))
+    return {"rows": [[rows]], "cols": [[columns]]}
+
+
+def _defaults(processor: Any) -> dict[str, Any]:
+    return getattr(processor.valid_processor_kwargs, "_defaults", {}).get("images_kwargs", {})
 
 
 _LLAVA_HEAD_NAMES = (
@@ -79,7 +100,7 @@ QWEN2_5_VL = ModelAdapter(
     model_type="qwen2_5_vl",
     vision=r"model\.visual\.(?!merger\.)",
     bridge=r"model\.visual\.merger\.",
-    needs_token_types=True,
+    token_types="mm_token_type_ids",
     shares_prompts=True,
     checkpoint_names=_QWEN_NAMES,
     bounds_pixels=True,
@@ -97,7 +118,6 @@ LLAVA = ModelAdapter(
     model_type="llava",
     vision=r"model\.vision_tower\.",
     bridge=r"model\.multi_modal_projector\.",
-    needs_token_types=False,
     shares_prompts=True,
     checkpoint_names=_LLAVA_NAMES,
 )
@@ -107,13 +127,23 @@ INTERNVL = replace(
     LLAVA,
     model_type="internvl",
     checkpoint_names=((r"^model\.vision_tower\.", "vision_tower."), *_LLAVA_HEAD_NAMES),
-    framed_images=True,
+    image_facts=_patches,
 )
+IDEFICS3 = ModelAdapter(
+    model_type="idefics3",
+    vision=r"model\.vision_model\.",
+    bridge=r"model\.connector\.",
+    shares_prompts=True,
+    checkpoint_names=(),
+    image_facts=_rows_and_columns,
+    one_row_of_tiles=True,
+    turn_end="<end_of_utterance>",
+)
+SMOLVLM = replace(IDEFICS3, model_type="smolvlm")
 INSTRUCTBLIP = ModelAdapter(
     model_type="instructblip",
     vision=r"vision_model\.",
     bridge=r"(qformer\.|language_projection\.|query_tokens$)",
-    needs_token_types=False,
     shares_prompts=True,
     checkpoint_names=(),
     qformer=True,
@@ -127,7 +157,6 @@ QWEN_VL = ModelAdapter(
     model_type="qwen",
     vision=r"transformer\.visual\.(?!attn_pool\.)",
     bridge=r"transformer\.visual\.attn_pool\.",
-    needs_token_types=False,
     shares_prompts=False,
     checkpoint_names=(),
     vllm=False,
@@ -149,7 +178,6 @@ INTERNLM_XCOMPOSER2 = ModelAdapter(
     vision=r"vit\.",
     # Low-rank weights beside every linear of the language model, which only image tokens pass through.
     bridge=r"(vision_proj\.|.*\.Plora_[AB]\.)",
-    needs_token_types=False,
     shares_prompts=False,
     checkpoint_names=(),
     vllm=False,
@@ -162,7 +190,10 @@ INTERNLM_XCOMPOSER2 = ModelAdapter(
     ),
 )
 
-_NATIVE = (QWEN2_5_VL, QWEN2_VL, QWEN3_VL, LLAVA, LLAVA_NEXT, LLAVA_ONEVISION, INTERNVL, INSTRUCTBLIP)
+_NATIVE = (
+    QWEN2_5_VL, QWEN2_VL, QWEN3_VL, LLAVA, LLAVA_NEXT, LLAVA_ONEVISION, INTERNVL, IDEFICS3,
+    SMOLVLM, INSTRUCTBLIP,
+)  # fmt: skip
 _LEGACY = (QWEN_VL, INTERNLM_XCOMPOSER2)
 ADAPTERS: dict[str, ModelAdapter] = {a.model_type: a for a in (*_NATIVE, *_LEGACY)}
 

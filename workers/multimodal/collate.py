@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
@@ -209,11 +210,12 @@ class Collator:
         features = [self._features(ref, tiled=t) for s, t in zip(sequences, tiled, strict=True) for ref in s.media]
         if not features:
             return {}
-        merged = {key: _joined([f[key] for f in features]) for key in features[0]}
+        join = partial(torch.cat, dim=1) if self._adapter.one_row_of_tiles else _joined
+        merged = {key: join([f[key] for f in features]) for key in features[0]}
         if self._adapter.tiles_alone:
             merged[_PER_PROMPT] = torch.tensor([len(s.media) for s in sequences if s.media])
-        if self._adapter.needs_token_types:
-            merged["mm_token_type_ids"] = (input_ids == self._image_token_id).int()
+        if self._adapter.token_types is not None:
+            merged[self._adapter.token_types] = (input_ids == self._image_token_id).int()
         if self._adapter.qformer:
             prompts = [s.input_ids[: s.prompt_len] for s in sequences for _ in s.media]
             merged |= qformer_inputs(self._processor, self._config, prompts)
@@ -235,7 +237,8 @@ class Collator:
         images = [image] if tiled else [[image, _BLANK_IMAGE]]
         out = processor(images=images, return_tensors="pt", **self._image_options)
         # It also tells its processor how many patches there are, which no forward takes.
-        taken = {key: out[key] for key in out if key in processor.model_input_names and key != _PER_PROMPT}
+        unused = {_PER_PROMPT, *self._processor.unused_input_names}
+        taken = {key: out[key] for key in out if key in processor.model_input_names and key not in unused}
         if not tiled:
             taken = {key: value[:1] for key, value in taken.items()}
         return {key: value.to(self._dtype) if value.is_floating_point() else value for key, value in taken.items()}

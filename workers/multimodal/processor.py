@@ -104,14 +104,21 @@ def image_expansions(processor: Any, config: Any, sizes: Sequence[tuple[int, int
     adapter, token = adapter_for(config.model_type), config.image_token_id
     if adapter.qformer:
         return [[token] * config.num_query_tokens for _ in sizes]
+    if adapter.image_facts is not None:
+        spelled = [image_text(processor, config, size) for size in sizes]
+        return [processor.tokenizer(text, add_special_tokens=False)["input_ids"] for text in spelled]
     if adapter.tiles_alone and len(sizes) > 1:
         counts = [_untiled(processor, len(sizes))] * len(sizes)
     else:
         counts = processor._get_num_multimodal_tokens(image_sizes=list(sizes))["num_image_tokens"]
-    if not adapter.framed_images:
-        return [[token] * count for count in counts]
-    start, end = processor.start_image_token_id, processor.end_image_token_id
-    return [[start, *[token] * (count - 2), end] for count in counts]
+    return [[token] * count for count in counts]
+
+
+def image_text(processor: Any, config: Any, size: tuple[int, int]) -> str:
+    """What a processor that writes more than placeholders writes for an image of this height and width."""
+    facts = adapter_for(config.model_type).image_facts
+    assert facts is not None
+    return processor.replace_image_token(facts(processor, *size), 0)
 
 
 def _untiled(processor: Any, num_images: int) -> int:
@@ -168,11 +175,19 @@ class Fitting:
         Raises:
             UnfitImageError: the processor cannot take one of the sizes.
         """
+        self.check(sizes)
+        return image_expansions(self._processor, self._config, sizes)
+
+    def check(self, sizes: Sequence[tuple[int, int]]) -> None:
+        """Stop at an image that the processor cannot take.
+
+        Raises:
+            UnfitImageError: naming it.
+        """
         for index, size in enumerate(sizes):
             problem = self.problem(size)
             if problem is not None:
                 raise UnfitImageError(index, size, problem)
-        return image_expansions(self._processor, self._config, sizes)
 
     def problem(self, size: tuple[int, int]) -> str | None:
         """Why the processor cannot take an image of this height and width; None where it can."""

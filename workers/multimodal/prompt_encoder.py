@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,16 @@ from transformers import AutoConfig
 from workers.models.adapters import adapter_for
 from workers.models.folder import template_by_name
 from workers.multimodal.instructions import num_images, plain_text, texts, with_texts
-from workers.multimodal.processor import Fitting, expand_placeholders, load_processor
+from workers.multimodal.processor import Fitting, expand_placeholders, image_expansions, image_text, load_processor
 from workers.multimodal.word_tokenizer import Masks, WordTokenizer
 from workers.types import EncodedPrompt, Prompt, UnusablePrompt
 
-_VISION_TOKEN_FIELDS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+_VISION_TOKEN_FIELDS = (
+    "image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id",
+    "image_start_token_id", "image_end_token_id", "video_start_token_id", "video_end_token_id",
+)  # fmt: skip
+_LARGE = (4096, 4096)
+"""Height and width of an image that needs every token a processor has for the parts of one."""
 _TEMPLATE_ERRORS = (
     TemplateError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError,
 )  # fmt: skip
@@ -69,24 +75,28 @@ class PromptEncoder:
         self.processor = load_processor(model_path, max_pixels=max_pixels, trust_remote_code=trust_remote_code)
         self.config = AutoConfig.from_pretrained(model_path, trust_remote_code=trust_remote_code)
         self.tokenizer = self.processor.tokenizer
-        self.image_token_id: int = self.config.image_token_id
         self._adapter = adapter_for(self.config.model_type)
+        spells = self._adapter.image_facts is not None
+        self.image_token_id: int = (self.processor if spells else self.config).image_token_id
+        """Stands for an image in the ids that an engine is given."""
         self._words = WordTokenizer(self.tokenizer, self.vision_token_ids)
         self._fitting = Fitting(self.processor, self.config)
 
-    @property
+    @cached_property
     def vision_token_ids(self) -> tuple[int, ...]:
         """Ids that stand for media in a prompt; sampling must never produce one."""
         # Attributes, not the dictionary: LLaVA keeps image_token_id under another key there.
         ids = {getattr(self.config, field, None) for field in _VISION_TOKEN_FIELDS}
-        if self._adapter.framed_images:
-            ids |= {self.processor.start_image_token_id, self.processor.end_image_token_id}
+        if self._adapter.image_facts is not None:
+            (of_large,) = image_expansions(self.processor, self.config, [_LARGE])
+            added = self.tokenizer.added_tokens_decoder
+            ids |= {self.image_token_id, *(i for i in of_large if i in added and added[i].special)}
         return tuple(sorted(i for i in ids if isinstance(i, int)))
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
         """Ids that end a turn."""
-        return (int(self.tokenizer.eos_token_id),)
+        return (int(self.tokenizer.get_added_vocab().get(self._adapter.turn_end, self.tokenizer.eos_token_id)),)
 
     def encode(self, prompt: Prompt) -> EncodedPrompt:
         """Encode one prompt.
@@ -97,18 +107,23 @@ class PromptEncoder:
             UnfitImageError: the processor cannot take an image of that size.
         """
         try:
-            engine_ids = self._engine_ids(prompt.messages)
+            rendered = None if self._adapter.qformer else self.rendered(prompt.messages)
+            engine_ids = self._instruction_ids(prompt.messages) if rendered is None else self.ids(rendered)
         except ValueError as error:
             raise UnusablePrompt(prompt.uid, str(error)) from error
         found = engine_ids.count(self.image_token_id)
         if found != len(prompt.media):
             reason = f"the chat template gives its {len(prompt.media)} images {found} placeholders"
             raise UnusablePrompt(prompt.uid, reason)
-        expansions = self._fitting.expansions([(m.height, m.width) for m in prompt.media])
+        sizes = [(m.height, m.width) for m in prompt.media]
+        if rendered is not None and self._adapter.image_facts is not None:
+            prompt_ids = self.ids(self._with_images(rendered, sizes))
+        else:
+            prompt_ids = expand_placeholders(engine_ids, self.image_token_id, self._fitting.expansions(sizes))
         return EncodedPrompt(
             uid=prompt.uid,
             engine_prompt_ids=tuple(engine_ids),
-            prompt_ids=tuple(expand_placeholders(engine_ids, self.image_token_id, expansions)),
+            prompt_ids=tuple(prompt_ids),
             media=prompt.media,
         )
 
@@ -168,12 +183,18 @@ class PromptEncoder:
             raise TemplateRefusal("the chat template knows texts alone: it writes the parts of a turn as code")
         return text
 
-    def _engine_ids(self, messages: Iterable[dict[str, Any]]) -> list[int]:
-        if self._adapter.qformer:
-            # What their processor, which takes no template, makes of one: images before the token that begins a text.
-            text_ids = self._words.words(plain_text(messages), add_special_tokens=True)
-            return [self.image_token_id] * num_images(messages) + text_ids
-        return self.ids(self.rendered(messages))
+    def _instruction_ids(self, messages: Sequence[dict[str, Any]]) -> list[int]:
+        # What a processor that takes no template makes of one: images before the token that begins a text.
+        text_ids = self._words.words(plain_text(messages), add_special_tokens=True)
+        return [self.image_token_id] * num_images(messages) + text_ids
+
+    def _with_images(self, rendered: Rendered, sizes: Sequence[tuple[int, int]]) -> Rendered:
+        """The turns with what the processor writes for each image, which may join the words beside it."""
+        self._fitting.check(sizes)
+        spelled = [image_text(self.processor, self.config, size) for size in sizes]
+        before, *behind = rendered.text.split(self.processor.image_token)
+        whole = before + "".join(map("".join, zip(spelled, behind, strict=True)))
+        return Rendered(whole, rendered.masks)
 
     def _chat_template(self) -> str:
         """The processor's before the tokenizer's, and of several that have names, the default one."""

@@ -113,10 +113,10 @@ def test_every_part_has_parameters_and_every_parameter_a_part(folder: Path) -> N
     assert set(parts.values()) == set(MODULES)
     told = {
         "vision": ("vision", "visual"),
-        "bridge": ("projector", "merger", "newline", "qformer", "query", "projection"),
+        "bridge": ("projector", "merger", "newline", "qformer", "query", "projection", "connector"),
     }
     for name, part in parts.items():
         if part == "language":
-            assert "language_model" in name or name == "lm_head.weight"
+            assert "language_model" in name or "text_model" in name or name == "lm_head.weight"
         else:
             assert any(word in name for word in told[part])

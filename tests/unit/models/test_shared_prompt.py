@@ -84,7 +84,7 @@ def test_one_padded_batch_scores_as_every_sequence_by_itself(folder: Path, seque
 def test_an_image_is_encoded_once_for_all_responses_to_it(folder: Path, sequences: list[Sequence]) -> None:
     """VL-RLHF acceptance 10."""
     apart, together = (_batch(folder, sequences, share=share) for share in (False, True))
-    sizes = [len(batch.mm_inputs["pixel_values"]) for batch in (apart, together)]
+    sizes = [batch.mm_inputs["pixel_values"].numel() for batch in (apart, together)]
     assert sizes[0] * (2 + 1 + 1) == sizes[1] * (3 * 2 + 2 * 1 + 1)
 
 

@@ -114,9 +114,10 @@ def test_training_and_asking_are_the_same_ids(encoder: PromptEncoder, prompts: l
         assert len(asked.requests) == len(asked.sequences) == len(example.sequences) == len(_SAID)
         for index, (_, critique) in enumerate(_SAID):
             request, read = asked.requests[index], asked.sequences[index]
-            # What an engine makes of the ids it is handed is what a model's forward sees ...
-            expanded = expand_placeholders(list(request.engine_prompt_ids), encoder.image_token_id, expansions)
-            assert tuple(expanded) == request.prompt_ids
+            # What vLLM makes of the ids it is handed is what a model's forward sees ...
+            if ADAPTERS[encoder.config.model_type].vllm:
+                expanded = expand_placeholders(list(request.engine_prompt_ids), encoder.image_token_id, expansions)
+                assert tuple(expanded) == request.prompt_ids
             # ... and with the critique that it writes, closed by the end of turn, it is what was trained on.
             learnt, start = example.sequences[index], example.critique_starts[index]
             assert start == len(request.prompt_ids)
@@ -137,7 +138,8 @@ def test_prompt_and_request_are_the_words_of_one_conversation(encoder: PromptEnc
         ]
         ids = [*question.prompt.engine_prompt_ids, *question.asked]
         whole = encoder.tokenizer(encoder.render(turns), add_special_tokens=False)["input_ids"]
-        assert encoder.decode(ids).split() == encoder.decode(whole).split()
+        # White space between a role and what it says is the template's.
+        assert "".join(encoder.decode(ids).split()) == "".join(encoder.decode(whole).split())
 
 
 def test_responses_to_a_prompt_differ_behind_it_alone(encoder: PromptEncoder, prompts: list[Prompt]) -> None:
