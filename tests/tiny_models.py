@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -14,6 +15,14 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
     BlipImageProcessor,
+    Glm4vConfig,
+    Glm4vImageProcessor,
+    Glm4vMoeConfig,
+    Glm4vProcessor,
+    Glm4vVideoProcessor,
+    Glm46VImageProcessor,
+    Glm46VProcessor,
+    Glm46VVideoProcessor,
     GotOcr2ImageProcessor,
     Idefics3Config,
     Idefics3ImageProcessor,
@@ -36,6 +45,7 @@ from transformers import (
     Qwen2VLConfig,
     Qwen2VLProcessor,
     Qwen3VLConfig,
+    Qwen3VLMoeConfig,
     Qwen3VLProcessor,
     Qwen3VLVideoProcessor,
     SmolVLMConfig,
@@ -46,20 +56,26 @@ from transformers import (
 
 from orchestrator.tasks.digits_model import build_digits_model
 from tests.released_tokenizers import (
+    GLM_TEMPLATE,
     IDEFICS3_TEMPLATE,
     INTERNVL_TEMPLATE,
     LLAVA_NEXT_TEMPLATE,
     LLAVA_ONEVISION_TEMPLATE,
     QWEN3_TEMPLATE,
     QWEN_TEMPLATE,
+    glm_tokenizer,
     idefics3_tokenizer,
     llama_tokenizer,
     qwen_tokenizer_like,
     released_qwen_tokenizer,
 )
 from tests.user_files import write_llava
+from workers.models.adapters import adapter_for
+from workers.models.loading import released_tensors
 
 _SIDE, _PATCH = 56, 14
+_EXPERT = 40
+"""Width of an expert, which vLLM pads on a CPU."""
 _QFORMER_WORDS = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "which", "?", "one", "two")
 
 
@@ -117,6 +133,49 @@ def write_qwen3_vl(folder: Path) -> Path:
     rope = text["rope_parameters"] | {"mrope_interleaved": True}
     text |= {"rope_parameters": rope, "head_dim": text["hidden_size"] // text["num_attention_heads"]}
     return _write(folder, Qwen3VLConfig(text_config=text, vision_config=vision, **media))
+
+
+def write_qwen3_vl_moe(folder: Path) -> Path:
+    """Qwen3-VL with four experts a layer, laid out as transformers reads and does not write them."""
+    config = AutoConfig.from_pretrained(write_qwen3_vl(folder))
+    text = {name: value for name, value in config.text_config.to_dict().items() if name != "model_type"}
+    # No stack of experts is square: transformers tells its own layout from the releases' by the shape.
+    text |= {"hidden_size": 96, "num_experts": 4, "num_experts_per_tok": 2, "norm_topk_prob": True}
+    text["moe_intermediate_size"] = _EXPERT
+    vision = {name: value for name, value in config.vision_config.to_dict().items() if name != "model_type"}
+    vision["out_hidden_size"] = 96
+    media = {name: getattr(config, name) for name in _QWEN_MEDIA}
+    made = Qwen3VLMoeConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **media)
+    model = _random(made)
+    _routed(model)
+    _save(folder, model)
+    weights = released_tensors(model, adapter_for("qwen3_vl_moe"))
+    save_file({name: tensor.clone().contiguous() for name, tensor in weights.items()}, folder / "model.safetensors")
+    return folder
+
+
+def write_glm4v(folder: Path) -> Path:
+    """GLM-4.1V and GLM-4.6V-Flash."""
+    tokenizer = glm_tokenizer()
+    _glm_processor(Glm4vProcessor, Glm4vImageProcessor, Glm4vVideoProcessor, tokenizer).save_pretrained(folder)
+    return _write(folder, Glm4vConfig(**_glm_config(tokenizer)))
+
+
+def write_glm4v_moe(folder: Path) -> Path:
+    """GLM-4.5V and GLM-4.6V: a dense layer, then one of experts, of which one answers every token."""
+    tokenizer = glm_tokenizer()
+    _glm_processor(Glm46VProcessor, Glm46VImageProcessor, Glm46VVideoProcessor, tokenizer).save_pretrained(folder)
+    settings = _glm_config(tokenizer)
+    settings["text_config"] |= {
+        "moe_intermediate_size": _EXPERT,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "head_dim": 32,
+        "use_qk_norm": False,
+    }
+    model = _random(Glm4vMoeConfig(**settings))
+    _routed(model)
+    return _save(folder, model)
 
 
 def write_llava_next(folder: Path) -> Path:
@@ -254,12 +313,15 @@ TINY_MODELS: dict[str, Callable[[Path], Path]] = {
     "qwen2_5_vl": write_qwen2_5_vl,
     "qwen2_vl": write_qwen2_vl,
     "qwen3_vl": write_qwen3_vl,
+    "qwen3_vl_moe": write_qwen3_vl_moe,
     "llava": write_llava,
     "llava_next": write_llava_next,
     "llava_onevision": write_llava_onevision,
     "internvl": write_internvl,
     "idefics3": write_idefics3,
     "smolvlm": write_smolvlm,
+    "glm4v": write_glm4v,
+    "glm4v_moe": write_glm4v_moe,
     "instructblip": write_instructblip,
 }
 """By ``model_type``."""
@@ -295,6 +357,51 @@ def _ids(tokenizer: Any) -> dict[str, Any]:
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
+    }
+
+
+_QWEN_MEDIA = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+
+
+def _routed(model: Any) -> None:
+    """Experts that differ, and routers that are of an opinion: transformers makes routers of zeros."""
+    generator = torch.Generator().manual_seed(0)
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if name.endswith((".gate.weight", ".e_score_correction_bias")) or ".experts." in name:
+            torch.nn.init.normal_(tensor, std=0.2, generator=generator)
+
+
+def _glm_processor(processor: Any, images: Any, videos: Any, tokenizer: Any) -> Any:
+    return processor(
+        image_processor=images(size={"shortest_edge": 2 * _SIDE * _SIDE, "longest_edge": 4 * _SIDE * _SIDE}),
+        tokenizer=tokenizer,
+        video_processor=videos(),
+        chat_template=GLM_TEMPLATE,
+    )
+
+
+def _glm_config(tokenizer: Any) -> dict[str, Any]:
+    text = {
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 2048,
+        "rope_parameters": {
+            "rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5, "mrope_section": [2, 3, 3],
+        },
+    }  # fmt: skip
+    vision = {"depth": 2, "hidden_size": 64, "num_heads": 2, "intermediate_size": 96, "out_hidden_size": 64}
+    media = {
+        "image_token_id": "<|image|>",
+        "video_token_id": "<|video|>",
+        "image_start_token_id": "<|begin_of_image|>",
+        "image_end_token_id": "<|end_of_image|>",
+        "video_start_token_id": "<|begin_of_video|>",
+        "video_end_token_id": "<|end_of_video|>",
+    }
+    return {
+        "text_config": _tower(64) | _ids(tokenizer) | text,
+        "vision_config": vision | {"image_size": _SIDE, "patch_size": _PATCH},
+        "tie_word_embeddings": False,
+        **{name: tokenizer.convert_tokens_to_ids(token) for name, token in media.items()},
     }
 
 

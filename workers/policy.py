@@ -250,7 +250,8 @@ class PolicyWorker(WorkerBase):
         for name, tensor, trained in plain_parameters(self._engine.module, self._engine.gathered, scale=scale):
             if name.startswith(_HEAD):
                 continue  # no engine and no plain folder has a place for it
-            yield self._adapter.checkpoint_name(name.removeprefix("model.")), tensor, trained
+            for released, part in self._adapter.released(name.removeprefix("model."), tensor):
+                yield released, part.contiguous(), trained
 
     def _module(self, model: Any, *, lockstep: bool) -> nn.Module:
         spec = self._spec

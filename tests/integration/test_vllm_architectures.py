@@ -1,10 +1,11 @@
-"""vLLM reads every architecture's exported checkpoint, expands its prompts alike and scores as the trainer does."""
+"""vLLM reads every architecture's exported checkpoint, and the weights sent to it, and scores as the trainer does."""
 
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +15,9 @@ from algorithms.records import MediaRef, SamplingDistribution, Sequence
 from orchestrator.cluster.pool import worker_environment
 from tests.integration.vllm_sampler import TEMPERATURES, sampled_prompts
 from tests.tiny_models import TINY_MODELS
-from workers.models.adapters import ADAPTERS
+from workers.models.adapters import ADAPTERS, ModelAdapter
 from workers.models.export import export_folder
-from workers.models.loading import ModelSpec, load_model
+from workers.models.loading import ModelSpec, kept_buffers, load_model, released_tensors
 from workers.models.policy_module import PolicyModule
 from workers.multimodal.collate import Collator
 from workers.multimodal.prompt_encoder import PromptEncoder
@@ -34,25 +35,41 @@ def test_vllm_scores_what_the_trainer_exported_as_the_trainer_does(
 ) -> None:
     source = TINY_MODELS[model_type](tmp_path / "model")
     model, adapter = load_model(ModelSpec(path=str(source), dtype="float32"))
-    tensors = {adapter.checkpoint_name(name): p.detach().clone() for name, p in model.named_parameters()}
-    exported = tmp_path / "exported"
-    export_folder(tensors, source=source, target=exported)
-    pictures = tmp_path / "pictures"
+    exported, changed, pictures = (tmp_path / name for name in ("exported", "changed", "pictures"))
     pictures.mkdir()
-    rows = _sampled(exported, pictures, tmp_path / "sampled.json", max_pixels)
+    export_folder(_weights(model, adapter), source=source, target=exported)
+    following, _ = load_model(ModelSpec(path=str(source), dtype="float32"))
+    _learn(following)
+    export_folder(_weights(following, adapter), source=source, target=changed)
+    rows = _sampled(exported, changed / "model.safetensors", pictures, tmp_path / "sampled.json", max_pixels)
 
     media = {p.uid: p.media for p in sampled_prompts(pictures)}
-    module = PolicyModule(model, lockstep=False)
     collate = Collator(source, dtype=torch.float32, share_prompts=False, max_pixels=max_pixels)
-    for temperature in TEMPERATURES:
-        drawn = [row for row in rows if row["temperature"] == temperature]
+    banned = PromptEncoder(source).vision_token_ids
+    for trainer, weights, temperature in (
+        (PolicyModule(m, lockstep=False), w, t)
+        for m, w in ((model, "first"), (following, "next"))
+        for t in TEMPERATURES
+    ):
+        drawn = [row for row in rows if row["temperature"] == temperature and row["weights"] == weights]
         batch = collate([_sequence(row, media[row["uid"]]) for row in drawn])
-        sampling = SamplingDistribution(temperature=temperature, banned_ids=PromptEncoder(source).vision_token_ids)
         with torch.no_grad():
-            scored = module(batch, sampling).logprobs
+            scored = trainer(batch, SamplingDistribution(temperature=temperature, banned_ids=banned)).logprobs
         for row, wanted in zip(drawn, batch.split(scored), strict=True):
-            found, said = torch.tensor(row["logprobs"]), f"{row['uid']} at temperature {temperature}"
+            found, said = torch.tensor(row["logprobs"]), f"{row['uid']} at temperature {temperature}, {weights} weights"
             torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0, msg=lambda text, said=said: f"{said}: {text}")
+
+
+def _weights(model: Any, adapter: ModelAdapter) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone().contiguous() for name, tensor in released_tensors(model, adapter).items()}
+
+
+def _learn(model: Any) -> None:
+    """Every tensor of a checkpoint becomes another one."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *(buffer for _, buffer in kept_buffers(model))):
+            tensor.mul_(1.0 + 0.3 * torch.rand(tensor.shape, generator=generator))
 
 
 def _sequence(row: dict, media: tuple[MediaRef, ...]) -> Sequence:
@@ -65,15 +82,21 @@ def _sequence(row: dict, media: tuple[MediaRef, ...]) -> Sequence:
     )
 
 
-def _sampled(model: Path, pictures: Path, result: Path, max_pixels: int | None) -> list[dict]:
+def _sampled(model: Path, following: Path, pictures: Path, result: Path, max_pixels: int | None) -> list[dict]:
     bound = [] if max_pixels is None else [str(max_pixels)]
     run = subprocess.run(
-        [sys.executable, "-m", "tests.integration.vllm_sampler", str(model), str(pictures), str(result), *bound],
+        [
+            sys.executable,
+            "-m",
+            "tests.integration.vllm_sampler",
+            *map(str, (model, following, pictures, result)),
+            *bound,
+        ],
         env={**os.environ, **worker_environment(1, gpu=False)},
         capture_output=True,
         text=True,
         check=False,
-        timeout=580,
+        timeout=1380,
     )
     assert run.returncode == 0, run.stderr[-3000:]
     return json.loads(result.read_text())

@@ -1,20 +1,27 @@
 """Samples from a model folder through a vLLM engine of ours, in a process of its own so that its memory ends with it.
 
-``python -m tests.integration.vllm_sampler MODEL_FOLDER PICTURES RESULT.json [MAX_PIXELS]`` writes, for each sampled
-sequence, its temperature, the ids of the prompt as the model sees them, the sampled ids and their log-probs.
+``python -m tests.integration.vllm_sampler MODEL_FOLDER NEXT.safetensors PICTURES RESULT.json [MAX_PIXELS]`` writes, for
+each sampled sequence, its temperature, the ids of the prompt as the model sees them, the sampled ids and their
+log-probs; once with the model as its folder has it, and once after a transfer of the next weights.
 """
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from safetensors.torch import load_file
 
 from tests.tiny_prompts import MIXED_SIZES, picture_prompts
 from workers.models.loading import ModelSpec
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.rollout.spec import EngineSpec
 from workers.rollout.vllm_rollout import VllmEngine
-from workers.types import GenerationRequest, Prompt
+from workers.types import EncodedPrompt, GenerationRequest, Prompt
+from workers.weight_sync.shared_memory import WeightFile, clear_exchange
 
 NUM_IMAGES = {"one": 1, "two": 2, "none": 0, "three": 3}
 TEMPERATURES = (1.0, 0.7, 1.3)
@@ -31,8 +38,8 @@ def sampled_prompts(pictures: Path) -> list[Prompt]:
     return [replace(p, media=(*alone, *p.media[1:])) if p.media else p for p in prompts]
 
 
-def main(model: str, pictures: str, result: str, max_pixels: str | None = None) -> None:
-    """Draw a sample of every prompt at every temperature."""
+def main(model: str, following: str, pictures: str, result: str, max_pixels: str | None = None) -> None:
+    """Draw a sample of every prompt at every temperature, twice."""
     bound = None if max_pixels is None else int(max_pixels)
     encoder = PromptEncoder(model, max_pixels=bound)
     encoded = [encoder.encode(p) for p in sampled_prompts(Path(pictures))]
@@ -65,14 +72,29 @@ def main(model: str, pictures: str, result: str, max_pixels: str | None = None) 
             seed=0,
         ),
     )
+    rows = _drawn(engine, requests, encoded, weights="first")
+    run_id = uuid4().hex
+    try:
+        named = load_file(following).items()
+        engine.load_weights(WeightFile(run_id).write(named, policy_version=1, full=True))
+    finally:
+        clear_exchange(run_id)
+    rows += _drawn(engine, requests, encoded, weights="next")
+    Path(result).write_text(json.dumps(rows))
+
+
+def _drawn(
+    engine: VllmEngine, requests: Sequence[GenerationRequest], encoded: Sequence[EncodedPrompt], *, weights: str
+) -> list[dict[str, Any]]:
     engine.submit(requests)
     done = []
     while len(done) < len(requests):
         done += engine.collect(60.0)
     prompt_ids = {p.uid: p.prompt_ids for p in encoded}
-    rows = [
+    return [
         {
             "uid": c.uid,
+            "weights": weights,
             "temperature": TEMPERATURES[c.sample_index],
             "prompt_ids": prompt_ids[c.uid],
             "completion_ids": c.completion_ids.tolist(),
@@ -80,7 +102,6 @@ def main(model: str, pictures: str, result: str, max_pixels: str | None = None) 
         }
         for c in done
     ]
-    Path(result).write_text(json.dumps(rows))
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ processor and forward, so a new architecture is a new record here and a test, no
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 MODULES = ("vision", "bridge", "language")
 
@@ -33,6 +33,9 @@ class ModelAdapter:
     """True where responses can share the row of their prompt: the forward takes a mask and positions as they are."""
     checkpoint_names: tuple[tuple[str, str], ...]
     """``(pattern, replacement)`` applied in order to get the released checkpoints' names, which vLLM expects too."""
+    experts: Literal["apart", "transposed"] | None = None
+    """How the releases hold the experts of a layer, which transformers stacks: each by itself, or the same stacks with
+    their last two axes exchanged."""
     image_facts: ImageFacts | None = None
     """Given where the processor writes more than placeholders for an image: its ``replace_image_token`` asks for it."""
     one_row_of_tiles: bool = False
@@ -47,6 +50,8 @@ class ModelAdapter:
     """The language models it may have, by ``model_type``; empty: any."""
     vllm: bool = True
     """True where vLLM serves it."""
+    lora: bool = True
+    """True where peft puts adapters on the layers it is told, and on no others."""
     remote_code: bool = False
     """True where transformers has no such model: its code comes with the checkpoint."""
     turn_end: str | None = None
@@ -67,6 +72,22 @@ class ModelAdapter:
         for pattern, replacement in self.checkpoint_names:
             name = re.sub(pattern, replacement, name)
         return name
+
+    def released(self, name: str, tensor: Any) -> Iterator[tuple[str, Any]]:
+        """A tensor of the trainer as the released checkpoints hold it: names, with views of ``tensor``."""
+        name, stacked = self.checkpoint_name(name), _STACKED.fullmatch(name)
+        if self.experts is None or stacked is None:
+            yield name, tensor
+        elif self.experts == "transposed":
+            yield name, tensor.transpose(1, 2)
+        else:
+            for index, expert in enumerate(tensor):
+                parts = stacked["parts"].split("_")[:-1]  # gate and up, or down
+                for part, weight in zip(parts, expert.chunk(len(parts)), strict=True):
+                    yield f"{stacked['place']}.{index}.{part}_proj.weight", weight
+
+
+_STACKED = re.compile(r"(?P<place>.*\.experts)\.(?P<parts>gate_up_proj|down_proj)")
 
 
 def _patches(processor: Any, height: int, width: int) -> dict[str, Any]:
@@ -114,6 +135,11 @@ QWEN3_VL = replace(
     bridge=r"model\.visual\.(merger|deepstack_merger_list)\.",
     checkpoint_names=(),
 )
+QWEN3_VL_MOE = replace(QWEN3_VL, model_type="qwen3_vl_moe", experts="transposed")
+# Its bound on pixels counts the two frames of which it makes a patch.
+GLM4V = replace(QWEN2_5_VL, model_type="glm4v", checkpoint_names=(), bounds_pixels=False, turn_end="<|user|>")
+# Asked for adapters on gate and up projections, peft 0.21 takes the experts for those, and forgets where they were.
+GLM4V_MOE = replace(GLM4V, model_type="glm4v_moe", experts="apart", lora=False)
 LLAVA = ModelAdapter(
     model_type="llava",
     vision=r"model\.vision_tower\.",
@@ -191,8 +217,8 @@ INTERNLM_XCOMPOSER2 = ModelAdapter(
 )
 
 _NATIVE = (
-    QWEN2_5_VL, QWEN2_VL, QWEN3_VL, LLAVA, LLAVA_NEXT, LLAVA_ONEVISION, INTERNVL, IDEFICS3,
-    SMOLVLM, INSTRUCTBLIP,
+    QWEN2_5_VL, QWEN2_VL, QWEN3_VL, QWEN3_VL_MOE, LLAVA, LLAVA_NEXT, LLAVA_ONEVISION, INTERNVL, IDEFICS3,
+    SMOLVLM, GLM4V, GLM4V_MOE, INSTRUCTBLIP,
 )  # fmt: skip
 _LEGACY = (QWEN_VL, INTERNLM_XCOMPOSER2)
 ADAPTERS: dict[str, ModelAdapter] = {a.model_type: a for a in (*_NATIVE, *_LEGACY)}

@@ -73,8 +73,9 @@ def export_merged(adapter: Path, *, target: Path) -> None:
     model: Any = AutoModelForImageTextToText.from_pretrained(base, dtype="auto")
     architecture, scale = adapter_for(model.config.model_type), wear_adapter(model, adapter)
     tensors = {
-        architecture.checkpoint_name(name): tensor
+        released: part.contiguous()
         for name, tensor, _ in plain_parameters(model, lambda _: nullcontext(), scale=scale)
+        for released, part in architecture.released(name, tensor)
     }
     export_folder(tensors, source=base, target=target)
     for name in PROCESSOR_FILES:

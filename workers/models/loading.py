@@ -1,7 +1,7 @@
 """Loading a model folder for training or scoring."""
 
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -72,6 +72,20 @@ def load_model(spec: ModelSpec) -> tuple[Any, ModelAdapter]:
         shared_prompt.register()
         model.set_attn_implementation({"": spec.attention, "text_config": shared_prompt.NAME})
     return model.eval(), adapter_for(model.config.model_type)
+
+
+def kept_buffers(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """What a checkpoint holds besides parameters, such as what a router adds to its scores."""
+    for place, part in module.named_modules():
+        for name, buffer in part.named_buffers(recurse=False):
+            if name not in part._non_persistent_buffers_set:
+                yield f"{place}.{name}" if place else name, buffer
+
+
+def released_tensors(model: torch.nn.Module, adapter: ModelAdapter) -> dict[str, torch.Tensor]:
+    """All that a checkpoint of the model holds, as views of the model's own memory."""
+    named = (*model.named_parameters(), *kept_buffers(model))
+    return {name: view for own, tensor in named for name, view in adapter.released(own, tensor.detach())}
 
 
 def check_quantize(*, has_gpu: bool) -> None:

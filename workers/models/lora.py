@@ -24,6 +24,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from workers.models.adapters import ModelAdapter, check_freeze
 from workers.models.folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from workers.models.loading import kept_buffers
 
 Gather = Callable[[Sequence[nn.Parameter]], AbstractContextManager[Any]]
 """Makes sharded parameters whole for as long as its context lasts; every rank must enter together."""
@@ -105,6 +106,8 @@ def full_path_pattern(places: Iterable[str], names: Iterable[str]) -> str:
 def plain_parameters(module: nn.Module, gathered: Gather, *, scale: float) -> Iterator[tuple[str, Tensor, bool]]:
     """Yield name, whole tensor and whether training changes it, as if there were no adapters: they are merged in.
 
+    Buffers that belong to a checkpoint come last.
+
     One tensor is whole at a time. Where parameters are sharded every rank must iterate together.
 
     Args:
@@ -121,6 +124,8 @@ def plain_parameters(module: nn.Module, gathered: Gather, *, scale: float) -> It
             if pair:
                 tensor = merged(tensor, *(p.detach() for p in pair), scale=scale)
             yield name.replace(_WRAPPED, "."), tensor, bool(pair) or parameter.requires_grad
+    for name, buffer in kept_buffers(module):
+        yield name, buffer, False
 
 
 def merged(weight: Tensor, a: Tensor, b: Tensor, *, scale: float) -> Tensor:

@@ -14,7 +14,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from algorithms.records import MediaRef
 from algorithms.records import Sequence as TokenSequence
-from workers.models.loading import load_model
+from workers.models.loading import load_model, released_tensors
 from workers.models.policy_module import forget_generation_settings, generate
 from workers.multimodal.collate import Collator
 from workers.rollout.sleep import SleepCycle
@@ -40,7 +40,7 @@ class TransformersEngine:
         self._model.to(self._device)
         self._collate = Collator.of(spec.model, share_prompts=False)
         self._cycle = SleepCycle("asleep" if spec.shares_device else "awake")
-        self._parameters = {adapter.checkpoint_name(n): p for n, p in self._model.named_parameters()}
+        self._parameters = released_tensors(self._model, adapter)
 
     def submit(self, requests: Sequence[GenerationRequest]) -> None:
         """Queue requests in the given order."""

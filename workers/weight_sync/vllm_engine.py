@@ -12,6 +12,7 @@ from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.distributed.weight_transfer.ipc_engine import IPCWeightTransferEngine, IPCWeightTransferUpdateInfo
 from vllm.distributed.weight_transfer.nccl_engine import NCCLWeightTransferEngine, NCCLWeightTransferUpdateInfo
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+from vllm.platforms import current_platform
 
 from workers.weight_sync.manifest import Backend, WeightManifest, has_tied_head, must_set_every_parameter
 from workers.weight_sync.shared_memory import WeightReader
@@ -51,6 +52,8 @@ class SharedMemoryEngine(WeightTransferEngine[SharedMemoryInitInfo, SharedMemory
     def start_weight_update(self) -> None:
         """Let vLLM restore checkpoint-shaped parameters: kernels may have re-packed them."""
         initialize_layerwise_reload(self.model)
+        if current_platform.is_cpu():
+            _forget_packed_experts(self.model)
 
     def receive_weights(self, update_info: SharedMemoryUpdateInfo) -> None:
         """Load the tensors once their content is found to be what was announced.
@@ -69,6 +72,18 @@ class SharedMemoryEngine(WeightTransferEngine[SharedMemoryInitInfo, SharedMemory
 
     def shutdown(self) -> None:
         """The mapping goes with the process."""
+
+
+def _forget_packed_experts(model: Any) -> None:
+    """Let vLLM pack the experts that are to come as it packed the first ones.
+
+    vLLM 0.32 packs a layer's experts for a CPU where it makes their kernel, which it does once: later weights would
+    stay as they were sent, and be read as if they had been packed.
+    """
+    for layer in model.modules():
+        method: Any = getattr(layer, "quant_method", None)
+        if getattr(method, "moe_kernel", None) is not None:
+            method.moe_kernel = None
 
 
 def register() -> None:

@@ -8,6 +8,7 @@ import torch
 
 from tests.tiny_models import TINY_MODELS
 from tests.tiny_prompts import picture_prompts, respond
+from workers.models.adapters import ADAPTERS
 from workers.models.loading import ModelSpec, load_model
 from workers.models.policy_module import PolicyModule
 from workers.multimodal.collate import Batch, Collator
@@ -20,8 +21,9 @@ def test_checkpointed_scores_and_gradients_are_the_plain_ones(model_type: str, t
     folder = TINY_MODELS[model_type](tmp_path / "model")
     encoder = PromptEncoder(folder)
     sequences = [respond(encoder, p, np.array([9, 8, 7])) for p in picture_prompts(tmp_path, {"one": 1, "none": 0})]
-    batch = Collator(folder, dtype=torch.float32, share_prompts=True)(sequences)
-    spec = ModelSpec(path=str(folder), dtype="float32", share_prompts=True)
+    share = ADAPTERS[model_type].shares_prompts
+    batch = Collator(folder, dtype=torch.float32, share_prompts=share)(sequences)
+    spec = ModelSpec(path=str(folder), dtype="float32", share_prompts=share)
     plain, checkpointed = (PolicyModule(load_model(spec)[0], lockstep=False) for _ in range(2))
     checkpointed.model.gradient_checkpointing_enable({"use_reentrant": False})
     train_without_dropout(checkpointed.model)

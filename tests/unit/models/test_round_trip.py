@@ -14,7 +14,7 @@ from tests.tiny_models import TINY_MODELS
 from tests.tiny_prompts import MIXED_SIZES, picture_prompts, respond
 from workers.models.adapters import MODULES, ModelAdapter
 from workers.models.export import export_folder
-from workers.models.loading import ModelSpec, load_model
+from workers.models.loading import ModelSpec, load_model, released_tensors
 from workers.models.policy_module import PolicyModule
 from workers.multimodal.collate import Batch, Collator
 from workers.multimodal.prompt_encoder import PromptEncoder
@@ -71,8 +71,8 @@ def _trained(folder: Path, batch: Batch) -> tuple[PolicyModule, ModelAdapter]:
 
 
 def _export(module: PolicyModule, adapter: ModelAdapter, source: Path, target: Path) -> Path:
-    tensors = {adapter.checkpoint_name(n): p.detach().clone() for n, p in module.model.named_parameters()}
-    export_folder(tensors, source=source, target=target)
+    tensors = released_tensors(module.model, adapter)
+    export_folder({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, source=source, target=target)
     return target
 
 
@@ -113,7 +113,7 @@ def test_every_part_has_parameters_and_every_parameter_a_part(folder: Path) -> N
     assert set(parts.values()) == set(MODULES)
     told = {
         "vision": ("vision", "visual"),
-        "bridge": ("projector", "merger", "newline", "qformer", "query", "projection", "connector"),
+        "bridge": ("projector", "merger", "newline", "qformer", "query", "projection", "connector", "embed_vision"),
     }
     for name, part in parts.items():
         if part == "language":

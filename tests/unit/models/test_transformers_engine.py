@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -13,16 +14,17 @@ from algorithms.records import Sequence as TokenSequence
 from tests.generation_settings import OBEYED_BY_NOBODY
 from tests.tiny_models import TINY_MODELS
 from tests.tiny_prompts import MIXED_SIZES, picture_prompts
-from workers.models.loading import ModelSpec, load_model
+from workers.models.loading import ModelSpec, load_model, released_tensors
 from workers.models.policy_module import PolicyModule
 from workers.multimodal.collate import Collator
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.rollout.spec import EngineSpec
 from workers.rollout.transformers_rollout import TransformersEngine
 from workers.types import Completion, EncodedPrompt, GenerationRequest
+from workers.weight_sync.shared_memory import WeightFile, clear_exchange
 
 
-@pytest.mark.parametrize("model_type", ["internvl", "instructblip"])
+@pytest.mark.parametrize("model_type", ["internvl", "instructblip", "glm4v_moe"])
 def test_sampled_tokens_have_the_trainers_scores(model_type: str, tmp_path: Path) -> None:
     spec = ModelSpec(path=str(TINY_MODELS[model_type](tmp_path / "model")), dtype="float32")
     encoder = PromptEncoder(spec.path)
@@ -39,7 +41,7 @@ def test_sampled_tokens_have_the_trainers_scores(model_type: str, tmp_path: Path
         torch.testing.assert_close(sampled, scored, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("model_type", ["internvl", "instructblip"])
+@pytest.mark.parametrize("model_type", ["internvl", "instructblip", "glm4v_moe"])
 def test_nothing_the_folder_says_about_sampling_counts(model_type: str, tmp_path: Path) -> None:
     folder = TINY_MODELS[model_type](tmp_path / "model")
     spec, encoder = ModelSpec(path=str(folder), dtype="float32"), PromptEncoder(folder)
@@ -65,6 +67,24 @@ def test_a_greedy_sample_has_the_log_probs_of_temperature_one(tmp_path: Path) ->
     assert scores.greedy.all()
     sampled = torch.from_numpy(np.concatenate([c.rollout_logprobs for c in done]))
     torch.testing.assert_close(sampled, scores.logprobs, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("model_type", ["qwen3_vl_moe", "glm4v_moe"])
+def test_experts_arrive_as_they_were_sent(model_type: str, tmp_path: Path) -> None:
+    """A transfer has them as the releases do, the model as transformers stacks them."""
+    spec = ModelSpec(path=str(TINY_MODELS[model_type](tmp_path / "model")), dtype="float32")
+    engine, sent = TransformersEngine("engine-0", _engine_spec(spec, PromptEncoder(spec.path))), load_model(spec)
+    with torch.no_grad():
+        for tensor in sent[0].state_dict(keep_vars=True).values():
+            tensor.add_(1.0)
+    run_id = uuid4().hex
+    try:
+        named = released_tensors(*sent).items()
+        engine.load_weights(WeightFile(run_id).write(named, policy_version=1, full=True))
+    finally:
+        clear_exchange(run_id)
+    found = engine._model.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in sent[0].state_dict().items())
 
 
 def _encoded(encoder: PromptEncoder, folder: Path) -> dict[str, EncodedPrompt]:

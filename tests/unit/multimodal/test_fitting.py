@@ -19,6 +19,9 @@ from workers.multimodal.processor import UnfitImageError
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import Prompt
 
+# GLM's processors ask numpy for an array of a tensor in a way that numpy 2 wants spelled otherwise.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
 
 class _Model:
     """One architecture, and a folder for images."""
