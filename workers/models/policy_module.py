@@ -68,6 +68,9 @@ class PolicyModule(nn.Module):
 
     def _head(self, hidden: Tensor, targets: Tensor, sampling: SamplingDistribution) -> TokenScores:
         logits = self.model.get_output_embeddings()(hidden)
+        cap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
+        if cap is not None:
+            logits = cap * torch.tanh(logits / cap)
         return token_logprobs(logits, targets, temperature=sampling.temperature, banned_ids=sampling.banned_ids)
 
 

@@ -26,11 +26,7 @@ def test_auto_is_transformers_where_vllm_does_not_serve_the_model(
 @pytest.mark.parametrize(
     ("model_type", "option", "told"),
     [
-        (
-            "instructblip",
-            "--rollout.engine=vllm",
-            "rollout.engine = 'vllm', but vLLM does not serve instructblip; use ",
-        ),
+        ("gemma3", "--rollout.engine=vllm", "rollout.engine = 'vllm', but vLLM does not serve gemma3; use "),
         (
             "glm4v_moe",
             "--model.lora_rank=4",

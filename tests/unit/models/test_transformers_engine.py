@@ -24,7 +24,7 @@ from workers.types import Completion, EncodedPrompt, GenerationRequest
 from workers.weight_sync.shared_memory import WeightFile, clear_exchange
 
 
-@pytest.mark.parametrize("model_type", ["internvl", "instructblip", "glm4v_moe"])
+@pytest.mark.parametrize("model_type", ["internvl", "instructblip", "gemma3", "glm4v_moe", "qwen3_5"])
 def test_sampled_tokens_have_the_trainers_scores(model_type: str, tmp_path: Path) -> None:
     spec = ModelSpec(path=str(TINY_MODELS[model_type](tmp_path / "model")), dtype="float32")
     encoder = PromptEncoder(spec.path)
@@ -41,7 +41,7 @@ def test_sampled_tokens_have_the_trainers_scores(model_type: str, tmp_path: Path
         torch.testing.assert_close(sampled, scored, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("model_type", ["internvl", "instructblip", "glm4v_moe"])
+@pytest.mark.parametrize("model_type", ["internvl", "instructblip", "gemma3", "glm4v_moe", "qwen3_5"])
 def test_nothing_the_folder_says_about_sampling_counts(model_type: str, tmp_path: Path) -> None:
     folder = TINY_MODELS[model_type](tmp_path / "model")
     spec, encoder = ModelSpec(path=str(folder), dtype="float32"), PromptEncoder(folder)
