@@ -2,7 +2,9 @@
 
 import hashlib
 import json
-import time
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +17,22 @@ from orchestrator.run.sample_table import ShownSample, markdown, sheet
 from orchestrator.run.tracking import open_tracker
 
 
-@pytest.fixture
-def samples(tmp_path: Path) -> list[ShownSample]:
+def table(folder: Path) -> list[ShownSample]:
+    """Two photographs with a right answer, and a wrong one without any."""
     media = []
     for name in ("china", "flower"):
-        path = tmp_path / f"{name}.png"
+        path = folder / f"{name}.png"
         Image.fromarray(load_sample_image(f"{name}.jpg")).save(path)
         media.append((str(path), hashlib.sha256(path.read_bytes()).hexdigest()))
     return [
         ShownSample(media=tuple(media), prompt="Which is red?", answer="the second", label="2", right=True),
         ShownSample(media=(), prompt="And?", answer="a | b\n<script>", label="1", right=False),
     ]
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> list[ShownSample]:
+    return table(tmp_path)
 
 
 def test_images_stand_beside_each_other_in_the_order_of_the_table(samples: list[ShownSample]) -> None:
@@ -74,17 +81,26 @@ def test_mlflow_gets_text_and_picture(tmp_path: Path, samples: list[ShownSample]
         assert picture.size == (448, 149)
 
 
-def test_wandb_gets_a_table_with_a_column_of_images(
-    tmp_path: Path, samples: list[ShownSample], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("WANDB_DATA_DIR", raising=False)
-    with open_tracker(RunFolder(tmp_path), trackers=["wandb"]) as tracker:
-        tracker.show(4, samples)
-        tracker.log(4, {"reward/mean": 0.5})
-    for _ in range(100):
-        if tables := list(tmp_path.glob("wandb/wandb/offline-run-*/files/media/table/eval/samples_*.json")):
-            break
-        time.sleep(0.1)
+_SHOW = """
+import sys
+from pathlib import Path
+from orchestrator.run.folder import RunFolder
+from orchestrator.run.sample_table import ShownSample
+from orchestrator.run.tracking import open_tracker
+from {module} import table
+
+with open_tracker(RunFolder(Path(sys.argv[1])), trackers=["wandb"]) as tracker:
+    tracker.show(4, table(Path(sys.argv[1])))
+    tracker.log(4, {{"reward/mean": 0.5}})
+"""
+
+
+def test_wandb_gets_a_table_with_a_column_of_images(tmp_path: Path) -> None:
+    # In a process of its own: wandb's helper lives as long as its process, and reads the environment once.
+    environment = {name: value for name, value in os.environ.items() if name != "WANDB_DATA_DIR"}
+    script = _SHOW.format(module="tests.unit.run.test_sample_table")
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=environment, check=True, timeout=120)
+    tables = list(tmp_path.glob("wandb/wandb/offline-run-*/files/media/table/eval/samples_*.json"))
     told = json.loads(tables[0].read_text())
     assert told["columns"] == ["image", "prompt", "answer", "label", "right"]
     (first, second) = told["data"]
