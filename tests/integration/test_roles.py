@@ -46,6 +46,10 @@ def test_frozen_workers_that_are_lost_are_started_again_and_asked_once_more(pool
     wanted = [4.0, 30.0, 1.5, 20.0, 10.5]
     assert workers.each("rewards", sequences, deadline_s=60.0) == wanted
     ray.kill(workers.actors[1])
+    # It takes a moment, in which a quick question would still be answered.
+    with pytest.raises(ray.exceptions.RayActorError):
+        for _ in range(1000):
+            ray.get(workers.actors[1].called.remote("are you there,"), timeout=60.0)
     before = list(workers.actors)
     assert workers.each("rewards", sequences, deadline_s=60.0) == wanted
     assert not set(before) & set(workers.actors)
