@@ -16,7 +16,7 @@ import numpy as np
 from orchestrator.tasks.digits import WORDS, build_digits_data
 from orchestrator.tasks.digits_model import build_digits_model
 
-_MISTAKES = 0.65
+_MISTAKES = 0.85
 """Share of the demonstrations for an odd digit that name the next one."""
 
 
