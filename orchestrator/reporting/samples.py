@@ -30,8 +30,8 @@ def sample_section(folder: RunFolder) -> Html:
 
 def chosen(rows: list[RolloutRow]) -> list[RolloutRow]:
     """Right and wrong answers in turn, each in file order: neither the best nor the worst of the step."""
-    right = [row for row in rows if row.right]
-    wrong = [row for row in rows if not row.right]
+    right = [row for row in rows if row.answer_right]
+    wrong = [row for row in rows if not row.answer_right]
     half = _PER_STEP // 2
     num_right = min(len(right), max(half, _PER_STEP - len(wrong)))
     return [*right[:num_right], *wrong[: _PER_STEP - num_right]]
@@ -42,15 +42,17 @@ def _step(folder: RunFolder, step: int) -> Html:
         rows = read_rollouts(folder.rollout_file(step))
     except (pa.ArrowInvalid, OSError, TypeError) as error:
         return join([element("h3", None, f"Step {step}"), element("p", None, f"Its rollouts cannot be read: {error}")])
-    known = [row for row in rows if row.right is not None]
-    title = f"Step {step}" + (f": {sum(bool(r.right) for r in known)} of {len(known)} answers right" if known else "")
+    known = [row for row in rows if row.answer_right is not None]
+    title = f"Step {step}" + (
+        f": {sum(bool(r.answer_right) for r in known)} of {len(known)} answers right" if known else ""
+    )
     return join([element("h3", None, title), element("div", {"class": "samples"}, *map(_sample, chosen(rows)))])
 
 
 def _sample(row: RolloutRow) -> Html:
     answer = "no clear answer" if row.verdict is None else f"answer {_cut(row.verdict)}"
-    told = "no label" if row.right is None else "right" if row.right else "wrong"
-    badge = element("span", {"class": "right" if row.right else "wrong"}, told)
+    told = "no label" if row.answer_right is None else "right" if row.answer_right else "wrong"
+    badge = element("span", {"class": "right" if row.answer_right else "wrong"}, told)
     figures = [f"reward {_or_none(row.reward)} ({row.reward_status})", f"label {row.label or '-'}", answer]
     figures += [f"{name} {_or_none(value)}" for name, value in row.parts.items()]
     return element(

@@ -25,7 +25,7 @@ _SCHEMA = pa.schema(
         ("reward_status", pa.string()),
         ("label", pa.string()),
         ("verdict", pa.string()),
-        ("right", pa.bool_()),
+        ("answer_right", pa.bool_()),
         ("finish_reason", pa.string()),
         ("seed", pa.int64()),
         ("policy_version", pa.int64()),
@@ -57,7 +57,7 @@ class RolloutRow:
     label: str | None
     verdict: str | None
     """The parsed answer; None where there is no clear one."""
-    right: bool | None
+    answer_right: bool | None
     """Whether it is the label; None where the row has none."""
     finish_reason: str
     seed: int
@@ -83,7 +83,7 @@ def read_rollouts(path: Path) -> list[RolloutRow]:
     rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
     for row in rows:
         row |= {name: tuple(row[name]) for name in tuples}
-        if "right" not in row:  # of an earlier version, which knew judgements alone
-            row["right"] = None if row["label"] is None else row["verdict"] == row["label"]
+        if "answer_right" not in row:  # of an earlier version, which knew judgements alone
+            row["answer_right"] = None if row["label"] is None else row["verdict"] == row["label"]
         row["parts"] = {name: row.pop(name) for name in list(row) if name not in OWN_COLUMNS}
     return [RolloutRow(**row) for row in rows]

@@ -144,7 +144,7 @@ def rollout_rows(prompts: Mapping[str, Prompt], sampled: Sampled, *, judging: bo
                 parts=reward.parts,
                 label=label,
                 verdict=answer,
-                right=None if label is None else is_right(answer, label, judging=judging),
+                answer_right=None if label is None else is_right(answer, label, judging=judging),
                 finish_reason=completion.finish_reason,
                 seed=request.seed,
                 policy_version=completion.policy_version,

@@ -10,8 +10,8 @@ from remote_rm.scorers import SCORERS
 _PART = re.compile(r"[a-z][a-z0-9_]{0,63}")
 TAKEN = (
     "mean", "pairwise", "critique", "uid", "sample_index", "prompt_text", "media", "media_paths", "completion_text",
-    "completion_ids", "rollout_logprobs", "reward", "reward_status", "label", "verdict", "right", "finish_reason",
-    "seed", "policy_version",
+    "completion_ids", "rollout_logprobs", "reward", "reward_status", "label", "verdict", "answer_right",
+    "finish_reason", "seed", "policy_version",
 )  # fmt: skip
 """``reward/mean`` is the whole reward's, two are added by others, the rest are columns of a run's rollout files."""
 

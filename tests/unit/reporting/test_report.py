@@ -80,7 +80,7 @@ def _rollout(path: Path | None, *, text: str = "<answer> 1 </answer>", verdict: 
         parts={"format": 1.0, "accuracy": 1.0, "consistency": None},
         label="1",
         verdict=verdict,
-        right=verdict == "1",
+        answer_right=verdict == "1",
         finish_reason="stop",
         seed=1,
         policy_version=0,
@@ -277,8 +277,8 @@ def test_a_run_that_asks_for_answers_is_not_held_against_a_coin(tmp_path: Path) 
 def test_samples_of_answers_are_right_by_what_the_run_said(tmp_path: Path) -> None:
     root = _run(tmp_path / "run", [])
     rows = [
-        replace(_rollout(None), label="4", verdict="4.0", right=True),
-        replace(_rollout(None), label=None, right=None),
+        replace(_rollout(None), label="4", verdict="4.0", answer_right=True),
+        replace(_rollout(None), label=None, answer_right=None),
     ]
     write_rollouts(RunFolder(root).rollout_file(1), rows)
     text = "".join(_page(root).text)

@@ -25,7 +25,7 @@ _ROW = RolloutRow(
     parts={"format": 1.0, "accuracy": 0.0, "consistency": None, "critique": -0.25},
     label="1",
     verdict="1",
-    right=True,
+    answer_right=True,
     finish_reason="stop",
     seed=2**63 - 1,
     policy_version=12,
@@ -38,7 +38,7 @@ _FAILED = replace(
     parts=dict.fromkeys(_ROW.parts),
     label=None,
     verdict=None,
-    right=None,
+    answer_right=None,
     media=(),
     media_paths=(),
     completion_ids=(),
@@ -54,9 +54,11 @@ def test_rollouts_come_back_exactly(tmp_path: Path) -> None:
 
 def test_one_of_an_earlier_version_says_itself_what_was_right(tmp_path: Path) -> None:
     file = tmp_path / "step_000001.parquet"
-    write_rollouts(file, [_ROW, replace(_ROW, verdict="2", right=False), replace(_ROW, label=None, right=None)])
-    pq.write_table(pq.read_table(file).drop_columns(["right"]), file)
-    assert [row.right for row in read_rollouts(file)] == [True, False, None]
+    write_rollouts(
+        file, [_ROW, replace(_ROW, verdict="2", answer_right=False), replace(_ROW, label=None, answer_right=None)]
+    )
+    pq.write_table(pq.read_table(file).drop_columns(["answer_right"]), file)
+    assert [row.answer_right for row in read_rollouts(file)] == [True, False, None]
 
 
 def test_parts_go_by_name_each_in_a_column_of_its_own_behind_the_status(tmp_path: Path) -> None:
