@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import ray
+import ray.exceptions
 
 from algorithms.records import Sequence
 from orchestrator.cluster.placement import RoleRequest, plan_placement
