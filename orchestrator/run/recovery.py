@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from orchestrator.cluster.roles import ROLES
 from orchestrator.cluster.waits import WaitTimeout, WorkerCannotStart, WorkerFailed, WorkerLost
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import GuardStop, RefusedInput
@@ -78,4 +79,7 @@ def leaving_checkpoint(save: Callable[[], None]) -> Iterator[None]:
 
 def _can_save(stop: Exception) -> bool:
     """False where one of several ranks has failed: the others wait for it, and would not hear of anything else."""
-    return not (isinstance(stop, WorkerFailed) and stop.role == "policy" and len(stop.workers) > 1)
+    if not isinstance(stop, WorkerFailed) or len(stop.workers) < 2:
+        return True
+    role = ROLES.get(stop.role)
+    return role is None or not role.trainable

@@ -17,6 +17,8 @@ from orchestrator.run.recovery import leaving_checkpoint
         (WorkerFailed(["rollout-0"], "an error"), True),
         (WorkerFailed(["policy-0"], "an error"), True),
         (WorkerFailed(["policy-0", "policy-1"], "an error"), False),
+        (WorkerFailed(["critic-0", "critic-1"], "an error"), False),
+        (WorkerFailed(["rollout-0", "rollout-1"], "an error"), True),
     ],
 )
 def test_a_stop_leaves_what_its_ranks_can_still_save(stop: Exception, saves: bool) -> None:
