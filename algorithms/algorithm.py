@@ -9,12 +9,12 @@ imports it where it computes. Registered in ``algorithms.registry``, or named on
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
+from algorithms.ask import Ask
 from algorithms.figures import Figure, Tallies
 from algorithms.records import Sequence as TokenSequence
 from algorithms.records import WeighedPairs
@@ -53,6 +53,10 @@ class CriticModel:
     schedule: Literal["constant", "linear", "cosine"] | None
     """None is the policy's."""
     objective: "Objective"
+    epochs: int = 1
+    """Times that it goes through the samples of a step."""
+    warmup_steps: int = 0
+    """Steps at the beginning at which it learns and the policy does not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,81 +144,13 @@ class StepSamples:
     figures: Mapping[str, float] = field(default_factory=dict)
     """What is known of the step before it is taken."""
     critic: Sequence[Sequence[Any]] = ()
-    """The critic's samples of each optimizer step; empty where there is no critic."""
+    """The critic's samples of each optimizer step, of which there may be more; empty where there is no critic."""
+    state: Mapping[str, float] = field(default_factory=dict)
+    """What the algorithm carries to the next step, as plain numbers; a checkpoint keeps it."""
 
 
 class Unlearnable(ValueError):
     """Why nothing can be learned from a step, in one sentence; it stops the run."""
-
-
-class Ask(Protocol):
-    """What an algorithm may ask of the run while it makes samples; every answer in the order of the question."""
-
-    @property
-    def step(self) -> int:
-        """Steps finished."""
-        ...
-
-    @property
-    def seed(self) -> int:
-        """Of the run."""
-        ...
-
-    @property
-    def share_prompts(self) -> bool:
-        """Whether sequences of one prompt are read together; else every pair or response is a sample of its own."""
-        ...
-
-    @property
-    def token_budget(self) -> int:
-        """Most tokens of a micro-batch."""
-        ...
-
-    @property
-    def longest_row(self) -> int:
-        """Most tokens of a sequence."""
-        ...
-
-    @property
-    def longest_response(self) -> int:
-        """Most tokens that an engine writes."""
-        ...
-
-    def policy(self, sequences: Sequence[TokenSequence]) -> list[np.ndarray]:
-        """Log-probs of each sequence's response under the weights that will learn, float32 ``[L]``, nats."""
-        ...
-
-    def reference(self, sequences: Sequence[TokenSequence]) -> list[np.ndarray]:
-        """The same under the reference."""
-        ...
-
-    def reference_of(self, examples: Sequence[Any]) -> list[list[np.ndarray]]:
-        """The same for every sequence of each example, from a table where it was computed beforehand."""
-        ...
-
-    def rewards(self, sequences: Sequence[TokenSequence]) -> list[float]:
-        """The scalar head's reward of each sequence."""
-        ...
-
-    def greedy_hits(self, sequences: Sequence[TokenSequence]) -> list[int]:
-        """How many of each response's tokens are the likeliest."""
-        ...
-
-    def critiques(self, examples: Sequence[Any]) -> list[list[TokenSequence | None]] | None:
-        """Critiques that the model writes itself, behind each sequence's prompt; None on a step that has none."""
-        ...
-
-    def deal(self, uids: Sequence[str]) -> list[list[int]]:
-        """Samples, by their prompts, dealt out to the optimizer steps of this step; as indices."""
-        ...
-
-    def draw(self, name: str) -> int:
-        """A seed of 63 bits for something random of this step, the same whenever it is taken again."""
-        ...
-
-    def phase(self, name: str) -> AbstractContextManager[None]:
-        """Time what is done inside as ``time/<name>_s``, and show it."""
-        ...
 
 
 class Algorithm:
@@ -242,6 +178,14 @@ class Algorithm:
     def needs(self) -> Needs:
         """What it asks of the run, with these settings."""
         raise NotImplementedError
+
+    def epochs_at(self, step: int) -> int:
+        """Times that the policy goes through a step's samples, where answers are sampled to learn from.
+
+        Args:
+            step: Steps finished.
+        """
+        return 1
 
     def check(self, config: Any) -> None:
         """Refuse a configuration that it cannot serve.

@@ -12,7 +12,7 @@ from pydantic import Field
 from algorithms.algorithm import CriticModel, Loss, ScalarHead, Scores
 from algorithms.figures import Figure, Mean
 from algorithms.records import TokenSample
-from algorithms.settings import Section, Share, Text
+from algorithms.settings import Count, Section, Share, Text
 from algorithms.tokens import of_actions
 
 if TYPE_CHECKING:
@@ -48,6 +48,11 @@ class CriticSection(Section):
     """Its peak learning rate; none = optimizer.lr."""
     schedule: Literal["constant", "linear", "cosine"] | None = None
     """Its learning rate's; none = optimizer.schedule."""
+    epochs: Count = 1
+    """Times that it goes through the samples of a step, which the policy has a number of its own for."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps at the beginning at which the critic alone learns: until it knows what the policy earns, its advantages are
+    noise."""
     clip: float | None = Field(default=0.2, gt=0.0)
     """A value moves about this far from what it was at the start of the step, in units of the reward; none = freely."""
     gae_lambda: Share = 0.95
@@ -72,6 +77,8 @@ class CriticSection(Section):
             lr=self.lr,
             schedule=self.schedule,
             objective=ValueObjective(self.clip),
+            epochs=self.epochs,
+            warmup_steps=self.warmup_steps,
         )
 
 

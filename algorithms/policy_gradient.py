@@ -5,10 +5,11 @@ Their files say only how rewards become advantages, what the loss of a token is,
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from algorithms import kl_cost
 from algorithms.algorithm import Algorithm, Ask, Needs, Objective, StepSamples, Unlearnable
 from algorithms.estimates import Estimate, parts_of
 from algorithms.figures import Figure
@@ -53,7 +54,7 @@ class PolicyGradient(Algorithm):
     """The family; its members say what an advantage is."""
 
     sections = {"algorithm": AlgorithmSection}
-    figures = (*_OF_STEP, ENTROPY, PRECLIP, CLIP, *CORRECTION)
+    figures = (*_OF_STEP, kl_cost.COEF, ENTROPY, PRECLIP, CLIP, *CORRECTION)
     compares_samples = False
     """True where a prompt with a single sample teaches nothing."""
     kl_in_loss = False
@@ -75,6 +76,11 @@ class PolicyGradient(Algorithm):
     def needs(self) -> Needs:
         """Prompts; a reference where leaving it costs."""
         return Needs(data=("prompts",), reference=self.section.kl_coef > 0)
+
+    def epochs_at(self, step: int) -> int:
+        """As its section says; none where the policy waits for its critic."""
+        critic = self.needs.critic
+        return 0 if critic is not None and step < critic.warmup_steps else self.section.epochs
 
     def check(self, config: Any) -> None:
         """Refuse batches that cannot be dealt out, and samples whose log-probs would not be those that were drawn."""
@@ -113,6 +119,7 @@ class PolicyGradient(Algorithm):
             )
         if critique.weight and critique.path is None:
             raise ValueError("reward.critique.path is not set, but reward.critique.weight above 0 needs it")
+        kl_cost.check(self.section, config, in_loss=self.kl_in_loss)
         self._check_section()
 
     def objective(self) -> Objective:
@@ -147,35 +154,40 @@ class PolicyGradient(Algorithm):
         import torch
 
         from algorithms.maths.advantages import filter_advantages
-        from algorithms.maths.logprobs import kl_estimate
         from algorithms.maths.masking import masked_mean
 
         scored = [r for r in batch if r.reward is not None]
-        uids = [r.sequence.uid for r in scored]
-        number = {uid: index for index, uid in enumerate(dict.fromkeys(uids))}
+        uids, number = [r.sequence.uid for r in scored], dict[str, int]()
         mask = stacked([r.sequence.action_mask for r in scored]).bool()
-        kl = torch.zeros(mask.shape)
-        refs = [r.ref_logprobs for r in scored if r.ref_logprobs is not None]
-        if refs:
-            olds = stacked([r.old_logprobs for r in scored if r.old_logprobs is not None])
-            kl = kl_estimate(olds, stacked(refs), mask, estimator=self.section.kl_estimator)
+        kl = kl_cost.nats(self.section, scored, mask)
         scores = torch.tensor([r.reward for r in scored], dtype=torch.float32)
         try:
-            prompts = torch.tensor([number[uid] for uid in uids], dtype=torch.int64)
-            found = self.estimate(scored, scores, prompts, kl, mask)
+            prompts = torch.tensor([number.setdefault(uid, len(number)) for uid in uids], dtype=torch.int64)
+            cost = kl_cost.control(self.section, ask.state)
+            found = self.charging(cost.coef).estimate(scored, scores, prompts, kl, mask)
         except ValueError as error:
             raise Unlearnable(f"advantages cannot be computed: {error}") from error
         if not bool(torch.isfinite(found.advantages[mask]).all()):
             raise Unlearnable("advantages cannot be computed: a reward or a log-prob behind one is not finite")
         filtered = filter_advantages(found.advantages, mask, rule=self.section.adv_filter, raw_mean=found.raw_mean)
-        rows, returns, parts = filtered.advantages.numpy(), found.returns, ask.deal(uids)
-        updates = [self._update([scored[i] for i in part], rows[part], ask) for part in parts]
-        of_critic = (
-            [] if returns is None else [self.critic_update([scored[i] for i in p], returns[p], ask) for p in parts]
-        )
+        rows, epochs = filtered.advantages.numpy(), range(self.epochs_at(ask.step))
+        updates = [
+            self._update([scored[i] for i in part], rows[part], ask)
+            for epoch in epochs
+            for part in ask.deal(uids, epoch=epoch)
+        ]
+        of_critic = [] if found.returns is None else self.critic_updates(scored, found.returns, ask)
         told = (filtered.filtered_pos_frac, filtered.filtered_neg_frac, float(masked_mean(kl, mask)))
         figures = {figure.name: value for figure, value in zip(_OF_STEP, told, strict=True)}
-        return StepSamples(updates, {**figures, **found.figures}, of_critic)
+        figures |= {} if self.section.kl_target is None else {kl_cost.COEF.name: cost.coef}
+        # A policy that waits for its critic says nothing of what the cost does to it.
+        state = kl_cost.after(cost, kl).state() if epochs else cost.state()
+        return StepSamples(updates, {**figures, **found.figures}, of_critic, state)
+
+    def charging(self, kl_coef: float) -> Self:
+        """The same, at another cost of the KL to the reference."""
+        own = self.section.model_copy(update={"kl_coef": kl_coef})
+        return type(self)(self.name, {**self.settings, "algorithm": own})
 
     def estimate(
         self, rollouts: Sequence[Rollout], scores: "Tensor", prompts: "Tensor", kl: "Tensor", mask: "Tensor"
@@ -194,8 +206,8 @@ class PolicyGradient(Algorithm):
         advantages, raw_mean = self.advantages(scores, prompts, kl, mask)
         return Estimate(advantages=advantages, raw_mean=raw_mean)
 
-    def critic_update(self, rollouts: Sequence[Rollout], returns: "Tensor", ask: Ask) -> Sequence[Any]:
-        """What a critic learns from in one optimizer step; asked where ``estimate`` tells returns."""
+    def critic_updates(self, rollouts: Sequence[Rollout], returns: "Tensor", ask: Ask) -> Sequence[Sequence[Any]]:
+        """What a critic learns from in each optimizer step; asked where ``estimate`` tells returns."""
         raise NotImplementedError
 
     def advantages(self, scores: "Tensor", prompts: "Tensor", kl: "Tensor", mask: "Tensor") -> "tuple[Tensor, float]":
@@ -277,8 +289,8 @@ class PolicyGradient(Algorithm):
                 f"algorithm.parts = 'whitened' must be 'summed' for algo = {self.name!r}, which does not standardise "
                 "the samples of a prompt"
             )
-        if self.kl_in_loss and own.kl_coef > 0 and own.kl_estimator == "k1":
+        if self.kl_in_loss and own.kl_coef > 0 and own.kl_estimator in ("k1", "k1_clamped"):
             raise ValueError(
-                f"algorithm.kl_estimator = 'k1' must be 'k2' or 'k3' for algo = {self.name!r}, whose loss has the KL: "
-                "the gradient of k1 is 0 on average"
+                f"algorithm.kl_estimator = {own.kl_estimator!r} must be 'k2' or 'k3' for algo = {self.name!r}, whose "
+                "loss has the KL: the gradient of k1 is 0 on average"
             )

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from algorithms.settings import Section, Share
+from algorithms.settings import Count, Section, Share
 
 
 class AlgorithmSection(Section):
@@ -25,12 +25,18 @@ class AlgorithmSection(Section):
     kl_coef: float = Field(default=0.0, ge=0.0)
     """Weight of the KL to the reference, in the reward or, where samples of a prompt are standardised, in the loss; 0 =
     no reference worker."""
-    kl_estimator: Literal["k1", "k2", "k3"] = "k1"
-    """Estimator of the KL divergence to the reference."""
+    kl_estimator: Literal["k1", "k1_clamped", "k2", "k3"] = "k1"
+    """Estimator of the KL divergence to the reference; k1_clamped charges only what the policy likes more."""
+    kl_target: float | None = Field(default=None, gt=0.0)
+    """KL to the reference, nats of a response, towards which kl_coef is adapted from step to step; none = it stays."""
+    kl_horizon: Count = 10_000
+    """Rollouts in which kl_coef may adapt by a fifth of itself."""
     gamma: Share = 1.0
     """Discount per completion token."""
     reward_clip: float = Field(default=10.0, gt=0.0)
     """Rewards are clamped to plus or minus this."""
+    epochs: Count = 1
+    """Times that the policy goes through the samples of a step, each time dealt out otherwise."""
     aggregation: Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm"] = (
         "seq-mean-token-mean"
     )

@@ -44,6 +44,11 @@ class Ppo(PolicyGradient):
         super().check(config)
         if self.section.parts != "summed":
             raise ValueError(f"algorithm.parts = {self.section.parts!r} must be 'summed' for algo = {self.name!r}")
+        if (warmup := self.critic.warmup_steps) >= config.run.steps:
+            raise ValueError(
+                f"critic.warmup_steps = {warmup} must be below run.steps = {config.run.steps}: the policy would learn "
+                "nothing"
+            )
 
     def estimate(
         self, rollouts: Sequence[Rollout], scores: "Tensor", prompts: "Tensor", kl: "Tensor", mask: "Tensor"
@@ -73,8 +78,17 @@ class Ppo(PolicyGradient):
             },
         )
 
-    def critic_update(self, rollouts: Sequence[Rollout], returns: "Tensor", ask: "Ask") -> list[ValueSample]:
-        """The same rollouts as an update of the policy, with what the critic is to say of them."""
+    def critic_updates(self, rollouts: Sequence[Rollout], returns: "Tensor", ask: "Ask") -> list[list[ValueSample]]:
+        """The same rollouts as the policy's, dealt out alike, with what the critic is to say of them."""
+        uids = [r.sequence.uid for r in rollouts]
+        return [
+            self._critic_update([rollouts[i] for i in part], returns[part], ask)
+            for epoch in range(self.critic.epochs)
+            for part in ask.deal(uids, epoch=epoch)
+        ]
+
+    def _critic_update(self, rollouts: Sequence[Rollout], returns: "Tensor", ask: "Ask") -> list[ValueSample]:
+        """Samples of one optimizer step."""
         weights = step_weights(
             [r.sequence for r in rollouts],
             aggregation=self.section.aggregation,

@@ -67,7 +67,8 @@ def policy_spec(config: TrainConfig, saved: str | None, sampling: SamplingDistri
         sampling: What the tokens that are learned were drawn from.
     """
     optimizer = config.optimizer
-    learner, per_step = config.learner, config.updates_per_step if config.online else 1
+    learner, steps = config.learner, range(config.run.steps)
+    num_updates = config.updates_per_epoch * sum(map(learner.epochs_at, steps)) if config.online else len(steps)
     lora = lora_spec(config, saved)
     return PolicySpec(
         # An adapter's checkpoint has no weights of its own: its base is loaded again.
@@ -82,7 +83,7 @@ def policy_spec(config: TrainConfig, saved: str | None, sampling: SamplingDistri
             schedule=Schedule(
                 peak_lr=optimizer.lr,
                 kind=optimizer.schedule,
-                total_steps=config.run.steps * per_step,
+                total_steps=num_updates,
                 warmup_frac=optimizer.warmup_frac,
                 min_lr_frac=optimizer.min_lr_frac,
             ),
@@ -103,7 +104,12 @@ def critic_spec(config: TrainConfig, saved: str | None) -> CriticSpec:
     policy, own = policy_spec(config, None), critic.path or config.model.folder
     lora = lora_spec(config, saved)
     schedule = policy.optimizer.schedule
-    schedule = replace(schedule, peak_lr=critic.lr or schedule.peak_lr, kind=critic.schedule or schedule.kind)
+    schedule = replace(
+        schedule,
+        peak_lr=critic.lr or schedule.peak_lr,
+        kind=critic.schedule or schedule.kind,
+        total_steps=config.run.steps * config.updates_per_epoch * critic.epochs,
+    )
     return CriticSpec(
         model=base_spec(config, saved if saved is not None and lora is None else own),
         source=own,

@@ -170,8 +170,8 @@ class TrainConfig(Section):
         return self.rollout.prompts_per_step * self.rollout.samples_per_prompt
 
     @property
-    def updates_per_step(self) -> int:
-        """Optimizer steps that one rollout is dealt out to."""
+    def updates_per_epoch(self) -> int:
+        """Optimizer steps that one rollout is dealt out to each time that it is learned from."""
         return max(1, self.samples_per_step // self.policy.train_batch_size)
 
     @model_validator(mode="after")

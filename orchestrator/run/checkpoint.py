@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,8 @@ class Progress:
     """Steps in a row whose log-prob mismatch was beyond its bound."""
     num_critic_updates: int = 0
     """Optimizer steps that the critic has taken."""
+    learner_state: Mapping[str, float] = field(default_factory=dict)
+    """What the algorithm carries from step to step."""
 
     @property
     def by_role(self) -> dict[str, int]:
@@ -71,6 +73,7 @@ def save_checkpoint(
         "cursor": progress.cursor.to_json(),
         "mismatch_strikes": progress.mismatch_strikes,
         "num_critic_updates": progress.num_critic_updates,
+        "learner_state": dict(progress.learner_state),
         "identity": identity,
         **extra,
     }
@@ -98,6 +101,7 @@ def find_checkpoint(folder: RunFolder, config: TrainConfig, identity: Identity) 
         cursor=PromptCursor.from_json(manifest["cursor"]),
         mismatch_strikes=manifest["mismatch_strikes"],
         num_critic_updates=manifest.get("num_critic_updates", 0),
+        learner_state=manifest.get("learner_state", {}),
     )
 
 

@@ -19,7 +19,7 @@ def shuffled_order(num_prompts: int, *, seed: int | str, epoch: int) -> list[int
     return sorted(range(num_prompts), key=lambda index: _digest("order", seed, epoch, index))
 
 
-def split_whole(prompts: Sequence[str], num_parts: int, *, seed: int, epoch: int) -> list[list[int]]:
+def split_whole(prompts: Sequence[str], num_parts: int, *, seed: int | str, epoch: int) -> list[list[int]]:
     """Deal samples out to the optimizer steps of one rollout, in random order, the samples of a prompt together.
 
     Siblings part where prompts cannot be dealt out evenly.
@@ -37,7 +37,7 @@ def split_whole(prompts: Sequence[str], num_parts: int, *, seed: int, epoch: int
     return _dealt([[i] for i in range(len(prompts))], min(num_parts, len(prompts)), seed=seed, epoch=epoch)
 
 
-def _dealt(units: list[list[int]], num_parts: int, *, seed: int, epoch: int) -> list[list[int]]:
+def _dealt(units: list[list[int]], num_parts: int, *, seed: int | str, epoch: int) -> list[list[int]]:
     order = shuffled_order(len(units), seed=seed, epoch=epoch)
     bounds = [i * len(order) // num_parts for i in range(num_parts + 1)]
     return [[i for at in order[a:b] for i in units[at]] for a, b in pairwise(bounds)]

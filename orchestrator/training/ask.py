@@ -1,6 +1,6 @@
 """What an algorithm may ask of a run while it makes samples: the policy, the reference, seeds, critiques; all timed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -42,6 +42,11 @@ class RunAsk:
     def step(self) -> int:
         """Steps finished."""
         return self.progress.step
+
+    @property
+    def state(self) -> Mapping[str, float]:
+        """Of the step before."""
+        return self.progress.learner_state
 
     @property
     def seed(self) -> int:
@@ -93,10 +98,11 @@ class RunAsk:
                 examples, self.progress.policy_version, together=self.share_prompts, token_budget=self.token_budget
             )
 
-    def deal(self, uids: Sequence[str]) -> list[list[int]]:
+    def deal(self, uids: Sequence[str], *, epoch: int = 0) -> list[list[int]]:
         """In random order, the samples of a prompt together."""
         config = self.session.config
-        return split_whole(uids, config.updates_per_step, seed=config.run.seed, epoch=self.progress.policy_version)
+        seed = f"{config.run.seed}/epoch {epoch}" if epoch else config.run.seed
+        return split_whole(uids, config.updates_per_epoch, seed=seed, epoch=self.progress.policy_version)
 
     def draw(self, name: str) -> int:
         """By the run's seed and the step."""

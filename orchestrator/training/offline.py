@@ -66,7 +66,7 @@ class OfflineWork:
         with session.phase("data", clock):
             examples, cursor, passed_over = self.stream.take(progress.cursor, config.policy.train_batch_size)
         learned = step_samples(self.learner, examples, self.ask.at(progress, clock))
-        ahead = replace(progress, step=progress.step + 1, cursor=cursor)
+        ahead = replace(progress, step=progress.step + 1, cursor=cursor, learner_state=learned.state)
         with session.phase("train", clock):
             updates = take_updates(session, learned.updates, ahead)
         metrics = {**update_figures(updates, planned=len(updates)), **learned.figures}

@@ -60,14 +60,15 @@ class OnlineWork:
         with session.phase("train", clock):
             engines.sleep()
             # A single update finds the old log-probs in its own forward; with a strike, they decide what is done to it.
+            planned = config.updates_per_epoch * config.learner.epochs_at(progress.step)
             refers = bool(session.pool.role("reference").actors)
-            ask_first = config.updates_per_step > 1 or refers or progress.mismatch_strikes > 0
+            ask_first = planned != 1 or refers or progress.mismatch_strikes > 0
             rollouts = _rollouts(answering, sampled, ask_first=ask_first)
             learned = step_samples(config.learner, rollouts, answering.ask.at(progress, clock))
             mismatch, remedy, strikes = mismatch_of(rollouts), "none", progress.mismatch_strikes
             if mismatch is not None:
                 remedy, strikes = mismatch_remedy(mismatch, strikes, bound=config.guard.max_mismatch)
-            ahead = replace(progress, step=progress.step + 1, cursor=found.cursor)
+            ahead = replace(progress, step=progress.step + 1, cursor=found.cursor, learner_state=learned.state)
             correct = remedy in ("correct", "resync")
             samples = [config.learner.corrected(some) if correct else some for some in learned.updates]
             updates = take_updates(session, samples, ahead, critic=learned.critic)
@@ -83,7 +84,7 @@ class OnlineWork:
         write_rollouts(session.folder.rollout_file(done.step), rollout_rows(prompts, sampled, judging=judging))
         record = StepRecord(
             sampled=sampled, figures={**learned.figures, **found.figures}, mismatch=mismatch, updates=tuple(updates),
-            num_planned_updates=config.updates_per_step, sync=sync, rollout_s=clock.metrics()["time/rollout_s"],
+            num_planned_updates=planned, sync=sync, rollout_s=clock.metrics()["time/rollout_s"],
             mismatch_strikes=strikes, num_engine_restarts=engines.num_restarts,
             sources={uid: prompt.source for uid, prompt in prompts.items() if prompt.source},
         )  # fmt: skip

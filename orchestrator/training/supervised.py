@@ -41,7 +41,7 @@ class SupervisedWork:
             named = [named_prompt(self.answering.train, pick) for pick in picks]
             examples = [_demonstration(self.answering.encoder, prompt) for prompt in named]
             learned = step_samples(config.learner, examples, self.answering.ask.at(progress, clock))
-            ahead = replace(progress, step=progress.step + 1, cursor=cursor)
+            ahead = replace(progress, step=progress.step + 1, cursor=cursor, learner_state=learned.state)
             updates = take_updates(session, learned.updates, ahead)
         return after_updates(ahead, updates), update_figures(updates, planned=len(updates))
 

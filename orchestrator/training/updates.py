@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any, Literal
 
 import numpy as np
@@ -69,12 +70,12 @@ def take_updates(
         GuardStop: one was not finite, and ``guard.nonfinite`` is ``stop``.
     """
     config, tried = session.config, list[Update]()
-    in_turn: list[tuple[_Learner, Sequence[Sample]]] = []
-    for index, samples in enumerate(updates):
-        in_turn.append(("policy", samples))
-        if critic:
-            in_turn.append(("critic", critic[index]))
+    in_turn: list[tuple[_Learner, Sequence[Sample] | None]] = []
+    for of_policy, of_critic in zip_longest(updates, critic):  # either may go through the samples more often
+        in_turn += [("policy", of_policy), ("critic", of_critic)]
     for role, samples in in_turn:
+        if samples is None:
+            continue
         update = _optimizer_step(
             session.pool,
             samples,

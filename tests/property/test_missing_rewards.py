@@ -82,7 +82,12 @@ def test_failed_samples_leave_the_others_as_they_are_or_the_run_stops(
     check_coverage(rewards, minimum=0.0)
     rollouts = _rollouts(rewards)
     learner = StableReinforce("stable_reinforce", {"algorithm": AlgorithmSection(kl_coef=0.1)})
-    ask: Any = SimpleNamespace(longest_response=8, deal=lambda uids: split_whole(uids, num_updates, seed=seed, epoch=0))
+    ask: Any = SimpleNamespace(
+        longest_response=8,
+        state={},
+        step=0,
+        deal=lambda uids, epoch: split_whole(uids, num_updates, seed=seed, epoch=0),
+    )
     learned, alone = learner.samples(rollouts, ask), learner.samples([rollouts[i] for i in scored], ask)
     assert learned.figures == alone.figures and np.isfinite(list(learned.figures.values())).all()
     named = sorted((s.uid, s.sequence.sample_index) for samples in learned.updates for s in samples)

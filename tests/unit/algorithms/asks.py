@@ -30,6 +30,7 @@ class Answers:
     """Answers by numbers that are given; a response is known by its instruction and its place."""
 
     step, seed, longest_response = 0, 0, 10_000
+    state: Mapping[str, float] = {}
 
     def __init__(
         self,
@@ -68,7 +69,7 @@ class Answers:
     def critiques(self, examples: Sequence[Example]) -> None:
         """No engine writes any."""
 
-    def deal(self, uids: Sequence[str]) -> list[list[int]]:
+    def deal(self, uids: Sequence[str], *, epoch: int = 0) -> list[list[int]]:
         """All into one step."""
         return [list(range(len(uids)))]
 

@@ -62,7 +62,7 @@ def _rollout(
 
 def _learned(algorithm: PolicyGradient, *rollouts: Rollout, parts: list[list[int]] | None = None) -> StepSamples:
     everything = parts or [list(range(sum(r.reward is not None for r in rollouts)))]
-    ask: Any = SimpleNamespace(longest_response=4, deal=lambda uids: everything)
+    ask: Any = SimpleNamespace(longest_response=4, state={}, step=0, deal=lambda uids, epoch: everything)
     return algorithm.samples(rollouts, ask)
 
 

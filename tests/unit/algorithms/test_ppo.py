@@ -15,8 +15,12 @@ from algorithms.records import Rollout, Sequence
 _UNGUARDED = {"adv_filter": "none", "preclip_min": None, "preclip_max": None, "aggregation": "token-mean"}
 
 
-def _ppo(*, kl_coef: float = 0.0, gamma: float = 1.0, parts: Any = "summed", **critic: Any) -> Ppo:
-    own = AlgorithmSection(**{**_UNGUARDED, "kl_coef": kl_coef, "gamma": gamma, "parts": parts})
+def _ppo(
+    *, kl_coef: float = 0.0, gamma: float = 1.0, parts: Any = "summed", policy_epochs: int = 1, **critic: Any
+) -> Ppo:
+    own = AlgorithmSection(
+        **{**_UNGUARDED, "kl_coef": kl_coef, "gamma": gamma, "parts": parts, "epochs": policy_epochs}
+    )
     return Ppo("ppo", {"algorithm": own, "critic": CriticSection(**critic)})
 
 
@@ -34,9 +38,12 @@ def _rollout(uid: str, reward: float | None, values: list[float], *, kl: float |
     )
 
 
-def _learned(algorithm: Ppo, *rollouts: Rollout, parts: list[list[int]] | None = None) -> StepSamples:
+def _learned(algorithm: Ppo, *rollouts: Rollout, parts: list[list[int]] | None = None, step: int = 0) -> StepSamples:
+    """Every other epoch is dealt out backwards."""
     everything = parts or [list(range(sum(r.reward is not None for r in rollouts)))]
-    ask: Any = SimpleNamespace(longest_response=4, deal=lambda uids: everything)
+    ask: Any = SimpleNamespace(
+        longest_response=4, state={}, step=step, deal=lambda uids, epoch: everything[:: -1 if epoch % 2 else 1]
+    )
     return algorithm.samples(rollouts, ask)
 
 
@@ -72,6 +79,26 @@ def test_policy_and_critic_learn_from_the_same_rollouts_in_every_optimizer_step(
     assert [[s.uid for s in some] for some in learned.updates] == [["c", "a"], ["b", "d"]]
 
 
+def test_policy_and_critic_go_through_a_steps_samples_as_often_as_each_is_told() -> None:
+    rollouts = [_rollout(name, float(n), [0.0]) for n, name in enumerate("abcd")]
+    learned = _learned(_ppo(policy_epochs=2, epochs=3), *rollouts, parts=[[2, 0], [1, 3]])
+    one, other = ["c", "a"], ["b", "d"]
+    assert [[s.uid for s in some] for some in learned.updates] == [one, other, other, one]
+    assert [[s.uid for s in some] for some in learned.critic] == [one, other, other, one, one, other]
+    # Whatever is learned in the step, advantages, returns and old values are those of its beginning.
+    assert all(
+        np.array_equal(s.advantages, t.advantages) for s, t in zip(learned.updates[0], learned.updates[3], strict=True)
+    )
+    assert all(np.array_equal(s.returns, t.returns) for s, t in zip(learned.critic[0], learned.critic[4], strict=True))
+
+
+def test_the_policy_waits_while_the_critic_warms_up() -> None:
+    algorithm, rollouts = _ppo(warmup_steps=2, policy_epochs=3), (_rollout("a", 1.0, [0.0]), _rollout("b", 0.0, [0.0]))
+    assert [len(_learned(algorithm, *rollouts, step=step).updates) for step in range(4)] == [0, 0, 3, 3]
+    assert [len(_learned(algorithm, *rollouts, step=step).critic) for step in range(4)] == [1, 1, 1, 1]
+    assert [algorithm.epochs_at(step) for step in range(4)] == [0, 0, 3, 3]
+
+
 def test_it_asks_for_a_critic_and_refuses_what_that_has_no_part_in() -> None:
     needs = _ppo(path="rm", head="reward_head", lr=1e-5).needs
     assert needs.critic is not None and (needs.critic.path, needs.critic.keeps_head, needs.critic.lr) == (
@@ -84,9 +111,40 @@ def test_it_asks_for_a_critic_and_refuses_what_that_has_no_part_in() -> None:
         rollout=SimpleNamespace(prompts_per_step=4, samples_per_prompt=1, top_p=1.0, max_refills=0),
         policy=SimpleNamespace(train_batch_size=4),
         reward=SimpleNamespace(critique=SimpleNamespace(weight=0.0, path=None)),
+        run=SimpleNamespace(steps=20),
     )
-    _ppo().check(config)
+    _ppo(warmup_steps=19).check(config)
+    with pytest.raises(ValueError, match=r"critic.warmup_steps = 20 must be below run.steps = 20"):
+        _ppo(warmup_steps=20).check(config)
     with pytest.raises(ValueError, match=r"algorithm.parts = 'whitened' must be 'summed'"):
         _ppo(parts="whitened").check(config)
     with pytest.raises(ValueError, match=r"critic.head = 'reward_head' needs critic.path"):
         CriticSection(head="reward_head").check(config)
+
+
+def _adaptive(*, state: dict[str, float] | None = None, kl: float = 2.0, step: int = 0, warmup: int = 0) -> StepSamples:
+    """A step of two rollouts of two tokens, whose KL is 2 nats a token, so 4 a response, with a target of 1."""
+    own = AlgorithmSection(**{**_UNGUARDED, "kl_coef": 0.1, "kl_target": 1.0, "kl_horizon": 20})
+    critic = CriticSection(gae_lambda=1.0, whiten=False, warmup_steps=warmup)
+    algorithm = Ppo("ppo", {"algorithm": own, "critic": critic})
+    rollouts = (_rollout("a", 1.0, [0.0, 0.0], kl=kl), _rollout("b", 1.0, [0.0, 0.0], kl=kl))
+    ask: Any = SimpleNamespace(longest_response=4, state=state or {}, step=step, deal=lambda uids, epoch: [[0, 1]])
+    return algorithm.samples(rollouts, ask)
+
+
+def test_the_cost_of_the_kl_follows_the_kl_from_step_to_step() -> None:
+    # e = 4 / 1 - 1 clamped to 0.2, of 2 rollouts in 20: the cost grows by 0.2 · 2 / 20 = 2 %.
+    first = _adaptive()
+    assert first.figures["kl/coef"] == 0.1 and first.state == {"coef": pytest.approx(0.102)}
+    second = _adaptive(state=dict(first.state))
+    assert second.figures["kl/coef"] == first.state["coef"] and second.state == {"coef": pytest.approx(0.10404)}
+    # Charged is the cost of the moment: the return is 1 less the KL of both tokens.
+    returns = [found.critic[0][0].returns[2] for found in (first, second)]
+    assert returns == pytest.approx([1.0 - 4 * 0.1, 1.0 - 4 * 0.102])
+    assert _adaptive(kl=0.0).state == {"coef": pytest.approx(0.098)}
+    assert _learned(_ppo(kl_coef=0.1), _rollout("a", 1.0, [0.0], kl=2.0)).state == {}
+
+
+def test_the_cost_stays_while_the_policy_waits_for_its_critic() -> None:
+    assert _adaptive(warmup=1, kl=0.0).state == {"coef": 0.1}
+    assert _adaptive(warmup=1, kl=0.0, step=1).state == {"coef": pytest.approx(0.098)}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from orchestrator.cluster.specs import critic_spec, policy_spec
 from orchestrator.rewards.reward import Reward
 from orchestrator.run.cursor import sample_seed
 from orchestrator.run.folder import RunFolder
@@ -94,6 +95,53 @@ def test_the_critic_learns_in_every_step_and_a_run_that_goes_on_is_the_same_run(
         files = [f.complete_checkpoints()[-1] / part / "model.safetensors" for f in (whole, halves)]
         one, other = (load_file(file) for file in files)
         assert one.keys() == other.keys() and all(np.array_equal(one[n], other[n]) for n in one)
+
+
+_AGAIN = ("--critic.warmup_steps", "1", "--critic.epochs", "3", "--algorithm.epochs", "2")
+
+
+def test_epochs_and_warm_up_are_of_the_step_alone_so_that_a_run_that_goes_on_is_the_same_run(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = _run(model, tmp_path / "whole", _STEPS, monkeypatch, *_AGAIN)
+    rows = metric_rows(whole)[1:]
+    last = whole.read_manifest(whole.complete_checkpoints()[-1])
+    assert (last["num_updates"], last["num_critic_updates"]) == (2 * 2 * (_STEPS - 1), 2 * 3 * _STEPS)
+    # The policy stands still at first, and its log-probs are compared with the engines' all the same.
+    assert "policy/loss" not in rows[0] and "policy/loss" in rows[1]
+    assert rows[0]["guard/skipped_updates"] == 0.0 and rows[0]["mismatch/logprob_abs_mean"] > 0.0
+    assert all(row["critic/grad_norm"] > 0.0 for row in rows)
+
+    _run(model, tmp_path / "halves", 2, monkeypatch, *_AGAIN)
+    halves = _run(model, tmp_path / "halves", _STEPS, monkeypatch, *_AGAIN)
+    compared = ("critic/loss", "critic/value_mean", "policy/loss", "policy/grad_norm", "policy/clip_frac")
+    for one, other in zip(rows, metric_rows(halves)[1:], strict=True):
+        assert {name: one.get(name) for name in compared} == {name: other.get(name) for name in compared}
+
+
+def test_a_cost_that_adapts_goes_on_where_it_was(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = ("--algorithm.kl_coef", "0.1", "--algorithm.kl_target", "0.01", "--algorithm.kl_horizon", "20")
+    flags = (*flags, "--algorithm.kl_estimator", "k3")
+    whole = _run(model, tmp_path / "whole", _STEPS, monkeypatch, *flags)
+    rows = metric_rows(whole)[1:]
+    costs = [row["kl/coef"] for row in rows]
+    # At first the policy is the reference: 8 rollouts of a KL of 0, so 0.2 · 8 / 20 less; then it is far from it.
+    assert costs[:2] == pytest.approx([0.1, 0.1 * 0.92]) and costs[-1] > costs[-2]
+    halves = _run(model, tmp_path / "halves", 2, monkeypatch, *flags)
+    kept = halves.read_manifest(halves.complete_checkpoints()[-1])["learner_state"]
+    assert kept == {"coef": costs[2]}
+    halves = _run(model, tmp_path / "halves", _STEPS, monkeypatch, *flags)
+    for name in ("kl/coef", "kl/ref", "critic/loss", "policy/loss", "policy/grad_norm"):
+        assert [row[name] for row in metric_rows(halves)[1:]] == [row[name] for row in rows]
+
+
+def test_both_schedules_span_the_updates_that_there_will_be(model: Path, tmp_path: Path) -> None:
+    sizes = ("--rollout.prompts_per_step", "4", "--rollout.samples_per_prompt", "2")  # two updates of four
+    config = loop_config(model, tmp_path, "ppo", "--data.path", "rows.json", *sizes, "--run.steps", "5", *_AGAIN)
+    assert policy_spec(config, None).optimizer.schedule.total_steps == (5 - 1) * 2 * 2
+    assert critic_spec(config, None).optimizer.schedule.total_steps == 5 * 2 * 3
+    once = loop_config(model, tmp_path, "ppo", "--data.path", "rows.json", *sizes, "--run.steps", "5")
+    assert {spec(once, None).optimizer.schedule.total_steps for spec in (policy_spec, critic_spec)} == {5 * 2}
 
 
 def test_a_critic_update_that_is_not_finite_is_skipped_and_counted_by_itself(
