@@ -208,6 +208,10 @@ class Algorithm:
         """
         raise NotImplementedError
 
+    def seen_by_critic(self, sequence: TokenSequence, ask: Ask) -> TokenSequence:
+        """What the critic values of a rollout: here what was sampled; asked where ``needs`` has a critic."""
+        return sequence
+
     def corrected(self, samples: Sequence[Any]) -> Sequence[Any]:
         """Samples of one update, weighed for the gap between the engines that sampled and the policy that learns.
 

@@ -47,6 +47,11 @@ class Ask(Protocol):
         """Most tokens that an engine writes."""
         ...
 
+    @property
+    def pad_id(self) -> int:
+        """What fills a row up."""
+        ...
+
     def policy(self, sequences: Sequence[TokenSequence]) -> list[np.ndarray]:
         """Log-probs of each sequence's response under the weights that will learn, float32 ``[L]``, nats."""
         ...

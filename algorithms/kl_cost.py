@@ -50,7 +50,12 @@ def after(now: "KlController", kl: "Tensor") -> "KlController":
     Args:
         kl: Nats per token of this step's rollouts, ``[B, T]``, 0 where nothing was sampled.
     """
-    return now.after(float(kl.sum(dim=1).double().mean()), num_rollouts=len(kl))
+    return now.after(of_a_response(kl), num_rollouts=len(kl))
+
+
+def of_a_response(kl: "Tensor") -> float:
+    """The KL of a whole response, nats, mean over the rollouts."""
+    return float(kl.double().sum(dim=1).mean())
 
 
 def check(own: AlgorithmSection, config: Any, *, in_loss: bool) -> None:

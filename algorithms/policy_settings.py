@@ -33,8 +33,8 @@ class AlgorithmSection(Section):
     """Rollouts in which kl_coef may adapt by a fifth of itself."""
     gamma: Share = 1.0
     """Discount per completion token."""
-    reward_clip: float = Field(default=10.0, gt=0.0)
-    """Rewards are clamped to plus or minus this."""
+    reward_clip: float | None = Field(default=10.0, gt=0.0)
+    """Rewards are clamped to plus or minus this; none = off."""
     epochs: Count = 1
     """Times that the policy goes through the samples of a step, each time dealt out otherwise."""
     aggregation: Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm"] = (

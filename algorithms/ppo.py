@@ -56,8 +56,6 @@ class Ppo(PolicyGradient):
         """Aₜ = δₜ + γλ Aₜ₊₁ over action tokens, whitened over all of them; returns are A + v before that."""
         from algorithms.maths.advantages import place_terminal_reward, token_moments, whiten
         from algorithms.maths.gae import gae
-        from algorithms.maths.masking import masked_mean
-        from algorithms.maths.value_losses import explained_variance
 
         own, critic = self.section, self.critic
         values = stacked([r.values for r in rollouts if r.values is not None])
@@ -66,17 +64,24 @@ class Ppo(PolicyGradient):
             rewards, values, mask, gamma=own.gamma, lam=critic.gae_lambda, reward_scale=critic.reward_scale
         )
         moments = token_moments(advantages, mask)
-        explained = explained_variance(values, returns, mask)
         return Estimate(
             advantages=whiten(advantages, mask, moments) if critic.whiten else advantages,
             raw_mean=moments.mean,
             returns=returns,
-            figures={
-                **({} if explained is None else {EXPLAINED: explained}),
-                VALUE: float(masked_mean(values, mask)),
-                RETURN: float(masked_mean(returns, mask)),
-            },
+            figures=self.critic_figures(values, returns, mask),
         )
+
+    def critic_figures(self, values: "Tensor", returns: "Tensor", mask: "Tensor") -> dict[str, float]:
+        """What the critic knew before the step's updates."""
+        from algorithms.maths.masking import masked_mean
+        from algorithms.maths.value_losses import explained_variance
+
+        explained = explained_variance(values, returns, mask)
+        return {
+            **({} if explained is None else {EXPLAINED: explained}),
+            VALUE: float(masked_mean(values, mask)),
+            RETURN: float(masked_mean(returns, mask)),
+        }
 
     def critic_updates(self, rollouts: Sequence[Rollout], returns: "Tensor", ask: "Ask") -> list[list[ValueSample]]:
         """The same rollouts as the policy's, dealt out alike, with what the critic is to say of them."""
@@ -89,13 +94,10 @@ class Ppo(PolicyGradient):
 
     def _critic_update(self, rollouts: Sequence[Rollout], returns: "Tensor", ask: "Ask") -> list[ValueSample]:
         """Samples of one optimizer step."""
-        weights = step_weights(
-            [r.sequence for r in rollouts],
-            aggregation=self.section.aggregation,
-            longest_response=ask.longest_response,
-        )
+        read = [self.seen_by_critic(r.sequence, ask) for r in rollouts]
+        weights = step_weights(read, aggregation=self.section.aggregation, longest_response=ask.longest_response)
         return [
-            ValueSample(sequence=r.sequence, loss_weight=weight, returns=row[: len(weight)], old_values=r.values)
-            for r, weight, row in zip(rollouts, weights, returns.numpy(), strict=True)
+            ValueSample(sequence=sequence, loss_weight=weight, returns=row[: len(weight)], old_values=r.values)
+            for r, sequence, weight, row in zip(rollouts, read, weights, returns.numpy(), strict=True)
             if r.values is not None
         ]

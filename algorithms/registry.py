@@ -20,6 +20,7 @@ ALGORITHMS: dict[str, str] = {
     "sapo": "algorithms.sapo:Sapo",
     "rloo": "algorithms.rloo:Rloo",
     "ppo": "algorithms.ppo:Ppo",
+    "fact_ppo": "algorithms.fact_ppo:FactPpo",
     "distill": "algorithms.distill:Distill",
     "sft": "algorithms.sft:Sft",
     "dpo": "algorithms.dpo:Dpo",

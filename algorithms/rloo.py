@@ -24,7 +24,8 @@ class Rloo(PolicyGradient):
         from algorithms.maths.advantages import group_advantages, on_tokens
 
         own = self.section
-        charged = scores.clamp(-own.reward_clip, own.reward_clip) - own.kl_coef * kl.sum(dim=1)
+        clipped = scores if own.reward_clip is None else scores.clamp(-own.reward_clip, own.reward_clip)
+        charged = clipped - own.kl_coef * kl.sum(dim=1)
         return on_tokens(group_advantages(charged, prompts, baseline="rloo"), mask), 0.0
 
     def log_ratio(self, tokens: PolicyTokens) -> "Tensor":

@@ -26,8 +26,12 @@ _COLOURS = (
 )  # fmt: skip
 
 
-def run(out: Path, algo: str, seed: int, steps: int) -> dict[int, float]:
-    """The curve of one algorithm from one cold start."""
+def run(out: Path, algo: str, seed: int, steps: int, *further: str) -> dict[int, float]:
+    """The curve of one algorithm from one cold start.
+
+    Args:
+        further: Flags besides those that all have.
+    """
     start, folder = out / f"start_{seed}", out / f"{algo}_{seed}"
     common = ("--task", "count", "--run.seed", str(seed))
     model = start / "checkpoints" / "step_000200" / "policy"
@@ -35,7 +39,7 @@ def run(out: Path, algo: str, seed: int, steps: int) -> dict[int, float]:
         train("--algo", "sft", *common, "--run.dir", str(start))
     if not (folder / "checkpoints" / f"step_{steps:06d}" / "manifest.json").is_file():
         own = ("--run.steps", str(steps), "--run.eval_every", str(_EVERY), "--optimizer.lr", _LR)
-        train("--algo", algo, *common, "--model.path", str(model), "--run.dir", str(folder), *own)
+        train("--algo", algo, *common, "--model.path", str(model), "--run.dir", str(folder), *own, *further)
     return accuracies(folder)
 
 

@@ -14,6 +14,8 @@ PAIRWISE, RUBRIC, SCALAR = "pairwise", "judge", "scalar"
 WRITERS = (PAIRWISE, RUBRIC)
 JUDGES = (*WRITERS, SCALAR)
 """Asked by the run, not by its reward service."""
+UNFINISHED = "unfinished"
+"""The function that says whether a response was cut."""
 PAIR_REQUEST = """Compare two answers to a question about the image.
 
 Question: {question}
@@ -41,6 +43,7 @@ class JudgeOptions(Protocol):
     judge: Literal["rules", "openai"]
     judge_path: str | None
     scalar_path: str | None
+    scalar_cut: float | None
     judge_url: str | None
     judge_model: str | None
     judge_request: str
@@ -133,6 +136,12 @@ def check_judges(reward: JudgeOptions, *, samples: int, unasked: Sequence[str]) 
     if (SCALAR in targets) != (reward.scalar_path is not None):
         set_one, other = ("reward.scalar_path", f'"{SCALAR}" in reward.functions')[:: -1 if SCALAR in targets else 1]
         raise ValueError(f"{set_one} needs {other}: set both, or neither")
+    told = [text for text in reward.functions if text.partition("?")[0] == UNFINISHED and _part_of(text) == UNFINISHED]
+    if reward.scalar_cut is not None and not (told and SCALAR in targets):
+        raise ValueError(
+            f'reward.scalar_cut = {reward.scalar_cut:g} needs "{SCALAR}" and "{UNFINISHED}" in reward.functions, the '
+            'one that it stands in place of and the other that says where; "unfinished?weight=0" says nothing else'
+        )
     weights = {name: function_weight(reward.functions, name) for name in JUDGES}
     asked = [name for name in WRITERS if weights[name] is not None]
     if not asked and reward.judge_path is not None:

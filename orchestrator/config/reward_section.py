@@ -61,6 +61,9 @@ class RewardSection(Section):
     scalar_path: Text | None = None
     """Folder of a scalar reward model, as scalar_rm leaves one: it is asked for "scalar" of reward.functions, on
     workers of this run, and may be of another family than the policy; none = none."""
+    scalar_cut: float | None = None
+    """What "scalar" is for a response that was cut before its end of turn, whatever the model thinks of it; needs
+    "unfinished" in reward.functions; none = what the model thinks."""
     scalar_workers: Count = 1
     """Workers of reward.scalar_path."""
     judge_request: Text = PAIR_REQUEST

@@ -76,7 +76,8 @@ def _scalar(config: TrainConfig, pool: WorkerPool) -> tuple[SampleJudge, ...]:
         return ()
     encoder = prompt_encoder(config, path)
     workers, longest = pool.role("scalar_reward"), max_positions(encoder.config)
-    return (ScalarJudge(workers, encoder, weight=weight, max_tokens=longest, deadline_s=config.rollout.timeout_s),)
+    deadline_s, cut = config.rollout.timeout_s, config.reward.scalar_cut
+    return (ScalarJudge(workers, encoder, weight=weight, max_tokens=longest, deadline_s=deadline_s, cut=cut),)
 
 
 def _judges(config: TrainConfig, writer: Writer, prompts: Sequence[Prompt]) -> tuple[SampleJudge, ...]:

@@ -6,14 +6,14 @@ Policy and reward model need have nothing in common but the pictures' files.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from algorithms.figures import Tallies
 from algorithms.records import Sequence as TokenSequence
-from orchestrator.config.judges import SCALAR
+from orchestrator.config.judges import SCALAR, UNFINISHED
 from orchestrator.rewards.reward import Reward, failed_reward, with_parts
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import Prompt, UnusablePrompt
@@ -38,12 +38,14 @@ class ScalarJudge:
         weight: float,
         max_tokens: int | None,
         deadline_s: float,
+        cut: float | None = None,
     ) -> None:
         """
         Args:
             max_tokens: Positions of the model; a longer sample is not asked about. None bounds nothing.
+            cut: see ``of_cut``.
         """
-        self._workers, self._encoder = workers, encoder
+        self._workers, self._encoder, self._cut = workers, encoder, cut
         self._weight, self._max_tokens, self._deadline_s = weight, max_tokens, deadline_s
 
     def added(
@@ -93,7 +95,19 @@ class ScalarJudge:
     def _joint(self, reward: Reward, told: float | str) -> Reward:
         if reward.value is None:
             return reward
+        told = of_cut(told, reward.parts, self._cut)
         if isinstance(told, str) or not math.isfinite(told):
             why = told if isinstance(told, str) else f"its reward is {told}"
             return failed_reward(f"{SCALAR}: {why}", parts=reward.parts)
         return with_parts(reward, {SCALAR: told}, {SCALAR: self._weight})
+
+
+def of_cut(told: float | str, parts: Mapping[str, float | None], cut: float | None) -> float | str:
+    """What the model said, or ``cut`` in its place of a response that ``unfinished`` says was cut.
+
+    Args:
+        parts: Of the reward so far.
+        cut: None replaces nothing.
+    Source: LLaVA-RLHF, rl_trainer.py:577-589
+    """
+    return cut if cut is not None and parts.get(UNFINISHED) else told

@@ -29,6 +29,7 @@ class RunAsk:
     share_prompts: bool
     longest_row: int
     """Most tokens of a prompt with all that follows it."""
+    pad_id: int = 0
     generated: GeneratedCritiques | None = None
     """Writes critiques for the steps that learn from the model's own; None where no step does."""
     progress: Progress = _START
@@ -126,6 +127,7 @@ def run_ask(session: Session, encoder: PromptEncoder, generated: GeneratedCritiq
         session=session,
         share_prompts=shares_prompts(config, config.model.folder),
         longest_row=longest_row(encoder, config.policy.tokens_per_microbatch),
+        pad_id=encoder.pad_token_id,
         generated=generated,
     )
 

@@ -181,7 +181,9 @@ def _rollouts(answering: Answering, sampled: Sampled, *, ask_first: bool) -> lis
     if pool.role("reference").actors:
         refs = list(pool.role("reference").each("score", sequences, **asked))
     if pool.role("critic").actors:
-        values = list(pool.role("critic").each("values", sequences, deadline_s=asked["deadline_s"]))
+        learner, ask = answering.session.config.learner, answering.ask
+        read = [learner.seen_by_critic(s, ask) for s in sequences]
+        values = list(pool.role("critic").each("values", read, deadline_s=asked["deadline_s"]))
     return [
         Rollout(
             sequence=s,

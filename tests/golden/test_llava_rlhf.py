@@ -12,42 +12,45 @@ import pytest
 import torch
 from torch import Tensor
 
+from algorithms.figures import Sum
+from algorithms.kl_cost import of_a_response
 from algorithms.maths.advantages import place_terminal_reward
 from algorithms.maths.aggregation import token_weights, weighted
 from algorithms.maths.gae import gae
+from algorithms.maths.kl_control import FixedKl
 from algorithms.maths.logprobs import KlEstimator, kl_estimate, token_logprobs
 from algorithms.maths.masking import masked_mean
 from algorithms.maths.policy_losses import ppo_clip_loss_map
 from algorithms.maths.preference_losses import PairLoss, bradley_terry_loss, centred_pair_loss, centring_sign
+from algorithms.maths.released_columns import ReleasedEstimate, released_columns
 from algorithms.maths.response_end import released_length
 from algorithms.maths.value_losses import clipped_value_loss_map, explained_variance
 from algorithms.maths.whitening import whiten_groups
+from algorithms.tokens import mean_over
+from orchestrator.data.readers.llava_rlhf import read_llava_ppo
 from orchestrator.evaluation.answers import YesNo
 from orchestrator.evaluation.benchmarks.pope import PopeRow, pope_official, score_pope
+from orchestrator.rewards.reward import Reward, reward_metrics
+from orchestrator.rewards.scalar import of_cut
+from orchestrator.training.updates import Update, update_figures
 from remote_rm.scorers.symbolic import correctness, length_cost, unfinished
 from tests.golden import vectors
 from tests.golden.vectors import DECIMAL_TOLERANCE, Case, floats, load
+from workers.types import RankUpdate
 
 FILE = "llava_rlhf.json"
 _ISSUE_I = "issue I: a benchmark that is not here yet"
 _CRITIC = "issue H: the critic's head comes with the critic's worker"
 _RM_IDS = "a reward model's prompt is text, which its own processor encodes; no ids are cut out or padded again"
 _ALPACA = "a penalty of AlpacaFarm that no script of the release switches on"
-_REPLACED = "issue H: the parts of a reward add up, and none replaces the reward model's"
-_FIGURES = "a figure here is a mean over what is counted, with shares that add up over ranks (algorithms/figures.py)"
 LEFT_OUT = {
-    "shape_reward/unknown_approximator": "the configuration refuses an unknown estimator",
+    "shape_reward/unknown_approximator": "k2, which is refused there, is an estimator here",
     "whiten/full_batch_on_cpu": "the driver whitens, on whatever device",
     **{f"remove_pad_and_left_pad/random_{number}": _RM_IDS for number in range(6)},
     "post_reward/off_truncate_ids": _ALPACA,
     "post_reward/off_truncate_ids_two": _ALPACA,
     "post_reward/off_truncate_after": _ALPACA,
-    "post_reward/replace": _REPLACED,
-    "post_reward/none_stopped_replace": _REPLACED,
-    "rollout/absolute_stop_penalty": _REPLACED,
-    "correctness_bonus/unknown_type": "a kind that is none makes a bad row when the data are read",
     **{f"value_forward/{number}": _CRITIC for number in range(8)},
-    **{f"record_step_stats/{number}": _FIGURES for number in range(6)},
     **{f"mmhal_summary/random_{number}": _ISSUE_I for number in range(5)},
     **{f"mmhal_summary/{name}": _ISSUE_I for name in ("strings_25", "all_failed", "not_96_rows")},
     **{f"parse_score/{number}": _ISSUE_I for number in range(25)},
@@ -85,7 +88,7 @@ def _name(case: Case) -> str:
 
 SHAPED, WHITENED, ESTIMATED = _cases("shape_reward"), _cases("whiten"), _cases("estimate_advantage")
 POLICY_LOSSES, VALUE_LOSSES = _cases("policy_loss"), _cases("value_loss")
-BONUSES, PENALTIES = _cases("correctness_bonus"), _cases("post_reward")
+BONUSES, PENALTIES, STATS = _cases("correctness_bonus"), _cases("post_reward"), _cases("record_step_stats")
 # Their dtype says besides which two numbers are float32 all the same.
 ROLLOUTS = [replace(case, dtype=torch.float64) for case in _cases("rollout")]
 CUT = _cases("truncate_after_eos") + _cases("truncate_after_eos_with_padding")
@@ -138,11 +141,23 @@ def _estimated(case: Case, rewards: Tensor, values: Tensor) -> tuple[Tensor, Ten
     """Advantages before and after whitening, and returns."""
     own, every = case.params, _every(rewards)
     groups, least = _groups(own["whitening_async_stats"], len(rewards))
-    scale = 10.0
-    if own["whiten_rewards"]:
-        rewards, scale = whiten_groups(rewards, every, groups, shift_mean=False, min_rows=least), 1.0
-    plain, returns = gae(rewards, values, every, gamma=own["gamma"], lam=own["lam"], reward_scale=scale)
+    if own["whiten_rewards"]:  # by default there, and switched off by its scripts
+        rewards = whiten_groups(rewards, every, groups, shift_mean=False, min_rows=least)
+        plain, returns = gae(rewards, values, every, gamma=own["gamma"], lam=own["lam"])
+    else:
+        found = _released(case, torch.zeros_like(rewards[:, 0]), -rewards, values, kl_coef=1.0)
+        plain, returns = found.advantages, found.returns
+        assert torch.equal(found.rewards, rewards)
     return plain, whiten_groups(plain, every, groups, min_rows=least), returns
+
+
+def _released(case: Case, scores: Tensor, kl: Tensor, values: Tensor, *, kl_coef: float) -> ReleasedEstimate:
+    """As a run of the profile estimates, before it whitens."""
+    own = case.params
+    return released_columns(
+        scores, kl, values, kl_coef=kl_coef, reward_clip=None, gamma=own["gamma"], lam=own["lam"], reward_scale=10.0,
+        whiten=False,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("case", ESTIMATED, ids=_name)
@@ -281,6 +296,12 @@ def _bonus(text: str, kind: int) -> float:
 
 @pytest.mark.parametrize("case", BONUSES, ids=_name)
 def test_correctness(case: Case) -> None:
+    if "raises" in case.outputs:
+        said = [{"from": "human", "value": "<image>\nwhich ?"}, {"from": "gpt", "value": "a"}]
+        with pytest.raises(ValueError, match="field 'caption_type' is 8, expected 1 to 7"):
+            for kind in case.inputs["caption_types"]:
+                read_llava_ppo({"id": "1", "image": "1.jpg", "conversations": said, "caption_type": kind})
+        return
     asked = zip(case.inputs["texts"], case.inputs["caption_types"], strict=True)
     assert [_bonus(text, kind) for text, kind in asked] == case.outputs["correct_bonus"]
 
@@ -303,10 +324,14 @@ def test_what_is_read_otherwise_by_default() -> None:
 
 
 def _penalised(case: Case, scores: Tensor, finished: list[bool]) -> Tensor:
+    """By a part that is added, or by ``reward.scalar_cut`` in place of what the reward model says."""
     if not case.params["penalize_no_stop_token"]:
         return scores
-    parts = [unfinished("stop" if one else "length") for one in finished]
-    return scores - case.params["penalty_reward_value"] * torch.tensor(parts, dtype=scores.dtype)
+    parts, penalty = [unfinished("stop" if one else "length") for one in finished], case.params["penalty_reward_value"]
+    if case.params["relative_stop_token_penalty"]:
+        return scores - penalty * torch.tensor(parts, dtype=scores.dtype)
+    told = [of_cut(score, {"unfinished": part}, penalty) for score, part in zip(scores.tolist(), parts, strict=True)]
+    return torch.tensor(told, dtype=scores.dtype)
 
 
 @pytest.mark.parametrize("case", PENALTIES, ids=_name)
@@ -344,8 +369,54 @@ def test_a_rollout_from_sampled_ids_to_advantages(case: Case) -> None:
     close(place(torch.zeros_like(whole)), case.outputs["non_score_rewards"])
     close(place(whole), case.outputs["shaped_rewards"])
     _, advantages, returns = _estimated(case, place(whole), values)
+    if not own["whiten_rewards"]:
+        found = _released(case, whole, kl, values, kl_coef=own["kl_coef"])
+        close(found.rewards, case.outputs["shaped_rewards"])
+        close(found.returns, case.outputs["returns"])
     close(advantages, case.outputs["advantages"])
     close(returns, case.outputs["returns"])
+
+
+_NO_FIGURE = {"objective/shaped_rewards", "objective/non_score_rewards", "objective/ref_entropies"}
+"""What is paid on tokens is the reward less the cost of the KL, which have figures; a reference tells no entropy."""
+
+
+@pytest.mark.parametrize("case", STATS, ids=_name)
+def test_figures_of_a_step(case: Case) -> None:
+    rollouts, trained = case.inputs["rollouts"], case.inputs["train_stats"]
+    kl, entropies = (torch.tensor(rollouts[name], dtype=case.dtype) for name in ("kl", "entropies"))
+    every = _every(kl)
+    rewards = [
+        Reward(value=value, parts={"length": length, "correct": correct}, status="scored")
+        for value, length, correct in zip(
+            *(rollouts[name] for name in ("rewards", "length_bonus", "correct_bonus")), strict=True
+        )
+    ]
+    of_reward = reward_metrics(rewards)
+    updates = [
+        Update([RankUpdate(figures={"policy/loss": Sum(loss)}, lr=case.params["lr"], grad_norm=norm)], True)
+        for loss, norm in zip(trained["loss/policy"], trained["loss/grad_norm"], strict=True)
+    ] + [
+        Update([RankUpdate(figures={"critic/loss": Sum(loss)}, lr=case.params["lr"], grad_norm=1.0)], True, "critic")
+        for loss in trained["loss/value"]
+    ]
+    learned = update_figures(updates, planned=len(trained["loss/policy"]))
+    found = {
+        "objective/kl_coef": FixedKl(coef=case.params["kl_coef"]).coef,
+        "objective/kl_sum_seq": of_a_response(kl),
+        "objective/kl_avg_seq": float(masked_mean(kl, every)),
+        "objective/length_bonus": of_reward["reward/length"],
+        "objective/correct_bonus": of_reward["reward/correct"],
+        "objective/rewards": of_reward["reward/mean"],
+        "objective/entropies": mean_over(entropies.flatten(), every.reshape(1, -1)).value,
+        "objective/lr": learned["policy/lr"],
+        "ppo/loss/policy": learned["policy/loss"],
+        "ppo/loss/value": learned["critic/loss"],
+        "ppo/loss/grad_norm": learned["policy/grad_norm"],
+    }
+    assert {*found, *_NO_FIGURE} == set(case.outputs)
+    for name, value in found.items():
+        assert_close(torch.tensor(value, dtype=case.dtype), case.outputs[name])
 
 
 # -- what a forward says ---------------------------------------------------------------------------------------------
@@ -399,7 +470,7 @@ def test_pope(case: Case) -> None:
 def test_every_case_is_covered_or_left_out_by_name() -> None:
     covered = [
         *SHAPED, *WHITENED, *ESTIMATED, *POLICY_LOSSES, *VALUE_LOSSES, *RM_LOSSES, *RM_METRICS, *BONUSES, *PENALTIES,
-        *ROLLOUTS, *LOGPROBS, *FORWARDS, *CUT, *POPE,
+        *STATS, *ROLLOUTS, *LOGPROBS, *FORWARDS, *CUT, *POPE,
     ]  # fmt: skip
     names = [case.name for case in covered]
     assert len(set(names)) == len(names) and not set(names) & set(LEFT_OUT)

@@ -98,6 +98,12 @@ class PromptEncoder:
         """Ids that end a turn."""
         return (int(self.tokenizer.get_added_vocab().get(self._adapter.turn_end, self.tokenizer.eos_token_id)),)
 
+    @property
+    def pad_token_id(self) -> int:
+        """What fills a row up; the end of a turn where the tokenizer has nothing for it."""
+        own = self.tokenizer.pad_token_id
+        return self.eos_token_ids[0] if own is None else int(own)
+
     def encode(self, prompt: Prompt) -> EncodedPrompt:
         """Encode one prompt.
 

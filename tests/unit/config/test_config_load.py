@@ -160,8 +160,8 @@ def test_hyphens_and_underscores_in_flags_are_the_same() -> None:
             ["--algo", "sfft"],
             "algo = 'sfft' on the command line: expected 'stable_reinforce', 'reinforce_pp', "
             "'reinforce_pp_baseline', 'grpo', 'dr_grpo', 'dapo', 'gdpo', 'gspo', 'cispo', 'sapo', 'rloo', 'ppo', "
-            "'distill', 'sft', 'dpo', 'ipo', 'hinge', 'ddpo', 'kto', 'kto_pair', 'scalar_rm', 'critique_rm', "
-            "'mm_dpo' or 'mpo'",
+            "'fact_ppo', 'distill', 'sft', 'dpo', 'ipo', 'hinge', 'ddpo', 'kto', 'kto_pair', 'scalar_rm', "
+            "'critique_rm', 'mm_dpo' or 'mpo'",
         ),
         (
             ["--algo", "sft", "--optimizer.lr", "fast"],

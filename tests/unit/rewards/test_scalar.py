@@ -41,8 +41,10 @@ class _Workers:
         return [float(len(s.input_ids) - s.prompt_len) if self._found is None else self._found for s in items]
 
 
-def _judge(workers: _Workers, encoder: PromptEncoder, *, max_tokens: int | None = None) -> ScalarJudge:
-    return ScalarJudge(workers, encoder, weight=0.5, max_tokens=max_tokens, deadline_s=1.0)
+def _judge(
+    workers: _Workers, encoder: PromptEncoder, *, max_tokens: int | None = None, cut: float | None = None
+) -> ScalarJudge:
+    return ScalarJudge(workers, encoder, weight=0.5, max_tokens=max_tokens, deadline_s=1.0, cut=cut)
 
 
 def _scored(value: float = 1.0) -> Reward:
@@ -65,6 +67,20 @@ def test_each_different_sample_is_asked_about_once_by_its_own_ids(
     assert [r.parts["scalar"] for r in rewards] == numbers
     assert [r.value for r in rewards] == [1.0 + 0.5 * n for n in numbers]
     assert rewards[0].weights == {"format": 1.0, "scalar": 0.5}
+
+
+def test_a_cut_response_is_worth_what_is_said_of_all_of_them(encoder: PromptEncoder, prompts: list[Prompt]) -> None:
+    ended, was_cut = (
+        Reward(value=0.0, parts={"unfinished": part}, status="scored", weights={"unfinished": 0.0})
+        for part in (0.0, -1.0)
+    )
+    rewards, _ = _judge(_Workers(3.0), encoder, cut=-8.0).added([ended, was_cut], prompts, ["which", "which"])
+    assert [(r.parts["scalar"], r.value) for r in rewards] == [(3.0, 1.5), (-8.0, -4.0)]
+    # What the model says of it does not matter, be it nothing.
+    (unread,), _ = _judge(_Workers(math.nan), encoder, cut=-8.0).added([was_cut], prompts[:1], ["which"])
+    assert unread.value == -4.0
+    plain, _ = _judge(_Workers(3.0), encoder).added([ended, was_cut], prompts, ["which", "which"])
+    assert [r.value for r in plain] == [1.5, 1.5]
 
 
 @pytest.mark.parametrize("found", [math.nan, math.inf])
@@ -97,6 +113,10 @@ def test_a_sample_that_the_model_cannot_read_whole_is_not_cut(encoder: PromptEnc
         (("--reward.functions", "scalar"), '"scalar" in reward.functions needs reward.scalar_path'),
         (("--reward.scalar_path", "rm"), 'reward.scalar_path needs "scalar" in reward.functions'),
         (("--reward.functions", "scalar", "scalar?weight=2", "--reward.scalar_path", "rm"), 'has "scalar" twice'),
+        (
+            ("--reward.functions", "scalar", "--reward.scalar_path", "rm", "--reward.scalar_cut", "-8"),
+            'reward.scalar_cut = -8 needs "scalar" and "unfinished" in reward.functions',
+        ),
         (("--reward.functions", "scalar?scale=2", "--reward.scalar_path", "rm"), "should say a weight alone"),
     ],
 )

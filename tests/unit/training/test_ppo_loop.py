@@ -50,11 +50,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_digits_model(tmp_path_factory.mktemp("loops") / "model", seed=0)
 
 
-def _run(model: Path, root: Path, steps: int, monkeypatch: pytest.MonkeyPatch, *flags: str) -> RunFolder:
+def _run(
+    model: Path, root: Path, steps: int, monkeypatch: pytest.MonkeyPatch, *flags: str, algo: str = "ppo"
+) -> RunFolder:
     root.mkdir(exist_ok=True)
     sizes = ("--rollout.prompts_per_step", "4", "--rollout.samples_per_prompt", "2", "--rollout.max_new_tokens", "4")
     config = loop_config(
-        model, root, "ppo", "--data.path", "rows.json", *sizes, "--guard.max_mismatch", "100", "--run.steps",
+        model, root, algo, "--data.path", "rows.json", *sizes, "--guard.max_mismatch", "100", "--run.steps",
         str(steps), "--optimizer.lr", "1e-3", "--critic.lr", "1e-2", "--optimizer.schedule", "constant", *flags,
     )  # fmt: skip
     encoder = PromptEncoder(str(model))
@@ -132,6 +134,29 @@ def test_a_cost_that_adapts_goes_on_where_it_was(model: Path, tmp_path: Path, mo
     assert kept == {"coef": costs[2]}
     halves = _run(model, tmp_path / "halves", _STEPS, monkeypatch, *flags)
     for name in ("kl/coef", "kl/ref", "critic/loss", "policy/loss", "policy/grad_norm"):
+        assert [row[name] for row in metric_rows(halves)[1:]] == [row[name] for row in rows]
+
+
+def test_padding_is_valued_and_learned_as_released_and_a_run_that_goes_on_is_the_same_run(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = ("--fact_ppo.columns", "released", "--algorithm.aggregation", "seq-mean-token-sum-norm")
+    flags = (*flags, "--critic.reward_scale", "10")
+    whole = _run(model, tmp_path / "whole", 2, monkeypatch, *flags, algo="fact_ppo")
+    rows = metric_rows(whole)[1:]
+    # A step has 8 rollouts, two updates and two epochs; the score, 0 to 2, is paid ten times behind 4 columns.
+    last = whole.read_manifest(whole.complete_checkpoints()[-1])
+    assert (last["num_updates"], last["num_critic_updates"]) == (8, 8)
+    assert rows[0]["critic/return_mean"] == pytest.approx(10 * rows[0]["reward/mean"], rel=1e-3)
+    assert rows[0]["critic/value_mean"] == 0.0 and rows[1]["critic/value_mean"] != 0.0
+    plain = _run(model, tmp_path / "plain", 2, monkeypatch, "--critic.reward_scale", "10", algo="fact_ppo")
+    # Only one of four columns is a token that was sampled, and in them all there is as much to learn.
+    assert metric_rows(plain)[1]["critic/loss"] == pytest.approx(rows[0]["critic/loss"], rel=0.2)
+    assert metric_rows(plain)[1]["critic/grad_norm"] != rows[0]["critic/grad_norm"]
+
+    _run(model, tmp_path / "halves", 1, monkeypatch, *flags, algo="fact_ppo")
+    halves = _run(model, tmp_path / "halves", 2, monkeypatch, *flags, algo="fact_ppo")
+    for name in ("critic/loss", "critic/value_mean", "policy/loss", "policy/grad_norm", "kl/ref"):
         assert [row[name] for row in metric_rows(halves)[1:]] == [row[name] for row in rows]
 
 
