@@ -115,10 +115,16 @@ class FactPpo(Ppo):
             lam=critic.gae_lambda, reward_scale=critic.reward_scale, whiten=critic.whiten,
         )  # fmt: skip
         width = max(starts) + of_columns.shape[1]
-        placed = [_placed(columns, starts, width) for columns in (of_columns, found.advantages, found.returns)]
-        figures = self.critic_figures(*(one[:, : mask.shape[1]] for one in (placed[0], placed[2])), mask)
-        advantages = placed[1][:, : mask.shape[1]].where(mask, 0.0)
-        return Estimate(advantages=advantages, raw_mean=found.raw_mean, returns=placed[2], figures=figures)
+        valued, advantages, returns = (
+            _placed(columns, starts, width) for columns in (of_columns, found.advantages, found.returns)
+        )
+        sampled = slice(mask.shape[1])
+        return Estimate(
+            advantages=advantages[:, sampled].where(mask, 0.0),
+            raw_mean=found.raw_mean,
+            returns=returns,
+            figures=self.critic_figures(valued[:, sampled], returns[:, sampled], mask),
+        )
 
 
 def _placed(columns: "Tensor", starts: Sequence[int], width: int) -> "Tensor":

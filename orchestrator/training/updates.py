@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 from typing import Any, Literal
 
 import numpy as np
@@ -70,12 +69,11 @@ def take_updates(
         GuardStop: one was not finite, and ``guard.nonfinite`` is ``stop``.
     """
     config, tried = session.config, list[Update]()
-    in_turn: list[tuple[_Learner, Sequence[Sample] | None]] = []
-    for of_policy, of_critic in zip_longest(updates, critic):  # either may go through the samples more often
-        in_turn += [("policy", of_policy), ("critic", of_critic)]
+    in_turn = list[tuple[_Learner, Sequence[Sample]]]()
+    for index in range(max(len(updates), len(critic))):  # either may go through the samples more often
+        in_turn.extend(("policy", samples) for samples in updates[index : index + 1])
+        in_turn.extend(("critic", samples) for samples in critic[index : index + 1])
     for role, samples in in_turn:
-        if samples is None:
-            continue
         update = _optimizer_step(
             session.pool,
             samples,

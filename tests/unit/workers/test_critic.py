@@ -2,15 +2,19 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from transformers import AutoConfig
 
-from algorithms.critic import CLIP, CriticSection, ValueObjective, ValueSample
+from algorithms.critic import CLIP, EXPLAINED, CriticSection, ValueObjective, ValueSample
 from algorithms.figures import values
-from algorithms.records import Sequence
+from algorithms.policy_settings import AlgorithmSection
+from algorithms.ppo import Ppo
+from algorithms.records import Rollout, Sequence
 from algorithms.tokens import step_weights
 from tests.tiny_prompts import picture_prompts, respond
 from tests.user_files import write_llava
@@ -111,6 +115,37 @@ def test_a_new_critic_finds_every_state_worth_nothing_and_learns_what_it_is_told
     for one, other in zip(again.values([sequences]), learned, strict=True):
         assert np.array_equal(one, other)
     assert again.update([_samples(sequences, wanted)]) == after
+
+
+def _explained(spec: CriticSpec, sequences: list[Sequence], *, epochs: int) -> list[float]:
+    """By step, of the values before it, for rewards that the prompt decides; advantages and returns are PPO's own."""
+    worker, rewards = _worker(spec), [1.0, 1.0, -1.0, -1.0]
+    own = AlgorithmSection(adv_filter="none", preclip_min=None, preclip_max=None, aggregation="token-mean")
+    algorithm = Ppo("ppo", {"algorithm": own, "critic": CriticSection(clip=None, epochs=epochs)})
+    everything = list(range(len(sequences)))
+    ask: Any = SimpleNamespace(longest_response=8, state={}, step=0, deal=lambda uids, epoch: [everything])
+    found = []
+    for _ in range(6):
+        rollouts = [
+            Rollout(
+                sequence=s, reward=r, values=v, old_logprobs=None, ref_logprobs=None,
+                rollout_logprobs=np.zeros(len(s.input_ids), np.float32),
+            )
+            for s, r, v in zip(sequences, rewards, worker.values([sequences]), strict=True)
+        ]  # fmt: skip
+        learned = algorithm.samples(rollouts, ask)
+        found.append(learned.figures[EXPLAINED])
+        for samples in learned.critic:
+            worker.update([samples])
+    return found
+
+
+def test_what_a_critic_explains_grows_from_step_to_step_and_sooner_with_epochs(
+    spec: CriticSpec, sequences: list[Sequence]
+) -> None:
+    once, often = (_explained(spec, sequences, epochs=epochs) for epochs in (1, 4))
+    assert once[0] == often[0] == 0.0 and often[-1] > 0.8
+    assert all(more > less for more, less in zip(often[1:], once[1:], strict=True))
 
 
 def test_a_value_is_of_the_state_before_its_token_however_rows_are_packed(
