@@ -58,7 +58,7 @@ def of_a_response(kl: "Tensor") -> float:
     return float(kl.double().sum(dim=1).mean())
 
 
-def check(own: AlgorithmSection, config: Any, *, in_loss: bool) -> None:
+def check(own: AlgorithmSection, config: Any, *, algo: str, in_loss: bool) -> None:
     """Refuse a cost that cannot adapt.
 
     Raises:
@@ -68,16 +68,16 @@ def check(own: AlgorithmSection, config: Any, *, in_loss: bool) -> None:
         return
     if in_loss:
         raise ValueError(
-            f"algorithm.kl_target = {own.kl_target:g} must be none for algo = {config.algo!r}, whose KL is in the loss "
+            f"algorithm.kl_target = {own.kl_target:g} must be none for algo = {algo!r}, whose KL is in the loss "
             "and not in the reward"
         )
     if own.kl_coef == 0:
         raise ValueError(
             f"algorithm.kl_target = {own.kl_target:g} needs algorithm.kl_coef above 0, which the cost begins with"
         )
-    if config.samples_per_step >= (most := 5 * own.kl_horizon):
+    rollouts = config.rollout.prompts_per_step * config.rollout.samples_per_prompt
+    if rollouts >= (most := 5 * own.kl_horizon):
         raise ValueError(
-            "rollout.prompts_per_step * rollout.samples_per_prompt = "
-            f"{config.samples_per_step} must be below 5 * algorithm.kl_horizon = {most}: one step could turn the cost "
-            "of the KL negative"
+            f"rollout.prompts_per_step * rollout.samples_per_prompt = {rollouts} must be below 5 * "
+            f"algorithm.kl_horizon = {most}: one step could turn the cost of the KL negative"
         )

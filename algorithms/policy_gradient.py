@@ -119,7 +119,7 @@ class PolicyGradient(Algorithm):
             )
         if critique.weight and critique.path is None:
             raise ValueError("reward.critique.path is not set, but reward.critique.weight above 0 needs it")
-        kl_cost.check(self.section, config, in_loss=self.kl_in_loss)
+        kl_cost.check(self.section, config, algo=self.name, in_loss=self.kl_in_loss)
         self._check_section()
 
     def objective(self) -> Objective:

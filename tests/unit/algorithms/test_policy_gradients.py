@@ -222,6 +222,14 @@ def test_what_cannot_be_served_is_refused_in_one_sentence() -> None:
         (DrGrpo, {"parts": "whitened"}, "algorithm.parts = 'whitened' must be 'summed' for algo = 'drgrpo'"),
         (Rloo, {"parts": "whitened"}, "algorithm.parts = 'whitened' must be 'summed' for algo = 'rloo'"),
         (Grpo, {"kl_coef": 0.1, "kl_estimator": "k1"}, "kl_estimator = 'k1' must be 'k2' or 'k3' for algo = 'grpo'"),
+        (Grpo, {"kl_coef": 0.1, "kl_estimator": "k1_clamped"}, "kl_estimator = 'k1_clamped' must be 'k2' or 'k3'"),
+        (Grpo, {"kl_coef": 0.1, "kl_target": 2.0}, "algorithm.kl_target = 2 must be none for algo = 'grpo', whose KL"),
+        (Rloo, {"kl_target": 2.0}, "algorithm.kl_target = 2 needs algorithm.kl_coef above 0"),
+        (
+            ReinforcePp,
+            {"kl_coef": 0.1, "kl_target": 2.0, "kl_horizon": 1},
+            r"prompts_per_step \* rollout.samples_per_prompt = 8 must be below 5 \* algorithm.kl_horizon = 5",
+        ),
     ],
 )
 def test_settings_that_a_loss_has_no_place_for_are_refused(
