@@ -36,7 +36,11 @@ class ScalarHead:
     keeps_language: bool = False
     """False: it stands in place of the language model's head. True: the model also writes."""
     request: str | None = None
-    """What the model is asked before it writes a critique; None where it writes none."""
+    """What the model is asked behind a response, before it writes a critique or begins to say a reward; None where it
+    is asked nothing."""
+    opening: str | None = None
+    """Words by which it is made to begin to say the reward, which is read at the last; None of one that is told no
+    facts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +83,8 @@ class Needs:
     """A value model that learns beside the policy."""
     critiques: bool = False
     """Stored responses come with people's critiques."""
+    facts: bool = False
+    """Stored responses are read with what is known to be true of their sample."""
     generated_critiques: float = 0.0
     """Share of the steps on which engines write critiques with the weights of the moment."""
     pair_betas: bool = False

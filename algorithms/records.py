@@ -142,5 +142,7 @@ class Example:
     """Pairs that nothing is learned from."""
     critique_starts: tuple[int, ...] = ()
     """For each sequence, where in its ids the critique begins; empty where none is written."""
+    fact_starts: tuple[int, ...] = ()
+    """For each sequence, where in its ids the words begin that tell the facts; empty where none are told."""
     engine_prompt_ids: tuple[int, ...] = ()
     """The prompt as an engine takes it, where engines are asked about it."""

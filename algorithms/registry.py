@@ -30,6 +30,7 @@ ALGORITHMS: dict[str, str] = {
     "kto": "algorithms.kto:Kto",
     "kto_pair": "algorithms.kto_pair:KtoPair",
     "scalar_rm": "algorithms.scalar_rm:ScalarRm",
+    "fact_rm": "algorithms.fact_rm:FactRm",
     "critique_rm": "algorithms.critique_rm:CritiqueRm",
     "mm_dpo": "algorithms.mm_dpo:MmDpo",
     "mpo": "algorithms.mpo:Mpo",

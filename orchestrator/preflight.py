@@ -10,7 +10,13 @@ from orchestrator.cluster.choices import adapter_of
 from orchestrator.cluster.feed import PROBE_LENGTH
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
-from workers.models.folder import check_model_config, check_model_folder, critique_request, has_reward_head
+from workers.models.folder import (
+    check_model_config,
+    check_model_folder,
+    critique_request,
+    has_reward_head,
+    writes_critiques,
+)
 from workers.models.needs import max_positions, missing_package, told_positions
 from workers.types import Prompt
 
@@ -91,6 +97,11 @@ def check_other_models(config: TrainConfig) -> None:
     scalar = config.reward.scalar_path
     if scalar is not None and not has_reward_head(Path(scalar)):
         raise RefusedInput(f"reward.scalar_path {scalar!r} has no reward head: it should be what scalar_rm leaves")
+    if scalar is not None and writes_critiques(Path(scalar)):
+        raise RefusedInput(
+            f"reward.scalar_path {scalar!r} is a critique reward model, which has to write first: name it in "
+            "reward.critique.path"
+        )
     critic = config.needs.critic
     if critic is not None and critic.path is not None and critic.keeps_head and not has_reward_head(Path(critic.path)):
         raise RefusedInput(f"critic.head = 'reward_head', but critic.path {critic.path!r} has none")

@@ -228,7 +228,7 @@ class PolicyWorker(WorkerBase):
             if self._rank == 0:
                 export_folder(tensors, source=self._spec.source, target=target, max_pixels=max_pixels)
         if self._spec.head is not None:
-            self._save_reward_head(target, request=self._spec.head.request)
+            self._save_reward_head(target, self._spec.head)
         state = Path(folder) / "state"
         state.mkdir(parents=True, exist_ok=True)
         save_file(self._engine.state_tensors(), state / f"rank_{self._rank:05d}.safetensors")
@@ -266,12 +266,12 @@ class PolicyWorker(WorkerBase):
         of_kind = CritiqueRewardModule if spec.head.keeps_language else RewardModule
         return of_kind(model, head, lockstep=lockstep)
 
-    def _save_reward_head(self, folder: Path, *, request: str | None) -> None:
+    def _save_reward_head(self, folder: Path, told: ScalarHead) -> None:
         head = self._engine.module.score
         with self._engine.gathered(list(head.parameters())):
             if self._rank == 0:
                 tensors = {name: p.detach().cpu().clone() for name, p in head.named_parameters()}
-                save_reward_head(head.kind, tensors, folder, request=request)
+                save_reward_head(head.kind, tensors, folder, request=told.request, opening=told.opening)
 
     def _forward(self, batch: Batch, sampling: SamplingDistribution = PLAIN) -> Any:
         return self._engine.forward(batch.to(self._device), sampling)

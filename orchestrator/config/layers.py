@@ -55,6 +55,10 @@ def embedded_defaults(kind: type[Algorithm], algo: str, task: str) -> Layer:
     """
     needs = kind(algo, {name: section() for name, section in kind.sections.items()}).needs
     table: EmbeddedTable = "reinforce" if needs.data[0] == "prompts" else "cold_start"
+    if needs.facts:
+        raise RefusedInput(
+            f"algo = {algo!r} needs data.path: nothing is known to be true of the embedded tasks' samples"
+        )
     if needs.data[0] == "preferences":
         table = "mm_dpo" if needs.margins else "critique_rm" if needs.critiques else "preference"
     return embedded_layer(table, task)

@@ -11,8 +11,10 @@ from algorithms.algorithm import Needs
 from algorithms.records import Example, Sequence, WeighedPairs
 from orchestrator.cluster.microbatches import group_cost
 from orchestrator.data.choice import Choice, choose, without_strangers
+from orchestrator.data.facts import META
 from orchestrator.data.records import Instruction, prompt_of
 from workers.multimodal.critique_format import CritiqueFormat
+from workers.multimodal.fact_format import FactFormat
 from workers.multimodal.processor import UnfitImageError
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import UnusablePrompt
@@ -71,6 +73,25 @@ def too_long(sequences: Seq[Sequence], together: Seq[Seq[int]], limits: Limits) 
     return next((reason for reason in reasons if reason is not None), None)
 
 
+@dataclass(frozen=True, slots=True)
+class _Spelt:
+    """What an algorithm reads of some responses; see ``Example``."""
+
+    sequences: tuple[Sequence, ...]
+    critique_starts: tuple[int, ...] = ()
+    fact_starts: tuple[int, ...] = ()
+    engine_prompt_ids: tuple[int, ...] = ()
+
+    def only(self, kept: Seq[int]) -> "_Spelt":
+        """Of the responses at these places."""
+        return replace(
+            self,
+            sequences=tuple(self.sequences[i] for i in kept),
+            critique_starts=tuple(self.critique_starts[i] for i in kept if self.critique_starts),
+            fact_starts=tuple(self.fact_starts[i] for i in kept if self.fact_starts),
+        )
+
+
 class ExampleEncoder:
     """Encodes instructions for one algorithm with the model's own template and tokenizer."""
 
@@ -83,14 +104,17 @@ class ExampleEncoder:
         score_margin: float,
         limits: Limits,
         critiques: CritiqueFormat | None = None,
+        facts: FactFormat | None = None,
         weigh: Callable[..., WeighedPairs | str] | None = None,
     ) -> None:
         """
         Args:
             critiques: How a critique is asked for, where the algorithm learns to write them.
+            facts: How facts are told, where the algorithm reads responses with them.
             weigh: The algorithm's own, where each pair has a β of its own.
         """
-        self._encoder, self._needs, self._critiques, self._weigh = encoder, needs, critiques, weigh
+        self._encoder, self._needs, self._weigh = encoder, needs, weigh
+        self._critiques, self._facts = critiques, facts
         self._media_root, self._margin, self._limits = media_root, score_margin, limits
 
     def __call__(self, instruction: Instruction) -> Example | str:
@@ -99,22 +123,25 @@ class ExampleEncoder:
         if isinstance(choice, str):
             return choice
         try:
-            sequences, critique_starts, engine_prompt_ids = self._spelt(instruction, choice.responses)
+            spelt = self._spelt(instruction, choice.responses)
         except UnusablePrompt as error:
             return error.reason
         except UnfitImageError as error:
             return f"its {error}"
+        if isinstance(spelt, str):
+            return spelt
         # Different texts may be the same tokens, which no model could prefer one to the other.
-        read = [s.input_ids[:end] for s, end in zip(sequences, critique_starts or [None] * len(sequences), strict=True)]
+        ends = spelt.critique_starts or [None] * len(spelt.sequences)
+        read = [s.input_ids[:end] for s, end in zip(spelt.sequences, ends, strict=True)]
         different = tuple((c, r) for c, r in choice.pairs if not np.array_equal(read[c], read[r]))
         if self._needs.responses == "pairs":
             if not different:
                 return "the two responses of its every pair are the same tokens"
             choice, kept = without_strangers(replace(choice, pairs=different))
-            sequences = tuple(sequences[i] for i in kept)
-            critique_starts = tuple(critique_starts[i] for i in kept) if critique_starts else ()
+            spelt = spelt.only(kept)
         else:
             choice = replace(choice, pairs=different)
+        sequences = spelt.sequences
         reason = too_long(sequences, self._together(choice), self._limits)
         if reason is not None:
             return reason
@@ -129,8 +156,9 @@ class ExampleEncoder:
             sequences=sequences,
             pairs=choice.pairs,
             ties=choice.ties,
-            critique_starts=critique_starts,
-            engine_prompt_ids=engine_prompt_ids,
+            critique_starts=spelt.critique_starts,
+            fact_starts=spelt.fact_starts,
+            engine_prompt_ids=spelt.engine_prompt_ids,
             desirable=choice.desirable,
             ref_logprobs=ref_logprobs,
         )
@@ -184,12 +212,12 @@ class ExampleEncoder:
             for index in responses
         )
 
-    def _spelt(
-        self, instruction: Instruction, responses: tuple[int, ...]
-    ) -> tuple[tuple[Sequence, ...], tuple[int, ...], tuple[int, ...]]:
-        """What the algorithm reads of each response, where in it the critique begins, and the engines' prompt."""
+    def _spelt(self, instruction: Instruction, responses: tuple[int, ...]) -> "_Spelt | str":
+        """What the algorithm reads of each response, or why it cannot."""
+        if self._facts is not None:
+            return self._with_facts(instruction, responses, self._facts)
         if self._critiques is None:
-            return self.sequences(instruction, responses), (), ()
+            return _Spelt(self.sequences(instruction, responses))
         prompt = prompt_of(instruction, media_root=self._media_root)
         chosen = [instruction.responses[index] for index in responses]
         asked = [self._critiques.ask(prompt, response.text) for response in chosen]
@@ -197,7 +225,20 @@ class ExampleEncoder:
             self._critiques.answered(one, index, self._encoder.encode_target(response.critique or ""))
             for one, index, response in zip(asked, responses, chosen, strict=True)
         )
-        return sequences, tuple(one.critique_start for one in asked), asked[0].prompt.engine_prompt_ids
+        starts = tuple(one.critique_start for one in asked)
+        return _Spelt(sequences, critique_starts=starts, engine_prompt_ids=asked[0].prompt.engine_prompt_ids)
+
+    def _with_facts(self, instruction: Instruction, responses: tuple[int, ...], spelling: FactFormat) -> "_Spelt | str":
+        facts, prompt = instruction.meta.get(META, ()), prompt_of(instruction, media_root=self._media_root)
+        if not facts:
+            return "it has no facts, of which the reward model is told"
+        try:
+            told = [spelling.scored(prompt, instruction.responses[i].text, facts, sample_index=i) for i in responses]
+        except (UnusablePrompt, UnfitImageError):
+            raise
+        except ValueError as error:
+            return str(error)
+        return _Spelt(tuple(one.sequence for one in told), fact_starts=tuple(one.start for one in told))
 
     def _together(self, choice: Choice) -> list[tuple[int, ...]]:
         """Which responses are in one micro-batch: see ``GroupMaker`` and ``reward_groups``."""

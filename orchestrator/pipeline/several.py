@@ -10,6 +10,7 @@ from orchestrator.config.layers import layer_of
 from orchestrator.config.load import validated
 from orchestrator.config.schema import TrainConfig
 from orchestrator.config.tables import NamedRun, resolved
+from orchestrator.data.recognising import with_format
 from orchestrator.errors import RefusedInput
 from orchestrator.pipeline.look_at_data import data_lines
 from orchestrator.pipeline.run import check_run, dry_run, train
@@ -50,7 +51,7 @@ def _refuse(runs: list[NamedRun]) -> None:
             folder = RunFolder(Path(run.config.run.dir))
             refuse_another_run(folder, checked.config, option_identity(checked.config), whole=False)
         if known.data == run.config.data:
-            data_lines(known)
+            data_lines(with_format(known))
         judge = made.get("reward.critique.path")
         head = by_name[judge].needs.head if judge else None
         if judge and (head is None or head.request is None):

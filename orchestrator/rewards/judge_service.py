@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.specs import engine_spec, prompt_encoder
 from orchestrator.config.schema import TrainConfig
+from orchestrator.data.facts import META
 from orchestrator.errors import RefusedInput
 from orchestrator.rewards.asking import Pictures, SampleJudge, Writer
 from orchestrator.rewards.check import secret_in
@@ -16,7 +18,9 @@ from orchestrator.rewards.rubric import RubricJudge, RubricSettings, rubric_text
 from orchestrator.rewards.scalar import ScalarJudge
 from orchestrator.rewards.workers_writer import WorkersWriter
 from orchestrator.run.folder import RunFolder
+from workers.models.folder import scored_after
 from workers.models.needs import max_positions
+from workers.multimodal.fact_format import fact_format
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import Prompt
 from workers.writing import WritingSpec
@@ -47,7 +51,7 @@ def sample_judges(
 
 
 def check_sample_judges(config: TrainConfig, prompts: Sequence[Prompt]) -> None:
-    """Refuse an endpoint that does not answer about these prompts, or not readably; and what a rubric cannot be told.
+    """Refuse an endpoint that does not answer about these prompts, or not readably; and what a judge cannot be told.
 
     Raises:
         RefusedInput: in one sentence.
@@ -59,6 +63,7 @@ def check_sample_judges(config: TrainConfig, prompts: Sequence[Prompt]) -> None:
             f"reward.judge_rubric holds {_LABEL}, but {len(unlabelled)} of {len(prompts)} rows have no label; the "
             f"first is row {unlabelled[0]}"
         )
+    _check_facts(config, prompts)
     asked = reward.rubric_weight is not None or reward.pairwise_weight is not None
     if not asked or reward.judge_url is None:
         return
@@ -75,9 +80,28 @@ def _scalar(config: TrainConfig, pool: WorkerPool) -> tuple[SampleJudge, ...]:
     if path is None or weight is None:
         return ()
     encoder = prompt_encoder(config, path)
-    workers, longest = pool.role("scalar_reward"), max_positions(encoder.config)
-    deadline_s, cut = config.rollout.timeout_s, config.reward.scalar_cut
-    return (ScalarJudge(workers, encoder, weight=weight, max_tokens=longest, deadline_s=deadline_s, cut=cut),)
+    judge = ScalarJudge(
+        pool.role("scalar_reward"),
+        encoder,
+        weight=weight,
+        max_tokens=max_positions(encoder.config),
+        deadline_s=config.rollout.timeout_s,
+        cut=config.reward.scalar_cut,
+        facts=fact_format(encoder, *scored_after(Path(path))),
+    )
+    return (judge,)
+
+
+def _check_facts(config: TrainConfig, prompts: Sequence[Prompt]) -> None:
+    path = config.reward.scalar_path
+    if path is None or scored_after(Path(path))[1] is None:
+        return
+    untold = [prompt.uid for prompt in prompts if not prompt.meta.get(META)]
+    if untold:
+        raise RefusedInput(
+            f"reward.scalar_path {path!r} is told facts, but {len(untold)} of {len(prompts)} rows have none; the first "
+            f"is row {untold[0]}: give them in the rows, or by data.facts"
+        )
 
 
 def _judges(config: TrainConfig, writer: Writer, prompts: Sequence[Prompt]) -> tuple[SampleJudge, ...]:

@@ -14,7 +14,9 @@ import numpy as np
 from algorithms.figures import Tallies
 from algorithms.records import Sequence as TokenSequence
 from orchestrator.config.judges import SCALAR, UNFINISHED
+from orchestrator.data.facts import META
 from orchestrator.rewards.reward import Reward, failed_reward, with_parts
+from workers.multimodal.fact_format import FactFormat
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import Prompt, UnusablePrompt
 
@@ -39,13 +41,15 @@ class ScalarJudge:
         max_tokens: int | None,
         deadline_s: float,
         cut: float | None = None,
+        facts: FactFormat | None = None,
     ) -> None:
         """
         Args:
+            facts: How it is told the facts of a prompt; None where it reads the response alone.
             max_tokens: Positions of the model; a longer sample is not asked about. None bounds nothing.
             cut: see ``of_cut``.
         """
-        self._workers, self._encoder, self._cut = workers, encoder, cut
+        self._workers, self._encoder, self._facts, self._cut = workers, encoder, facts, cut
         self._weight, self._max_tokens, self._deadline_s = weight, max_tokens, deadline_s
 
     def added(
@@ -56,7 +60,7 @@ class ScalarJudge:
         return [self._joint(reward, one) for reward, one in zip(rewards, told, strict=True)], {}
 
     def fault(self, prompts: Sequence[Prompt]) -> str | None:
-        """Nothing can be wrong before there are samples: its folder has been looked at."""
+        """Nothing can be wrong before there are samples: its folder has been looked at, and the facts of the rows."""
         return None
 
     def _told(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> list[float | str]:
@@ -78,16 +82,28 @@ class ScalarJudge:
 
     def _sequence(self, prompt: Prompt, text: str, *, index: int) -> TokenSequence | str:
         try:
-            encoded = self._encoder.encode(prompt)
+            read = self._read(prompt, text, index=index)
         except UnusablePrompt as error:
             return f"it cannot be read: {error.reason}"
-        ids = (*encoded.prompt_ids, *self._encoder.encode_target(text))
-        if self._max_tokens is not None and len(ids) > self._max_tokens:
-            return f"it has {len(ids)} tokens, more than the {self._max_tokens} that the reward model reads"
+        except ValueError as error:
+            return f"it cannot be read: {error}"
+        length = len(read.input_ids)
+        if self._max_tokens is not None and length > self._max_tokens:
+            return f"it has {length} tokens, more than the {self._max_tokens} that the reward model reads"
+        return read
+
+    def _read(self, prompt: Prompt, text: str, *, index: int) -> TokenSequence:
+        """
+        Raises:
+            ValueError: the model cannot be asked the prompt, or be told its facts.
+        """
+        if self._facts is not None:
+            return self._facts.scored(prompt, text, prompt.meta.get(META, ()), sample_index=index).sequence
+        encoded = self._encoder.encode(prompt)
         return TokenSequence(
             uid=prompt.uid,
             sample_index=index,
-            input_ids=np.array(ids, np.int64),
+            input_ids=np.array((*encoded.prompt_ids, *self._encoder.encode_target(text)), np.int64),
             prompt_len=len(encoded.prompt_ids),
             media=encoded.media,
         )

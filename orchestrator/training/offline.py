@@ -19,6 +19,7 @@ from orchestrator.data.side_tables import SideTable
 from orchestrator.data.store import PreferenceStore
 from orchestrator.data.stores import OfflineData, held_out_rows, measured
 from orchestrator.data.stream import ExampleStream, encoded
+from orchestrator.errors import RefusedInput
 from orchestrator.run.checkpoint import Progress
 from orchestrator.run.identity import Identity, run_identity
 from orchestrator.run.metrics import PhaseClock
@@ -28,6 +29,7 @@ from orchestrator.training.session import Evaluation, Metrics, Session
 from orchestrator.training.updates import after_updates, step_samples, take_updates, update_figures
 from workers.models.needs import max_positions
 from workers.multimodal.critique_format import CritiqueFormat
+from workers.multimodal.fact_format import fact_format
 from workers.multimodal.prompt_encoder import PromptEncoder
 
 FIGURES = (
@@ -143,9 +145,15 @@ def example_encoder(
 
     Args:
         weighs_pairs: Give each pair its β, where the algorithm asks for one.
+    Raises:
+        RefusedInput: the words by which a reward model begins to say its reward are none to the model.
     """
-    needs = config.needs
-    request = needs.head.request if needs.critiques and needs.head else None
+    needs, head = config.needs, config.needs.head
+    request = head.request if needs.critiques and head else None
+    try:
+        facts = None if head is None else fact_format(encoder, head.request, head.opening)
+    except ValueError as error:
+        raise RefusedInput(f"fact_rm.opening: {error}") from error
     return ExampleEncoder(
         encoder,
         needs,
@@ -158,6 +166,7 @@ def example_encoder(
             positions=max_positions(encoder.config),
         ),
         critiques=None if request is None else CritiqueFormat(encoder, request),
+        facts=facts,
         weigh=config.learner.weigh if needs.pair_betas and weighs_pairs else None,
     )
 

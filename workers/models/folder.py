@@ -80,10 +80,27 @@ def critique_request(folder: Path) -> str:
     Raises:
         ValueError: it gives no rewards, or writes no critiques.
     """
-    request = json.loads((folder / REWARD_HEAD_CONFIG).read_text())["request"] if has_reward_head(folder) else None
-    if request is None:
+    asked, opening = scored_after(folder) if has_reward_head(folder) else (None, None)
+    if asked is None:
         raise ValueError(f"{str(folder)!r} is no critique reward model (no request in {REWARD_HEAD_CONFIG})")
-    return request
+    if opening is not None:
+        raise ValueError(f"{str(folder)!r} is no critique reward model: it is told facts, as fact_rm trains one")
+    return asked
+
+
+def writes_critiques(folder: Path) -> bool:
+    """Whether the reward model in ``folder`` writes before it gives a reward."""
+    asked, opening = scored_after(folder)
+    return asked is not None and opening is None
+
+
+def scored_after(folder: Path) -> tuple[str | None, str | None]:
+    """What the reward model in ``folder`` is asked behind a response, and by which words it begins to say its reward.
+
+    None and None of one that reads the response alone.
+    """
+    described = json.loads((folder / REWARD_HEAD_CONFIG).read_text())
+    return described["request"], described.get("opening")
 
 
 def read_model_config(path: str | Path) -> dict[str, object]:

@@ -55,17 +55,20 @@ class RewardHead(nn.Module):
         return self.out_proj(self.dense(hidden).tanh())
 
 
-def save_reward_head(kind: HeadKind, tensors: dict[str, Tensor], folder: Path, *, request: str | None) -> None:
+def save_reward_head(
+    kind: HeadKind, tensors: dict[str, Tensor], folder: Path, *, request: str | None, opening: str | None = None
+) -> None:
     """Write the head of the model in ``folder``.
 
     Args:
         tensors: Its state, whole.
-        request: What the model was asked before it wrote a critique; None for one that writes none.
+        request, opening: see ``algorithms.algorithm.ScalarHead``.
     """
     target = folder / REWARD_HEAD_FOLDER
     target.mkdir(parents=True, exist_ok=True)
     save_file(tensors, target / _WEIGHTS)
-    (folder / REWARD_HEAD_CONFIG).write_text(json.dumps({"kind": kind, "request": request}) + "\n")
+    described = {"kind": kind, "request": request} | ({} if opening is None else {"opening": opening})
+    (folder / REWARD_HEAD_CONFIG).write_text(json.dumps(described) + "\n")
 
 
 def load_reward_head(folder: Path, hidden_size: int, *, dtype: torch.dtype, kind: HeadKind | None = None) -> RewardHead:

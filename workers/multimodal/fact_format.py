@@ -10,23 +10,16 @@ https://arxiv.org/abs/2309.14525; the words are ours, and the released weights e
 
 import hashlib
 from collections.abc import Sequence as Seq
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from algorithms.fact_rm import PLACE
 from algorithms.records import Sequence
 from workers.multimodal.critique_format import CritiqueFormat
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import Prompt
-
-PLACE = "{facts}"
-"""Where a request has the facts."""
-REQUEST = f"""Say how good the answer above is. These statements are true of what was shown:
-{PLACE}
-A good answer says nothing that the statements, taken together, do not bear out. It helps whoever asked, reads like \
-natural language, and is no longer than it need be."""
-OPENING = "The quality of the answer is"
-"""Words by which the model begins to say it; the score is read at the last of them."""
 
 
 def fact_prompt(template: str, facts: Seq[str], *, uid: str, seed: int = 0) -> str:
@@ -63,24 +56,34 @@ def rm_input(
     return (*conversation, _turn("assistant", response), _turn("user", asked))
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A response with what the model is told behind it."""
+
+    sequence: Sequence
+    """Its last token is where the head reads the score."""
+    start: int
+    """Where in its ids the words behind the response begin."""
+
+
 class FactFormat:
     """Spells what is scored with a model's own chat template."""
 
-    def __init__(
-        self, encoder: PromptEncoder, *, template: str = REQUEST, opening: str = OPENING, seed: int = 0
-    ) -> None:
+    def __init__(self, encoder: PromptEncoder, *, template: str, opening: str, seed: int = 0) -> None:
         """
         Args:
             template, seed: see ``fact_prompt``.
             opening: Of at least one token.
+        Raises:
+            ValueError: the opening words are no token.
         """
         self._encoder, self._template, self._seed = encoder, template, seed
         self._opening = encoder.encode_text(opening)
         if not self._opening:
             raise ValueError(f"the opening words {opening!r} are no token, and the score is read at the last of them")
 
-    def scored(self, prompt: Prompt, response: str, facts: Seq[str], *, sample_index: int) -> Sequence:
-        """What the model reads; its last token is where the head reads the score.
+    def scored(self, prompt: Prompt, response: str, facts: Seq[str], *, sample_index: int) -> Told:
+        """What the model reads.
 
         Raises:
             UnusablePrompt: the model cannot be asked the prompt.
@@ -89,14 +92,26 @@ class FactFormat:
         asked = fact_prompt(self._template, facts, uid=prompt.uid, seed=self._seed)
         question = CritiqueFormat(self._encoder, asked).ask(prompt, response)
         ids = (*question.prompt.prompt_ids, *question.asked, *self._opening)
-        return Sequence(
+        sequence = Sequence(
             uid=prompt.uid,
             sample_index=sample_index,
             input_ids=np.asarray(ids, dtype=np.int64),
             prompt_len=len(question.prompt.prompt_ids),
             media=question.prompt.media,
         )
+        return Told(sequence, sequence.prompt_len + len(self._encoder.encode_text(response)))
 
 
 def _turn(role: str, words: str) -> dict[str, Any]:
     return {"role": role, "content": [{"type": "text", "text": words}]}
+
+
+def fact_format(encoder: PromptEncoder, request: str | None, opening: str | None) -> FactFormat | None:
+    """How a reward model is told facts that was trained with these; None where it is told none.
+
+    Raises:
+        ValueError: the opening words are no token.
+    """
+    if request is None or opening is None:
+        return None
+    return FactFormat(encoder, template=request, opening=opening)

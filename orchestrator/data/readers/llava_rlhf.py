@@ -2,7 +2,8 @@
 
 A preference is ``{"id", "image", "conversations", "output_1", "output_2", "preference": 1}``: both outputs answer the
 conversation in place of its own last answer, and 0 prefers neither. A prompt is ``{"id", "image", "conversations",
-"caption_type": 2, "length_bonus": 1.0}``: the first question alone, with what its answer is known to be. Either may
+"caption_type": 2, "length_bonus": 1.0}``: the first question alone, with what its answer is known to be; of a general
+one, ``caption_type`` 1, ``answer`` may say so, which the release has not. Either may
 have ``facts`` or ``captions``, texts that are true of the sample; see ``orchestrator.data.facts``.
 """
 
@@ -60,7 +61,7 @@ def read_llava_ppo(row: Any) -> Draft:
         RowError: naming field and value.
     """
     fields = row_object(row)
-    keys = check_keys(fields, (*_READ, "caption_type", "length_bonus"), images=IMAGE_FIELDS)
+    keys = check_keys(fields, (*_READ, "caption_type", "length_bonus", "answer"), images=IMAGE_FIELDS)
     kind, bonus = (1 if fields.get("caption_type") is None else fields["caption_type"]), fields.get("length_bonus")
     if type(kind) is not int or kind not in _ANSWERS:
         raise RowError(f"field 'caption_type' is {shown(kind)}, expected 1 to 7")
@@ -70,10 +71,11 @@ def read_llava_ppo(row: Any) -> Draft:
     first = next((place for place, (role, _) in enumerate(turns) if role == "user"), len(turns) - 1)
     answers, later = turns[first + 1 : first + 2], turns[first + 2 :]
     answer = _ANSWERS[kind]
+    known = _known(fields, answer)
     return Draft(
         turns=chat_turns(turns[: first + 1], media_parts(fields, image_fields=keys.images), field=_CHAT),
         responses=tuple(Response(text=_text(content, _CHAT)) for _, content in answers),
-        label=answer,
+        label=known,
         meta={
             "kind": "general" if answer is None else "choice" if len(answer) == 1 else "yes_no",
             "length_bonus": 1.0 if bonus is None else float(bonus),
@@ -82,6 +84,19 @@ def read_llava_ppo(row: Any) -> Draft:
         },
         unread=((*keys.unread, *([_LATER] if later else [])),),
     )
+
+
+def _known(fields: dict[str, Any], of_kind: str | None) -> str | None:
+    """What is right: by the kind of the question, or as the row says of a general one."""
+    own = fields.get("answer")
+    if is_empty(own):
+        return of_kind
+    if not isinstance(own, str):
+        raise RowError(f"field 'answer' is {shown(own)}, expected text")
+    text = _text(own, "answer")
+    if of_kind is not None and text != of_kind:
+        raise RowError(f"field 'answer' is {shown(text)}, and its 'caption_type' says {of_kind!r}")
+    return text
 
 
 def _spoken(fields: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -123,6 +123,20 @@ def test_a_prompt_has_its_kind_its_answer_and_its_length_bonus(
     assert (prompt.label, prompt.meta) == (label, {"kind": name, "length_bonus": 0.5, "id": 7})
 
 
+def test_of_a_general_question_the_row_may_say_what_is_right(tmp_path: Path) -> None:
+    rows = [
+        _asked(caption_type=1, answer="seven"),
+        _asked(caption_type=3, answer="B"),
+        _asked(caption_type=1, answer=""),
+    ]
+    found = read_prompts(source(write_jsonl(tmp_path / "d.jsonl", *rows), "llava_ppo"))
+    assert [(p.label, p.meta["kind"]) for p in found.prompts] == [
+        ("seven", "general"),
+        ("B", "choice"),
+        (None, "general"),
+    ]
+
+
 def test_of_a_conversation_the_first_question_is_asked_and_what_is_left_is_told(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
     rows = [
@@ -141,6 +155,8 @@ def test_of_a_conversation_the_first_question_is_asked_and_what_is_left_is_told(
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
+        ({"caption_type": 2, "answer": "B"}, "field 'answer' is \"B\", and its 'caption_type' says 'A'"),
+        ({"caption_type": 1, "answer": 5}, "field 'answer'"),
         ({"caption_type": 8}, "field 'caption_type' is 8, expected 1 to 7"),
         ({"caption_type": 0}, "field 'caption_type' is 0"),
         ({"caption_type": "2"}, "field 'caption_type' is \"2\""),

@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from algorithms.fact_rm import FactRmSection
 from tests.tiny_models import TINY_MODELS
 from tests.tiny_prompts import MIXED_SIZES, picture_prompts
 from workers.models.adapters import ADAPTERS
-from workers.multimodal.fact_format import REQUEST, FactFormat, fact_prompt, rm_input
+from workers.multimodal.fact_format import FactFormat, fact_prompt, rm_input
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import Prompt
 
@@ -29,7 +30,7 @@ def test_every_fact_stands_once_in_an_order_that_is_the_same_again(facts: list[s
 
 def test_samples_and_seeds_have_orders_of_their_own() -> None:
     asked = [(uid, seed) for uid in ("a", "b", "c", "d") for seed in range(5)]
-    orders = {fact_prompt(REQUEST, _FACTS, uid=uid, seed=seed) for uid, seed in asked}
+    orders = {fact_prompt(FactRmSection().request, _FACTS, uid=uid, seed=seed) for uid, seed in asked}
     assert len(orders) > 10
     firsts = {order.partition("- ")[2].partition("\n")[0] for order in orders}
     assert firsts == set(_FACTS), "none is always first"
@@ -70,7 +71,9 @@ def test_facts_stand_behind_the_response_and_the_score_at_the_last_opening_word(
     spelling = FactFormat(encoder, template=_TEMPLATE, opening="so response one")
     opening = encoder.encode_text("so response one")
     for prompt in prompts:
-        read = spelling.scored(prompt, "two", _FACTS, sample_index=1)
+        told = spelling.scored(prompt, "two", _FACTS, sample_index=1)
+        read = told.sequence
+        assert told.start == read.prompt_len + len(encoder.encode_text("two"))
         encoded = encoder.encode(prompt)
         assert read.prompt_len == len(encoded.prompt_ids) and read.media == encoded.media
         assert tuple(read.input_ids[: read.prompt_len]) == encoded.prompt_ids
@@ -83,9 +86,11 @@ def test_facts_stand_behind_the_response_and_the_score_at_the_last_opening_word(
 
 
 def test_responses_share_their_prompt_and_differ_behind_it(encoder: PromptEncoder, prompts: list[Prompt]) -> None:
-    spelling = FactFormat(encoder, template=_TEMPLATE)
+    spelling = FactFormat(encoder, template=_TEMPLATE, opening="so")
     for prompt in prompts:
-        one, other = (spelling.scored(prompt, text, _FACTS, sample_index=i) for i, text in enumerate(("one", "two")))
+        one, other = (
+            spelling.scored(prompt, text, _FACTS, sample_index=i).sequence for i, text in enumerate(("one", "two"))
+        )
         assert one.prompt_len == other.prompt_len
         assert (one.input_ids[: one.prompt_len] == other.input_ids[: one.prompt_len]).all()
         asked = encoder.encode_text("one"), encoder.encode_text("two")
@@ -98,7 +103,8 @@ def test_facts_are_words_whatever_they_spell(encoder: PromptEncoder) -> None:
     end, mark = encoder.tokenizer.eos_token, encoder.tokenizer.convert_ids_to_tokens(encoder.image_token_id)
 
     def control(fact: str) -> int:
-        ids = FactFormat(encoder, template="{facts}").scored(prompt, "two", [fact], sample_index=0).input_ids
+        spelling = FactFormat(encoder, template="{facts}", opening="so")
+        ids = spelling.scored(prompt, "two", [fact], sample_index=0).sequence.input_ids
         return sum(int(one) in (encoder.tokenizer.eos_token_id, encoder.image_token_id) for one in ids)
 
     assert control(f"one {end} {mark}") == control("one")
@@ -106,4 +112,4 @@ def test_facts_are_words_whatever_they_spell(encoder: PromptEncoder) -> None:
 
 def test_an_opening_without_a_token_is_refused(encoder: PromptEncoder) -> None:
     with pytest.raises(ValueError, match="the opening words '' are no token"):
-        FactFormat(encoder, opening="")
+        FactFormat(encoder, template=_TEMPLATE, opening="")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from orchestrator.rewards.reward import Reward, failed_reward
 from orchestrator.rewards.scalar import ScalarJudge
 from tests.tiny_prompts import picture_prompts
 from tests.user_files import write_llava
+from workers.multimodal.fact_format import FactFormat
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import Prompt
 
@@ -81,6 +83,20 @@ def test_a_cut_response_is_worth_what_is_said_of_all_of_them(encoder: PromptEnco
     assert unread.value == -4.0
     plain, _ = _judge(_Workers(3.0), encoder).added([ended, was_cut], prompts, ["which", "which"])
     assert [r.value for r in plain] == [1.5, 1.5]
+
+
+def test_one_that_is_told_facts_reads_each_sample_with_those_of_its_prompt(
+    encoder: PromptEncoder, prompts: list[Prompt]
+) -> None:
+    workers, spelling = _Workers(), FactFormat(encoder, template="facts {facts} ?", opening="it is")
+    told = [replace(prompt, meta={"facts": facts}) for prompt, facts in zip(prompts, (["a cat"], ["two"]), strict=True)]
+    judge = ScalarJudge(workers, encoder, weight=1.0, max_tokens=None, deadline_s=1.0, facts=spelling)
+    rewards, _ = judge.added([_scored()] * 3, [*told, replace(prompts[0], uid="untold")], ["which"] * 3)
+    assert len(workers.asked) == 2
+    for asked, prompt in zip(workers.asked, told, strict=True):
+        expected = spelling.scored(prompt, "which", prompt.meta["facts"], sample_index=0).sequence
+        assert (asked.input_ids == expected.input_ids).all() and asked.media == prompt.media
+    assert rewards[2].status == "failed" and "has 0 facts" in str(rewards[2].detail)
 
 
 @pytest.mark.parametrize("found", [math.nan, math.inf])
