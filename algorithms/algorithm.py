@@ -33,6 +33,8 @@ class ScalarHead:
     """A head that gives a sequence one reward, read at its last token."""
 
     kind: Literal["linear", "mlp"] = "linear"
+    bias: bool = False
+    """A linear head has one: where a reward counts by itself, and not only against another of the same prompt."""
     keeps_language: bool = False
     """False: it stands in place of the language model's head. True: the model also writes."""
     request: str | None = None

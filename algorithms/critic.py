@@ -72,7 +72,7 @@ class CriticSection(Section):
         """What its workers begin from."""
         return CriticModel(
             path=self.path,
-            head=ScalarHead(),
+            head=ScalarHead(bias=True),
             keeps_head=self.head == "reward_head",
             lr=self.lr,
             schedule=self.schedule,

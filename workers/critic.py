@@ -43,7 +43,7 @@ class CriticWorker(PolicyWorker):
         assert isinstance(spec, CriticSpec) and spec.head is not None
         size, dtype = model.config.get_text_config().hidden_size, spec.model.torch_dtype
         if spec.head_in is None:
-            head = RewardHead(spec.head.kind, size, dtype=dtype)
+            head = RewardHead(spec.head.kind, size, bias=spec.head.bias, dtype=dtype)
         else:
-            head = load_reward_head(Path(spec.head_in), size, dtype=dtype)
+            head = load_reward_head(Path(spec.head_in), size, dtype=dtype, bias=spec.head.bias)
         return ValueModule(model, head, lockstep=lockstep)

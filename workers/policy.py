@@ -262,6 +262,7 @@ class PolicyWorker(WorkerBase):
             model.config.get_text_config().hidden_size,
             dtype=spec.model.torch_dtype,
             kind=spec.head.kind,
+            bias=spec.head.bias,
         )
         of_kind = CritiqueRewardModule if spec.head.keeps_language else RewardModule
         return of_kind(model, head, lockstep=lockstep)

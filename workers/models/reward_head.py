@@ -15,6 +15,7 @@ from workers.models.folder import REWARD_HEAD_CONFIG, REWARD_HEAD_FOLDER, has_re
 HeadKind = Literal["linear", "mlp"]
 
 _WEIGHTS = "model.safetensors"
+_BIAS = "bias"
 # Every rank draws the same first layer, whatever else it has drawn.
 _SEED = 0
 
@@ -22,15 +23,19 @@ _SEED = 0
 class RewardHead(nn.Module):
     """``hidden -> 1``, in place of a language model's head. A new one gives every sequence the reward 0.
 
-    ``linear`` has one tensor, ``weight``, and no bias: rewards are compared, and a bias would cancel out.
+    ``linear`` has ``weight``, and ``bias`` where it is asked for: where rewards are only compared, it would cancel out.
     ``mlp`` is Linear → tanh → Linear, as released; its tensors are ``dense.*`` and ``out_proj.*``, with biases.
     The released one has dropout around tanh, which makes two forwards of one sequence disagree; here there is none.
 
     Source: MM-RLHF, llava_qwen.py:46-61, which starts from random rewards; the paper has a linear head, section 3.1
     """
 
-    def __init__(self, kind: HeadKind, hidden_size: int, *, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, kind: HeadKind, hidden_size: int, *, bias: bool = False, dtype: torch.dtype = torch.float32
+    ) -> None:
         """
+        Args:
+            bias: Of a linear head; an ``mlp`` has its own either way.
         Raises:
             ValueError: an unknown kind, or a size below 1.
         """
@@ -40,6 +45,7 @@ class RewardHead(nn.Module):
         self.kind: HeadKind = kind
         if kind == "linear":
             self.weight = nn.Parameter(torch.zeros(1, hidden_size, dtype=dtype))
+            self.bias = nn.Parameter(torch.zeros(1, dtype=dtype)) if bias else None
         elif kind == "mlp":
             self.dense = _uniform(hidden_size, dtype)
             self.out_proj = nn.Linear(hidden_size, 1, dtype=dtype)
@@ -51,7 +57,7 @@ class RewardHead(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """``[..., H]`` to ``[..., 1]``."""
         if self.kind == "linear":
-            return nn.functional.linear(hidden, self.weight)
+            return nn.functional.linear(hidden, self.weight, self.bias)
         return self.out_proj(self.dense(hidden).tanh())
 
 
@@ -67,29 +73,36 @@ def save_reward_head(
     target = folder / REWARD_HEAD_FOLDER
     target.mkdir(parents=True, exist_ok=True)
     save_file(tensors, target / _WEIGHTS)
-    described = {"kind": kind, "request": request} | ({} if opening is None else {"opening": opening})
-    (folder / REWARD_HEAD_CONFIG).write_text(json.dumps(described) + "\n")
+    told = {"kind": kind, "request": request} | ({_BIAS: True} if _BIAS in tensors else {})
+    told |= {} if opening is None else {"opening": opening}
+    (folder / REWARD_HEAD_CONFIG).write_text(json.dumps(told) + "\n")
 
 
-def load_reward_head(folder: Path, hidden_size: int, *, dtype: torch.dtype, kind: HeadKind | None = None) -> RewardHead:
+def load_reward_head(
+    folder: Path, hidden_size: int, *, dtype: torch.dtype, kind: HeadKind | None = None, bias: bool = False
+) -> RewardHead:
     """The head of the model in ``folder``; a new one where it has none.
 
     Args:
         kind: What the head must be; None takes the kind that was saved.
+        bias: A linear head without a bias gets one, of 0, which changes no reward.
     Raises:
         ValueError: the saved head is of another kind or size, or there is none and no kind is named.
     """
     if not has_reward_head(folder):
         if kind is None:
             raise ValueError(f"{str(folder)!r} has no reward head (no {REWARD_HEAD_CONFIG})")
-        return RewardHead(kind, hidden_size, dtype=dtype)
+        return RewardHead(kind, hidden_size, bias=bias, dtype=dtype)
     source = folder / REWARD_HEAD_FOLDER
-    saved = json.loads((folder / REWARD_HEAD_CONFIG).read_text())["kind"]
+    told = json.loads((folder / REWARD_HEAD_CONFIG).read_text())
+    saved, has_bias = told["kind"], told.get(_BIAS, False)
     if kind is not None and saved != kind:
         raise ValueError(f"{str(source)!r} holds a head of kind {saved!r}, asked for is {kind!r}")
-    head = RewardHead(saved, hidden_size, dtype=dtype)
+    head = RewardHead(saved, hidden_size, bias=bias or has_bias, dtype=dtype)
     with safe_open(source / _WEIGHTS, framework="pt") as tensors:
         for name, parameter in head.named_parameters():
+            if name == _BIAS and not has_bias:
+                continue
             value = tensors.get_tensor(name)
             if value.shape != parameter.shape:
                 raise ValueError(f"{str(source)!r}: {name} is {tuple(value.shape)}, expected {tuple(parameter.shape)}")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from workers.models.folder import critique_request
+from workers.models.folder import REWARD_HEAD_CONFIG, critique_request
 from workers.models.reward_head import HeadKind, RewardHead, load_reward_head, save_reward_head
 
 
@@ -62,6 +62,41 @@ def test_a_linear_head_is_a_product() -> None:
     head = RewardHead("linear", 2)
     head.load_state_dict({"weight": torch.tensor([[2.0, -1.0]])})
     assert head(torch.tensor([[3.0, 5.0]])).tolist() == [[1.0]]
+
+
+def test_a_bias_is_added_to_every_reward_and_learns() -> None:
+    head = RewardHead("linear", 2, bias=True)
+    head.load_state_dict({"weight": torch.tensor([[2.0, -1.0]]), "bias": torch.tensor([0.5])})
+    rewards = head(torch.tensor([[3.0, 5.0], [0.0, 0.0]]))
+    assert rewards.tolist() == [[1.5], [0.5]]
+    rewards.sum().backward()
+    assert head.bias is not None and head.bias.grad is not None and head.bias.grad.tolist() == [2.0]
+
+
+def test_a_head_without_a_bias_gets_one_of_0_where_it_is_asked_for(tmp_path: Path) -> None:
+    save_reward_head("linear", {"weight": torch.tensor([[2.0, -1.0]])}, tmp_path, request=None)
+    assert list(load_reward_head(tmp_path, 2, dtype=torch.float32).state_dict()) == ["weight"]
+    head = load_reward_head(tmp_path, 2, dtype=torch.float32, bias=True)
+    assert {name: value.tolist() for name, value in head.state_dict().items()} == {"weight": [[2, -1]], "bias": [0]}
+
+
+def test_a_head_with_a_bias_comes_back_with_it_also_where_none_is_asked_for(tmp_path: Path) -> None:
+    tensors = {"weight": torch.tensor([[2.0, -1.0]]), "bias": torch.tensor([0.5])}
+    save_reward_head("linear", tensors, tmp_path, request=None)
+    for bias in (False, True):
+        again = load_reward_head(tmp_path, 2, dtype=torch.float32, kind="linear", bias=bias).state_dict()
+        assert again.keys() == tensors.keys() and all(torch.equal(again[name], tensors[name]) for name in tensors)
+
+
+def test_a_new_head_has_a_bias_where_it_is_asked_for(tmp_path: Path) -> None:
+    assert list(RewardHead("linear", 2).state_dict()) == ["weight"]
+    head = load_reward_head(tmp_path, 2, dtype=torch.float32, kind="linear", bias=True)
+    assert list(head.state_dict()) == ["weight", "bias"] and not head(torch.ones(1, 2)).any()
+
+
+def test_what_is_written_about_a_head_without_a_bias_is_what_older_code_reads(tmp_path: Path) -> None:
+    save_reward_head("linear", {"weight": torch.zeros(1, 2)}, tmp_path, request=None)
+    assert (tmp_path / REWARD_HEAD_CONFIG).read_text() == '{"kind": "linear", "request": null}\n'
 
 
 def test_an_unknown_kind_or_size_is_refused() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoConfig
 
 from algorithms.critic import CLIP, EXPLAINED, CriticSection, ValueObjective, ValueSample
@@ -42,7 +43,7 @@ def sequences(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Se
 
 @pytest.fixture
 def spec(folder: Path) -> CriticSpec:
-    schedule = Schedule(peak_lr=1e-2, kind="constant", total_steps=40, warmup_frac=0.0, min_lr_frac=0.1)
+    schedule = Schedule(peak_lr=3e-3, kind="constant", total_steps=40, warmup_frac=0.0, min_lr_frac=0.1)
     model = CriticSection(clip=None).model
     return CriticSpec(
         model=ModelSpec(path=str(folder), dtype="float32", share_prompts=True),
@@ -107,6 +108,7 @@ def test_a_new_critic_finds_every_state_worth_nothing_and_learns_what_it_is_told
         assert not value[: sequence.prompt_len].any()
         np.testing.assert_allclose(value[sequence.prompt_len :], r, atol=0.6)
     worker.save(str(tmp_path))
+    assert load_file(tmp_path / "policy" / "reward_head" / "model.safetensors")["bias"].any(), "it has learned too"
     after = worker.update([_samples(sequences, wanted)])
 
     saved = str(tmp_path / "policy")
