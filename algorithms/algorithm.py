@@ -49,11 +49,13 @@ class ScalarHead:
 class CriticModel:
     """A value model beside the policy: it says of every token what the state before it is worth."""
 
+    init: Literal["policy", "reward", "random"]
+    """Whose weights it begins with: the policy's model, a reward model, or fresh ones."""
     path: str | None
-    """Folder that it begins from; None is the policy's model."""
+    """Folder of that reward model; None is the one that rewards this run."""
     head: ScalarHead
     keeps_head: bool
-    """It begins with the scalar head of that folder; else with zeros."""
+    """It begins with the scalar head of the reward model; else with zeros."""
     lr: float | None
     """Peak learning rate; None is the policy's."""
     schedule: Literal["constant", "linear", "cosine"] | None

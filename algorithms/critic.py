@@ -39,11 +39,14 @@ LOSS, EXPLAINED, VALUE, RETURN, CLIP = (figure.name for figure in FIGURES[:5])
 class CriticSection(Section):
     """The value model of PPO."""
 
+    init: Literal["policy", "reward", "random"] = "policy"
+    """Its weights to begin with: the policy's model; a scalar reward model, that of critic.path or else of
+    reward.scalar_path; or fresh ones, by run.seed, where model.freeze does not keep the policy's."""
     path: Text | None = None
-    """Folder that it begins from, a scalar reward model say; none = the policy's model. One with adapters alone is
-    merged first, by orchestrator.export."""
+    """Folder of a scalar reward model, for critic.init = "reward"; none = reward.scalar_path. One with adapters alone
+    is merged first, by orchestrator.export."""
     head: Literal["zero", "reward_head"] = "zero"
-    """Its head to begin with: zeros, or the head of the reward model in critic.path."""
+    """Its head to begin with: zeros, or the reward model's."""
     lr: float | None = Field(default=None, gt=0.0)
     """Its peak learning rate; none = optimizer.lr."""
     schedule: Literal["constant", "linear", "cosine"] | None = None
@@ -63,14 +66,23 @@ class CriticSection(Section):
     """What rewards are multiplied by before the critic sees them."""
 
     def check(self, config: Any) -> None:
-        """Refuse a head that nobody has."""
-        if self.head == "reward_head" and self.path is None:
-            raise ValueError("critic.head = 'reward_head' needs critic.path, the folder of a scalar reward model")
+        """Refuse a beginning that contradicts itself."""
+        if self.init == "reward" and self.path is None and config.reward.scalar_path is None:
+            raise ValueError("critic.init = 'reward' needs critic.path or reward.scalar_path, a scalar reward model")
+        for name, value, idle in (("path", self.path, None), ("head", self.head, "zero")):
+            if self.init != "reward" and value != idle:
+                raise ValueError(f"critic.{name} = {value!r} needs critic.init = 'reward'; it is {self.init!r}")
+        if self.init == "random" and config.model.lora_rank is not None:
+            raise ValueError(
+                f"critic.init = 'random' must be without model.lora_rank = {config.model.lora_rank}, which would leave "
+                "fresh weights as they are"
+            )
 
     @property
     def model(self) -> CriticModel:
         """What its workers begin from."""
         return CriticModel(
+            init=self.init,
             path=self.path,
             head=ScalarHead(bias=True),
             keeps_head=self.head == "reward_head",

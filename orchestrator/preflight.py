@@ -103,8 +103,9 @@ def check_other_models(config: TrainConfig) -> None:
             "reward.critique.path"
         )
     critic = config.needs.critic
-    if critic is not None and critic.path is not None and critic.keeps_head and not has_reward_head(Path(critic.path)):
-        raise RefusedInput(f"critic.head = 'reward_head', but critic.path {critic.path!r} has none")
+    path = config.critic_path
+    if critic is not None and path is not None and critic.keeps_head and not has_reward_head(Path(path)):
+        raise RefusedInput(f"critic.head = 'reward_head', but critic.path {path!r} has none")
 
 
 def check_teacher(config: TrainConfig, encoder: "PromptEncoder") -> None:
@@ -113,7 +114,9 @@ def check_teacher(config: TrainConfig, encoder: "PromptEncoder") -> None:
     Raises:
         RefusedInput: naming how many words differ.
     """
-    for option, path in (("distill.teacher_path", config.needs.teacher), ("critic.path", config.critic_path)):
+    critic = config.needs.critic
+    of_critic = "critic.path" if critic is not None and critic.path is not None else "critic.init: reward.scalar_path"
+    for option, path in (("distill.teacher_path", config.needs.teacher), (of_critic, config.critic_path)):
         if path is None:
             continue
         from orchestrator.cluster.specs import prompt_encoder  # deferred: it imports torch

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from algorithms.records import Sequence
+from workers.models.loading import draw_afresh
 from workers.models.policy_module import ValueModule
 from workers.models.reward_head import RewardHead, load_reward_head
 from workers.multimodal.collate import as_slots
@@ -22,6 +23,8 @@ class CriticSpec(PolicySpec):
 
     head_in: str | None
     """Folder whose scalar head it begins with; None begins with zeros: every state is worth nothing."""
+    fresh_seed: int | None = None
+    """What it learns begins as if newly made, drawn by this seed; None begins with what the folder holds."""
 
 
 class CriticWorker(PolicyWorker):
@@ -41,6 +44,8 @@ class CriticWorker(PolicyWorker):
     def _module(self, model: Any, *, lockstep: bool) -> nn.Module:
         spec = self._spec
         assert isinstance(spec, CriticSpec) and spec.head is not None
+        if spec.fresh_seed is not None:
+            draw_afresh(model, seed=spec.fresh_seed)
         size, dtype = model.config.get_text_config().hidden_size, spec.model.torch_dtype
         if spec.head_in is None:
             head = RewardHead(spec.head.kind, size, bias=spec.head.bias, dtype=dtype)

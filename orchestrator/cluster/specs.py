@@ -98,10 +98,10 @@ def policy_spec(config: TrainConfig, saved: str | None, sampling: SamplingDistri
 
 
 def critic_spec(config: TrainConfig, saved: str | None) -> CriticSpec:
-    """What a critic rank needs to start from ``critic.path``, or from the checkpoint's folder ``saved``."""
+    """What a critic rank needs to start by ``critic.init``, or from the checkpoint's folder ``saved``."""
     critic = config.needs.critic
     assert critic is not None, "asked for where the algorithm has a critic"
-    policy, own = policy_spec(config, None), critic.path or config.model.folder
+    policy, own = policy_spec(config, None), config.critic_path or config.model.folder
     lora = lora_spec(config, saved)
     schedule = policy.optimizer.schedule
     schedule = replace(
@@ -117,6 +117,7 @@ def critic_spec(config: TrainConfig, saved: str | None) -> CriticSpec:
         objective=critic.objective,
         head=critic.head,
         head_in=saved or (own if critic.keeps_head else None),
+        fresh_seed=config.run.seed if critic.init == "random" and saved is None else None,
         freeze=policy.freeze,
         gradient_checkpointing=policy.gradient_checkpointing,
         lora=lora,

@@ -100,8 +100,9 @@ class TrainConfig(Section):
 
     @property
     def critic_path(self) -> str | None:
-        """Folder that a critic begins from; None without one, or where that is the policy's."""
-        return None if self.needs.critic is None else self.needs.critic.path
+        """Folder of the reward model that a critic begins from; None without one, or where it begins from another."""
+        critic = self.needs.critic
+        return None if critic is None or critic.init != "reward" else critic.path or self.reward.scalar_path
 
     def section(self, kind: type[_S]) -> _S:
         """The settings of a section that algorithms bring along."""

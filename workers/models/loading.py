@@ -1,5 +1,6 @@
 """Loading a model folder for training or scoring."""
 
+import copy
 import importlib.util
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -113,6 +114,19 @@ def freeze_modules(model: torch.nn.Module, adapter: ModelAdapter, modules: Itera
     if trainable == 0:
         raise ValueError(f"model.freeze = {sorted(frozen)} leaves no parameter to train")
     return trainable
+
+
+def draw_afresh(model: Any, *, seed: int) -> None:
+    """Give every trainable parameter what it has in a new model, the same on every rank."""
+    config: Any = copy.deepcopy(model.config)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        # How a model attends says nothing about its weights, and ours has a name that others do not know.
+        new: Any = type(model)._from_config(config, dtype=torch.float32, attn_implementation="eager")
+        drawn = dict(new.named_parameters())
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.copy_(drawn[name])
 
 
 def train_without_dropout(model: torch.nn.Module) -> None:

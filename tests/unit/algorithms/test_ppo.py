@@ -1,5 +1,6 @@
 """PPO with a critic: what becomes of rewards and values, and what it refuses."""
 
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,8 @@ from algorithms.critic import EXPLAINED, RETURN, VALUE, CriticSection
 from algorithms.policy_settings import AlgorithmSection
 from algorithms.ppo import Ppo
 from algorithms.records import Rollout, Sequence
+from orchestrator.config import load_config
+from tests.contract.other_values import with_value
 
 _UNGUARDED = {"adv_filter": "none", "preclip_min": None, "preclip_max": None, "aggregation": "token-mean"}
 
@@ -100,7 +103,7 @@ def test_the_policy_waits_while_the_critic_warms_up() -> None:
 
 
 def test_it_asks_for_a_critic_and_refuses_what_that_has_no_part_in() -> None:
-    needs = _ppo(path="rm", head="reward_head", lr=1e-5).needs
+    needs = _ppo(init="reward", path="rm", head="reward_head", lr=1e-5).needs
     assert needs.critic is not None and (needs.critic.path, needs.critic.keeps_head, needs.critic.lr) == (
         "rm",
         True,
@@ -118,8 +121,6 @@ def test_it_asks_for_a_critic_and_refuses_what_that_has_no_part_in() -> None:
         _ppo(warmup_steps=20).check(config)
     with pytest.raises(ValueError, match=r"algorithm.parts = 'whitened' must be 'summed'"):
         _ppo(parts="whitened").check(config)
-    with pytest.raises(ValueError, match=r"critic.head = 'reward_head' needs critic.path"):
-        CriticSection(head="reward_head").check(config)
 
 
 def _adaptive(*, state: dict[str, float] | None = None, kl: float = 2.0, step: int = 0, warmup: int = 0) -> StepSamples:
@@ -148,3 +149,33 @@ def test_the_cost_of_the_kl_follows_the_kl_from_step_to_step() -> None:
 def test_the_cost_stays_while_the_policy_waits_for_its_critic() -> None:
     assert _adaptive(warmup=1, kl=0.0).state == {"coef": 0.1}
     assert _adaptive(warmup=1, kl=0.0, step=1).state == {"coef": pytest.approx(0.098)}
+
+
+@pytest.mark.parametrize(
+    ("told", "lora_rank", "refusal"),
+    [
+        ({"init": "reward"}, None, "critic.init = 'reward' needs critic.path or reward.scalar_path"),
+        ({"path": "rm"}, None, "critic.path = 'rm' needs critic.init = 'reward'; it is 'policy'"),
+        ({"init": "random", "path": "rm"}, None, "critic.path = 'rm' needs critic.init = 'reward'; it is 'random'"),
+        ({"head": "reward_head"}, None, "critic.head = 'reward_head' needs critic.init = 'reward'; it is 'policy'"),
+        ({"init": "random"}, 4, "critic.init = 'random' must be without model.lora_rank = 4"),
+        ({"init": "reward", "path": "rm", "head": "reward_head"}, 4, None),
+        ({"init": "random"}, None, None),
+    ],
+)
+def test_a_critic_begins_with_what_is_there(told: Any, lora_rank: int | None, refusal: str | None) -> None:
+    config: Any = SimpleNamespace(reward=SimpleNamespace(scalar_path=None), model=SimpleNamespace(lora_rank=lora_rank))
+    if refusal is None:
+        CriticSection(**told).check(config)
+        return
+    with pytest.raises(ValueError, match=re.escape(refusal)):
+        CriticSection(**told).check(config)
+
+
+def test_a_critic_begins_with_the_reward_model_of_the_run_unless_told_another() -> None:
+    scalar = ("--reward.functions", "scalar")
+    config, _ = load_config(["--algo", "ppo", "--critic.init", "reward", "--reward.scalar_path", "rm", *scalar])
+    assert config.critic_path == "rm"
+    assert with_value(config, "critic.path", "own").critic_path == "own"
+    for init in ("policy", "random"):
+        assert with_value(config, "critic.init", init).critic_path is None

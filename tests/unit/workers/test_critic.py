@@ -150,6 +150,21 @@ def test_what_a_critic_explains_grows_from_step_to_step_and_sooner_with_epochs(
     assert all(more > less for more, less in zip(often[1:], once[1:], strict=True))
 
 
+def test_fresh_weights_are_drawn_by_the_seed_and_what_is_frozen_stays(spec: CriticSpec, tmp_path: Path) -> None:
+    found = []
+    for name, seed in (("loaded", None), ("one", 3), ("again", 3), ("other", 4)):
+        torch.rand(5)
+        _worker(replace(spec, fresh_seed=seed)).save(str(tmp_path / name))
+        found.append(load_file(tmp_path / name / "policy" / "model.safetensors"))
+    loaded, one, again, other = found
+    assert {name for name in one if not torch.equal(one[name], again[name])} == set()
+    kept = {name for name in one if torch.equal(one[name], loaded[name])}
+    assert {name for name in one if "vision_tower" in name} < kept
+    assert all("vision_tower" in name or "norm" in name or "bias" in name for name in kept)
+    # Norms and biases begin with ones and zeros, whatever the seed.
+    assert {name for name in one if torch.equal(one[name], other[name])} == kept
+
+
 def test_a_value_is_of_the_state_before_its_token_however_rows_are_packed(
     spec: CriticSpec, folder: Path, sequences: list[Sequence], tmp_path: Path
 ) -> None:
