@@ -8,10 +8,11 @@ from orchestrator.data.media import Turn, place_media
 from orchestrator.data.rows import RowError, shown, unicode_text
 from orchestrator.data.turns import prompt_turns, system_turn
 
-_ROLES = {
+ROLES = {
     "system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant",
     "model": "assistant", "bot": "assistant",
 }  # fmt: skip
+"""Whose turn it is, by how files spell that."""
 _TURN = ("role", "from", "content", "value")
 _KINDS = {"image_url": "image", "input_image": "image", "input_text": "text", "video_url": "video"}
 _NAMED = ("image", "image_url", "url", "path", "video", "video_url")
@@ -30,15 +31,15 @@ def spoken(value: Any, field: str) -> list[tuple[str, Any]]:
     for turn in value:
         told = turn if isinstance(turn, dict) else {}
         role, content = told.get("role", told.get("from")), told.get("content", told.get("value"))
-        if not isinstance(role, str) or role not in _ROLES:
-            raise RowError(f"field {field!r} has a turn of {shown(role)}, expected {', '.join(_ROLES)}")
+        if not isinstance(role, str) or role not in ROLES:
+            raise RowError(f"field {field!r} has a turn of {shown(role)}, expected {', '.join(ROLES)}")
         if not isinstance(content, str | list) or not content:
             raise RowError(f"field {field!r} has a turn that says {shown(content)}, expected text or parts")
         if unknown := [
             key for key in told if key not in ("role", "from", "content", "value") and told[key] is not None
         ]:
             raise RowError(f"field {field!r} has a turn with {shown(unknown[0])}, which is not read")
-        turns.append((_ROLES[role], content))
+        turns.append((ROLES[role], content))
     return turns
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from orchestrator.data.facts import FIELDS, META, row_facts
 from orchestrator.data.keys import check_keys, is_empty
 from orchestrator.data.media import IMAGE_FIELDS, VIDEO_FIELDS, media_parts, refuse_placeholders
-from orchestrator.data.readers.chat import asked, chat_turns, said, text_of
+from orchestrator.data.readers.chat import ROLES, asked, chat_turns, said, text_of
 from orchestrator.data.readers.draft import Draft, row_object, scalar_meta
 from orchestrator.data.records import Response
 from orchestrator.data.rows import RowError, is_finite_number, shown
@@ -109,6 +109,8 @@ def _output(fields: dict[str, Any], name: str) -> str:
     value = fields.get(name)
     if is_empty(value):
         raise RowError(f"field {name!r} is {shown(value)}, expected an answer")
+    if isinstance(value, dict) and isinstance(speaker := value.get("from"), str) and speaker not in ROLES:
+        value = value | {"from": "assistant"}  # it is signed with the name of the model
     return _text(said([value] if isinstance(value, dict) else value, name), name)
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from algorithms.records import Sequence as TokenSequence
 from orchestrator.config import load_config
-from orchestrator.errors import RefusedInput
-from orchestrator.rewards.reward import Reward, failed_reward
+from orchestrator.errors import GuardStop, RefusedInput
+from orchestrator.rewards.reward import Reward, check_coverage, failed_reward, reward_metrics
 from orchestrator.rewards.scalar import ScalarJudge
 from tests.tiny_prompts import picture_prompts
 from tests.user_files import write_llava
@@ -99,7 +99,7 @@ def test_one_that_is_told_facts_reads_each_sample_with_those_of_its_prompt(
     assert rewards[2].status == "failed" and "has 0 facts" in str(rewards[2].detail)
 
 
-@pytest.mark.parametrize("found", [math.nan, math.inf])
+@pytest.mark.parametrize("found", [math.nan, math.inf, -math.inf])
 def test_a_number_that_is_none_is_a_failed_reward(encoder: PromptEncoder, prompts: list[Prompt], found: float) -> None:
     failed = failed_reward("the service is away")
     rewards, _ = _judge(_Workers(found), encoder).added([_scored(), failed], prompts, ["which", "which"])
@@ -109,6 +109,22 @@ def test_a_number_that_is_none_is_a_failed_reward(encoder: PromptEncoder, prompt
         f"scalar: its reward is {found}",
     )
     assert rewards[1] == failed
+
+
+def test_numbers_that_are_none_are_counted_and_stop_a_run_that_has_too_many(
+    encoder: PromptEncoder, prompts: list[Prompt]
+) -> None:
+    class Sometimes(_Workers):
+        def each(self, method: str, items: Sequence[Any], *, deadline_s: float) -> list[Any]:
+            return [math.nan, 2.0, 4.0, -math.inf]
+
+    of, texts = [prompts[0]] * 4, ["a", "b", "c", "d"]
+    rewards, _ = _judge(Sometimes(), encoder).added([_scored()] * 4, of, texts)
+    figures = reward_metrics(rewards)
+    assert (figures["judge/coverage"], figures["reward/scalar"], figures["reward/mean"]) == (0.5, 3.0, 2.5)
+    check_coverage(rewards, minimum=0.5)
+    with pytest.raises(GuardStop, match=r"coverage 0.500 is below .* 2 of 4 .*first reason: scalar: its reward is nan"):
+        check_coverage(rewards, minimum=0.9)
 
 
 def test_a_sample_that_the_model_cannot_read_whole_is_not_cut(encoder: PromptEncoder, prompts: list[Prompt]) -> None:
