@@ -142,8 +142,19 @@ def describe_batches(config: TrainConfig) -> list[str]:
         f"step: {config.rollout.prompts_per_step} prompts x {config.rollout.samples_per_prompt} samples = {samples} "
         f"completions on {config.rollout.num_engines} engines",
         f"updates: {samples} / {size} = {samples // size} optimizer steps of {size} samples, {size // ranks} a rank",
+        *_describe_epochs(config),
         *_describe_judges(config),
     ]
+
+
+def _describe_epochs(config: TrainConfig) -> list[str]:
+    """How often a step's samples are gone through, where that is not once."""
+    critic, often = config.needs.critic, config.learner.epochs_at(config.run.steps)
+    told = [f"by the policy {often} times"] if often > 1 else []
+    if critic is not None:
+        told += [f"by the critic {critic.epochs} times"] if critic.epochs > 1 else []
+        told += [f"by the critic alone in the first {critic.warmup_steps} steps"] if critic.warmup_steps else []
+    return [f"they are gone through {', '.join(told)}"] if told else []
 
 
 def _describe_judges(config: TrainConfig) -> list[str]:

@@ -8,6 +8,7 @@ import pytest
 from safetensors.torch import load_file
 
 from orchestrator.cluster.specs import critic_spec, policy_spec
+from orchestrator.pipeline.run import describe_batches
 from orchestrator.rewards.reward import Reward
 from orchestrator.run.cursor import sample_seed
 from orchestrator.run.folder import RunFolder
@@ -166,8 +167,13 @@ def test_both_schedules_span_the_updates_that_there_will_be(model: Path, tmp_pat
     config = loop_config(model, tmp_path, "ppo", "--data.path", "rows.json", *sizes, "--run.steps", "5", *_AGAIN)
     assert policy_spec(config, None).optimizer.schedule.total_steps == (5 - 1) * 2 * 2
     assert critic_spec(config, None).optimizer.schedule.total_steps == 5 * 2 * 3
+    told = (
+        "they are gone through by the policy 2 times, by the critic 3 times, by the critic alone in the first 1 steps"
+    )
+    assert describe_batches(config)[-1] == told
     once = loop_config(model, tmp_path, "ppo", "--data.path", "rows.json", *sizes, "--run.steps", "5")
     assert {spec(once, None).optimizer.schedule.total_steps for spec in (policy_spec, critic_spec)} == {5 * 2}
+    assert "gone through" not in " ".join(describe_batches(once))
 
 
 def test_a_critic_update_that_is_not_finite_is_skipped_and_counted_by_itself(
