@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _LONGEST = 896
 """Tokens of a response there."""
+_LEAST_ROLLOUTS = 8
+"""That are whitened together there."""
 _RELEASED_REWARD = (
     "scalar",
     "correctness?released=true",
@@ -76,8 +78,14 @@ class FactPpo(Ppo):
         return own.columns == "released"
 
     def check(self, config: Any) -> None:
-        """Refuse what the released estimate does with tokens of their own."""
+        """Refuse other means than over all columns, and fewer rollouts than the release whitens."""
         super().check(config)
+        rollouts = config.rollout.prompts_per_step * config.rollout.samples_per_prompt
+        if self.counts_padding and self.critic.whiten and rollouts < _LEAST_ROLLOUTS:
+            raise ValueError(
+                f"rollout.prompts_per_step * rollout.samples_per_prompt = {rollouts} must be at least "
+                f"{_LEAST_ROLLOUTS} for fact_ppo.columns = 'released', which whitens no fewer"
+            )
         if self.counts_padding and self.section.aggregation != "seq-mean-token-sum-norm":
             raise ValueError(
                 f"algorithm.aggregation = {self.section.aggregation!r} must be 'seq-mean-token-sum-norm' for "
@@ -112,7 +120,8 @@ class FactPpo(Ppo):
             row[: len(nats) - start] = nats[start:][: len(row)]
         found = released_columns(
             scores, charged, of_columns, kl_coef=own.kl_coef, reward_clip=own.reward_clip, gamma=own.gamma,
-            lam=critic.gae_lambda, reward_scale=critic.reward_scale, whiten=critic.whiten,
+            lam=critic.gae_lambda, reward_scale=critic.reward_scale,
+            least_rows=_LEAST_ROLLOUTS if critic.whiten else None,
         )  # fmt: skip
         width = max(starts) + of_columns.shape[1]
         valued, advantages, returns = (

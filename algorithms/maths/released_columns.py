@@ -10,9 +10,6 @@ from algorithms.maths.advantages import place_terminal_reward
 from algorithms.maths.gae import gae
 from algorithms.maths.whitening import whiten_groups
 
-_LEAST_ROWS = 8
-"""That are whitened together there."""
-
 
 @dataclass(frozen=True, slots=True)
 class ReleasedEstimate:
@@ -36,7 +33,7 @@ def released_columns(
     gamma: float,
     lam: float,
     reward_scale: float,
-    whiten: bool,
+    least_rows: int | None,
 ) -> ReleasedEstimate:
     """Score in the last column, GAE over all columns, whitening over all of them.
 
@@ -44,9 +41,9 @@ def released_columns(
         kl: Nats per token, 0 in padding.
         values: Of every column, padding too.
         reward_scale: What rewards are multiplied by, 10 there.
-        whiten: Whether advantages are standardised.
+        least_rows: That are whitened together, 8 there; None leaves advantages as they are.
     Raises:
-        ValueError: fewer than 8 rows to whiten, or a number that is not finite.
+        ValueError: fewer rows to whiten, or a number that is not finite.
     Source: LLaVA-RLHF, ppo_trainer.py:112-178
     """
     every = torch.ones_like(values, dtype=torch.bool)
@@ -54,5 +51,5 @@ def released_columns(
         scores, kl, every, kl_coef=kl_coef, reward_clip=reward_clip, placement="last_column"
     )
     plain, returns = gae(rewards, values, every, gamma=gamma, lam=lam, reward_scale=reward_scale)
-    advantages = whiten_groups(plain, every, min_rows=_LEAST_ROWS) if whiten else plain
+    advantages = plain if least_rows is None else whiten_groups(plain, every, min_rows=least_rows)
     return ReleasedEstimate(rewards, advantages, returns, plain.double().mean().item())

@@ -156,7 +156,7 @@ def _released(case: Case, scores: Tensor, kl: Tensor, values: Tensor, *, kl_coef
     own = case.params
     return released_columns(
         scores, kl, values, kl_coef=kl_coef, reward_clip=None, gamma=own["gamma"], lam=own["lam"], reward_scale=10.0,
-        whiten=False,
+        least_rows=None,
     )  # fmt: skip
 
 

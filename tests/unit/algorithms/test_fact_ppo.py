@@ -106,3 +106,7 @@ def test_the_profile_of_the_paper_is_what_its_scripts_say() -> None:
     assert (plain.section(FactPpoSection).columns, plain.section(CriticSection).reward_scale) == ("actions", 1.0)
     with pytest.raises(RefusedInput, match=r"algorithm.aggregation = 'token-mean' must be 'seq-mean-token-sum-norm'"):
         load_config(["--algo", "fact_ppo", "--fact_ppo.columns", "released"])
+    few = ("--rollout.prompts_per_step", "4", "--policy.train_batch_size", "4")
+    norm = ("--algorithm.aggregation", "seq-mean-token-sum-norm")
+    with pytest.raises(RefusedInput, match=r"rollout.samples_per_prompt = 4 must be at least 8 for fact_ppo.columns"):
+        load_config(["--algo", "fact_ppo", "--fact_ppo.columns", "released", *norm, *few])
