@@ -13,18 +13,18 @@ from algorithms.records import Sequence
 from workers.models.policy_module import ValueModule
 from workers.models.reward_head import RewardHead, load_reward_head
 from workers.multimodal.collate import as_slots
-from workers.policy import PolicySpec, PolicyWorker
+from workers.trained_rank import RankSpec, TrainedRank
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CriticSpec(PolicySpec):
+class CriticSpec(RankSpec):
     """Everything one critic rank needs to start."""
 
     head_in: str | None
     """Folder whose scalar head it begins with; None begins with zeros: every state is worth nothing."""
 
 
-class CriticWorker(PolicyWorker):
+class CriticWorker(TrainedRank):
     """Shards, steps, saves and resumes as a policy's rank does, with a scalar head in place of the language model's."""
 
     loss_figure = "critic/loss"
