@@ -40,8 +40,8 @@ class CriticSection(Section):
     """The value model of PPO."""
 
     path: Text | None = None
-    """Folder that it begins from, a scalar reward model say; none = the policy's model. One with adapters alone is
-    merged first, by orchestrator.export."""
+    """Folder that it begins from, a scalar reward model say; none = the policy's model. It may hold an adapter alone,
+    which is learned on: model.lora_rank is then its rank."""
     head: Literal["zero", "reward_head"] = "zero"
     """Its head to begin with: zeros, or the head of the reward model in critic.path."""
     lr: float | None = Field(default=None, gt=0.0)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from algorithms.records import PLAIN, SamplingDistribution, Sequence
+from workers.models.loading import load_model
 from workers.models.lora import without_adapters
 from workers.models.policy_module import (
     CritiqueRewardModule,
@@ -21,6 +22,7 @@ from workers.models.policy_module import (
     token_scores,
 )
 from workers.models.reward_head import load_reward_head
+from workers.models.shared_base import SharedBase
 from workers.multimodal.collate import as_slots
 from workers.trained_rank import RankSpec, TrainedRank
 from workers.weight_sync.manifest import Backend, WeightManifest
@@ -31,13 +33,47 @@ from workers.weight_sync.senders import SharedMemorySender, WeightSender
 class PolicySpec(RankSpec):
     """Everything one policy rank needs to start."""
 
+    shares_base: bool = False
+    """Other roles stand on the same base; see ``admit``."""
+
 
 class PolicyWorker(TrainedRank):
     """Learns from what it is told, says how likely tokens are, and hands its weights to the engines."""
 
     loss_figure = "policy/loss"
 
-    _sender: WeightSender | None = None
+    def __init__(
+        self,
+        *,
+        rank: int,
+        world_size: int,
+        spec: PolicySpec,
+        num_threads: int,
+        name: str | None = None,
+        board: Any = None,
+    ) -> None:
+        load = SharedBase() if spec.shares_base else load_model
+        super().__init__(
+            rank=rank, world_size=world_size, spec=spec, num_threads=num_threads, name=name, board=board, load=load
+        )
+        self._sender: WeightSender | None = None
+        self._tenants: dict[str, Any] = {}
+
+    def admit(self, role: str, kind: type[Any], spec: Any) -> None:
+        """Take a worker of another role into this process, in place of any it has, with its model on this rank's base.
+
+        Args:
+            kind: Its class, a rank's or a frozen role's.
+            spec: What it starts on.
+        """
+        rank: dict[str, Any] = {}
+        if issubclass(kind, TrainedRank):
+            rank = {"rank": self._rank, "world_size": self._world_size}
+        self._tenants[role] = kind(spec=spec, num_threads=torch.get_num_threads(), load=self._load, **rank)
+
+    def of_tenant(self, role: str, method: str, *args: Any, **options: Any) -> Any:
+        """What a worker that was admitted says."""
+        return getattr(self._tenants[role], method)(*args, **options)
 
     def score(
         self, microbatches: Seq[Seq[Sequence]], *, sampling: SamplingDistribution = PLAIN, adapters: bool = True

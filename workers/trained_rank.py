@@ -18,7 +18,7 @@ from algorithms.records import PLAIN, SamplingDistribution
 from workers.actor_base import WorkerBase
 from workers.backends.schedule import OptimizerSpec
 from workers.models.export import copy_processor, export_folder
-from workers.models.loading import ModelSpec, freeze_modules, load_model, train_without_dropout
+from workers.models.loading import Loader, ModelSpec, freeze_modules, load_model, train_without_dropout
 from workers.models.lora import LoraSpec, adapter_tensors, add_adapters, plain_parameters, save_adapter
 from workers.models.policy_module import nothing, scores_of
 from workers.models.reward_head import save_reward_head
@@ -63,9 +63,11 @@ class TrainedRank(WorkerBase, ABC):
         num_threads: int,
         name: str | None = None,
         board: Any = None,
+        load: Loader = load_model,
     ) -> None:
         super().__init__(num_threads=num_threads, name=name, board=board)
         self._rank, self._world_size, self._spec = rank, world_size, spec
+        self._load = load
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def setup(self, master_address: str, master_port: int) -> int:
@@ -76,7 +78,7 @@ class TrainedRank(WorkerBase, ABC):
         os.environ.update(RANK=str(self._rank), WORLD_SIZE=str(self._world_size), LOCAL_RANK="0")
         init_process_group(self._rank, self._world_size, master_address, master_port)
         lora = self._spec.lora
-        model, self._adapter = load_model(self._spec.model)
+        model, self._adapter = self._load(self._spec.model)
         if lora is None:
             trainable = freeze_modules(model, self._adapter, self._spec.freeze)
         else:
