@@ -79,13 +79,14 @@ def _found(run: NamedRun, runs: list[NamedRun]) -> TrainConfig:
     layer = layer_of(run.config)
     if run.name and run.config.run.resume == "must" and not _has_begun(run):
         layer["run.resume"] = "auto"  # of several runs, some must have begun
-    found = {name: resolved(name, value, folders, _model_for(name)) for name, value in layer.items()}
+    found = {name: resolved(name, value, folders, _model_for(name, run.config)) for name, value in layer.items()}
     return run.config if found == layer_of(run.config) else _same_format(run, validated(type(run.config), found, {}))
 
 
-def _model_for(option: str) -> Callable[[Path], Path]:
-    """From a run's folder to what it trained, as the option takes it."""
-    return policy_folder if option == "model.adapter" else plain_folder
+def _model_for(option: str, config: TrainConfig) -> Callable[[Path], Path]:
+    """From a run's folder to what it trained: merged where an adapter is not wanted as it is."""
+    shared = config.placement.share_base and option in ("critic.path", "reward.scalar_path")
+    return policy_folder if option == "model.adapter" or shared else plain_folder
 
 
 def _same_format(run: NamedRun, found: TrainConfig) -> TrainConfig:
