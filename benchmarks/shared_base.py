@@ -74,6 +74,9 @@ def _measured(mode: str, model: Path, reward: Path, small: Path) -> tuple[float,
     gc.collect()
     before = psutil.Process().memory_info().rss
     found = [load_model(base_spec(config, str(model)))] if mode == _BASE else _roles(config)
+    for module, _ in found:
+        for parameter in module.parameters():
+            parameter.detach().sum()  # a file's weights are mapped, and in memory once they are read
     gc.collect()
     resident = psutil.Process().memory_info().rss - before
     held = {p.data_ptr(): p.numel() * p.element_size() for module, _ in found for p in module.parameters()}
