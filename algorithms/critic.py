@@ -43,8 +43,8 @@ class CriticSection(Section):
     """Its weights to begin with: the policy's model; a scalar reward model, that of critic.path or else of
     reward.scalar_path; or fresh ones, by run.seed, where model.freeze does not keep the policy's."""
     path: Text | None = None
-    """Folder of a scalar reward model, for critic.init = "reward"; none = reward.scalar_path. One with adapters alone
-    is merged first, by orchestrator.export."""
+    """Folder of a scalar reward model, for critic.init = "reward"; none = reward.scalar_path. It may hold an adapter
+    alone, which is learned on: model.lora_rank is then its rank."""
     head: Literal["zero", "reward_head"] = "zero"
     """Its head to begin with: zeros, or the reward model's."""
     lr: float | None = Field(default=None, gt=0.0)

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.cluster.adapters import check_adapters
 from orchestrator.cluster.choices import adapter_of
 from orchestrator.cluster.feed import PROBE_LENGTH
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
+from workers.models.adapter_folder import base_folder
 from workers.models.folder import (
     check_model_config,
     check_model_folder,
@@ -25,6 +27,8 @@ if TYPE_CHECKING:  # it imports transformers, and most refusals can be had witho
 
 
 _DIGIT = re.compile(r"\d")
+_PLAIN = ("reward.critique.path", "reward.judge_path")
+"""Engines load them, which take no adapter."""
 
 
 def check_config(config: TrainConfig) -> None:
@@ -91,9 +95,11 @@ def check_other_models(config: TrainConfig) -> None:
         if path is None:
             continue
         try:
-            check_model_folder(path, trust_remote_code=config.model.trust_remote_code)
+            own = path if option in _PLAIN else base_folder(path)
+            check_model_folder(own, trust_remote_code=config.model.trust_remote_code)
         except ValueError as error:
             raise RefusedInput(f"{option}: {error}") from error
+    check_adapters(config)
     scalar = config.reward.scalar_path
     if scalar is not None and not has_reward_head(Path(scalar)):
         raise RefusedInput(f"reward.scalar_path {scalar!r} has no reward head: it should be what scalar_rm leaves")
@@ -150,7 +156,9 @@ def check_processors(config: TrainConfig) -> None:
         if path is None:
             continue
         try:
-            check_processor(path, trust_remote_code=config.model.trust_remote_code)
+            check_processor(
+                path if option in _PLAIN else base_folder(path), trust_remote_code=config.model.trust_remote_code
+            )
         except ValueError as error:
             raise RefusedInput(f"{option}: {error}") from error
 

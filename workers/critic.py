@@ -14,11 +14,11 @@ from workers.models.loading import draw_afresh
 from workers.models.policy_module import ValueModule
 from workers.models.reward_head import RewardHead, load_reward_head
 from workers.multimodal.collate import as_slots
-from workers.policy import PolicySpec, PolicyWorker
+from workers.trained_rank import RankSpec, TrainedRank
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CriticSpec(PolicySpec):
+class CriticSpec(RankSpec):
     """Everything one critic rank needs to start."""
 
     head_in: str | None
@@ -27,7 +27,7 @@ class CriticSpec(PolicySpec):
     """What it learns begins as if newly made, drawn by this seed; None begins with what the folder holds."""
 
 
-class CriticWorker(PolicyWorker):
+class CriticWorker(TrainedRank):
     """Shards, steps, saves and resumes as a policy's rank does, with a scalar head in place of the language model's."""
 
     loss_figure = "critic/loss"

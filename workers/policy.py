@@ -1,6 +1,5 @@
-"""The policy: one rank of the sharded model that scores, learns, publishes its weights and saves itself."""
+"""The policy: one rank of the sharded model that scores, learns and publishes its weights."""
 
-import os
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from contextlib import nullcontext
@@ -10,64 +9,36 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from algorithms.algorithm import Objective, Sample, ScalarHead
-from algorithms.figures import Sum, Tallies, added
 from algorithms.records import PLAIN, SamplingDistribution, Sequence
-from workers.actor_base import WorkerBase
-from workers.backends.schedule import OptimizerSpec
-from workers.models.export import copy_processor, export_folder
-from workers.models.loading import ModelSpec, freeze_modules, load_model, train_without_dropout
-from workers.models.lora import (
-    LoraSpec,
-    adapter_tensors,
-    add_adapters,
-    plain_parameters,
-    save_adapter,
-    without_adapters,
-)
+from workers.models.loading import load_model
+from workers.models.lora import without_adapters
 from workers.models.policy_module import (
     CritiqueRewardModule,
     PolicyModule,
     RewardModule,
-    nothing,
     reward_scores,
-    scores_of,
     token_scores,
 )
-from workers.models.reward_head import load_reward_head, save_reward_head
-from workers.multimodal.collate import Batch, Collator, as_slots
-from workers.types import RankUpdate
+from workers.models.reward_head import load_reward_head
+from workers.models.shared_base import SharedBase
+from workers.multimodal.collate import as_slots
+from workers.trained_rank import RankSpec, TrainedRank
 from workers.weight_sync.manifest import Backend, WeightManifest
 from workers.weight_sync.senders import SharedMemorySender, WeightSender
 
-_HEAD = "score."
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PolicySpec:
+class PolicySpec(RankSpec):
     """Everything one policy rank needs to start."""
 
-    model: ModelSpec
-    source: str
-    """Model folder whose configuration and processor every checkpoint carries. Not ``model.path``, which may be a
-    checkpoint that this run removes."""
-    optimizer: OptimizerSpec
-    objective: Objective
-    freeze: tuple[str, ...]
-    gradient_checkpointing: bool
-    sampling: SamplingDistribution = PLAIN
-    """What the trained tokens were drawn from; the objective is of its log-probs."""
-    head: ScalarHead | None = None
-    """None = the model has its own head alone."""
-    lora: LoraSpec | None = None
-    """None = the weights themselves are trained."""
+    shares_base: bool = False
+    """Other roles stand on the same base; see ``admit``."""
 
 
-class PolicyWorker(WorkerBase):
-    """One rank. Methods that communicate (all but ``ping``) must be called on every rank together."""
+class PolicyWorker(TrainedRank):
+    """Learns from what it is told, says how likely tokens are, and hands its weights to the engines."""
 
     loss_figure = "policy/loss"
 
@@ -81,37 +52,28 @@ class PolicyWorker(WorkerBase):
         name: str | None = None,
         board: Any = None,
     ) -> None:
-        super().__init__(num_threads=num_threads, name=name, board=board)
-        self._rank, self._world_size, self._spec = rank, world_size, spec
-        self._sender: WeightSender | None = None
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-    def setup(self, master_address: str, master_port: int) -> int:
-        """Join the process group, load the model and shard it; return the number of trainable tensors."""
-        # Deferred: the driver describes a policy without DeepSpeed.
-        from workers.backends.deepspeed_engine import DeepSpeedEngine, init_process_group
-
-        os.environ.update(RANK=str(self._rank), WORLD_SIZE=str(self._world_size), LOCAL_RANK="0")
-        init_process_group(self._rank, self._world_size, master_address, master_port)
-        lora = self._spec.lora
-        model, self._adapter = load_model(self._spec.model)
-        if lora is None:
-            trainable = freeze_modules(model, self._adapter, self._spec.freeze)
-        else:
-            trainable = add_adapters(model, self._adapter, lora, self._spec.freeze)
-        if self._spec.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-            train_without_dropout(model)
-        # Alone it is for the image: without one, a frozen language model leaves nothing to differentiate.
-        lockstep = self._world_size > 1 or "language" in self._spec.freeze
-        self._collate = Collator.of(self._spec.model, always_an_image=lockstep)
-        self._engine = DeepSpeedEngine(
-            self._module(model, lockstep=lockstep),
-            self._spec.optimizer,
-            bf16=self._spec.model.torch_dtype == torch.bfloat16,
-            world_size=self._world_size,
+        load = SharedBase() if spec.shares_base else load_model
+        super().__init__(
+            rank=rank, world_size=world_size, spec=spec, num_threads=num_threads, name=name, board=board, load=load
         )
-        return trainable
+        self._sender: WeightSender | None = None
+        self._tenants: dict[str, Any] = {}
+
+    def admit(self, role: str, kind: type[Any], spec: Any) -> None:
+        """Take a worker of another role into this process, in place of any it has, with its model on this rank's base.
+
+        Args:
+            kind: Its class, a rank's or a frozen role's.
+            spec: What it starts on.
+        """
+        rank: dict[str, Any] = {}
+        if issubclass(kind, TrainedRank):
+            rank = {"rank": self._rank, "world_size": self._world_size}
+        self._tenants[role] = kind(spec=spec, num_threads=torch.get_num_threads(), load=self._load, **rank)
+
+    def of_tenant(self, role: str, method: str, *args: Any, **options: Any) -> Any:
+        """What a worker that was admitted says."""
+        return getattr(self._tenants[role], method)(*args, **options)
 
     def score(
         self, microbatches: Seq[Seq[Sequence]], *, sampling: SamplingDistribution = PLAIN, adapters: bool = True
@@ -152,28 +114,6 @@ class PolicyWorker(WorkerBase):
                 hits += [int(piece.sum()) for piece in batch.split(token_scores(self._forward(batch)).greedy)]
         return hits
 
-    def update(self, microbatches: Seq[Seq[Sample]]) -> RankUpdate:
-        """One optimizer step over this rank's micro-batches; none when any rank met something that is not finite.
-
-        A micro-batch is empty where other ranks have one more than this rank, which has to be in their collectives.
-        """
-        lr = self._engine.lr
-        figures: Tallies = {}
-        nonfinite: list[str] = []
-        for index, samples in enumerate(microbatches):
-            loss, shares, at_fault = self._loss(samples)
-            finite = self._engine.backward(loss, last=index == len(microbatches) - 1)
-            figures = added((figures, shares))
-            nonfinite += at_fault if finite or at_fault else [s.uid for s in samples]
-        if self._any_rank(bool(nonfinite)):
-            self._engine.discard()
-            return RankUpdate(figures=figures, lr=lr, nonfinite=tuple(nonfinite))
-        norm = self._engine.step()
-        if norm is None:
-            uids = tuple(s.uid for samples in microbatches for s in samples)
-            return RankUpdate(figures=figures, lr=lr, nonfinite=uids)
-        return RankUpdate(figures=figures, lr=lr, grad_norm=norm)
-
     def open_sender(self, *, backend: Backend, run_id: str, address: str, port: int, group_size: int) -> None:
         """Choose how weights travel; for NCCL it returns once every engine worker has joined the group."""
         if backend == "shared_memory":
@@ -211,48 +151,6 @@ class PolicyWorker(WorkerBase):
         assert self._sender is not None
         self._sender.release()
 
-    def save(self, folder: str) -> None:
-        """Write ``policy/`` (rank 0) and this rank's optimizer state under ``folder``.
-
-        ``policy/`` is a plain model folder, or the adapter alone, in peft's format, where only that is trained.
-        """
-        target, max_pixels = Path(folder) / "policy", self._spec.model.max_pixels
-        if self._spec.lora is not None:
-            model = self._engine.module.model
-            adapter = adapter_tensors(model, self._engine.gathered)
-            if self._rank == 0:
-                save_adapter(model, adapter, target, source=self._spec.source)
-                copy_processor(self._spec.source, target, max_pixels=max_pixels)
-        else:
-            tensors = {name: tensor.cpu().clone() for name, tensor, _ in self._named() if self._rank == 0}
-            if self._rank == 0:
-                export_folder(tensors, source=self._spec.source, target=target, max_pixels=max_pixels)
-        if self._spec.head is not None:
-            self._save_reward_head(target, self._spec.head)
-        state = Path(folder) / "state"
-        state.mkdir(parents=True, exist_ok=True)
-        save_file(self._engine.state_tensors(), state / f"rank_{self._rank:05d}.safetensors")
-
-    def load_state(self, folder: str, *, num_steps: int) -> None:
-        """Restore optimizer state saved by the same rank of an equally sharded run.
-
-        Raises:
-            ValueError: the run was sharded differently.
-        """
-        file = Path(folder) / "state" / f"rank_{self._rank:05d}.safetensors"
-        if not file.is_file():
-            raise ValueError(f"checkpoint {folder} holds no optimizer state of rank {self._rank}")
-        self._engine.load_state_tensors(load_file(file), num_steps=num_steps)
-
-    def _named(self) -> Iterator[tuple[str, Tensor, bool]]:
-        """Released name, whole tensor and whether training changes it."""
-        scale = self._spec.lora.scale if self._spec.lora else 1.0
-        for name, tensor, trained in plain_parameters(self._engine.module, self._engine.gathered, scale=scale):
-            if name.startswith(_HEAD):
-                continue  # no engine and no plain folder has a place for it
-            for released, part in self._adapter.released(name.removeprefix("model."), tensor):
-                yield released, part.contiguous(), trained
-
     def _module(self, model: Any, *, lockstep: bool) -> nn.Module:
         spec = self._spec
         if spec.head is None:
@@ -266,31 +164,3 @@ class PolicyWorker(WorkerBase):
         )
         of_kind = CritiqueRewardModule if spec.head.keeps_language else RewardModule
         return of_kind(model, head, lockstep=lockstep)
-
-    def _save_reward_head(self, folder: Path, told: ScalarHead) -> None:
-        head = self._engine.module.score
-        with self._engine.gathered(list(head.parameters())):
-            if self._rank == 0:
-                tensors = {name: p.detach().cpu().clone() for name, p in head.named_parameters()}
-                save_reward_head(head.kind, tensors, folder, request=told.request, opening=told.opening)
-
-    def _forward(self, batch: Batch, sampling: SamplingDistribution = PLAIN) -> Any:
-        return self._engine.forward(batch.to(self._device), sampling)
-
-    def _loss(self, samples: Seq[Sample]) -> tuple[Tensor, Tallies, list[str]]:
-        """What a micro-batch adds to the objective and to its figures, and the samples whose loss is not finite."""
-        batch = self._collate([sequence for sample in samples for sequence in sample.sequences])
-        output = self._forward(batch, self._spec.sampling)
-        if not samples:
-            return nothing(output), {}, []
-        loss = self._spec.objective(scores_of(batch, output), samples)
-        finite = torch.isfinite(loss.losses).tolist()
-        at_fault = [s.uid for s, ok in zip(samples, finite, strict=True) if not ok]
-        return loss.losses.sum(), {self.loss_figure: Sum(float(loss.losses.detach().sum())), **loss.figures}, at_fault
-
-    def _any_rank(self, flag: bool) -> bool:
-        if self._world_size == 1:
-            return flag
-        value = torch.tensor([float(flag)], device=self._device)
-        torch.distributed.all_reduce(value, op=torch.distributed.ReduceOp.MAX)
-        return bool(value.item())

@@ -8,7 +8,7 @@ import torch
 
 from algorithms.records import PLAIN, SamplingDistribution, Sequence
 from workers.actor_base import WorkerBase
-from workers.models.loading import ModelSpec, load_model
+from workers.models.loading import Loader, ModelSpec, load_model
 from workers.models.policy_module import PolicyModule
 from workers.multimodal.collate import Collator, as_slots
 
@@ -16,10 +16,18 @@ from workers.multimodal.collate import Collator, as_slots
 class ReferenceWorker(WorkerBase):
     """A whole model on one device; exists only while the KL coefficient is above zero."""
 
-    def __init__(self, *, spec: ModelSpec, num_threads: int, name: str | None = None, board: Any = None) -> None:
+    def __init__(
+        self,
+        *,
+        spec: ModelSpec,
+        num_threads: int,
+        name: str | None = None,
+        board: Any = None,
+        load: Loader = load_model,
+    ) -> None:
         super().__init__(num_threads=num_threads, name=name, board=board)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model, _ = load_model(spec)
+        model, _ = load(spec)
         # Four-bit weights are where they belong from the start.
         model = model if spec.quantize else model.to(self._device)
         self._module = PolicyModule(model, lockstep=False).requires_grad_(False)

@@ -9,7 +9,7 @@ import torch
 
 from algorithms.records import Sequence
 from workers.actor_base import WorkerBase
-from workers.models.loading import ModelSpec, load_model
+from workers.models.loading import Loader, ModelSpec, load_model
 from workers.models.policy_module import RewardModule
 from workers.models.reward_head import load_reward_head
 from workers.multimodal.collate import Collator
@@ -20,18 +20,27 @@ class ScalarRewardSpec:
     """What such a worker needs to start."""
 
     model: ModelSpec
-    """Of a folder with a scalar head, as ``scalar_rm`` leaves one."""
+    """Of a folder with a scalar head, as ``scalar_rm`` leaves one; an adapter has the head beside it."""
 
 
 class ScalarRewardWorker(WorkerBase):
     """A frozen reward model on one device; of whatever family, as it reads texts by its own processor."""
 
-    def __init__(self, *, spec: ScalarRewardSpec, num_threads: int, name: str, board: Any = None) -> None:
+    def __init__(
+        self,
+        *,
+        spec: ScalarRewardSpec,
+        num_threads: int,
+        name: str | None = None,
+        board: Any = None,
+        load: Loader = load_model,
+    ) -> None:
         super().__init__(num_threads=num_threads, name=name, board=board)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model, _ = load_model(spec.model)
+        model, _ = load(spec.model)
         size, dtype = model.config.get_text_config().hidden_size, spec.model.torch_dtype
-        module = RewardModule(model, load_reward_head(Path(spec.model.path), size, dtype=dtype), lockstep=False)
+        head = load_reward_head(Path(spec.model.adapter or spec.model.path), size, dtype=dtype)
+        module = RewardModule(model, head, lockstep=False)
         self._module = module.to(self._device).requires_grad_(False)
         self._collate = Collator.of(spec.model)
 

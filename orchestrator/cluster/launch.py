@@ -16,7 +16,7 @@ from orchestrator.cluster.placement import PlacementPlan
 from orchestrator.cluster.pool import PoolSpec, WorkerPool, worker_environment
 from orchestrator.cluster.reaper import reaped_processes
 from orchestrator.cluster.resources import ray_is_running
-from orchestrator.cluster.roles import ROLES
+from orchestrator.cluster.roles import ROLES, shares_base
 from orchestrator.cluster.specs import model_spec, sampled_from
 from orchestrator.cluster.sync import WeightSync
 from orchestrator.cluster.waits import start_of, watched_by
@@ -128,9 +128,11 @@ def start_roles(config: TrainConfig, pool: WorkerPool, found: Path | None, *, nu
         WorkerCannotStart: a rank said why.
     """
     asked = [pool.role(name) for name, role in ROLES.items() if role.spec is not None and role.in_run(config)]
-    # Frozen ones load while the ranks meet.
-    for workers in sorted(asked, key=lambda workers: workers.role.trainable):
+    policy, tenants = pool.role("policy"), {w.role.name for w in asked if shares_base(config, w.role)}
+    # Frozen ones load while the ranks meet; those on the policy's base come when it is there.
+    for workers in sorted(asked, key=lambda workers: (workers.role.name in tenants, workers.role.trainable)):
         role, saved = workers.role, None
+        workers.on = policy if role.name in tenants else None
         if found is not None and role.saved_in is not None:
             saved = found / role.saved_in
         with start_of(workers.names):

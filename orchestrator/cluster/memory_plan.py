@@ -11,6 +11,7 @@ from typing import Any
 
 from orchestrator.cluster.resources import GIB
 from orchestrator.config.schema import TrainConfig
+from workers.models.adapter_folder import base_folder, is_adapter, num_weights
 
 _BYTES = {"float32": 4, "bfloat16": 2}
 _ADAM_BYTES = 12
@@ -40,6 +41,8 @@ class RoleMemory:
     host: dict[str, float]
     resident: float
     """Bytes that stay on the GPU while another role has its turn."""
+    shares: float = 0.0
+    """Bytes of weights that it finds in the policy's workers, where it is, and does not hold itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,18 +96,36 @@ def model_shape(path: str, freeze: tuple[str, ...], *, lora_rank: int | None = N
 
 def describe_memory(roles: Mapping[str, RoleMemory], *, colocated: bool, gpu_memory_gib: float | None) -> list[str]:
     """Lines for a person: each role, and whether the fullest moment of a GPU fits."""
-    lines = [f"memory of one {name} worker: {_terms(role.gpu)}{_host(role)}" for name, role in roles.items()]
+    lines = [_held(name, role) for name, role in roles.items()]
+    tenants = [name for name, role in roles.items() if role.shares]
+    together = {"policy", *tenants}
+    if tenants:
+        saved = sum(roles[name].shares for name in tenants)
+        each = "; ".join(f"{roles[name].shares / GIB:.1f} GiB of weights for {name}" for name in tenants)
+        lines.append(f"shared base: every policy worker saves {each}, {saved / GIB:.1f} GiB in all")
     if gpu_memory_gib is None:
         return lines
     peaks = {
         f"{name}'s turn": sum(role.gpu.values())
-        + sum(other.resident for other in roles.values() if colocated and other is not role)
+        + sum(
+            other.resident
+            for beside, other in roles.items()
+            if beside != name and (colocated or {name, beside} <= together)
+        )
         for name, role in roles.items()
     }
     for turn, peak in peaks.items():
         verdict = "fits" if peak <= gpu_memory_gib * GIB else "DOES NOT FIT"
         lines.append(f"GPU in the {turn}: {peak / GIB:.1f} of {gpu_memory_gib:g} GiB, {verdict}")
     return lines
+
+
+def on_base(held: RoleMemory, asked: MemoryQuestion) -> RoleMemory:
+    """What a role holds whose base is the policy's: its adapter is what remains of its weights."""
+    base = float((asked.shape.num_params - asked.shape.num_trainable) * asked.width)
+    adapter = {"adapter": held.gpu["weights"] - base}
+    rest = {name: amount for name, amount in held.gpu.items() if name != "weights"}
+    return RoleMemory(adapter | rest, held.host, held.resident - base, shares=base)
 
 
 def of_policy(asked: MemoryQuestion) -> RoleMemory:
@@ -116,7 +137,7 @@ def of_policy(asked: MemoryQuestion) -> RoleMemory:
 def of_critic(asked: MemoryQuestion) -> RoleMemory:
     """The same without logits, of the model that the critic begins from."""
     path, model = asked.config.critic_path, asked.config.model
-    shape = asked.shape if path is None else model_shape(path, model.freeze, lora_rank=model.lora_rank)
+    shape = asked.shape if path is None else model_shape(base_folder(path), model.freeze, lora_rank=model.lora_rank)
     return _of_rank(asked, shape)
 
 
@@ -145,8 +166,8 @@ def _of_rank(asked: MemoryQuestion, shape: ModelShape) -> RoleMemory:
 def of_reference(asked: MemoryQuestion) -> RoleMemory:
     """The weights of the policy, or of a teacher, and their logits."""
     teacher = asked.config.needs.teacher
-    shape = asked.shape if teacher is None else model_shape(teacher, ())
-    weights = float(shape.num_params * asked.width)
+    shape = asked.shape if teacher is None else model_shape(base_folder(teacher), ())
+    weights = _frozen(asked, teacher or asked.config.model.folder, asked.config.model.adapter)
     return RoleMemory({"weights": weights, "logits": _logits(asked.config, shape)}, {}, weights)
 
 
@@ -171,7 +192,7 @@ def of_scalar_reward(asked: MemoryQuestion) -> RoleMemory:
     """Weights alone: the head has one column."""
     model = asked.config.reward.scalar_path
     assert model is not None
-    weights = float(model_shape(model, ()).num_params * asked.width)
+    weights = _frozen(asked, model)
     return RoleMemory({"weights": weights}, {}, weights)
 
 
@@ -180,6 +201,13 @@ def of_engine(asked: MemoryQuestion) -> RoleMemory:
     size = asked.shape.num_params * asked.width / asked.config.rollout.tensor_parallel_size
     asleep, resident = ({}, size) if asked.gpu_memory_gib is None else ({"weights while asleep": size}, 0.0)
     return RoleMemory(_engine(asked, size), asleep, resident)
+
+
+def _frozen(asked: MemoryQuestion, path: str, adapter: str | None = None) -> float:
+    """Weights of a model that does not learn, with the adapter in its folder or in another one; bytes."""
+    worn = path if is_adapter(path) else adapter
+    numbers = model_shape(base_folder(path), ()).num_params + (0 if worn is None else num_weights(worn))
+    return float(numbers * asked.width)
 
 
 def _engine(asked: MemoryQuestion, weights: float, *, prefix: str = "") -> dict[str, float]:
@@ -208,6 +236,11 @@ def _most_samples(config: TrainConfig) -> int:
 def _terms(parts: dict[str, float]) -> str:
     told = " + ".join(f"{name} {amount / GIB:.1f}" for name, amount in parts.items())
     return f"{told} = {sum(parts.values()) / GIB:.1f} GiB"
+
+
+def _held(name: str, role: RoleMemory) -> str:
+    where = f"{name} in a policy worker" if role.shares else f"one {name} worker"
+    return f"memory of {where}: {_terms(role.gpu)}{_host(role)}"
 
 
 def _host(role: RoleMemory) -> str:

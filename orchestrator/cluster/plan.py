@@ -1,17 +1,18 @@
 """Which workers a run asks for, and where they go."""
 
 from orchestrator.cluster.choices import sync_backend
-from orchestrator.cluster.memory_plan import MemoryQuestion, RoleMemory
+from orchestrator.cluster.memory_plan import MemoryQuestion, RoleMemory, on_base
 from orchestrator.cluster.placement import PlacementPlan, RoleRequest, plan_placement
 from orchestrator.cluster.resources import ClusterResources, available_cluster, load_cluster_file
-from orchestrator.cluster.roles import ROLES, Role
+from orchestrator.cluster.roles import ROLES, Role, shares_base
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
 
 
 def role_requests(config: TrainConfig, cluster: ClusterResources) -> list[RoleRequest]:
     """The workers a run asks for; on a cluster without GPUs they ask for CPUs alone."""
-    return [_request(config, role, cluster) for role in ROLES.values() if role.in_run(config)]
+    roles = (role for role in ROLES.values() if role.in_run(config) and not shares_base(config, role))
+    return [_request(config, role, cluster) for role in roles]
 
 
 def single_role_plan(config: TrainConfig, role: str, cluster: ClusterResources | None = None) -> PlacementPlan:
@@ -29,7 +30,9 @@ def single_role_plan(config: TrainConfig, role: str, cluster: ClusterResources |
 def plan_memory(config: TrainConfig, plan: PlacementPlan, *, gpu_memory_gib: float | None) -> dict[str, RoleMemory]:
     """Memory of one worker of every role in the plan; engines take a share of their GPU and so need its size."""
     asked = MemoryQuestion(config=config, gpu_memory_gib=gpu_memory_gib)
-    return {name: role.memory(asked) for name, role in ROLES.items() if plan.workers_of(name)}
+    own = {name: role.memory(asked) for name, role in ROLES.items() if plan.workers_of(name)}
+    tenants = {name: on_base(role.memory(asked), asked) for name, role in ROLES.items() if shares_base(config, role)}
+    return own | tenants
 
 
 def plan_run(config: TrainConfig) -> tuple[ClusterResources, PlacementPlan]:

@@ -15,6 +15,7 @@ from orchestrator.cluster.health import Health, ended
 from orchestrator.cluster.microbatches import Deal, SampleSize, Shares, group_cost, plan_microbatches, plan_samples
 from orchestrator.cluster.placement import PlacementPlan, WorkerPlacement
 from orchestrator.cluster.roles import ROLES, Role
+from orchestrator.cluster.tenants import Tenant
 from orchestrator.cluster.waits import WorkerCannotStart, WorkerFailed, WorkerLost, get, start_of
 from workers.rollout.spec import EngineSpec
 
@@ -131,10 +132,14 @@ class RoleWorkers:
         """What they were started on."""
         self.replaced: set[int] = set()
         """Workers that are not the first of their index."""
+        self.on: RoleWorkers | None = None
+        """Those in whose processes, and on whose base, they are from their next start; None = in their own."""
 
     @property
     def names(self) -> list[str]:
         """Of those that the plan has, as they report their health."""
+        if self.on is not None:
+            return self.on.names
         return [f"{self.role.name}-{place.index}" for place in self._pool.plan.workers_of(self.role.name)]
 
     def start(self, spec: Any) -> None:
@@ -147,15 +152,21 @@ class RoleWorkers:
         """
         self.stop()
         self.spec = spec
-        self.actors = [self._pool.start_worker(self.role, index, spec) for index in range(len(self.names))]
+        if self.on is None:
+            self.actors = [self._pool.start_worker(self.role, index, spec) for index in range(len(self.names))]
+        else:
+            deadline_s = self._pool.spec.start_deadline_s
+            self.on.shared("admit", self.role.name, self.role.actor_class(), spec, deadline_s=deadline_s)
+            self.actors = [Tenant(actor, self.role.name) for actor in self.on.actors]
         if self.role.trainable:
             with start_of(self.names):
                 self._meet()
 
     def stop(self) -> None:
-        """Kill those that run."""
+        """Kill those that run in processes of their own, and forget all."""
         for actor in self.actors:
-            ray.kill(actor)
+            if not isinstance(actor, Tenant):
+                ray.kill(actor)
         self.actors = []
 
     def replace(self, index: int) -> None:
@@ -203,7 +214,10 @@ class RoleWorkers:
         return self._results(refs, "update", deadline_s)
 
     def _meet(self) -> None:
-        """Let the ranks form a group, which the first of them leads."""
+        """Let the ranks form a group, which the first of them leads; those on another role's base are in its group."""
+        if self.on is not None:
+            self.shared("setup", "", 0, deadline_s=self._pool.spec.start_deadline_s)
+            return
         deadline_s, leader = self._pool.spec.start_deadline_s, self.names[:1]
         name = f"{self.role.name}: rank 0 start"
         ((address, port),) = self._pool.results(
@@ -213,7 +227,7 @@ class RoleWorkers:
 
     def _asked(self, ask: Callable[[], list[Any]]) -> list[Any]:
         """What workers say; where one is lost and its record says so, all are started again and asked once more."""
-        if self.role.on_loss != "role_restarts":
+        if self.role.on_loss != "role_restarts" or self.on is not None:
             return ask()
         try:
             return ask()
@@ -234,7 +248,7 @@ class RoleWorkers:
         Raises:
             WorkerLost: one of them was lost. The error that its peers then meet in a collective is not the cause.
         """
-        name, workers = f"{self.role.name}: {method}", [f"{self.role.name}-{index}" for index in range(len(refs))]
+        name, workers = f"{self.role.name}: {method}", self.names
         try:
             return self._pool.results(refs, name=name, deadline_s=deadline_s, workers=workers)
         except WorkerFailed as error:

@@ -46,6 +46,8 @@ class Role:
     """Of one worker, on machines that have any."""
     cpus: float = 1.0
     """Of one worker."""
+    tenant: bool = False
+    """They can be in the policy's processes, on its base; see ``shares_base``."""
     saved_in: str | None = None
     """Folder within a checkpoint that they save themselves in; None = they are frozen."""
 
@@ -59,6 +61,11 @@ class Role:
         module, _, kind = self.actor.partition(":")
         found: type[Any] = getattr(import_module(module), kind)
         return found
+
+
+def shares_base(config: TrainConfig, role: Role) -> bool:
+    """Whether the role has an adapter on the policy's base, and no process, place or weights of its own."""
+    return config.placement.share_base and role.tenant and role.in_run(config)
 
 
 def _has_engines(config: TrainConfig) -> bool:
@@ -76,9 +83,9 @@ def _policy_spec(config: TrainConfig, engine: "EngineSpec | None", saved: Path |
 
 
 def _reference_spec(config: TrainConfig, engine: "EngineSpec | None", saved: Path | None) -> Any:
-    from orchestrator.cluster.specs import base_spec  # deferred: it imports torch
+    from orchestrator.cluster.specs import reference_spec  # deferred: it imports torch
 
-    return base_spec(config, config.needs.teacher or config.model.folder)
+    return reference_spec(config)
 
 
 def _critic_spec(config: TrainConfig, engine: "EngineSpec | None", saved: Path | None) -> Any:
@@ -88,11 +95,12 @@ def _critic_spec(config: TrainConfig, engine: "EngineSpec | None", saved: Path |
 
 
 def _scalar_reward_spec(config: TrainConfig, engine: "EngineSpec | None", saved: Path | None) -> Any:
-    from orchestrator.cluster.specs import model_spec  # deferred: it imports torch
+    from orchestrator.cluster.specs import base_spec, model_spec  # deferred: it imports torch
     from workers.scalar_reward import ScalarRewardSpec
 
     assert config.reward.scalar_path is not None
-    return ScalarRewardSpec(model=model_spec(config, config.reward.scalar_path))
+    of_model = base_spec if config.placement.share_base else model_spec
+    return ScalarRewardSpec(model=of_model(config, config.reward.scalar_path))
 
 
 _ALL = (
@@ -112,6 +120,7 @@ _ALL = (
         count=lambda config: config.policy.num_ranks,
         in_run=lambda config: config.online and config.needs.critic is not None,
         memory=memory_plan.of_critic,
+        tenant=True,
         on_loss="run_restarts",
         spec=_critic_spec,
         saved_in="critic",
@@ -122,6 +131,7 @@ _ALL = (
         count=lambda config: config.reference.num_ranks,
         in_run=lambda config: config.reference_workers > 0,
         memory=memory_plan.of_reference,
+        tenant=True,
         on_loss="role_restarts",
         spec=_reference_spec,
     ),
@@ -147,6 +157,7 @@ _ALL = (
         count=lambda config: config.reward.scalar_workers,
         in_run=lambda config: config.online and config.reward.scalar_path is not None,
         memory=memory_plan.of_scalar_reward,
+        tenant=True,
         on_loss="role_restarts",
         spec=_scalar_reward_spec,
     ),

@@ -9,23 +9,27 @@ from orchestrator.cluster.placement import PlacementPlan
 from orchestrator.config.schema import TrainConfig
 from workers.backends.schedule import OptimizerSpec, Schedule
 from workers.critic import CriticSpec
+from workers.models.adapter_folder import base_folder, is_adapter
 from workers.models.loading import ModelSpec
 from workers.models.lora import LoraSpec
 from workers.models.needs import max_positions
+from workers.multimodal.processor import bound_beside
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.policy import PolicySpec
 from workers.rollout.spec import EngineSpec
 
 
 def model_spec(config: TrainConfig, path: str) -> ModelSpec:
-    """How every role loads the model."""
+    """How every role loads the model in a folder, or an adapter's base with that adapter."""
+    base = base_folder(path)
     return ModelSpec(
-        path=path,
+        path=base,
         dtype=config.model.dtype,
         attention=config.model.attention,
         trust_remote_code=config.model.trust_remote_code,
-        share_prompts=shares_prompts(config, path),
-        max_pixels=config.data.resized_above,
+        share_prompts=shares_prompts(config, base),
+        max_pixels=_max_pixels(config, path),
+        adapter=None if base == path else path,
     )
 
 
@@ -33,26 +37,35 @@ def prompt_encoder(config: TrainConfig, path: str | None = None) -> PromptEncode
     """Prompts as every role sees them, for the run's own model or the one in the folder ``path``."""
     model = path or config.model.path
     assert model is not None
-    return PromptEncoder(model, max_pixels=config.data.resized_above, trust_remote_code=config.model.trust_remote_code)
+    trusted = config.model.trust_remote_code
+    return PromptEncoder(base_folder(model), max_pixels=_max_pixels(config, model), trust_remote_code=trusted)
+
+
+def _max_pixels(config: TrainConfig, path: str) -> int | None:
+    """Of the run, or else of the adapter in the folder, whose base does not know it."""
+    own = config.data.resized_above
+    return bound_beside(path) if own is None and is_adapter(path) else own
 
 
 def base_spec(config: TrainConfig, path: str) -> ModelSpec:
     """The same of the policy and of the reference that it is compared with: both in four bits, or neither."""
-    return replace(model_spec(config, path), quantize=config.model.quantize)
+    spec = replace(model_spec(config, path), quantize=config.model.quantize)
+    # A shared base has been found to be one and the same, wherever its adapters have it from.
+    return replace(spec, path=config.model.folder) if config.placement.share_base else spec
+
+
+def reference_spec(config: TrainConfig) -> ModelSpec:
+    """What the policy begins as, or a teacher."""
+    begun = base_spec(config, config.needs.teacher or config.model.folder)
+    return begun if config.needs.teacher else replace(begun, adapter=config.model.adapter)
 
 
 def lora_spec(config: TrainConfig, saved: str | None) -> LoraSpec | None:
-    """The adapters of the policy, continued from the folder ``saved``; None where the weights are trained."""
-    rank, alpha = config.model.lora_rank, config.model.lora_alpha
-    if rank is None:
+    """The adapters of a rank, continued from the folder ``saved``; None where the weights are trained."""
+    rank, alpha = config.model.lora_rank, config.model.alpha
+    if rank is None or alpha is None:
         return None
-    return LoraSpec(
-        rank=rank,
-        # With a fixed ratio the learning rate need not follow the rank.
-        alpha=2 * rank if alpha is None else alpha,
-        seed=config.run.seed,
-        saved=saved,
-    )
+    return LoraSpec(rank=rank, alpha=alpha, seed=config.run.seed, saved=saved)
 
 
 def sampled_from(config: TrainConfig, banned_ids: tuple[int, ...]) -> SamplingDistribution:
@@ -69,7 +82,7 @@ def policy_spec(config: TrainConfig, saved: str | None, sampling: SamplingDistri
     optimizer = config.optimizer
     learner, steps = config.learner, range(config.run.steps)
     num_updates = config.updates_per_epoch * sum(map(learner.epochs_at, steps)) if config.online else len(steps)
-    lora = lora_spec(config, saved)
+    lora = lora_spec(config, saved or config.model.adapter)
     return PolicySpec(
         # An adapter's checkpoint has no weights of its own: its base is loaded again.
         model=base_spec(config, saved if saved is not None and lora is None else config.model.folder),
@@ -94,6 +107,7 @@ def policy_spec(config: TrainConfig, saved: str | None, sampling: SamplingDistri
         freeze=config.model.freeze,
         gradient_checkpointing=config.model.gradient_checkpointing,
         lora=lora,
+        shares_base=config.placement.share_base,
     )
 
 
@@ -101,8 +115,10 @@ def critic_spec(config: TrainConfig, saved: str | None) -> CriticSpec:
     """What a critic rank needs to start by ``critic.init``, or from the checkpoint's folder ``saved``."""
     critic = config.needs.critic
     assert critic is not None, "asked for where the algorithm has a critic"
-    policy, own = policy_spec(config, None), config.critic_path or config.model.folder
-    lora = lora_spec(config, saved)
+    policy, begun = policy_spec(config, None), config.critic_path or config.model.adapter
+    own = base_folder(config.critic_path or config.model.folder)
+    # An adapter that the critic begins with is trained on; one of other weights is a new one.
+    lora = lora_spec(config, saved or (begun if begun is not None and is_adapter(begun) else None))
     schedule = policy.optimizer.schedule
     schedule = replace(
         schedule,
@@ -116,7 +132,7 @@ def critic_spec(config: TrainConfig, saved: str | None) -> CriticSpec:
         optimizer=replace(policy.optimizer, schedule=schedule),
         objective=critic.objective,
         head=critic.head,
-        head_in=saved or (own if critic.keeps_head else None),
+        head_in=saved or (config.critic_path if critic.keeps_head else None),
         fresh_seed=config.run.seed if critic.init == "random" and saved is None else None,
         freeze=policy.freeze,
         gradient_checkpointing=policy.gradient_checkpointing,

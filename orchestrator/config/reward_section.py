@@ -59,8 +59,8 @@ class RewardSection(Section):
     """Folder of a generative judge, as sft or stable_reinforce leave one: it is asked for "pairwise" and "judge" of
     reward.functions, on workers of this run; none = the endpoint at reward.judge_url is."""
     scalar_path: Text | None = None
-    """Folder of a scalar reward model, as scalar_rm leaves one: it is asked for "scalar" of reward.functions, on
-    workers of this run, and may be of another family than the policy; none = none."""
+    """Folder of a scalar reward model or its adapter, as scalar_rm leaves one: it is asked for "scalar" of
+    reward.functions, on workers of this run, and may be of another family than the policy; none = none."""
     scalar_cut: float | None = None
     """What "scalar" is for a response that was cut before its end of turn, whatever the model thinks of it; needs
     "unfinished" in reward.functions; none = what the model thinks."""

@@ -231,6 +231,8 @@ class TrainConfig(Section):
         self.learner.check(self)
         if self.reference.mode == "lora_off" and self.model.lora_rank is None:
             raise ValueError("reference.mode = 'lora_off' needs model.lora_rank, which is not set")
+        if self.reference.mode == "lora_off" and self.model.adapter is not None:
+            raise ValueError("reference.mode = 'lora_off' asks the base alone, but the run begins with model.adapter")
         kind, top_p, critique = self.data_kind, self.rollout.top_p, self.reward.critique
         if self.data.held_out_frac and kind != "preferences":
             raise ValueError(
@@ -253,8 +255,10 @@ class TrainConfig(Section):
         attention = self.model.attention
         if attention.startswith("flash_attention") and self.model.dtype == "float32":
             raise ValueError(f"model.attention = {attention!r} needs model.dtype = 'bfloat16', not 'float32'")
-        for name, value in (("lora_alpha", self.model.lora_alpha), ("quantize", self.model.quantize)):
-            if value is not None and self.model.lora_rank is None:
+        if self.model.adapter is not None and self.model.path is None:
+            raise ValueError(f"model.adapter = {self.model.adapter!r} needs model.path, its base, which is not set")
+        for name in ("lora_alpha", "adapter", "quantize"):
+            if (value := getattr(self.model, name)) is not None and self.model.lora_rank is None:
                 raise ValueError(f"model.{name} = {value!r} needs model.lora_rank, which is not set")
         if self.model.quantize is not None and self.policy.zero_stage == 3:
             raise ValueError(f"model.quantize = {self.model.quantize!r} needs policy.zero_stage below 3, not 3")

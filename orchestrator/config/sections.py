@@ -50,12 +50,19 @@ class ModelSection(Section):
     """Train a LoRA adapter of this rank on every linear layer of the parts not frozen; none = train the weights."""
     lora_alpha: Count | None = None
     """The adapter's product counts lora_alpha / lora_rank times; none = twice the rank, whatever that is."""
+    adapter: Text | None = None
+    """Folder of a LoRA adapter of model.path that policy and reference begin with; none = policy with a new one."""
     quantize: Literal["nf4"] | None = None
     """Keep the weights under the adapter in four bits, on a GPU, with bitsandbytes (QLoRA); none = in model.dtype."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     trust_remote_code: bool = False
     """Run Python code shipped in the model folder."""
+
+    @property
+    def alpha(self) -> int | None:
+        """``lora_alpha``, or what stands for it: with a fixed ratio the learning rate need not follow the rank."""
+        return 2 * self.lora_rank if self.lora_alpha is None and self.lora_rank is not None else self.lora_alpha
 
     @property
     def folder(self) -> str:
@@ -176,8 +183,32 @@ class PlacementSection(Section):
 
     layout: Literal["colocated", "separate"] = "colocated"
     """Worker i of every role on the same GPU, or each role on GPUs of its own."""
+    share_base: bool = False
+    """Reference, critic and scalar reward model are adapters of model.path in the policy's own workers: memory of one
+    model. Needs model.lora_rank."""
     cluster: Text | None = None
     """TOML file that describes the cluster; none = the cluster Ray reports."""
+
+    def check(self, config: Any) -> None:
+        """Refuse to share what is trained, sharded or somewhere else.
+
+        Raises:
+            ValueError: naming the option.
+        """
+        if not self.share_base:
+            return
+        if config.model.lora_rank is None:
+            raise ValueError("placement.share_base = true needs model.lora_rank, which is not set")
+        if config.policy.zero_stage == 3:
+            raise ValueError("placement.share_base = true needs policy.zero_stage below 3, which leaves the base whole")
+        for name, number in (
+            ("reference.num_ranks", config.reference.num_ranks),
+            ("reward.scalar_workers", config.reward.scalar_workers),
+        ):
+            if number != 1:
+                raise ValueError(
+                    f"{name} = {number} has no meaning with placement.share_base: every policy rank answers"
+                )
 
 
 LOGPROB_TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}

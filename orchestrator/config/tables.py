@@ -15,7 +15,8 @@
     data.path = "pairs.jsonl"
 
 A stage has the run folder ``run.dir/NAME``. In an option that is a path, ``"stage:NAME"`` stands for the model of an
-earlier one, and ``"stage:NAME/PATH"`` for what else it left in its folder: a reference's table, answers, a store.
+earlier one, and ``"stage:NAME/PATH"`` for what else it left in its folder: a reference's table, answers, a store. An
+adapter is merged into its base for it, but for ``model.adapter``.
 """
 
 import re
@@ -30,7 +31,7 @@ from orchestrator.errors import RefusedInput
 
 KEY = "stage"
 _PREFIX = "stage:"
-_PATHS = ("path", "eval_path", "media_root", "judge_path", "scalar_path", "teacher_path")
+_PATHS = ("path", "adapter", "eval_path", "media_root", "judge_path", "scalar_path", "teacher_path")
 """Last words of the options that may stand for something of an earlier stage; elsewhere the word is a word."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 

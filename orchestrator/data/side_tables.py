@@ -237,23 +237,31 @@ def _read_json(path: Path) -> dict[str, Any]:
     return stored
 
 
-def table_fingerprint(config: TrainConfig, store: str, model: str, *, asked: str | None = None) -> Fingerprint:
+def table_fingerprint(
+    config: TrainConfig, store: str, model: str, *, adapter: str | None = None, asked: str | None = None
+) -> Fingerprint:
     """Of numbers that a model gives to a store's responses.
 
     Args:
         config: Of the run whose workers give them, with its number format settled.
         store: Its fingerprint; empty for responses that are in no store.
         model: Its folder.
+        adapter: Folder of the one that it wears; None without any.
         asked: see ``Fingerprint``.
     """
     options = settled(option_identity(config))
     return Fingerprint(
         store=store,
-        model=model_digests(model),
+        model=model_digests(model) | _of_adapter(adapter),
         settings={name: value for name, value in options.items() if _shapes(name)} | {"pictures": PREPARATION},
         limits=_some(options, *_LIMITS),
         asked=asked,
     )
+
+
+def _of_adapter(folder: str | None) -> dict[str, str]:
+    found = {} if folder is None else model_digests(folder)
+    return {f"adapter's {part}": found[part] for part in ("weights", "config") if part in found}
 
 
 def _shapes(name: str) -> bool:

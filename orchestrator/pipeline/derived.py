@@ -7,7 +7,10 @@ from orchestrator.config.layers import Layer, embedded_layer, layer_of
 from orchestrator.config.load import validated
 from orchestrator.config.schema import TrainConfig
 
-_WHOLE: Layer = {"model.lora_rank": None, "model.lora_alpha": None, "model.quantize": None}
+_WHOLE: Layer = {
+    **dict.fromkeys(("model.lora_rank", "model.lora_alpha", "model.adapter", "model.quantize")),
+    "placement.share_base": False,
+}
 """The weights themselves are trained, also before a run that trains an adapter: the result is that adapter's base."""
 
 

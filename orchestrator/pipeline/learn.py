@@ -7,7 +7,7 @@ from pathlib import Path
 from orchestrator.cluster.launch import worker_pool
 from orchestrator.cluster.placement import PlacementPlan
 from orchestrator.cluster.plan import single_role_plan
-from orchestrator.cluster.specs import base_spec, following_engine_spec, prompt_encoder
+from orchestrator.cluster.specs import following_engine_spec, prompt_encoder, reference_spec
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.examples import REFERENCE_TABLE
 from orchestrator.data.side_tables import SideTable, table_fingerprint
@@ -82,7 +82,7 @@ def _precompute(
     if not table.missing_shards():
         return
     encode = example_encoder(config, encoder, store.media_root, weighs_pairs=False).scorable_sequences
-    spec = base_spec(config, config.model.folder)
+    spec = reference_spec(config)
     with (
         Console(table.num_shards, title=f"reference log-probs in {table.folder}") as console,
         worker_pool(config, single_role_plan(config, "reference"), None) as pool,
@@ -108,5 +108,6 @@ def reference_table(folder: Path, store: PreferenceStore, config: TrainConfig) -
     Raises:
         RefusedInput: the folder has a table of another model, or of other settings or another store.
     """
-    fingerprint = table_fingerprint(config, store.manifest.fingerprint, config.model.folder)
+    model = config.model
+    fingerprint = table_fingerprint(config, store.manifest.fingerprint, model.folder, adapter=model.adapter)
     return SideTable(folder, fingerprint=fingerprint, num_shards=len(store.groups))

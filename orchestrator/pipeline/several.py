@@ -1,7 +1,7 @@
 """Several runs, one after the other, as ``[[stage]]`` tables name them: each finds what those before it have made."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ from orchestrator.pipeline.run import check_run, dry_run, train
 from orchestrator.run.checkpoint import refuse_another_run
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.identity import option_identity
-from orchestrator.run.model_folder import plain_folder
+from orchestrator.run.model_folder import plain_folder, policy_folder
 
 _S = TypeVar("_S", bound=Section)
 
@@ -80,8 +80,14 @@ def _found(run: NamedRun, runs: list[NamedRun]) -> TrainConfig:
     layer = layer_of(run.config)
     if run.name and run.config.run.resume == "must" and not _has_begun(run):
         layer["run.resume"] = "auto"  # of several runs, some must have begun
-    found = {name: resolved(name, value, folders, plain_folder) for name, value in layer.items()}
+    found = {name: resolved(name, value, folders, _model_for(name, run.config)) for name, value in layer.items()}
     return run.config if found == layer_of(run.config) else _same_format(run, validated(type(run.config), found, {}))
+
+
+def _model_for(option: str, config: TrainConfig) -> Callable[[Path], Path]:
+    """From a run's folder to what it trained: merged where an adapter is not wanted as it is."""
+    shared = config.placement.share_base and option in ("critic.path", "reward.scalar_path")
+    return policy_folder if option == "model.adapter" or shared else plain_folder
 
 
 def _same_format(run: NamedRun, found: TrainConfig) -> TrainConfig:
@@ -102,6 +108,8 @@ def _known(run: NamedRun, runs: list[NamedRun]) -> TrainConfig:
     if "model.path" in made:
         base = _known(by_name[made["model.path"]], runs).model.path
         sections["model"] = config.model.model_copy(update={"path": base})
+    if "model.adapter" in made:
+        sections["model"] = sections["model"].model_copy(update={"adapter": None})
     unmade = {option.partition(".")[2]: None for option in made if option in ("data.path", "data.eval_path")}
     sections["data"] = config.data.model_copy(update=unmade)
     known = config.model_copy(update=sections)

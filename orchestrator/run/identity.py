@@ -17,6 +17,7 @@ from orchestrator.config.options import options
 from orchestrator.config.plugins import plugin_digest
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
+from workers.models.adapter_folder import base_folder
 from workers.models.digests import model_digests
 
 Identity = dict[str, Any]
@@ -49,7 +50,7 @@ _RULES: dict[str, Rule] = {
     # How it is measured says nothing of what is learned.
     **dict.fromkeys(("eval.samples", "eval.temperature", "eval.best", "eval.patience"), "free"),
     "run.steps": "longer",
-    **dict.fromkeys(("model.path", "data.path", "data.source", "data.eval_path"), "content"),
+    **dict.fromkeys(("model.path", "model.adapter", "data.path", "data.source", "data.eval_path"), "content"),
     **dict.fromkeys(("reward.critique.path", "reward.judge_path", "reward.scalar_path"), "content"),
     **dict.fromkeys(("distill.teacher_path", "critic.path"), "content"),
     # The run's own service and somebody else's score by rules of their own.
@@ -126,6 +127,7 @@ def run_identity(
     judge = config.reward.critique.path if config.reward.critique.weight else None
     content = {
         "model.path": _folder(config.model.folder),
+        "model.adapter": None if config.model.adapter is None else _folder(config.model.adapter),
         "data.path": None if sources else {"path": config.data.path, "rows": rows},
         "data.source": _mixture(config, sources or {}),
         "data.eval_path": None if held_out is None else {"path": _held_out(config), "rows": held_out},
@@ -248,4 +250,6 @@ def _held_out(config: TrainConfig) -> str | None:
 
 
 def _folder(path: str) -> dict[str, str]:
-    return {"path": path, **model_digests(path)}
+    base = base_folder(path)
+    of_base = {} if base == path else {f"base's {part}": digest for part, digest in model_digests(base).items()}
+    return {"path": path, **model_digests(path), **of_base}

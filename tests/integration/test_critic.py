@@ -20,6 +20,7 @@ from tests.integration.runs import STEPS, metric_rows, online_arguments, rollout
 from tests.tiny_prompts import respond
 from workers.critic import CriticSpec
 from workers.multimodal.prompt_encoder import PromptEncoder
+from workers.trained_rank import RankSpec
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 _UPDATES, _BATCH = 4, 12
@@ -57,7 +58,7 @@ def _learn(
 ) -> tuple[list[float], dict[str, np.ndarray], np.ndarray]:
     critic = CriticSection(clip=None).model
     plain = policy_spec(model, zero_stage=zero_stage, objective=critic.objective, head=critic.head)
-    fields = {name: getattr(plain, name) for name in plain.__dataclass_fields__}
+    fields = {name: getattr(plain, name) for name in RankSpec.__dataclass_fields__}
     pool = make_pool(num_ranks=num_ranks)
     try:
         workers = pool.role("critic")

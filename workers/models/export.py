@@ -10,9 +10,10 @@ from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
+from workers.models.adapter_folder import read_adapter_config
 from workers.models.adapters import adapter_for
 from workers.models.folder import PROCESSOR_FILES, REWARD_HEAD_FOLDER, check_model_folder, has_reward_head
-from workers.models.lora import plain_parameters, read_adapter_config, wear_adapter
+from workers.models.lora import plain_parameters, wear_adapter
 from workers.multimodal.processor import bounds_pixels, write_bound
 
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf")

@@ -2,7 +2,7 @@
 
 import copy
 import importlib.util
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
 from workers.models import shared_prompt
 from workers.models.adapters import ModelAdapter, adapter_for, check_freeze
+from workers.models.lora import kept_buffers, wear_adapter
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -33,6 +34,8 @@ class ModelSpec:
     tested, the rest not."""
     max_pixels: int | None = None
     """Images of more are resized, by processors that resize by a number of pixels; None is their own bound."""
+    adapter: str | None = None
+    """Folder of a saved adapter that the model wears, unmerged and frozen; None = it is as ``path`` holds it."""
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -40,6 +43,10 @@ class ModelSpec:
         if self.dtype == "auto":
             return torch.bfloat16 if torch.cuda.is_available() else torch.float32
         return DTYPES[self.dtype]
+
+
+Loader = Callable[[ModelSpec], tuple[Any, ModelAdapter]]
+"""How a role comes to its model: ``load_model``, or one that several roles of a process share."""
 
 
 def load_model(spec: ModelSpec) -> tuple[Any, ModelAdapter]:
@@ -72,15 +79,19 @@ def load_model(spec: ModelSpec) -> tuple[Any, ModelAdapter]:
     if spec.share_prompts:
         shared_prompt.register()
         model.set_attn_implementation({"": spec.attention, "text_config": shared_prompt.NAME})
-    return model.eval(), adapter_for(model.config.model_type)
+    return worn(model.eval(), spec.adapter), adapter_for(model.config.model_type)
 
 
-def kept_buffers(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """What a checkpoint holds besides parameters, such as what a router adds to its scores."""
-    for place, part in module.named_modules():
-        for name, buffer in part.named_buffers(recurse=False):
-            if name not in part._non_persistent_buffers_set:
-                yield f"{place}.{name}" if place else name, buffer
+def worn(model: Any, adapter: str | None) -> Any:
+    """The model with the adapter saved in a folder, in the number format that it would be trained in; with none, as is.
+
+    Raises:
+        ValueError: the folder does not hold an adapter of this model.
+    """
+    if adapter is not None:
+        wear_adapter(model, Path(adapter), dtype=None)
+        model.requires_grad_(False)
+    return model
 
 
 def released_tensors(model: torch.nn.Module, adapter: ModelAdapter) -> dict[str, torch.Tensor]:

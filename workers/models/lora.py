@@ -9,7 +9,6 @@ it trains. A merged bfloat16 weight is W + s B A rounded once, so engines see th
 """
 
 import copy
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -22,9 +21,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from workers.models.adapter_folder import read_adapter_config
 from workers.models.adapters import ModelAdapter, check_freeze
-from workers.models.folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from workers.models.loading import kept_buffers
+from workers.models.folder import ADAPTER_WEIGHTS
 
 Gather = Callable[[Sequence[nn.Parameter]], AbstractContextManager[Any]]
 """Makes sharded parameters whole for as long as its context lasts; every rank must enter together."""
@@ -128,6 +127,14 @@ def plain_parameters(module: nn.Module, gathered: Gather, *, scale: float) -> It
         yield name, buffer, False
 
 
+def kept_buffers(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """What a checkpoint holds besides parameters, such as what a router adds to its scores."""
+    for place, part in module.named_modules():
+        for name, buffer in part.named_buffers(recurse=False):
+            if name not in part._non_persistent_buffers_set:
+                yield f"{place}.{name}" if place else name, buffer
+
+
 def merged(weight: Tensor, a: Tensor, b: Tensor, *, scale: float) -> Tensor:
     """W + s B A, computed in float32 and rounded once to the format of ``weight``."""
     return (weight.float() + scale * (b.float() @ a.float())).to(weight.dtype)
@@ -176,25 +183,11 @@ def save_adapter(model: Any, tensors: dict[str, Tensor], folder: Path, *, source
     save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
 
 
-def read_adapter_config(folder: Path) -> dict[str, Any]:
-    """What ``save_adapter`` wrote about the adapter.
+def wear_adapter(model: nn.Module, folder: Path, *, dtype: torch.dtype | None = torch.float32) -> float:
+    """Give a plain model the adapter saved in ``folder``; return its ``scale``.
 
-    Raises:
-        ValueError: it is no LoRA adapter, or does not name its base.
-    """
-    file = folder / ADAPTER_CONFIG
-    try:
-        config = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{str(file)!r} cannot be read: {error}") from error
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA" or not config.get("base_model_name_or_path"):
-        raise ValueError(f"{str(file)!r} does not describe a LoRA adapter and its base model")
-    return config
-
-
-def wear_adapter(model: nn.Module, folder: Path) -> float:
-    """Give a plain model the adapter saved in ``folder``, in float32; return its ``scale``.
-
+    Args:
+        dtype: Number format of the adapter; None is that of the base, in which adapters are trained.
     Raises:
         ValueError: the folder does not hold an adapter of this model.
     """
@@ -202,9 +195,9 @@ def wear_adapter(model: nn.Module, folder: Path) -> float:
 
     config = read_adapter_config(folder)
     inject_adapter_in_model(LoraConfig.from_pretrained(str(folder)), model)
-    for _, parameter in _added(model):
+    for _, parameter in _added(model) if dtype is not None else ():
         # peft gives it the base's format, which may be narrower than what was trained.
-        parameter.data = parameter.data.float()
+        parameter.data = parameter.data.to(dtype)
     load_adapter(model, folder)
     return config["lora_alpha"] / config["r"]
 

@@ -86,6 +86,17 @@ def write_bound(folder: Path, *, max_pixels: int) -> None:
         file.write_text(json.dumps(config, indent=2) + "\n")
 
 
+def bound_beside(folder: str | Path) -> int | None:
+    """The bound that an adapter was trained with, written beside it; None where its base's own held."""
+    for file in (Path(folder) / name for name in PROCESSOR_FILES):
+        if file.is_file():
+            config = json.loads(file.read_text())
+            size = config.get("image_processor", config).get("size") or {}
+            if _MOST in size:
+                return int(size[_MOST])
+    return None
+
+
 def _bounded(size: dict[str, Any], max_pixels: int) -> dict[str, int]:
     # An image below the least would be enlarged beyond the most.
     return {_LEAST: min(size[_LEAST], max_pixels), _MOST: max_pixels}

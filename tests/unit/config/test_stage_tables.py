@@ -13,6 +13,7 @@ from orchestrator.errors import RefusedInput
 from orchestrator.pipeline import several
 from orchestrator.pipeline.embedded import embedded
 from orchestrator.run.folder import RunFolder
+from orchestrator.run.model_folder import plain_folder, policy_folder
 from orchestrator.tasks.digits_model import build_digits_model
 from orchestrator.train import main
 from tests.unit.data.rows import write_jsonl
@@ -238,6 +239,15 @@ def test_must_asks_that_some_stage_has_begun_and_lets_the_others_begin(
     (tmp_path / "run" / "second").mkdir()
     asked = load_runs(flags)[0]
     assert [several._found(run, asked).run.resume for run in (asked[0], asked[2])] == ["must", "auto"]
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_an_adapter_is_merged_for_a_later_stage_unless_it_is_wanted_as_it_is(share: bool) -> None:
+    flags = ("--algo", "ppo", "--model.path", "m", "--data.path", "d", "--model.lora_rank", "4")
+    config, _ = load_config([*flags, "--placement.share_base", str(share).lower()])
+    made = {option: several._model_for(option, config) for option in ("model.path", "model.adapter", "critic.path")}
+    shared = policy_folder if share else plain_folder
+    assert made == {"model.path": plain_folder, "model.adapter": policy_folder, "critic.path": shared}
 
 
 def test_a_later_stage_is_placed_by_the_model_that_the_first_began_from(

@@ -9,11 +9,10 @@ import torch
 from tests.tiny_models import TINY_MODELS
 from tests.tiny_prompts import picture_prompts, respond
 from workers.models.adapters import ADAPTERS
-from workers.models.loading import ModelSpec, load_model
+from workers.models.loading import ModelSpec, load_model, train_without_dropout
 from workers.models.policy_module import PolicyModule
 from workers.multimodal.collate import Batch, Collator
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.policy import train_without_dropout
 
 
 @pytest.mark.parametrize("model_type", TINY_MODELS)
