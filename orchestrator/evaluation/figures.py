@@ -28,7 +28,7 @@ class Ratio:
 
     @property
     def value(self) -> float:
-        """The ratio; 0 of nothing, as of ``share``."""
+        """The ratio; 0 of nothing: the counts tell it from a 0 of many."""
         whole = self.whole.sum()
         return float(self.scale * (self.part.sum() / whole)) if whole else 0.0
 
@@ -132,20 +132,40 @@ def masked(values: Sequence[float], among: Sequence[bool] | None, *, scale: floa
     return Ratio(np.where(chosen, np.array(values, dtype=np.float64), 0.0), chosen.astype(np.float64), scale)
 
 
-def by_group(name: str, values: Sequence[float], groups: Sequence[str], *, scale: float = 1.0) -> list[Figure]:
-    """``name/group`` for each group in the order of their names."""
+def by_group(
+    name: str,
+    values: Sequence[float],
+    groups: Sequence[str],
+    *,
+    among: Sequence[bool] | None = None,
+    scale: float = 1.0,
+) -> list[Figure]:
+    """``name/group`` for each group in the order of their names, over the rows ``among`` which it is taken."""
+    counted = [True] * len(groups) if among is None else among
     return [
-        mean(f"{name}/{group}", values, among=[one == group for one in groups], scale=scale)
+        mean(
+            f"{name}/{group}",
+            values,
+            among=[a and g == group for a, g in zip(counted, groups, strict=True)],
+            scale=scale,
+        )
         for group in sorted(set(groups))
     ]
 
 
 def macro(
-    name: str, values: Sequence[float], groups: Sequence[str], *, of: Sequence[str], scale: float = 1.0
+    name: str,
+    values: Sequence[float],
+    groups: Sequence[str],
+    *,
+    of: Sequence[str],
+    among: Sequence[bool] | None = None,
+    scale: float = 1.0,
 ) -> Figure:
     """The mean over the groups ``of`` of their means; a group without rows counts as 0."""
-    share = scale / len(of)
-    return Figure(name, tuple(masked(values, [one == group for one in groups], scale=share) for group in of))
+    counted = [True] * len(groups) if among is None else among
+    chosen = [[a and one == group for a, one in zip(counted, groups, strict=True)] for group in of]
+    return Figure(name, tuple(masked(values, own, scale=scale / len(of)) for own in chosen))
 
 
 def _gathered(figure: Figure, places: np.ndarray, num_units: int) -> Figure:

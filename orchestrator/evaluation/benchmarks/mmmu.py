@@ -2,12 +2,14 @@
 
 import re
 import unicodedata
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from orchestrator.evaluation.answers import parse_option, share
+from orchestrator.evaluation.answers import parse_option
+from orchestrator.evaluation.figures import Counting, by_group, count, mean
+from orchestrator.evaluation.open_readings import open_by_mmmu
+from orchestrator.evaluation.option_readings import option_by_mmmu
 
 _MIN_DECIMALS = 2
 _MARKED = re.compile(r"(?i:\banswer\b[\s*_]*(?:is\b|:|>))[\s:*_]*")
@@ -24,47 +26,58 @@ _NUMBER = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MmmuRow:
-    """One judged question."""
+    """One answered question."""
 
-    right: bool | None
-    """From ``judge_choice`` or ``judge_open``; None where the answer could not be read."""
-    is_open: bool
+    text: str
+    """The response."""
+    truths: tuple[str, ...]
+    """Of a choice the right letter, of an open question all that count as right."""
+    options: Mapping[str, str]
+    """Text of each option by its letter; empty where the question is open."""
     group: str
     """Discipline, subject or split: whatever the figures are wanted by."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MmmuResult:
-    """Figures of the benchmark: shares in [0, 1] of all questions of their kind, counts of questions.
+def count_mmmu(rows: Sequence[MmmuRow], keys: Sequence[Hashable] | None = None, *, way: str = "strict") -> Counting:
+    """Accuracies in [0, 1]: of all questions, of choices, of open ones and of each group.
 
+    Args:
+        way: Who reads the responses. ``strict``: what cannot be read is wrong. ``official``: it is worth what the
+            random letter is worth that the released script draws for it, 1 / number of options.
+        keys: Names of the questions; their numbers without.
     Source: Yue et al. 2024, micro-averaged accuracy, https://arxiv.org/abs/2311.16502.
     """
-
-    accuracy: float
-    choice_accuracy: float
-    open_accuracy: float
-    accuracy_by_group: Mapping[str, float]
-    """Sorted by name."""
-    num_rows: int
-    num_open: int
-    num_unreadable: int
-
-
-def score_mmmu(rows: Sequence[MmmuRow]) -> MmmuResult:
-    """Score judged rows, in any order; an unreadable answer is wrong and stays in the denominator."""
-    by_group: dict[str, list[MmmuRow]] = defaultdict(list)
-    for row in rows:
-        by_group[row.group].append(row)
-    open_rows = [row for row in rows if row.is_open]
-    return MmmuResult(
-        accuracy=_accuracy(rows),
-        choice_accuracy=_accuracy([row for row in rows if not row.is_open]),
-        open_accuracy=_accuracy(open_rows),
-        accuracy_by_group={group: _accuracy(members) for group, members in sorted(by_group.items())},
-        num_rows=len(rows),
-        num_open=len(open_rows),
-        num_unreadable=sum(row.right is None for row in rows),
+    judged = [_judged(row) if way == "strict" else _judged_there(row) for row in rows]
+    credit = [float(right) if right is not None else _luck(row, way) for right, row in zip(judged, rows, strict=True)]
+    is_open = [not row.options for row in rows]
+    drawn = judged.count(None) if way != "strict" else 0
+    return count(
+        way,
+        range(len(rows)) if keys is None else keys,
+        [
+            mean("accuracy", credit),
+            mean("accuracy/choice", credit, among=[not one for one in is_open]),
+            mean("accuracy/open", credit, among=is_open),
+            *by_group("accuracy", credit, [row.group for row in rows]),
+        ],
+        counts={"rows": len(rows), "open": sum(is_open), "unreadable": judged.count(None)},
+        notes=[f"{drawn} answers count as the random letter that is drawn for them there"] if drawn else [],
     )
+
+
+def _judged(row: MmmuRow) -> bool | None:
+    return judge_choice(row.text, row.options, row.truths[0]) if row.options else judge_open(row.text, row.truths)
+
+
+def _judged_there(row: MmmuRow) -> bool | None:
+    if not row.options:
+        return open_by_mmmu(row.text, row.truths)
+    letter = option_by_mmmu(row.text, row.options)
+    return None if letter is None else letter in row.truths
+
+
+def _luck(row: MmmuRow, way: str) -> float:
+    return 0.0 if way == "strict" else 1 / len(row.options)
 
 
 def judge_choice(response: str, options: Mapping[str, str], label: str) -> bool | None:
@@ -131,10 +144,6 @@ def normalised(text: str) -> str:
 def _tail(answer: str) -> str:
     found = _TAIL.match(answer)
     return answer[found.end() :] if found else answer
-
-
-def _accuracy(rows: Sequence[MmmuRow]) -> float:
-    return share(sum(row.right is True for row in rows), len(rows))
 
 
 def _equals_number(answer: str, truth: str) -> bool | None:

@@ -1,0 +1,78 @@
+"""MMHal-Bench: how much of what a model says is made up, rated by a judge from 0 to 6.
+
+Invariant: a reply of the judge without a rating is no rating of 0; it is counted apart.
+"""
+
+import re
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+from orchestrator.evaluation.figures import Counting, by_group, count, mean
+
+TYPES = ("attribute", "adversarial", "comparison", "counting", "relation", "environment", "holistic", "other")
+"""Of the question in row i of the released file, number i modulo 8."""
+NUM_ROWS = 96
+_RATINGS = range(7)
+_LEAST_TRUE = 3
+"""Ratings below it say that something is made up."""
+_RATING = re.compile(
+    r"(?<![\w-])rating[*_\s]*:[*_\s]*(\d+(?:\.\d+)?)(?![\w.]*\d)(?!\s*(?:to|or|-|–|and)\s*\d)", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MmhalRow:
+    """One rated answer."""
+
+    reply: str
+    """The judge's."""
+    type: str
+    """One of ``TYPES``."""
+
+
+def parse_rating(reply: str) -> int | None:
+    """The one whole number from 0 to 6 behind "Rating:", whatever markup surrounds it; None where it is not plain.
+
+    Source: ours. "Rating: 10", "4.5", "0 to 6" and two different ratings are None.
+    """
+    found = set(_RATING.findall(reply))
+    if len(found) != 1:
+        return None
+    (number,) = found
+    return int(number) if number.isdecimal() and int(number) in _RATINGS else None
+
+
+def mmhal_official(reply: str) -> int | None:
+    """The rating as the released script reads it; None where it counts a reply as 0.
+
+    It looks for "rating: " and one digit in lower case, so "Rating: 10" is 1, "4.5" is 4, "Overrating: 1" is 1 and
+    "**Rating:** 4" is nothing.
+
+    Source: LLaVA-RLHF, Eval/summarize_gpt_mmhal.py:4-42.
+    """
+    found = [rating for rating in _RATINGS if f"rating: {rating}" in reply.lower()]
+    return found[0] if len(found) == 1 else None
+
+
+def count_mmhal(rows: Sequence[MmhalRow], keys: Sequence[Hashable] | None = None, *, way: str = "strict") -> Counting:
+    """The score, in [0, 6], the rate of hallucination, in [0, 1], and the score of each type.
+
+    Args:
+        way: ``strict`` leaves out what cannot be read, ``official`` makes it a 0 and so a hallucination.
+        keys: Names of the questions; their numbers without.
+    Source: Sun et al. 2023, https://arxiv.org/abs/2309.14525, section 4; the script there refuses other than 96 rows.
+    """
+    read = mmhal_official if way == "official" else parse_rating
+    ratings = [read(row.reply) for row in rows]
+    readable = [rating is not None for rating in ratings]
+    counted = None if way == "official" else readable
+    scores = [float(rating or 0) for rating in ratings]
+    made_up = [float((rating or 0) < _LEAST_TRUE) for rating in ratings]
+    of_types = by_group("score", scores, [row.type for row in rows], among=counted)
+    return count(
+        way,
+        range(len(rows)) if keys is None else keys,
+        [mean("score", scores, among=counted), mean("hallucination_rate", made_up, among=counted), *of_types],
+        counts={"rows": len(rows), "unreadable": readable.count(False)},
+        notes=[] if len(rows) == NUM_ROWS else [f"the benchmark has {NUM_ROWS} questions, these are {len(rows)}"],
+    )
