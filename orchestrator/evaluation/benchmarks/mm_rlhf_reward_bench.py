@@ -1,107 +1,68 @@
-"""MM-RLHF-RewardBench: does a reward model prefer what people prefer?
+"""MM-RLHF-RewardBench: does a reward model, or a judge, prefer what people prefer?
 
-Invariant: a pair is right only if its chosen response has strictly the greater reward; equal rewards and NaN are wrong
-and stay in every count.
+Invariant: a pair is right only if its better response has strictly the greater reward; equal rewards and NaN are wrong
+and stay in every count. Of judgements in both orders a pair counts by the share that is right, and an instruction only
+if all are.
 """
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
 from pathlib import PurePosixPath
 
-import numpy as np
-
-from orchestrator.evaluation.answers import share
+from orchestrator.evaluation.benchmarks.pairs import (
+    PairRow,
+    better_first,
+    judge_counts,
+    judge_figures,
+    shares_right,
+)
+from orchestrator.evaluation.figures import Counting, Figure, count, mean
+from orchestrator.evaluation.verdict_readings import r1_verdict
 
 CATEGORIES = ("mcq", "long", "short", "safety", "video")
-_INTERVAL_PERCENT = (2.5, 97.5)
-
-Interval = tuple[float, float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RewardBenchRow:
-    """One pair of responses, scored."""
-
-    id: str
-    """The instruction; all pairs of its responses share it."""
-    media: str
-    """Path of image or video in the data set's folder; its first component is the category."""
-    chosen_reward: float
-    rejected_reward: float
-
-    @property
-    def is_right(self) -> bool:
-        """The chosen response has strictly the greater reward, so neither is NaN."""
-        return self.chosen_reward > self.rejected_reward
+NUM_PAIRS, NUM_IDS = 170, 46
+WAYS = ("strict", "mmrlhf_released", "r1_released")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RewardBenchFigures:
-    """Figures of one category or of all: shares in [0, 1], counts of pairs and instructions."""
+def count_mm_rlhf_reward_bench(
+    rows: Sequence[PairRow],
+    keys: Sequence[Hashable] | None = None,
+    *,
+    way: str = "strict",
+    votes: int | None = None,
+) -> Counting:
+    """ACC, ``accuracy``: right pairs among all; ACC+, ``accuracy_plus``: instructions with all their pairs right.
 
-    accuracy: float
-    """ACC: right pairs among all."""
-    accuracy_plus: float
-    """ACC+: instructions with all their pairs right, among all instructions."""
-    accuracy_interval: Interval
-    """The middle 95 % of what the same instructions give when they are drawn again with replacement."""
-    accuracy_plus_interval: Interval
-    num_pairs: int
-    num_ids: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RewardBenchResult:
-    """Figures of the benchmark.
-
-    Source: Zhang et al. 2025, section 3.2, https://arxiv.org/abs/2502.10391. The released script,
-        cal_performance_mmreweard_bench.py, takes for category the first name that occurs anywhere in the path, so
-        ``short/belong.png`` is long; ACC+ of a category divides there by the instructions whose path holds its name
-        anywhere, and credits only the first; a path without a name counts in the overall figures alone. Here it is
-        refused.
-    """
-
-    overall: RewardBenchFigures
-    """Of all pairs and all instructions alike, so no mean over categories."""
-    categories: Mapping[str, RewardBenchFigures]
-    """Those with rows, by name. An instruction with pairs in two is right or wrong in both, by all its pairs."""
-    missing: tuple[str, ...]
-    """Categories without rows: with any here the overall figures are not comparable with published ones."""
-    num_undecided: int
-    """Pairs with equal rewards or a NaN."""
-
-
-def score_reward_bench(rows: Sequence[RewardBenchRow], *, seed: int, num_resamples: int = 10_000) -> RewardBenchResult:
-    """Score the rows, in any order.
+    Overall, of all pairs and all instructions alike, so no mean over categories, and of each category.
 
     Args:
-        seed: Of the resampling; the same rows and seed give the same intervals.
-        num_resamples: Bootstrap draws behind each interval, at least 1.
+        way: ``strict``: the category is the first folder of the path. ``mmrlhf_released``: it is the first name that
+            occurs anywhere in the path, so ``short/belong.png`` is long; ACC+ of a category divides by the instructions
+            whose path holds its name anywhere, and credits one category only; a path without a name counts overall.
+            ``r1_released``: the same script over verdicts, the better response always first, what is unreadable for
+            the second.
+        keys: Are not used: an instruction is drawn with all its pairs.
+        votes: Samples that vote, odd; of ``strict``.
     Raises:
-        ValueError: a path outside the categories, or ``num_resamples`` below 1.
+        ValueError: ``strict``, and a path outside the categories.
+    Source: Zhang et al. 2025, section 3.2, https://arxiv.org/abs/2502.10391; MM-RLHF,
+        cal_performance_mmreweard_bench.py, which R1-Reward has as inference/MM-RLHF-Reward/get_acc.py.
     """
-    if num_resamples < 1:
-        raise ValueError(f"num_resamples = {num_resamples} must be at least 1")
-    by_id: dict[str, list[bool]] = defaultdict(list)
-    by_category: dict[str, list[RewardBenchRow]] = defaultdict(list)
-    for row in rows:
-        by_id[row.id].append(row.is_right)
-        by_category[category_of(row)].append(row)
-    whole = {name for name, right in by_id.items() if all(right)}
-    return RewardBenchResult(
-        overall=_figures(rows, whole, seed=seed, num_resamples=num_resamples),
-        categories={
-            name: _figures(by_category[name], whole, seed=seed, num_resamples=num_resamples)
-            for name in CATEGORIES
-            if name in by_category
-        },
-        missing=tuple(name for name in CATEGORIES if name not in by_category),
-        num_undecided=sum(not (row.is_right or row.chosen_reward < row.rejected_reward) for row in rows),
-    )
+    right = _shares(rows, way, votes)
+    first, whole = _instructions(rows, [share == 1.0 for share in right])
+    figures = [mean("accuracy", right), mean("accuracy_plus", whole, among=first)]
+    groups = [category_of(row) if way == "strict" else _first_name(row.media) for row in rows]
+    for name in (n for n in CATEGORIES if n in groups):
+        figures.append(mean(f"accuracy/{name}", right, among=[group == name for group in groups]))
+        figures.append(_plus(rows, name, groups, whole, first, released=way != "strict"))
+    if way == "strict":
+        figures += judge_figures(rows, votes=votes)
+    counts = {**judge_counts(rows, votes=votes if way == "strict" else None), "ids": sum(first)}
+    missing = [name for name in CATEGORIES if name not in groups]
+    notes = [f"no rows of {', '.join(missing)}: the overall figures compare with no published ones"] if missing else []
+    return count(way, [row.id for row in rows], figures, counts=counts, notes=notes)
 
 
-def category_of(row: RewardBenchRow) -> str:
+def category_of(row: PairRow) -> str:
     """The first component of the row's path.
 
     Raises:
@@ -113,32 +74,48 @@ def category_of(row: RewardBenchRow) -> str:
     return parts[0]
 
 
-def _figures(rows: Sequence[RewardBenchRow], whole: set[str], *, seed: int, num_resamples: int) -> RewardBenchFigures:
-    """Args: whole: Instructions with all their pairs right, in whatever category."""
-    right_by_id: dict[str, list[bool]] = defaultdict(list)
+def _first_name(media: str) -> str:
+    return next((name for name in CATEGORIES if name in media), "")
+
+
+def _shares(rows: Sequence[PairRow], way: str, votes: int | None) -> list[float]:
+    if way != "r1_released":
+        return shares_right(rows, votes=votes if way == "strict" else None)
+    shares = []
     for row in rows:
-        right_by_id[row.id].append(row.is_right)
-    # Sorted, so that the intervals do not depend on the order of the rows.
-    ids = sorted(right_by_id)
-    num_right, num_pairs = (
-        np.array([count(right_by_id[name]) for name in ids], dtype=np.int64) for count in (sum, len)
-    )
-    is_whole = np.array([name in whole for name in ids], dtype=np.int64)
-    accuracies = accuracies_plus = np.zeros(num_resamples)
-    if ids:
-        drawn = np.random.default_rng(seed).integers(0, len(ids), size=(num_resamples, len(ids)))
-        accuracies = num_right[drawn].sum(axis=1) / num_pairs[drawn].sum(axis=1)
-        accuracies_plus = is_whole[drawn].mean(axis=1)
-    return RewardBenchFigures(
-        accuracy=share(int(num_right.sum()), len(rows)),
-        accuracy_plus=share(int(is_whole.sum()), len(ids)),
-        accuracy_interval=_interval(accuracies),
-        accuracy_plus_interval=_interval(accuracies_plus),
-        num_pairs=len(rows),
-        num_ids=len(ids),
-    )
+        shown = better_first(row)
+        if row.is_preferred is not None or shown is None:
+            shares += shares_right([row])
+        else:
+            shares.append(float(r1_verdict(shown.text, script="first_line") == shown.better))
+    return shares
 
 
-def _interval(draws: np.ndarray) -> Interval:
-    low, high = np.percentile(draws, _INTERVAL_PERCENT)
-    return float(low), float(high)
+def _instructions(rows: Sequence[PairRow], right: Sequence[bool]) -> tuple[list[bool], list[float]]:
+    """Of each row, whether it is the first of its instruction, and whether all pairs of that are right."""
+    all_right: dict[str, bool] = {}
+    for row, fine in zip(rows, right, strict=True):
+        all_right[row.id] = all_right.get(row.id, True) and fine
+    seen: set[str] = set()
+    first = [row.id not in seen and not seen.add(row.id) for row in rows]
+    return first, [float(all_right[row.id]) for row in rows]
+
+
+def _plus(
+    rows: Sequence[PairRow],
+    name: str,
+    groups: Sequence[str],
+    whole: Sequence[float],
+    first: Sequence[bool],
+    *,
+    released: bool,
+) -> Figure:
+    """ACC+ of a category, over its instructions; each is counted at its first row."""
+    members: dict[str, set[str]] = {}
+    for row, group in zip(rows, groups, strict=True):
+        named = {other for other in CATEGORIES if other in row.media} if released else {group}
+        members.setdefault(row.id, set()).update(named)
+    among = [f and name in members[row.id] for f, row in zip(first, rows, strict=True)]
+    # Released, an instruction is right in the first of its categories and wrong in the others.
+    credited = [not released or next((n for n in CATEGORIES if n in members[row.id]), "") == name for row in rows]
+    return mean(f"accuracy_plus/{name}", [w * c for w, c in zip(whole, credited, strict=True)], among=among)
