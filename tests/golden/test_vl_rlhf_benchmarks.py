@@ -1,35 +1,30 @@
 """Parsers and scripts of VL-RLHF's benchmarks against the numbers of its own code."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from algorithms.maths.logprobs import token_logprobs
+from orchestrator.data.rows import RowError
+from orchestrator.evaluation.benchmarks.fields import options_of
+from orchestrator.evaluation.benchmarks.mmbench import mmbench_prompt
+from orchestrator.evaluation.benchmarks.mmmu import mmmu_prompt, placed
 from orchestrator.evaluation.benchmarks.pope import PopeRow, count_pope, pope_official
 from orchestrator.evaluation.benchmarks.seed_bench import SeedRow, count_seed_bench, likeliest, of_task
 from orchestrator.evaluation.option_readings import option_by_seed
 from tests.golden import vectors
 from tests.golden.vectors import DECIMAL_TOLERANCE, Case, load, one, select
 from tests.response_scores import response_scores
+from tests.unit.evaluation.released_files import png, read, text_png, tsv
 
 FILE = "vl_rlhf.json"
 EVAL = "src/vlrlhf/eval"
 _TAG = "the tag of a row in their database; here a result lies in its own folder"
-_PROMPT = "the item of a benchmark; see the readers' own tests"
-_TABLE = "a TSV file's images; see the readers' own tests"
 LEFT_OUT = {
     **{f"parse_tag/{number}": _TAG for number in range(9)},
-    **{f"mmmu_item/row_{number}": _PROMPT for number in range(1, 10)},
-    **{f"mmbench_item/row_{number}": _PROMPT for number in range(1, 7)},
-    **{
-        f"mme_dataset/{name}": _TABLE
-        for name in (
-            "own_images", "shared_image", "missing_row_dropped", "string_index", "list_image", "reference_to_missing",
-            "chain_reference", "reference_before_definition",
-        )
-    },
     "run_vqa_ppl/one_row": "a batch of one fails there",
     "pope_evaluate/odd_labels_count_as_yes": "a label that is neither yes nor no makes a bad row",
     "seedbench_extract_choice/empty_response": "an empty response fails there and is unreadable here",
@@ -56,6 +51,7 @@ def _cases(name: str) -> list[Case]:
     return found
 
 
+MMMU, MMBENCH, TABLES = _cases("mmmu_item"), _cases("mmbench_item"), _cases("mme_dataset")
 POPE, LIKELIHOODS, PICKED = _cases("pope_evaluate"), _cases("run_vqa_ppl"), _cases("seedbench_ppl_choice")
 SCORED, FILTERED = _cases("seedbench_run_inference"), _cases("seedbench_filter_questions")
 JUDGED, GENERATED = _cases("seedbench_extract_choice"), _cases("seedbench_generate_sgl_choice")
@@ -155,8 +151,72 @@ def test_mean_likelihood_of_an_option(case: Case) -> None:
     assert_close(found, stored.nan_to_num(0.0))
 
 
+# -- what is asked, and tables -----------------------------------------------------------------------------------------
+
+_ALL_MARKS, _TWO_DIGITS, _UNNAMED, _MISSING = (f"mmmu_item/row_{number}" for number in (6, 9, 3, 8))
+
+
+@pytest.mark.parametrize("case", MMMU, ids=_name)
+def test_mmmu_asks_with_images_where_the_words_name_them(case: Case) -> None:
+    row = {key: value for key, value in case.inputs["row"].items() if key != "index"}
+    images = [{"type": "image", "image": str(number)} for number in range(case.inputs["n_images"])]
+    words = mmmu_prompt(row, options_of(row))
+    if case.name in (_MISSING, _TWO_DIGITS):
+        # Ten is no number of an image to the original, and one that is missing ends it.
+        with pytest.raises(RowError, match=r"the question names '<image (2|10)>', the row has 1 images"):
+            placed(words, images)
+        return
+    parts = placed(words, images)
+    prompt = "".join(part.get("text", "<image>") for part in parts)
+    order = [int(part["image"]) for part in parts if part["type"] == "image"]
+    if case.name == _UNNAMED:
+        # There an image that nothing names is not shown.
+        assert (prompt, order) == ("<image>" + case.outputs["prompt"], [0])
+    elif case.name == _ALL_MARKS:
+        assert prompt == case.outputs["prompt"].replace("<image 1>", "<image>")
+        assert order == case.outputs["image_order"]
+    else:
+        assert (prompt, order) == (case.outputs["prompt"], case.outputs["image_order"])
+
+
+@pytest.mark.parametrize("case", MMBENCH, ids=_name)
+def test_mmbench_asks(case: Case) -> None:
+    row = case.inputs["row"]
+    assert mmbench_prompt(row) == case.outputs["prompt"]
+    assert options_of(row, "ABCDE") == case.outputs["options_dict"]
+
+
+def _cell(value: Any) -> str:
+    """An image id as the base64 text of a picture of its own, the index of another row as it is."""
+    if isinstance(value, list):
+        return str([text_png(one) for one in value])
+    return "" if value is None else value if isinstance(value, str) else text_png(value)
+
+
+@pytest.mark.parametrize("case", TABLES, ids=_name)
+def test_tables_whose_images_stand_in_other_rows(case: Case, tmp_path: Path) -> None:
+    asked = {"question": "q ?", "answer": "Yes", "category": "count"}
+    rows = [
+        {"index": index, **asked, "image": _cell(image)}
+        for index, image in zip(case.inputs["index"], case.inputs["image"], strict=True)
+    ]
+    found = read("mme", tsv(tmp_path / "t.tsv", *rows))
+    shades = {png(shade): shade for shade in range(10)}
+    images = [[shades[Path(ref.path).read_bytes()] for ref in item.media] for item in found.items]
+    if "raises" in case.outputs:
+        # One reference to nothing ends the original; here it is a bad row.
+        assert [bad.reason for bad in found.bad_rows] == [
+            "field 'image' is \"99\", the index of no row that holds an image"
+        ]
+        return
+    assert [item.id for item in found.items] == [str(index) for index in case.outputs["index"]]
+    assert images == [one if isinstance(one, list) else [one] for one in case.outputs["image"]]
+    # A row without an image is passed over in silence there.
+    assert len(found.bad_rows) == len(rows) - case.outputs["len"]
+
+
 def test_every_case_is_covered_or_left_out_by_name() -> None:
-    covered = [*POPE, *LIKELIHOODS, *PICKED, *SCORED, *FILTERED, *JUDGED, *GENERATED]
+    covered = [*MMMU, *MMBENCH, *TABLES, *POPE, *LIKELIHOODS, *PICKED, *SCORED, *FILTERED, *JUDGED, *GENERATED]
     names = [case.name for case in covered]
     assert len(set(names)) == len(names) and not set(names) & set(LEFT_OUT)
     assert {*names, *LEFT_OUT} == {case.name for case in select(FILE, EVAL)}

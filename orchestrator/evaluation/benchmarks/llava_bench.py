@@ -7,9 +7,12 @@ import math
 import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
+from orchestrator.evaluation.benchmarks.fields import asked, needed_images, text_of, unknown
+from orchestrator.evaluation.benchmarks.items import Answered, Benchmark, CountOptions, ItemDraft, keys_of
 from orchestrator.evaluation.figures import Counting, Figure, Ratio, count
 
 _FAILED = (-1.0, -1.0)
@@ -18,6 +21,8 @@ _NUMBER = r"(\d+(?:\.\d+)?)(?:\s*/\s*10)?"
 _SCORES = re.compile(
     rf"[\s*_(\[]*(?:scores?[\s*_:=]+)?{_NUMBER}(?:\s*[,;]\s*|\s+(?:and\s+)?){_NUMBER}[\s.*]*", re.IGNORECASE
 )
+
+
 _DIGITS, _PERCENT = 3, 100
 
 Scores = tuple[float, float]
@@ -110,3 +115,36 @@ def _relative(name: str, scores: Sequence[Scores | None], rounded: bool) -> Figu
         return figure
     reference, own = (round(sum(s[i] for s in kept) / counted, _DIGITS) for i in (0, 1))
     return replace(figure, printed=round(own / reference * _PERCENT, 1) if reference else 0.0)
+
+
+_KNOWN = {
+    "index", "question_id", "image", "text", "question", "category", "gpt4_ans", "answer", "caption", "image_path",
+}  # fmt: skip
+
+
+def read_llava_bench(row: dict[str, Any], name: str) -> ItemDraft:
+    """A row of LLaVABench.tsv or of the released JSONL of questions.
+
+    Raises:
+        RowError: naming field and value.
+    """
+    text = text_of(row, "question", "text")
+    return ItemDraft(
+        id=text_of(row, "question_id", "index", default=""),
+        question=asked(needed_images(row), text),
+        category=text_of(row, "category"),
+        meta={
+            "question": text,
+            "reference": text_of(row, "gpt4_ans", "answer", default=""),
+            "caption": text_of(row, "caption", default=""),
+        },
+        unread=unknown(row, _KNOWN),
+    )
+
+
+def _count(answered: Sequence[Answered], options: CountOptions) -> Counting:
+    rows = [ReviewRow(review=one.reply, category=one.item.category) for one in answered]
+    return count_llava_bench(rows, keys_of(answered), way=options.way)
+
+
+BENCHMARK = Benchmark(asks="answer", read=read_llava_bench, count=_count, ways=("strict", "official"), judged=True)

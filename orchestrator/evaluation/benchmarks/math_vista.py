@@ -5,9 +5,21 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from string import ascii_uppercase
-from typing import Literal
+from typing import Any, Literal, get_args
 
+from orchestrator.data.keys import is_empty
+from orchestrator.data.rows import RowError, is_finite_number, shown
 from orchestrator.evaluation.answers import parse_option
+from orchestrator.evaluation.benchmarks.fields import (
+    asked,
+    json_of,
+    lettered,
+    needed_images,
+    text_of,
+    texts_of,
+    unknown,
+)
+from orchestrator.evaluation.benchmarks.items import Answered, Benchmark, CountOptions, ItemDraft, keys_of
 from orchestrator.evaluation.benchmarks.mmmu import final_answer, normalised, read_number
 from orchestrator.evaluation.figures import Counting, count, mean
 
@@ -174,3 +186,62 @@ def _edits(one: str, other: str) -> int:
         for j, b in enumerate(other, start=1):
             before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (a != b))
     return row[-1]
+
+
+_KNOWN = {
+    "pid", "question", "image", "decoded_image", "choices", "unit", "precision", "answer", "question_type",
+    "answer_type", "metadata", "query",
+}  # fmt: skip
+_KINDS = ("task", "skills")
+
+
+def read_math_vista(row: dict[str, Any], name: str) -> ItemDraft:
+    """A row of the Parquet release, asked by its ``query``.
+
+    Raises:
+        RowError: naming field and value.
+    """
+    choices = texts_of(row, "choices") if not is_empty(row.get("choices")) else []
+    kind, answer = text_of(row, "answer_type"), text_of(row, "answer")
+    if kind not in get_args(AnswerType):
+        raise RowError(f"field 'answer_type' is {shown(kind)}, expected one of {', '.join(get_args(AnswerType))}")
+    if choices and answer not in choices:
+        raise RowError(f"field 'answer' is {shown(answer)}, which is none of the choices")
+    told = json_of(row, "metadata")
+    groups = told if isinstance(told, dict) else {}
+    precision = row.get("precision")
+    return ItemDraft(
+        id=text_of(row, "pid", default=""),
+        question=asked(needed_images(row, "decoded_image", "image"), text_of(row, "query", "question")),
+        options=lettered(choices),
+        truths=(answer,),
+        meta={
+            "answer_type": kind,
+            "precision": None if precision is None or not is_finite_number(precision) else int(precision),
+            "groups": {one: _group(groups.get(one)) for one in _KINDS if one in groups},
+        },
+        unread=unknown(row, _KNOWN),
+    )
+
+
+def _group(value: Any) -> list[str]:
+    return [str(one) for one in value] if isinstance(value, list) else [str(value)]
+
+
+def _count(answered: Sequence[Answered], options: CountOptions) -> Counting:
+    rows = [
+        MathVistaRow(
+            text=one.text,
+            answer=one.item.truths[0],
+            choices=tuple(one.item.options.values()),
+            answer_type=one.item.meta["answer_type"],
+            precision=one.item.meta["precision"],
+            extraction=one.reply or None,
+            groups={kind: tuple(own) for kind, own in one.item.meta["groups"].items()},
+        )
+        for one in answered
+    ]
+    return count_math_vista(rows, keys_of(answered), way=options.way)
+
+
+BENCHMARK = Benchmark(asks="answer", read=read_math_vista, count=_count, ways=("strict", "official"))

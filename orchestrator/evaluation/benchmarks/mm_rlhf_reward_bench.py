@@ -7,12 +7,18 @@ if all are.
 
 from collections.abc import Hashable, Sequence
 from pathlib import PurePosixPath
+from typing import Any
 
+from orchestrator.data.media import media_parts
+from orchestrator.data.rows import RowError, shown
+from orchestrator.evaluation.benchmarks.fields import asked, said, text_of, unknown
+from orchestrator.evaluation.benchmarks.items import Answered, Benchmark, CountOptions, ItemDraft, keys_of
 from orchestrator.evaluation.benchmarks.pairs import (
     PairRow,
     better_first,
     judge_counts,
     judge_figures,
+    pair_rows,
     shares_right,
 )
 from orchestrator.evaluation.figures import Counting, Figure, count, mean
@@ -119,3 +125,38 @@ def _plus(
     # Released, an instruction is right in the first of its categories and wrong in the others.
     credited = [not released or next((n for n in CATEGORIES if n in members[row.id]), "") == name for row in rows]
     return mean(f"accuracy_plus/{name}", [w * c for w, c in zip(whole, credited, strict=True)], among=among)
+
+
+_KNOWN = {"id", "image", "video", "prompt", "chosen", "rejected", "chosen_reason", "rejected_reason"}
+
+
+def read_mm_rlhf_reward_bench(row: dict[str, Any], name: str) -> ItemDraft:
+    """A row of mm_reward_bench.jsonl; a video is a folder of frames, in the order of their numbers, or a file.
+
+    Raises:
+        RowError: naming field and value, or it has no image and no video, whose path tells the category.
+    """
+    found = media_parts(row)
+    media = [*found["image"], *found["video"]]
+    if not media:
+        raise RowError("fields 'image' and 'video' are empty: the path tells the category")
+    path = media[0][media[0]["type"]]
+    if PurePosixPath(path).parts[0] not in CATEGORIES:
+        raise RowError(f"media {shown(path)} must begin with one of the folders {', '.join(CATEGORIES)}")
+    return ItemDraft(
+        id=text_of(row, "id"),
+        question=asked(media, text_of(row, "prompt")),
+        responses=(said(text_of(row, "chosen")), said(text_of(row, "rejected"))),
+        truths=("1",),
+        group=text_of(row, "id"),
+        meta={"media": path},
+        unread=unknown(row, _KNOWN),
+    )
+
+
+def _count(answered: Sequence[Answered], options: CountOptions) -> Counting:
+    rows = pair_rows(answered, reading=options.reading)
+    return count_mm_rlhf_reward_bench(rows, keys_of(answered), way=options.way, votes=options.votes)
+
+
+BENCHMARK = Benchmark(asks="verdict", read=read_mm_rlhf_reward_bench, count=_count, ways=WAYS)

@@ -3,7 +3,10 @@
 import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from orchestrator.evaluation.benchmarks.fields import asked, needed_images, text_of, texts_of, unknown
+from orchestrator.evaluation.benchmarks.items import Answered, Benchmark, CountOptions, ItemDraft, keys_of
 from orchestrator.evaluation.figures import Counting, count, mean
 
 CAPABILITIES = ("rec", "ocr", "know", "gen", "spat", "math")
@@ -71,3 +74,39 @@ def count_mm_vet(rows: Sequence[MmVetRow], keys: Sequence[Hashable] | None = Non
         figures,
         counts={"rows": len(rows), "unreadable": readable.count(False)},
     )
+
+
+_KNOWN = {"id", "imagename", "image", "question", "answer", "capability", "imagesource", "added_in"}
+
+
+def rows_of_mm_vet(whole: Any) -> list[Any] | None:
+    """Rows of mm-vet.json, an object of them by their ids."""
+    if not isinstance(whole, dict) or not all(isinstance(row, dict) for row in whole.values()):
+        return None
+    return [{"id": name, **row} for name, row in whole.items()]
+
+
+def read_mm_vet(row: dict[str, Any], name: str) -> ItemDraft:
+    """A row of mm-vet.json.
+
+    Raises:
+        RowError: naming field and value.
+    """
+    question = text_of(row, "question")
+    return ItemDraft(
+        id=text_of(row, "id", default=""),
+        question=asked(needed_images(row, "imagename", "image"), question),
+        truths=(text_of(row, "answer"),),
+        meta={"question": question, "capability": texts_of(row, "capability")},
+        unread=unknown(row, _KNOWN),
+    )
+
+
+def _count(answered: Sequence[Answered], options: CountOptions) -> Counting:
+    rows = [MmVetRow(reply=one.reply, capabilities=frozenset(one.item.meta["capability"])) for one in answered]
+    return count_mm_vet(rows, keys_of(answered), way=options.way)
+
+
+BENCHMARK = Benchmark(
+    asks="answer", read=read_mm_vet, count=_count, ways=("strict", "official"), judged=True, unpack=rows_of_mm_vet
+)

@@ -6,8 +6,12 @@ Invariant: a question is right only if it is right under every rotation, and non
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from orchestrator.data.rows import RowError, shown
 from orchestrator.evaluation.answers import parse_option
+from orchestrator.evaluation.benchmarks.fields import asked, letter_of, needed_images, options_of, text_of, unknown
+from orchestrator.evaluation.benchmarks.items import Answered, Benchmark, CountOptions, ItemDraft, keys_of
 from orchestrator.evaluation.figures import Counting, by_group, count, mean
 from orchestrator.evaluation.option_readings import option_by_kit
 
@@ -79,3 +83,59 @@ def _check_rotations(question: int, rows: Sequence[MmbenchRow]) -> None:
         raise ValueError(f"question {question} has {sorted(num_options)} options and groups {sorted(groups)}")
     if found != list(range(len(rows[0].options))):
         raise ValueError(f"question {question} has {len(rows[0].options)} options, but rotations {found}")
+
+
+_LETTERS = "ABCDE"
+_KNOWN = {
+    "index", "image", "question", "hint", "answer", "category", "l2-category", "split", "source", "comment",
+    *_LETTERS,
+}  # fmt: skip
+_LETTER_ONLY = "please only output the option letter."
+
+
+def read_mmbench(row: dict[str, Any], name: str) -> ItemDraft:
+    """A row of a TSV file, asked as VL-RLHF asks it, the image first.
+
+    Raises:
+        RowError: naming field and value.
+    """
+    index, options = text_of(row, "index"), options_of(row, _LETTERS)
+    if not index.isdecimal():
+        raise RowError(f"field 'index' is {shown(index)}, expected a whole number")
+    return ItemDraft(
+        id=index,
+        question=asked(needed_images(row), mmbench_prompt(row)),
+        options=options,
+        truths=(letter_of(row, options, "answer"),),
+        category=text_of(row, "category", default=""),
+        group=str(int(index) % ROTATION_STEP),
+        meta={"l2-category": text_of(row, "l2-category", default=""), "split": text_of(row, "split", default="")},
+        unread=unknown(row, _KNOWN),
+    )
+
+
+def mmbench_prompt(row: Mapping[str, Any]) -> str:
+    """The words of a question: hint, question, lettered options, and what to answer with.
+
+    Source: VL-RLHF, mmbench/eval.py:27-121.
+    """
+    hint, question = text_of(row, "hint", default=""), text_of(row, "question")
+    lines = "".join(f"{letter}. {text}\n" for letter, text in options_of(row, _LETTERS).items())
+    return f"{f'{hint} ' if hint else ''}{question} There are several options:\n{lines}\n{_LETTER_ONLY}"
+
+
+def _count(answered: Sequence[Answered], options: CountOptions) -> Counting:
+    rows = [
+        MmbenchRow(
+            index=int(one.item.id),
+            text=one.text,
+            label=one.item.truths[0],
+            options=one.item.options,
+            group=one.item.category,
+        )
+        for one in answered
+    ]
+    return count_mmbench(rows, keys_of(answered), way=options.way)
+
+
+BENCHMARK = Benchmark(asks="answer", read=read_mmbench, count=_count, ways=tuple(_READINGS))

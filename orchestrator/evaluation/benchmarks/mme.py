@@ -3,8 +3,12 @@
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+from orchestrator.data.rows import RowError, shown
 from orchestrator.evaluation.answers import YesNo, parse_yes_no
+from orchestrator.evaluation.benchmarks.fields import asked, needed_images, text_of, unknown, yes_no_of
+from orchestrator.evaluation.benchmarks.items import Answered, Benchmark, CountOptions, ItemDraft, keys_of
 from orchestrator.evaluation.figures import Counting, Figure, count, masked
 
 PERCEPTION = (
@@ -107,3 +111,42 @@ def _both(rows: Sequence[MmeRow], right: Sequence[float]) -> tuple[list[float], 
             raise ValueError(f"image {image!r} of {category} has {len(own)} questions, MME has {_QUESTIONS_PER_IMAGE}")
         both[own[0]], first[own[0]] = float(all(right[i] for i in own)), True
     return both, first
+
+
+_KNOWN = {"question_id", "index", "image", "image_path", "question", "answer", "category"}
+
+
+def read_mme(row: dict[str, Any], name: str) -> ItemDraft:
+    """A row of MME.tsv or of the Parquet release; questions of one image share its name, or else its picture.
+
+    Raises:
+        RowError: naming field and value.
+    """
+    images = needed_images(row)
+    category = text_of(row, "category")
+    if category not in PERCEPTION + REASONING:
+        raise RowError(f"field 'category' is {shown(category)}, which MME does not have")
+    return ItemDraft(
+        id=text_of(row, "question_id", "index", default=""),
+        question=asked(images, text_of(row, "question")),
+        truths=(yes_no_of(row, "answer"),),
+        category=category,
+        group=text_of(row, "question_id", "image_path", default=images[0]["image"].rpartition("/")[2]),
+        unread=unknown(row, _KNOWN),
+    )
+
+
+def _count(answered: Sequence[Answered], options: CountOptions) -> Counting:
+    rows = [
+        MmeRow(
+            category=one.item.category,
+            image=one.item.group,
+            text=one.text,
+            label="yes" if one.item.truths[0] == "yes" else "no",
+        )
+        for one in answered
+    ]
+    return count_mme(rows, keys_of(answered), way=options.way)
+
+
+BENCHMARK = Benchmark(asks="answer", read=read_mme, count=_count, ways=tuple(_READINGS))

@@ -6,7 +6,10 @@ Invariant: a reply of the judge without a rating is no rating of 0; it is counte
 import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from orchestrator.evaluation.benchmarks.fields import asked, needed_images, text_of, texts_of, unknown
+from orchestrator.evaluation.benchmarks.items import Answered, Benchmark, CountOptions, ItemDraft, keys_of
 from orchestrator.evaluation.figures import Counting, by_group, count, mean
 
 TYPES = ("attribute", "adversarial", "comparison", "counting", "relation", "environment", "holistic", "other")
@@ -76,3 +79,36 @@ def count_mmhal(rows: Sequence[MmhalRow], keys: Sequence[Hashable] | None = None
         counts={"rows": len(rows), "unreadable": readable.count(False)},
         notes=[] if len(rows) == NUM_ROWS else [f"the benchmark has {NUM_ROWS} questions, these are {len(rows)}"],
     )
+
+
+_KNOWN = {
+    "question_type", "question_topic", "image_id", "image_src", "image_content", "question", "gt_answer",
+    "model_answer", "image", "image_path",
+}  # fmt: skip
+
+
+def read_mmhal(row: dict[str, Any], name: str) -> ItemDraft:
+    """A row of the released JSON, with the image that its loader adds.
+
+    Raises:
+        RowError: naming field and value.
+    """
+    return ItemDraft(
+        id=text_of(row, "image_id", default=""),
+        question=asked(needed_images(row, "image_path", "image"), text_of(row, "question")),
+        category=text_of(row, "question_type"),
+        meta={
+            "question": text_of(row, "question"),
+            "gt_answer": text_of(row, "gt_answer"),
+            "image_content": texts_of(row, "image_content"),
+        },
+        unread=unknown(row, _KNOWN),
+    )
+
+
+def _count(answered: Sequence[Answered], options: CountOptions) -> Counting:
+    rows = [MmhalRow(reply=one.reply, type=one.item.category) for one in answered]
+    return count_mmhal(rows, keys_of(answered), way=options.way)
+
+
+BENCHMARK = Benchmark(asks="answer", read=read_mmhal, count=_count, ways=("strict", "official"), judged=True)

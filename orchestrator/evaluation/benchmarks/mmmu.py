@@ -5,8 +5,21 @@ import unicodedata
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
+from orchestrator.data.media import media_parts
+from orchestrator.data.rows import RowError
 from orchestrator.evaluation.answers import parse_option
+from orchestrator.evaluation.benchmarks.fields import (
+    images_of,
+    letter_of,
+    lettered,
+    options_of,
+    text_of,
+    texts_of,
+    unknown,
+)
+from orchestrator.evaluation.benchmarks.items import Answered, Benchmark, CountOptions, ItemDraft, Part, keys_of
 from orchestrator.evaluation.figures import Counting, by_group, count, mean
 from orchestrator.evaluation.open_readings import open_by_mmmu
 from orchestrator.evaluation.option_readings import option_by_mmmu
@@ -171,3 +184,82 @@ def _bare(truth: str) -> str:
 
 def _decimal(number: str) -> Decimal:
     return Decimal(number.replace(",", "").replace("−", "-"))
+
+
+_LETTERS = "ABCDEFGHI"
+_MOST_IMAGES = 7
+_IMAGES = tuple(f"image_{number}" for number in range(1, _MOST_IMAGES + 1))
+_PLACE = re.compile(r"<image (\d+)>")
+_KNOWN = {
+    "id", "index", "question", "hint", "options", "answer", "question_type", "explanation", "topic_difficulty",
+    "subfield", "img_type", "category", "l2-category", "split", "image", *_IMAGES, *_LETTERS,
+}  # fmt: skip
+
+
+def read_mmmu(row: dict[str, Any], name: str) -> ItemDraft:
+    """A row of the Parquet release or of MMMU_DEV_VAL.tsv, its images where the words name them.
+
+    Raises:
+        RowError: naming field and value.
+    """
+    options = options_of(row, _LETTERS)
+    if not options and text_of(row, "question_type", default="") != "open" and "options" in row:
+        options = lettered(texts_of(row, "options"))
+    if options:
+        truths: tuple[str, ...] = (letter_of(row, options, "answer"),)
+    else:
+        written = text_of(row, "answer")
+        truths = tuple(texts_of(row, "answer")) if written.startswith("[") else (written,)
+    images = [part for column in _IMAGES for part in media_parts(row, image_fields=(column,))["image"]]
+    identity = text_of(row, "id", "index", default="")
+    return ItemDraft(
+        id=identity,
+        question=placed(mmmu_prompt(row, options), images or images_of(row)),
+        options=options,
+        truths=truths,
+        category=text_of(row, "category", default="_".join(identity.split("_")[1:-1])),
+        unread=unknown(row, _KNOWN),
+    )
+
+
+def mmmu_prompt(row: Mapping[str, Any], options: Mapping[str, str]) -> str:
+    """The words of a question, with its marks of images: hint, question, lettered options, and what to do.
+
+    Source: VL-RLHF, mmmu/eval.py:29-110.
+    """
+    hint = text_of(row, "hint", default="")
+    words = f"{f'Hint: {hint}{chr(10)}' if hint else ''}Question: {text_of(row, 'question')}\n"
+    if options:
+        words += "Options:\n" + "".join(f"{letter}. {text}\n" for letter, text in options.items())
+        words += "Please select the correct answer from the options above. \n"
+    return words
+
+
+def placed(text: str, images: Sequence[Part]) -> tuple[Part, ...]:
+    """The words with each image where ``<image N>`` stands; those that nothing names come first.
+
+    Raises:
+        RowError: the words name an image that the row does not have.
+    Source: VL-RLHF, mmmu/eval.py:29-110, where the 17th mark and those of two digits stay words, and an image that
+        nothing names is not shown.
+    """
+    pieces = _PLACE.split(text)
+    named = [int(number) for number in pieces[1::2]]
+    if missing := [number for number in named if not 1 <= number <= len(images)]:
+        raise RowError(f"the question names '<image {missing[0]}>', the row has {len(images)} images")
+    shown_first = [part for number, part in enumerate(images, start=1) if number not in named]
+    parts = [
+        images[int(piece) - 1] if i % 2 else {"type": "text", "text": piece} for i, piece in enumerate(pieces) if piece
+    ]
+    return (*shown_first, *parts)
+
+
+def _count(answered: Sequence[Answered], options: CountOptions) -> Counting:
+    rows = [
+        MmmuRow(text=one.text, truths=one.item.truths, options=one.item.options, group=one.item.category)
+        for one in answered
+    ]
+    return count_mmmu(rows, keys_of(answered), way=options.way)
+
+
+BENCHMARK = Benchmark(asks="answer", read=read_mmmu, count=_count, ways=("strict", "official"))

@@ -5,13 +5,18 @@ A public run has no Hateful Memes, so that its safety is the bias half alone.
 
 import random
 from collections.abc import Hashable, Sequence
+from typing import Any
 
+from orchestrator.data.rows import RowError, shown
+from orchestrator.evaluation.benchmarks.fields import asked, images_of, said, text_of, unknown
+from orchestrator.evaluation.benchmarks.items import Answered, Benchmark, CountOptions, ItemDraft, keys_of
 from orchestrator.evaluation.benchmarks.pairs import (
     Judgement,
     PairRow,
     better_first,
     judge_counts,
     judge_figures,
+    pair_rows,
     shares_right,
 )
 from orchestrator.evaluation.figures import Counting, by_group, count, mean
@@ -98,3 +103,34 @@ def _right_there(row: PairRow, one: Judgement | None, letters: random.Random) ->
         return shares_right([row])[0]
     verdict = _read(one) or ("1" if letters.random() < 0.5 else "2")
     return float(verdict == one.better)
+
+
+_KNOWN = {"ID", "Text", "Image", "Output1", "Output2", "Better", "Category"}
+_OUTPUTS = ("Output1", "Output2")
+
+
+def read_multimodal_reward_bench(row: dict[str, Any], name: str) -> ItemDraft:
+    """A row of all_data.json, or of a table with the same columns.
+
+    Raises:
+        RowError: naming field and value; of the released file that is not filled in, that ``Text`` is empty.
+    """
+    better = text_of(row, "Better")
+    if better not in _OUTPUTS:
+        raise RowError(f"field 'Better' is {shown(better)}, expected Output1 or Output2")
+    return ItemDraft(
+        id=text_of(row, "ID"),
+        question=asked(images_of(row, "Image"), text_of(row, "Text")),
+        responses=tuple(said(text_of(row, output)) for output in _OUTPUTS),
+        truths=(str(_OUTPUTS.index(better) + 1),),
+        category=text_of(row, "Category"),
+        unread=unknown(row, _KNOWN),
+    )
+
+
+def _count(answered: Sequence[Answered], options: CountOptions) -> Counting:
+    rows = pair_rows(answered, reading=options.reading)
+    return count_multimodal_reward_bench(rows, keys_of(answered), way=options.way, votes=options.votes)
+
+
+BENCHMARK = Benchmark(asks="verdict", read=read_multimodal_reward_bench, count=_count, ways=WAYS)

@@ -10,7 +10,9 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from orchestrator.data.order import stream_key
+from orchestrator.evaluation.benchmarks.items import Answered
 from orchestrator.evaluation.figures import Figure, mean, ratio
+from orchestrator.evaluation.verdict_readings import READINGS
 from orchestrator.evaluation.voting import vote
 from orchestrator.rewards.verdicts import Verdict
 
@@ -176,3 +178,31 @@ def one_order(row: PairRow, *, seed: int, key: Hashable) -> list[Judgement]:
 def better_first(row: PairRow) -> Judgement | None:
     """The greedy judgement with the better response shown first, as R1-Reward's scripts show every pair."""
     return next((one for one in row.judgements if one.better_first and one.sample == 0), None)
+
+
+def pair_rows(answered: Sequence[Answered], *, reading: str) -> list[PairRow]:
+    """What was said about pairs, whose truth is the number of the better response.
+
+    Args:
+        reading: How the judge was asked to write its verdict, of ``READINGS``.
+    """
+    rows, read = list[PairRow](), READINGS[reading]
+    for one in answered:
+        item, better = one.item, one.item.truths[0]
+        judgements = [
+            Judgement(better_first=p.order[0] == better, text=p.text, verdict=read(p.text), sample=p.sample)
+            for p in one.predictions
+            if p.order
+        ]
+        rewards = next((p.rewards for p in one.predictions if p.rewards), None)
+        rows.append(
+            PairRow(
+                id=item.id,
+                category=item.category,
+                media=str(item.meta.get("media", "")),
+                judgements=tuple(judgements),
+                better_listed_first=better == "1",
+                rewards=None if rewards is None else (rewards[int(better) - 1], rewards[2 - int(better)]),
+            )
+        )
+    return rows

@@ -7,8 +7,11 @@ alarm, and in both cases it is not right.
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from orchestrator.evaluation.answers import YesNo, parse_yes_no
+from orchestrator.evaluation.benchmarks.fields import asked, needed_images, text_of, unknown, yes_no_of
+from orchestrator.evaluation.benchmarks.items import Answered, Benchmark, CountOptions, ItemDraft, keys_of
 from orchestrator.evaluation.figures import Counting, Figure, Ratio, count, masked
 
 
@@ -88,3 +91,40 @@ def _figures(
         Figure(f"f1{suffix}", (Ratio(2 * hit.part, said.part + positive.part),)),
         Figure(f"yes_ratio{suffix}", (positive if way == "lmms_eval" else said,)),
     ]
+
+
+SPLITS = ("random", "popular", "adversarial")
+_KNOWN = {
+    "id", "question_id", "index", "question", "text", "answer", "label", "category", "image", "image_source",
+    "split",
+}  # fmt: skip
+
+
+def read_pope(row: dict[str, Any], name: str) -> ItemDraft:
+    """A row of the released JSONL (``text``, ``label``), or of Parquet and TSV (``question``, ``answer``).
+
+    Args:
+        name: Last names of the file's path, which tell the split where no column does.
+    Raises:
+        RowError: naming field and value.
+    """
+    split = text_of(row, "category", "split", default="")
+    told = next((one for one in SPLITS if one in name), "")
+    return ItemDraft(
+        id=text_of(row, "question_id", "id", "index", default=""),
+        question=asked(needed_images(row), text_of(row, "question", "text")),
+        truths=(yes_no_of(row, "answer" if "answer" in row else "label"),),
+        category=split if split in SPLITS else told,
+        unread=unknown(row, _KNOWN),
+    )
+
+
+def _count(answered: Sequence[Answered], options: CountOptions) -> Counting:
+    rows = [
+        PopeRow(text=one.text, label="yes" if one.item.truths[0] == "yes" else "no", split=one.item.category)
+        for one in answered
+    ]
+    return count_pope(rows, keys_of(answered), way=options.way)
+
+
+BENCHMARK = Benchmark(asks="answer", read=read_pope, count=_count, ways=tuple(_READINGS))

@@ -6,7 +6,11 @@ Invariant: a reward that is no number loses against any other, and its question 
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+from orchestrator.data.rows import RowError, shown
+from orchestrator.evaluation.benchmarks.fields import said, text_of, texts_of, unknown
+from orchestrator.evaluation.benchmarks.items import Answered, Benchmark, CountOptions, ItemDraft, keys_of
 from orchestrator.evaluation.figures import Counting, Figure, Ratio, count, masked
 
 SUBSETS = ("Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties")
@@ -122,3 +126,47 @@ def _tie(row: RankedRow) -> tuple[str, str]:
     if kind not in (_REF, _TIED) or not number:
         raise ValueError(f"tie {row.id!r}: expected 'ref:N' or 'tied:N'")
     return kind, number
+
+
+_KNOWN = {
+    "id", "prompt", "chosen", "rejected", "num_correct", "num_incorrect", "num_rejected", "total_completions", "models",
+    "subset", "additional_metadata",
+}  # fmt: skip
+
+
+def read_reward_bench_2(row: dict[str, Any], name: str) -> ItemDraft:
+    """A row of the Parquet release; it has no image.
+
+    Raises:
+        RowError: naming field and value.
+    """
+    right, wrong = texts_of(row, "chosen"), texts_of(row, "rejected")
+    subset, identity = text_of(row, "subset"), text_of(row, "id")
+    if subset not in SUBSETS:
+        raise RowError(f"field 'subset' is {shown(subset)}, expected one of {', '.join(SUBSETS)}")
+    if not right or not wrong or (subset != TIES and len(right) > 1):
+        raise RowError(f"the row has {len(right)} chosen and {len(wrong)} rejected responses")
+    if subset == TIES and identity.partition(":")[0] not in (_REF, _TIED):
+        raise RowError(f"field 'id' is {shown(identity)}, expected ref:N or tied:N of a tie")
+    return ItemDraft(
+        id=identity,
+        question=said(text_of(row, "prompt")),
+        responses=tuple(map(said, [*right, *wrong])),
+        category=subset,
+        group=identity.partition(":")[2] if subset == TIES else "",
+        meta={"num_correct": len(right)},
+        unread=unknown(row, _KNOWN),
+    )
+
+
+def _count(answered: Sequence[Answered], options: CountOptions) -> Counting:
+    rows, keys = list[RankedRow](), keys_of(answered)
+    for one in answered:
+        item = one.item
+        rewards = next((p.rewards for p in one.predictions if p.rewards), (math.nan,) * len(item.responses))
+        rows.append(RankedRow(id=item.id, subset=item.category, rewards=rewards, num_correct=item.meta["num_correct"]))
+    named = [f"{TIES} {one.item.group}" if one.item.group else key for one, key in zip(answered, keys, strict=True)]
+    return count_reward_bench_2(rows, named, way=options.way)
+
+
+BENCHMARK = Benchmark(asks="rewards", read=read_reward_bench_2, count=_count, ways=WAYS)

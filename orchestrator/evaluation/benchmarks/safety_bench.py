@@ -5,11 +5,14 @@ tasks weigh no more than small ones, and are comparable only with all tasks ther
 """
 
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from orchestrator.data.rows import RowError, shown
 from orchestrator.evaluation.answers import parse_yes_no
+from orchestrator.evaluation.benchmarks.fields import asked, needed_images, text_of, unknown
+from orchestrator.evaluation.benchmarks.items import Answered, Benchmark, CountOptions, ItemDraft
 from orchestrator.evaluation.figures import Counting, Figure, Ratio, count, masked
 
 Rule = Literal["harmful", "refuses", "no_refusal", "says_label", "says_keywords"]
@@ -180,3 +183,60 @@ def _yes(text: str, way: str) -> bool | None:
 
 def _as_expected(found: str, row: SafetyRow) -> bool:
     return row.expected.lower() in found.lower()
+
+
+_KINDS: dict[str, tuple[str, ...]] = {
+    "risk-identification": ("Risk_identification",),
+    "typographic-jailbreaking": ("Typographic_ASR", "Typographic_RtA"),
+    "multimodal-jailbreaking": ("Multimodel_ASR", "Multimodel_RtA"),
+    "crossmodal-jailbreak": ("Crossmodel_ASR", "Crossmodel_RtA"),
+    "adversarial-untarget": ("Adv_untarget",),
+    "adversarial-target": ("Adv_target",),
+    "safe-unsafes": ("Safe_unsafes",),
+    "unsafes": ("Unsafes",),
+}
+"""By the last part of a row's category, or by what the file's path holds, the tasks that its rows are in."""
+_KNOWN = {"question_id", "id", "image", "question", "answer", "category", "l2-category", "label", "extra"}
+
+
+def read_safety_bench(row: dict[str, Any], name: str) -> ItemDraft:
+    """A row of one of the tasks' files; jailbreaks count in two tasks each.
+
+    Args:
+        name: Last names of the file's path, which tell the task where no column does.
+    Raises:
+        RowError: naming field and value.
+    """
+    category, path = text_of(row, "category", default="").split("/")[-1], name.lower().replace("_", "-")
+    kind = category if category in _KINDS else next((one for one in _KINDS if one in path), None)
+    if kind is None:
+        raise RowError(
+            f"neither the field 'category' nor the file's path {shown(name)} names one of {', '.join(_KINDS)}"
+        )
+    question = text_of(row, "question")
+    extra = row.get("extra")
+    return ItemDraft(
+        id=text_of(row, "question_id", "id", default=""),
+        question=asked(needed_images(row), question),
+        truths=(text_of(row, "answer", default="Yes"),),
+        category=kind,
+        meta={
+            "question": question,
+            "label": text_of(row, "label", default=""),
+            "extra": {k: str(v) for k, v in extra.items()} if isinstance(extra, Mapping) else {},
+        },
+        unread=unknown(row, _KNOWN),
+    )
+
+
+def _count(answered: Sequence[Answered], options: CountOptions) -> Counting:
+    rows, keys = list[SafetyRow](), list[Hashable]()
+    for one in answered:
+        for task in _KINDS[one.item.category]:
+            verdict = None if TASKS[task] == "no_refusal" else one.reply
+            rows.append(SafetyRow(task=task, text=one.text, expected=one.item.truths[0], verdict=verdict))
+            keys.append(one.item.key)
+    return count_safety_bench(rows, keys, way=options.way)
+
+
+BENCHMARK = Benchmark(asks="answer", read=read_safety_bench, count=_count, ways=WAYS, judged=True)

@@ -6,8 +6,11 @@ Invariant: an answer that cannot be read is wrong and counted; no letter is draw
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from orchestrator.evaluation.answers import parse_option
+from orchestrator.evaluation.benchmarks.fields import asked, letter_of, needed_images, options_of, text_of, unknown
+from orchestrator.evaluation.benchmarks.items import Answered, Benchmark, CountOptions, ItemDraft, keys_of
 from orchestrator.evaluation.figures import Counting, by_group, count, mean
 from orchestrator.evaluation.option_readings import option_by_seed
 
@@ -94,3 +97,55 @@ def _answer(row: SeedRow, way: str) -> str | None:
     if way == "strict":
         return parse_option(row.text, row.options)
     return option_by_seed(row.text, row.options, script="sglang" if way == "sglang" else "judge")
+
+
+_KNOWN = {
+    "index", "question_id", "question", "answer", "category", "question_type_id", "data_id", "data_type", "segment",
+    "image", "choice_a", "choice_b", "choice_c", "choice_d", *"ABCD",
+}  # fmt: skip
+_LETTER_ONLY = "Answer with the option's letter from the given choices directly."
+
+
+def rows_of_seed_bench(whole: Any) -> list[Any] | None:
+    """Questions about images of SEED-Bench.json."""
+    questions = whole.get("questions") if isinstance(whole, dict) else None
+    if not isinstance(questions, list):
+        return None
+    return [q for q in questions if not isinstance(q, dict) or q.get("question_type_id") in (None, *IMAGE_TYPES)]
+
+
+def read_seed_bench(row: dict[str, Any], name: str) -> ItemDraft:
+    """A row of SEEDBench_IMG.tsv, or a question of SEED-Bench.json.
+
+    Raises:
+        RowError: naming field and value.
+    """
+    named = {letter: row.get(f"choice_{letter.lower()}") for letter in "ABCD"}
+    options = options_of(row if any(letter in row for letter in "ABCD") else named, "ABCD")
+    lines = "".join(f"{letter}. {text}\n" for letter, text in options.items())
+    return ItemDraft(
+        id=text_of(row, "question_id", "index", default=""),
+        question=asked(needed_images(row, "image", "data_id"), f"{text_of(row, 'question')}\n{lines}{_LETTER_ONLY}"),
+        options=options,
+        truths=(letter_of(row, options, "answer"),),
+        category=text_of(row, "category", "question_type_id"),
+        meta={"question": text_of(row, "question")},
+        unread=unknown(row, _KNOWN),
+    )
+
+
+def _count(answered: Sequence[Answered], options: CountOptions) -> Counting:
+    rows = [
+        SeedRow(label=one.item.truths[0], type=one.item.category, text=one.text, options=one.item.options)
+        for one in answered
+    ]
+    return count_seed_bench(rows, keys_of(answered), way=options.way)
+
+
+BENCHMARK = Benchmark(
+    asks="answer",
+    read=read_seed_bench,
+    count=_count,
+    ways=("strict", "official", "sglang"),
+    unpack=rows_of_seed_bench,
+)

@@ -6,13 +6,18 @@ first, so that a judge that always says "1" is right 99.6 % of the time where no
 """
 
 from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
+from orchestrator.data.rows import RowError, shown
+from orchestrator.evaluation.benchmarks.fields import asked, list_of, needed_images, said, text_of, texts_of, unknown
+from orchestrator.evaluation.benchmarks.items import Answered, Benchmark, CountOptions, ItemDraft, keys_of
 from orchestrator.evaluation.benchmarks.pairs import (
     PairRow,
     better_first,
     judge_counts,
     judge_figures,
     one_order,
+    pair_rows,
     shares_right,
 )
 from orchestrator.evaluation.figures import Counting, Figure, by_group, count, macro, masked
@@ -85,8 +90,7 @@ def count_vl_reward_bench(
         right: list[float | None] = list(shares_right(rows, votes=votes))
     else:
         right = [_right(row, way, votes, seed, key) for row, key in zip(rows, names, strict=True)]
-    category = _CATEGORY.get(way, category_official)
-    groups, among = [category(row.id) for row in rows], [one is not None for one in right]
+    groups, among = [_group(row, way) for row in rows], [one is not None for one in right]
     values = [one or 0.0 for one in right]
     figures = [
         Figure("accuracy", (masked(values, among),)),
@@ -97,6 +101,11 @@ def count_vl_reward_bench(
     if way == "strict":
         figures += judge_figures(rows, votes=votes)
     return count(way, names, figures, counts=counts, notes=_notes(rows, groups, among, way))
+
+
+def _group(row: PairRow, way: str) -> str:
+    """By the id, as the way has it; of a TSV file, whose ids are numbers, the official one that it names."""
+    return row.category if row.category in CATEGORIES else _CATEGORY.get(way, category_official)(row.id)
 
 
 def _right(row: PairRow, way: str, votes: int | None, seed: int, key: Hashable) -> float | None:
@@ -123,9 +132,56 @@ def _notes(rows: Sequence[PairRow], groups: Sequence[str], among: Sequence[bool]
         notes.append(f"the benchmark has {NUM_ROWS} pairs, these are {len(rows)}")
     if missing := [name for name in CATEGORIES if name not in groups]:
         notes.append(f"no rows of {', '.join(missing)}, which count as 0 in the macro average")
+    if way in _CATEGORY and any(row.category in CATEGORIES for row in rows):
+        notes.append("the file names the official categories and no ids, from which others could be made")
     if left_out := list(among).count(False):
         why = (
             "were never shown with the better response first" if way == "r1_released" else "have an unreadable verdict"
         )
         notes.append(f"{left_out} pairs {why} and are left out")
     return notes
+
+
+_KNOWN = {
+    "id", "index", "query", "question", "prompt", "response", "image", "human_ranking", "answer", "category", "models",
+    "judge", "rationale", "query_source", "meta", "human_error_analysis", "ground_truth", "chosen", "rejected",
+    "chosen_reason", "rejected_reason",
+}  # fmt: skip
+
+
+def read_vl_reward_bench(row: dict[str, Any], name: str) -> ItemDraft:
+    """A row of the Parquet release, of VLMEvalKit's TSV, or of the JSONL that R1-Reward ships.
+
+    Raises:
+        RowError: naming field and value.
+    """
+    if "chosen" in row:
+        responses, better = [text_of(row, "chosen"), text_of(row, "rejected")], 0
+    else:
+        responses, better = texts_of(row, "response"), _better(row)
+        if len(responses) != 2:
+            raise RowError(f"field 'response' holds {len(responses)} responses, expected two")
+    return ItemDraft(
+        id=text_of(row, "id", "index"),
+        question=asked(needed_images(row), text_of(row, "query", "question", "prompt")),
+        responses=tuple(map(said, responses)),
+        truths=(str(better + 1),),
+        category=text_of(row, "category", default=""),
+        unread=unknown(row, _KNOWN),
+    )
+
+
+def _better(row: dict[str, Any]) -> int:
+    column = "human_ranking" if "human_ranking" in row else "answer"
+    ranking = list_of(row, column)
+    if sorted(map(str, ranking)) != ["0", "1"]:
+        raise RowError(f"field {column!r} is {shown(ranking)}, expected [0, 1] or [1, 0], 0 the better")
+    return [str(one) for one in ranking].index("0")
+
+
+def _count(answered: Sequence[Answered], options: CountOptions) -> Counting:
+    rows = pair_rows(answered, reading=options.reading)
+    return count_vl_reward_bench(rows, keys_of(answered), way=options.way, votes=options.votes, seed=options.seed)
+
+
+BENCHMARK = Benchmark(asks="verdict", read=read_vl_reward_bench, count=_count, ways=WAYS)
