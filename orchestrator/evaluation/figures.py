@@ -55,8 +55,8 @@ class Figure:
 
     @property
     def weight(self) -> float:
-        """What the first ratio is taken of: a count of rows for most figures."""
-        return float(self.terms[0].whole.sum())
+        """What the first ratio is taken of, a count of rows for most figures; 0 where there is no ratio."""
+        return float(self.terms[0].whole.sum()) if self.terms else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
