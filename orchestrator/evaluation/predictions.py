@@ -76,31 +76,35 @@ class Predictions:
             RefusedInput: the folder holds answers of something else, or its files cannot be read.
         """
         self._folder = folder
+        self.asked = asked
         self._shards = folder / _SHARDS
         self._shards.mkdir(parents=True, exist_ok=True)
         self._refuse_others(asked)
         self._done: set[Key] = set()
         self._num_shards = 0
-        for one in self:
-            if one.key in self._done:
+        for one in self._every():
+            if one.key in self._done and one.status == "answered":
                 raise RefusedInput(f"{str(self._shards)!r} holds two answers to row {one.row}, sample {one.sample}")
-            self._done.add(one.key)
-
-    def __iter__(self) -> Iterator[Prediction]:
-        """All that are there, shard after shard."""
-        shards = sorted(self._shards.glob("*.parquet"))
-        self._num_shards = max((int(shard.stem) + 1 for shard in shards if shard.stem.isdecimal()), default=0)
-        for shard in shards:
-            yield from _read(shard)
+            if one.status == "answered":
+                self._done.add(one.key)
 
     def __contains__(self, key: Key) -> bool:
+        """Whether there is an answer; one that failed is asked again."""
         return key in self._done
+
+    def __len__(self) -> int:
+        """Answers that are there."""
+        return len(self._done)
+
+    def current(self) -> list[Prediction]:
+        """All that are there in the order of rows, the last of each key."""
+        return sorted({one.key: one for one in self._every()}.values(), key=lambda one: one.key)
 
     def add(self, predictions: Sequence[Prediction]) -> None:
         """Keep some more as one shard.
 
         Raises:
-            ValueError: one of them is there already, or two of them are of one key.
+            ValueError: one of them is answered already, or two of them are of one key.
         """
         keys = [one.key for one in predictions]
         if len(set(keys)) < len(keys) or self._done & set(keys):
@@ -108,13 +112,19 @@ class Predictions:
         if predictions:
             write_predictions(self._shards / f"{self._num_shards:06d}.parquet", predictions)
             self._num_shards += 1
-            self._done |= set(keys)
+            self._done |= {one.key for one in predictions if one.status == "answered"}
 
     def finish(self) -> Path:
         """Write all of them, in the order of rows, into one file, and return its path."""
         path = self._folder / FILE
-        write_predictions(path, sorted(self, key=lambda one: one.key))
+        write_predictions(path, self.current())
         return path
+
+    def _every(self) -> Iterator[Prediction]:
+        shards = sorted(self._shards.glob("*.parquet"))
+        self._num_shards = max((int(shard.stem) + 1 for shard in shards if shard.stem.isdecimal()), default=0)
+        for shard in shards:
+            yield from _read(shard)
 
     def _refuse_others(self, asked: dict[str, object]) -> None:
         path = self._folder / _ASKED

@@ -109,8 +109,8 @@ class Benchmark:
     count: CountAnswers
     ways: tuple[str, ...]
     """Those that ``count`` knows, ``strict`` first."""
-    judged: bool = False
-    """Whether its figures are of what a judge says of the answers."""
+    judge: Callable[["Item", str], str] | None = None
+    """What a judge is asked about an answer to an item, where the figures are of what it says; "" asks nothing."""
     unpack: Callable[[Any], Sequence[Any] | None] | None = None
     """Rows of a file that is one JSON object; None where it holds none."""
 

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from orchestrator.evaluation.benchmarks.fields import asked, needed_images, text_of, unknown
-from orchestrator.evaluation.benchmarks.items import Answered, Benchmark, CountOptions, ItemDraft, keys_of
+from orchestrator.evaluation.benchmarks.items import Answered, Benchmark, CountOptions, Item, ItemDraft, keys_of
 from orchestrator.evaluation.figures import Counting, Figure, Ratio, count
+from orchestrator.rewards.asking import filled
 
 _FAILED = (-1.0, -1.0)
 _LEAST, _MOST = 0.0, 10.0
@@ -147,4 +148,34 @@ def _count(answered: Sequence[Answered], options: CountOptions) -> Counting:
     return count_llava_bench(rows, keys_of(answered), way=options.way)
 
 
-BENCHMARK = Benchmark(asks="answer", read=read_llava_bench, count=_count, ways=("strict", "official"), judged=True)
+_JUDGED = """Score the answers of two assistants to a question about an image. You do not see the image.
+
+What is in it: {context}
+
+Question: {question}
+
+Assistant 1: {reference}
+
+Assistant 2: {response}
+
+Weigh helpfulness, relevance, accuracy and detail. The first line holds two numbers from 1 to 10 and nothing else, that
+of Assistant 1, a space, that of Assistant 2. Explain below it, without regard to the order."""
+
+
+def judge_question(item: Item, answer: str) -> str:
+    """What the judge is asked, in our words: in the place of the captions and boxes of COCO stands the file's caption.
+
+    Source: LLaVA-RLHF, Eval/eval_gpt_review_bench.py, for what the judge is told.
+    """
+    words = {
+        "context": item.meta["caption"] or "(not told)",
+        "question": item.meta["question"],
+        "reference": item.meta["reference"],
+        "response": answer,
+    }
+    return filled(_JUDGED, words)
+
+
+BENCHMARK = Benchmark(
+    asks="answer", read=read_llava_bench, count=_count, ways=("strict", "official"), judge=judge_question
+)

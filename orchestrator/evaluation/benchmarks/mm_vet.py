@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.evaluation.benchmarks.fields import asked, needed_images, text_of, texts_of, unknown
-from orchestrator.evaluation.benchmarks.items import Answered, Benchmark, CountOptions, ItemDraft, keys_of
+from orchestrator.evaluation.benchmarks.items import Answered, Benchmark, CountOptions, Item, ItemDraft, keys_of
 from orchestrator.evaluation.figures import Counting, count, mean
+from orchestrator.rewards.asking import filled
 
 CAPABILITIES = ("rec", "ocr", "know", "gen", "spat", "math")
 _GRADE = re.compile(r"[\s*_|(\[]*(?:(?:correctness|score)[\s*_:=]+)?([01](?:\.\d+)?|\.\d+)[\s.|*]*", re.IGNORECASE)
@@ -107,6 +108,31 @@ def _count(answered: Sequence[Answered], options: CountOptions) -> Counting:
     return count_mm_vet(rows, keys_of(answered), way=options.way)
 
 
+_JUDGED = """Grade an answer by the right one: a number from 0.0, all wrong, to 1.0, all right, in steps of 0.1. <AND>
+joins parts that are all needed, <OR> ones of which any is enough.
+
+Question: {question}
+
+Right answer: {truth}
+
+Answer: {response}
+
+Write the number and nothing else."""
+
+
+def judge_question(item: Item, answer: str) -> str:
+    """What the judge is asked, in our words and without the release's seven worked examples.
+
+    Source: MM-Vet, mm-vet_evaluator.py, for what a grade means.
+    """
+    return filled(_JUDGED, {"question": item.meta["question"], "truth": item.truths[0], "response": answer})
+
+
 BENCHMARK = Benchmark(
-    asks="answer", read=read_mm_vet, count=_count, ways=("strict", "official"), judged=True, unpack=rows_of_mm_vet
+    asks="answer",
+    read=read_mm_vet,
+    count=_count,
+    ways=("strict", "official"),
+    judge=judge_question,
+    unpack=rows_of_mm_vet,
 )

@@ -5,6 +5,8 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.errors import RefusedInput
@@ -65,9 +67,19 @@ def test_a_shard_that_was_not_finished_is_none(tmp_path: Path) -> None:
     kept.add([_said(1)])
     (tmp_path / "predictions" / ".000001.parquet.partial").write_bytes(b"PAR1 cut")
     again = Predictions(tmp_path, asked=_ASKED)
-    assert [one.row for one in again] == [1]
+    assert [one.row for one in again.current()] == [1]
     again.add([_said(2)])
-    assert sorted(one.row for one in Predictions(tmp_path, asked=_ASKED)) == [1, 2]
+    assert [one.row for one in Predictions(tmp_path, asked=_ASKED).current()] == [1, 2]
+
+
+def test_what_failed_is_asked_again_and_the_later_answer_counts(tmp_path: Path) -> None:
+    kept = Predictions(tmp_path, asked=_ASKED)
+    kept.add([_said(1, status="failed", text=""), _said(2)])
+    again = Predictions(tmp_path, asked=_ASKED)
+    assert (_said(1).key in again, _said(2).key in again, len(again)) == (False, True, 1)
+    again.add([_said(1)])
+    assert [(one.row, one.status) for one in again.current()] == [(1, "answered"), (2, "answered")]
+    assert len(Predictions(tmp_path, asked=_ASKED)) == 2
 
 
 def test_answers_of_something_else_are_refused(tmp_path: Path) -> None:
@@ -94,9 +106,6 @@ def test_a_prediction_is_kept_once(tmp_path: Path) -> None:
 
 
 def test_other_tables_are_refused(tmp_path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     pq.write_table(pa.table({"row": [1]}), tmp_path / "t.parquet")
     with pytest.raises(RefusedInput, match="has no column 'digest': it holds no predictions"):
         read_predictions(tmp_path / "t.parquet")

@@ -114,7 +114,11 @@ def _says(item: Item, asks: str, *, right: bool = True, judged: bool = False) ->
 
 def _scored(name: str, folder: Path, *, right: bool = True, model: str = "m") -> Scores:
     benchmark, items = benchmark_of(name), read(name, _file(name, folder))
-    said = [one for item in items.items for one in _says(item, benchmark.asks, right=right, judged=benchmark.judged)]
+    said = [
+        one
+        for item in items.items
+        for one in _says(item, benchmark.asks, right=right, judged=benchmark.judge is not None)
+    ]
     found, others = answered(items.items, said)
     assert others == 0
     return score(name, benchmark, found, model=model, options=CountOptions(), num_resamples=20)
@@ -129,7 +133,7 @@ def test_every_benchmark_from_its_file_to_its_scores(name: str, tmp_path: Path) 
     assert set(told["ways"]) == set(benchmark.ways)
     for counting in scores.countings:
         assert counting.figures and counting.counts["rows"] >= 1
-    if not benchmark.judged:
+    if benchmark.judge is None:
         first = {"mme": "perception", "mmbench": "circular", "reward_bench_2": "score"}.get(name, "accuracy")
         best = 200.0 if name == "mme" else 1.0
         assert scores.countings[0][first] == pytest.approx(best)
