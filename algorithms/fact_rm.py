@@ -120,7 +120,7 @@ class FactRm(ScalarRm):
     @property
     def needs(self) -> Needs:
         """Pairs with facts, and a head that is read at the end of what the model is made to begin to say."""
-        head = ScalarHead(request=self.facts.request, opening=self.facts.opening)
+        head = ScalarHead(bias=True, request=self.facts.request, opening=self.facts.opening)
         return Needs(data=("preferences",), responses="pairs", head=head, facts=True)
 
     def objective(self) -> Objective:

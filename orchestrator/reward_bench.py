@@ -22,12 +22,10 @@ from orchestrator.data.records import Instruction, prompt_of
 from orchestrator.data.rows import BadRow, uid_parts
 from orchestrator.data.source_file import SourceFile
 from orchestrator.errors import GuardStop, RefusedInput
-from orchestrator.evaluation.benchmarks.reward_bench import (
-    RewardBenchFigures,
-    RewardBenchResult,
-    RewardBenchRow,
-    score_reward_bench,
-)
+from orchestrator.evaluation.benchmarks.mm_rlhf_reward_bench import CATEGORIES, count_mm_rlhf_reward_bench
+from orchestrator.evaluation.benchmarks.pairs import PairRow
+from orchestrator.evaluation.figures import Counting
+from orchestrator.evaluation.statistics import Interval, intervals
 from orchestrator.rewards.critique_judge import CritiqueReward, Question
 from orchestrator.run.folder import RunFolder, write_atomic
 
@@ -56,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 done, 2 refused, 3 stopped."""
     command = tyro.cli(RewardBench, prog="python -m orchestrator.reward_bench", args=argv)
     try:
-        sys.stdout.write(told(run(command)))
+        sys.stdout.write(told(run(command), seed=command.seed))
     except RefusedInput as refusal:
         sys.stderr.write(f"refused: {refusal}\n")
         return 2
@@ -66,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run(command: RewardBench) -> RewardBenchResult:
+def run(command: RewardBench) -> Counting:
     """Judge the file's responses and write ``OUT/rewards.jsonl`` and ``OUT/figures.txt``.
 
     Raises:
@@ -106,17 +104,17 @@ def run(command: RewardBench) -> RewardBenchResult:
             answers = with_restarts(ask, config, folder)
         rows = bench_rows(instructions, answers)
         try:
-            result = score_reward_bench(rows, seed=command.seed)
+            result = count_mm_rlhf_reward_bench(rows)
         except ValueError as error:
             raise RefusedInput(f"{command.file!r}: {error}") from error
         write_atomic(folder.root / "rewards.jsonl", _answers(instructions, answers))
-        write_atomic(folder.root / "figures.txt", told(result))
+        write_atomic(folder.root / "figures.txt", told(result, seed=command.seed))
     finally:
         folder.release()
     return result
 
 
-def bench_rows(instructions: Sequence[Instruction], answers: Sequence[CritiqueReward]) -> list[RewardBenchRow]:
+def bench_rows(instructions: Sequence[Instruction], answers: Sequence[CritiqueReward]) -> list[PairRow]:
     """A row for every pair; NaN stands for a response without a reward, which makes its pairs wrong.
 
     Args:
@@ -127,33 +125,34 @@ def bench_rows(instructions: Sequence[Instruction], answers: Sequence[CritiqueRe
     for instruction in instructions:
         rewards = [float("nan") if (a := next(remaining)).reward is None else a.reward for _ in instruction.responses]
         rows += [
-            RewardBenchRow(
+            PairRow(
                 id=str(instruction.meta["id"]),
                 media=instruction.media[0].path,
-                chosen_reward=rewards[pair.chosen],
-                rejected_reward=rewards[pair.rejected],
+                rewards=(rewards[pair.chosen], rewards[pair.rejected]),
             )
             for pair in preference_pairs(instruction.responses, score_margin=0.0)
         ]
     return rows
 
 
-def told(result: RewardBenchResult) -> str:
+def told(result: Counting, *, seed: int) -> str:
     """The figures as a table, with the intervals that other instructions might have given."""
-    named = [*result.categories.items(), ("overall", result.overall)]
-    lines = ["             pairs  ids    ACC  95 %           ACC+  95 %", *(_line(name, f) for name, f in named)]
-    if result.num_undecided:
-        lines.append(f"{result.num_undecided} pairs have equal rewards, or a response without one")
-    if result.missing:
-        lines.append(f"without rows: {', '.join(result.missing)}; the overall figures compare with no published ones")
-    return "\n".join(lines) + "\n"
+    spread = intervals(result, seed=seed)
+    names = {figure.name for figure in result.figures}
+    lines = ["             pairs  ids    ACC  95 %           ACC+  95 %"]
+    lines += [_line(n, f"/{n}", result, spread) for n in CATEGORIES if f"accuracy/{n}" in names]
+    lines.append(_line("overall", "", result, spread))
+    if undecided := result.counts["undecided"]:
+        lines.append(f"{undecided} pairs have equal rewards, or a response without one")
+    return "\n".join([*lines, *result.notes]) + "\n"
 
 
-def _line(name: str, figures: RewardBenchFigures) -> str:
-    (low, high), (low_plus, high_plus) = figures.accuracy_interval, figures.accuracy_plus_interval
+def _line(name: str, suffix: str, result: Counting, spread: dict[str, Interval | None]) -> str:
+    acc, plus = (next(f for f in result.figures if f.name == f"{n}{suffix}") for n in ("accuracy", "accuracy_plus"))
+    (low, high), (low_plus, high_plus) = (spread[figure.name] or (0.0, 0.0) for figure in (acc, plus))
     return (
-        f"{name:<12} {figures.num_pairs:5d} {figures.num_ids:4d}  {figures.accuracy:.3f}  {low:.3f}-{high:.3f}  "
-        f"{figures.accuracy_plus:.3f}  {low_plus:.3f}-{high_plus:.3f}"
+        f"{name:<12} {acc.weight:5.0f} {plus.weight:4.0f}  {acc.value:.3f}  {low:.3f}-{high:.3f}  "
+        f"{plus.value:.3f}  {low_plus:.3f}-{high_plus:.3f}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Reading answers out of responses: yes or no, an option's letter; and the one division of the benchmarks.
+"""Reading answers out of responses: yes or no, an option's letter.
 
 What does not say it plainly is None, never a guess.
 """
@@ -132,16 +132,3 @@ def _longest_first(options: Mapping[str, str]) -> list[str]:
 def _mention(option: str) -> re.Pattern[str]:
     """The text as whole words; the 5 of 0.5, of -5 and of 1,500 is none."""
     return re.compile(rf"(?<![\w+−.-])(?<!\d,){re.escape(_words(option))}(?!\w|[.,]\d)", re.IGNORECASE)
-
-
-def share(part: int, whole: int) -> float:
-    """Return part / whole, and 0 of an empty whole.
-
-    Every result holds the count its shares are taken of, so a 0 that means "of nothing" can be told from a 0 of many.
-
-    Raises:
-        ValueError: part is negative or larger than whole.
-    """
-    if not 0 <= part <= whole:
-        raise ValueError(f"a share needs 0 <= part <= whole, got part {part}, whole {whole}")
-    return part / whole if whole else 0.0

@@ -24,6 +24,7 @@ from orchestrator.preflight import (
     check_model,
     check_other_models,
     check_processors,
+    check_reward_heads,
     check_trackers,
 )
 from orchestrator.rewards.check import check_rewards
@@ -91,6 +92,7 @@ def check_run(config: TrainConfig, known: TrainConfig) -> Checked:
     if known.reward.critique == config.reward.critique:
         check_critique_model(known)
     check_other_models(known)
+    check_reward_heads(config)
     cluster, plan = plan_run(_placed(config, known))
     check_processors(known)
     config = settled_dtype(config, plan)

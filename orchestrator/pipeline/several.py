@@ -20,6 +20,8 @@ from orchestrator.run.identity import option_identity
 from orchestrator.run.model_folder import plain_folder, policy_folder
 
 _S = TypeVar("_S", bound=Section)
+_REWARD_MODELS = {"reward.critique.path": True, "reward.scalar_path": False, "critic.path": False}
+"""Options that name a reward model, and whether it writes before it gives a reward."""
 
 
 def dry_run_all(runs: list[NamedRun]) -> None:
@@ -52,11 +54,12 @@ def _refuse(runs: list[NamedRun]) -> None:
             refuse_another_run(folder, checked.config, option_identity(checked.config), whole=False)
         if known.data == run.config.data:
             data_lines(with_format(known))
-        judge = made.get("reward.critique.path")
-        head = by_name[judge].needs.head if judge else None
-        if judge and (head is None or head.request is None):
-            told = f"stage {run.name!r}: reward.critique.path = {run.config.reward.critique.path!r}"
-            raise RefusedInput(f"{told} is no critique reward model, as its algo is {by_name[judge].algo!r}")
+        for option, writes in _REWARD_MODELS.items():
+            judge = by_name.get(made.get(option, ""))
+            if judge is not None and (judge.needs.head is None or judge.needs.head.keeps_language != writes):
+                told = f"stage {run.name!r}: {option} = {layer_of(run.config)[option]!r}"
+                kind = "critique" if writes else "scalar"
+                raise RefusedInput(f"{told} is no {kind} reward model, as its algo is {judge.algo!r}")
     if runs[0].config.run.resume == "must" and not any(_has_begun(run) for run in runs):
         raise RefusedInput("run.resume = 'must', but no stage has a complete checkpoint")
 

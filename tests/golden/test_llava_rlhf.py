@@ -29,7 +29,9 @@ from algorithms.maths.whitening import whiten_groups
 from algorithms.tokens import mean_over
 from orchestrator.data.readers.llava_rlhf import read_llava_ppo
 from orchestrator.evaluation.answers import YesNo
-from orchestrator.evaluation.benchmarks.pope import PopeRow, pope_official, score_pope
+from orchestrator.evaluation.benchmarks.llava_bench import llava_bench_official, parse_scores, relative_scores
+from orchestrator.evaluation.benchmarks.mmhal import TYPES, MmhalRow, count_mmhal, mmhal_official, parse_rating
+from orchestrator.evaluation.benchmarks.pope import PopeRow, count_pope, pope_official
 from orchestrator.rewards.reward import Reward, reward_metrics
 from orchestrator.rewards.scalar import of_cut
 from orchestrator.training.updates import Update, update_figures
@@ -39,7 +41,6 @@ from tests.golden.vectors import DECIMAL_TOLERANCE, Case, floats, load
 from workers.types import RankUpdate
 
 FILE = "llava_rlhf.json"
-_ISSUE_I = "issue I: a benchmark that is not here yet"
 _CRITIC = "issue H: the critic's head comes with the critic's worker"
 _RM_IDS = "a reward model's prompt is text, which its own processor encodes; no ids are cut out or padded again"
 _ALPACA = "a penalty of AlpacaFarm that no script of the release switches on"
@@ -51,17 +52,8 @@ LEFT_OUT = {
     "post_reward/off_truncate_ids_two": _ALPACA,
     "post_reward/off_truncate_after": _ALPACA,
     **{f"value_forward/{number}": _CRITIC for number in range(8)},
-    **{f"mmhal_summary/random_{number}": _ISSUE_I for number in range(5)},
-    **{f"mmhal_summary/{name}": _ISSUE_I for name in ("strings_25", "all_failed", "not_96_rows")},
-    **{f"parse_score/{number}": _ISSUE_I for number in range(25)},
-    **{f"review_summary/random_{number}": _ISSUE_I for number in range(4)},
-    **{
-        f"review_summary/{name}": _ISSUE_I
-        for name in (
-            "parse_failures_are_averaged_in", "ignore", "no_category_tuple", "no_category_score",
-            "means_rounded_to_3_digits_first", "first_score_zero", "all_failed",
-        )
-    },
+    "review_summary/first_score_zero": "a relative score to a mean of 0 is 0, there a division by it",
+    "mmhal_summary/not_96_rows": "a file of another length is counted, and a note says so",
 }  # fmt: skip
 """Cases without a counterpart here, each with the reason."""
 _IMAGE = -200
@@ -94,6 +86,7 @@ ROLLOUTS = [replace(case, dtype=torch.float64) for case in _cases("rollout")]
 CUT = _cases("truncate_after_eos") + _cases("truncate_after_eos_with_padding")
 RM_LOSSES, RM_METRICS = _cases("rm_loss"), _cases("rm_metrics")
 LOGPROBS, FORWARDS, POPE = _cases("compute_logprobs"), _cases("policy_forward"), _cases("pope_eval")
+MMHAL, REVIEWS, SUMMARIES = _cases("mmhal_summary"), _cases("parse_score"), _cases("review_summary")
 
 
 def _every(like: Tensor) -> Tensor:
@@ -458,19 +451,86 @@ def test_pope(case: Case) -> None:
     assert [int(answer == "yes") for answer in answers] == case.outputs["pred_list"]
     labels: list[YesNo] = case.inputs["labels"]
     # There the counts end with the labels, and the yes-ratio is of all answers.
-    rows = [PopeRow(answer=answer, label=label) for answer, label in zip(answers, labels, strict=False)]
-    found, wanted = score_pope(rows), case.outputs["metrics"]
+    rows = [PopeRow(text=text, label=label) for text, label in zip(case.inputs["texts"], labels, strict=False)]
+    found, wanted = count_pope(rows, way="official"), case.outputs["metrics"]
     ratio = sum(answer == "yes" for answer in answers) / len(answers)
-    ours = {"precision": found.precision, "recall": found.recall, "f1": found.f1, "acc": found.accuracy}
+    ours = {name: found["accuracy" if name == "acc" else name] for name in ("precision", "recall", "f1", "acc")}
     # What divides by zero there, and every figure after it, is null.
     for name, value in (ours | {"yes_ratio": ratio}).items():
         assert wanted[name] is None or value == pytest.approx(wanted[name], abs=1e-12)
 
 
+@pytest.mark.parametrize("case", MMHAL, ids=_name)
+def test_mmhal(case: Case) -> None:
+    texts = case.inputs["texts"]
+    assert [mmhal_official(text) or 0 for text in texts] == case.outputs["score_per_text"]
+    order = case.inputs["order"]
+    rows = [MmhalRow(reply=texts[place], type=TYPES[i % len(TYPES)]) for i, place in enumerate(order)]
+    found = count_mmhal(rows, way="official")
+    assert found["score"] * len(rows) == pytest.approx(case.outputs["scores_sum"], abs=1e-9)
+    assert found["hallucination_rate"] * len(rows) == pytest.approx(case.outputs["hallucinated"], abs=1e-9)
+    means = [found[f"score/{name}"] for name in TYPES]
+    assert means == pytest.approx(case.outputs["type_means"], abs=1e-12)
+    assert case.outputs["printed"] == [
+        f"Average score: {found['score']:.2f}",
+        f"Hallucination rate: {found['hallucination_rate']:.2f}",
+        f"Average score for each question type: {','.join(str(round(one, 2)) for one in means)}",
+    ]
+    assert found.counts["unreadable"] == sum(mmhal_official(texts[place]) is None for place in order)
+
+
+def test_what_is_a_rating_otherwise_by_default() -> None:
+    table = next(case for case in MMHAL if case.name.endswith("strings_25"))
+    other = {
+        text: (mmhal_official(text), parse_rating(text))
+        for text in table.inputs["texts"]
+        if mmhal_official(text) != parse_rating(text)
+    }
+    assert other == {
+        "**Rating:** 4": (None, 4),
+        "Rating:4": (None, 4),
+        "Rating:  4": (None, 4),
+        "Rating: \n5": (None, 5),
+        "Rating: 10": (1, None),
+        "Rating: 12": (1, None),
+        "Rating: 4.5": (4, None),
+        "Overrating: 1": (1, None),
+        "Rating: 0 to 6": (0, None),
+    }
+
+
+@pytest.mark.parametrize("case", REVIEWS, ids=_name)
+def test_scores_of_a_review(case: Case) -> None:
+    found = llava_bench_official(case.inputs["review"])
+    assert found == pytest.approx(tuple(case.outputs["scores"]), nan_ok=True)
+
+
+def test_what_are_scores_otherwise_by_default() -> None:
+    reviews = {case.inputs["review"]: tuple(case.outputs["scores"]) for case in REVIEWS}
+    failed = (-1, -1)
+    more = {text for text, there in reviews.items() if there == failed and parse_scores(text) is not None}
+    fewer = {text for text, there in reviews.items() if there != failed and parse_scores(text) is None}
+    assert more == {"8, 9", "8 9 ", " 8 9", "\n8 9", "8  9", "8/10 9/10", "8\t9", "Scores: 8 9", "8;9", "8,9 "}
+    assert fewer == {"-1 5", "nan 3", "inf 1", "1e1 2"}
+    assert all(
+        parse_scores(text) == there for text, there in reviews.items() if text not in more | fewer and there != failed
+    )
+
+
+@pytest.mark.parametrize("case", SUMMARIES, ids=_name)
+def test_relative_scores(case: Case) -> None:
+    left_out = case.params["ignore"] or []
+    rows = [row for row in case.inputs["rows"] if row["question_id"] not in left_out]
+    scores = [tuple(row.get("tuple", row.get("score"))) for row in rows]
+    found = relative_scores(scores, [row.get("category", "") for row in rows], rounded=True)
+    shown = {figure.name.partition("/")[2] or "all": figure.shown for figure in found}
+    assert shown == case.outputs["relative_score"]
+
+
 def test_every_case_is_covered_or_left_out_by_name() -> None:
     covered = [
         *SHAPED, *WHITENED, *ESTIMATED, *POLICY_LOSSES, *VALUE_LOSSES, *RM_LOSSES, *RM_METRICS, *BONUSES, *PENALTIES,
-        *STATS, *ROLLOUTS, *LOGPROBS, *FORWARDS, *CUT, *POPE,
+        *STATS, *ROLLOUTS, *LOGPROBS, *FORWARDS, *CUT, *POPE, *MMHAL, *REVIEWS, *SUMMARIES,
     ]  # fmt: skip
     names = [case.name for case in covered]
     assert len(set(names)) == len(names) and not set(names) & set(LEFT_OUT)

@@ -1,32 +1,31 @@
-"""ACC and ACC+ against the numbers of MM-RLHF's own script."""
+"""ACC and ACC+ against the numbers of the script that MM-RLHF and R1-Reward share."""
 
 import pytest
 
-from orchestrator.evaluation.benchmarks.reward_bench import CATEGORIES, RewardBenchRow, score_reward_bench
+from orchestrator.evaluation.benchmarks.mm_rlhf_reward_bench import CATEGORIES, count_mm_rlhf_reward_bench
+from orchestrator.evaluation.benchmarks.pairs import PairRow
 from tests.golden.vectors import Case, one, select
 
 FILE = "mm_rlhf.json"
 BENCH = "llava/eval/cal_performance_mmreweard_bench.py:1-98"
+R1_FILE, R1_BENCH = "r1_reward.json", "inference/MM-RLHF-Reward/get_acc.py:1-94"
 DEFECTS = ("path_substring_picks_first_keyword", "path_without_keyword_only_in_overall", "id_spanning_two_categories")
+EVERY = [*select(FILE, BENCH), *select(R1_FILE, R1_BENCH)]
+Figures = dict[str, tuple[float, float, float]]
 
 
 def _name(case: Case) -> str:
     return case.name
 
 
-def _rows(case: Case) -> list[RewardBenchRow]:
+def _rows(case: Case) -> list[PairRow]:
     return [
-        RewardBenchRow(
-            id=row["id"],
-            media=row["image"] if "image" in row else row["video"],
-            chosen_reward=row["rewards"][0],
-            rejected_reward=row["rewards"][1],
-        )
+        PairRow(id=row["id"], media=row.get("image") or row["video"], rewards=tuple(row["rewards"]))
         for row in case.inputs["rows"]
     ]
 
 
-def _released(case: Case) -> dict[str, tuple[float, float, int]]:
+def _released(case: Case) -> Figures:
     """ACC, ACC+ and number of pairs of every category with rows, and of all."""
     stats = case.outputs["category_stats"] | {"overall": case.outputs["overall_stats"]}
     return {
@@ -36,16 +35,23 @@ def _released(case: Case) -> dict[str, tuple[float, float, int]]:
     }
 
 
-def _ours(rows: list[RewardBenchRow]) -> dict[str, tuple[float, float, int]]:
-    result = score_reward_bench(rows, seed=0, num_resamples=1)
-    assert set(result.missing) == set(CATEGORIES) - set(result.categories)
+def _ours(rows: list[PairRow], *, way: str = "strict") -> Figures:
+    found = count_mm_rlhf_reward_bench(rows, way=way)
+    pairs = {figure.name: figure.weight for figure in found.figures}
+    names = {"overall": "", **{name: f"/{name}" for name in CATEGORIES if f"accuracy/{name}" in pairs}}
     return {
-        name: (figures.accuracy, figures.accuracy_plus, figures.num_pairs)
-        for name, figures in {**result.categories, "overall": result.overall}.items()
+        name: (found[f"accuracy{suffix}"], found[f"accuracy_plus{suffix}"], pairs[f"accuracy{suffix}"])
+        for name, suffix in names.items()
     }
 
 
-@pytest.mark.parametrize("case", select(FILE, BENCH, without=DEFECTS), ids=_name)
+@pytest.mark.parametrize("case", EVERY, ids=_name)
+def test_acc_and_acc_plus_as_released(case: Case) -> None:
+    assert _ours(_rows(case), way="mmrlhf_released") == _released(case)
+    assert _ours(_rows(case), way="r1_released") == _released(case)
+
+
+@pytest.mark.parametrize("case", [case for case in EVERY if case.name not in DEFECTS], ids=_name)
 def test_acc_and_acc_plus(case: Case) -> None:
     assert _ours(_rows(case)) == _released(case)
 
@@ -62,7 +68,7 @@ def test_category_is_the_first_folder_where_the_original_takes_any_part_of_the_p
 def test_a_path_outside_the_categories_is_refused_where_the_original_counts_it_overall_only() -> None:
     case = one(FILE, BENCH, DEFECTS[1])
     with pytest.raises(ValueError, match=r"media 'misc/q\.png' of id 'bs9' must begin with one of the folders"):
-        score_reward_bench(_rows(case), seed=0)
+        count_mm_rlhf_reward_bench(_rows(case))
     assert _released(case) == {"mcq": (0.0, 0.0, 1), "overall": (0.5, 0.5, 2)}
     assert _ours(_rows(case)[1:]) == {"mcq": (0.0, 0.0, 1), "overall": (0.0, 0.0, 1)}
 

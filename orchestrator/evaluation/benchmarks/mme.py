@@ -1,10 +1,15 @@
 """MME: two questions an image, one with answer yes, one with no. Invariant: an image has exactly its two questions."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from orchestrator.evaluation.answers import YesNo, share
+from orchestrator.data.rows import RowError, shown
+from orchestrator.evaluation.answers import YesNo, parse_yes_no
+from orchestrator.evaluation.benchmarks.fields import asked, needed_images, text_of, unknown, yes_no_of
+from orchestrator.evaluation.benchmarks.items import Answered, Benchmark, CountOptions, ItemDraft, keys_of
+from orchestrator.evaluation.figures import Counting, Figure, count, masked
 
 PERCEPTION = (
     "existence",
@@ -20,6 +25,7 @@ PERCEPTION = (
 )
 REASONING = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
 _QUESTIONS_PER_IMAGE = 2
+_LOOKED_AT = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,83 +36,117 @@ class MmeRow:
     """One of ``PERCEPTION`` and ``REASONING``."""
     image: str
     """Name of the image, unique in its category."""
-    answer: YesNo | None
-    """What was read in the response; None where it does not say."""
+    text: str
+    """The response."""
     label: YesNo
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MmeCategory:
-    """Figures of one category: shares in [0, 1], counts of questions and images, and the score in [0, 200]."""
+def mme_official(text: str) -> YesNo | None:
+    """Read a response as the released script does: it is the word, or the word stands in its first four letters.
 
-    accuracy: float
-    """Questions answered right, among all; an unanswered one is wrong."""
-    accuracy_plus: float
-    """Images with both questions right, among all images."""
-    score: float
-    """100 (accuracy + accuracy_plus)."""
-    num_questions: int
-    num_images: int
-    num_unanswered: int
+    So "Know" and "Not sure" are no, and "The answer is yes" is nothing.
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MmeResult:
-    """Figures of the benchmark.
-
-    Source: Fu et al. 2023, accuracy and accuracy+, https://arxiv.org/abs/2306.13394. VLMEvalKit, which VL-RLHF calls,
-        takes the first two answers of an image for accuracy_plus however many there are; here more
-        or fewer than two are refused.
+    Source: MME, eval_tool/calculation.py, on answers in lower case without full stops, as lmms-eval gives them to it.
     """
-
-    categories: Mapping[str, MmeCategory]
-    """Those with rows, by name."""
-    perception: float
-    """Sum of the scores of the ten perception categories, in [0, 2000]; one that is missing adds 0."""
-    reasoning: float
-    """Sum of the scores of the four reasoning categories, in [0, 800]; one that is missing adds 0."""
-    missing: tuple[str, ...]
-    """Categories without rows: with any here a sum is not comparable with published ones."""
+    bare = text.lower().strip().replace(".", "")
+    start = {"y": "yes", "n": "no"}.get(bare, bare[:_LOOKED_AT])
+    return "yes" if "yes" in start else "no" if "no" in start else None
 
 
-def score_mme(rows: Sequence[MmeRow]) -> MmeResult:
-    """Score the rows, in any order.
+_READINGS = {"strict": parse_yes_no, "official": mme_official}
 
+
+def count_mme(rows: Sequence[MmeRow], keys: Sequence[Hashable] | None = None, *, way: str = "strict") -> Counting:
+    """``perception`` in [0, 2000] and ``reasoning`` in [0, 800]: sums of the categories' scores.
+
+    A category's score is 100 (accuracy + accuracy_plus): questions right among all, images with both right among all.
+    One without rows adds 0, which a note says.
+
+    Args:
+        way: Who reads the responses, ``strict`` or ``official``.
+        keys: Are not used: an image is drawn with both of its questions.
     Raises:
         ValueError: a category MME does not have, which would fall out of both sums, or an image without exactly two
             questions.
+    Source: Fu et al. 2023, accuracy and accuracy+, https://arxiv.org/abs/2306.13394. VLMEvalKit, which VL-RLHF calls,
+        takes the first two answers of an image for accuracy_plus however many there are; here more or fewer are
+        refused.
     """
-    by_category: dict[str, list[MmeRow]] = defaultdict(list)
-    for row in rows:
-        by_category[row.category].append(row)
     names = PERCEPTION + REASONING
-    if unknown := sorted(set(by_category) - set(names)):
+    if unknown := sorted({row.category for row in rows} - set(names)):
         raise ValueError(f"MME has no category {unknown}; it has {list(names)}")
-    categories = {name: _score_category(by_category[name]) for name in names if name in by_category}
-    return MmeResult(
-        categories=categories,
-        perception=sum((categories[name].score for name in PERCEPTION if name in categories), 0.0),
-        reasoning=sum((categories[name].score for name in REASONING if name in categories), 0.0),
-        missing=tuple(name for name in names if name not in categories),
+    answers = [_READINGS[way](row.text) for row in rows]
+    right = [float(a == row.label) for a, row in zip(answers, rows, strict=True)]
+    both, first = _both(rows, right)
+    found = {row.category for row in rows}
+    figures, scores = list[Figure](), dict[str, Figure]()
+    for name in (n for n in names if n in found):
+        own = [row.category == name for row in rows]
+        accuracy, plus = masked(right, own), masked(both, [o and f for o, f in zip(own, first, strict=True)])
+        scores[name] = Figure(f"score/{name}", (replace(accuracy, scale=100.0), replace(plus, scale=100.0)))
+        figures += [Figure(f"accuracy/{name}", (accuracy,)), Figure(f"accuracy_plus/{name}", (plus,)), scores[name]]
+    missing = [name for name in names if name not in found]
+    return count(
+        way,
+        [f"{row.category}/{row.image}" for row in rows],
+        [_sum("perception", PERCEPTION, scores), _sum("reasoning", REASONING, scores), *figures],
+        counts={"rows": len(rows), "unreadable": answers.count(None), "images": sum(first)},
+        notes=[f"no rows of {', '.join(missing)}: the sums are not comparable with published ones"] if missing else [],
     )
 
 
-def _score_category(rows: Sequence[MmeRow]) -> MmeCategory:
-    right_by_image: dict[str, list[bool]] = defaultdict(list)
-    for row in rows:
-        right_by_image[row.image].append(row.answer == row.label)
-    for image, right in right_by_image.items():
-        if len(right) != _QUESTIONS_PER_IMAGE:
-            raise ValueError(
-                f"image {image!r} of {rows[0].category} has {len(right)} questions, MME has {_QUESTIONS_PER_IMAGE}"
-            )
-    accuracy = share(sum(sum(right) for right in right_by_image.values()), len(rows))
-    accuracy_plus = share(sum(all(right) for right in right_by_image.values()), len(right_by_image))
-    return MmeCategory(
-        accuracy=accuracy,
-        accuracy_plus=accuracy_plus,
-        score=100 * (accuracy + accuracy_plus),
-        num_questions=len(rows),
-        num_images=len(right_by_image),
-        num_unanswered=sum(row.answer is None for row in rows),
+def _sum(name: str, of: Sequence[str], scores: dict[str, Figure]) -> Figure:
+    terms = tuple(term for one in of if one in scores for term in scores[one].terms)
+    return Figure(name, terms)
+
+
+def _both(rows: Sequence[MmeRow], right: Sequence[float]) -> tuple[list[float], list[bool]]:
+    """Of each row, whether both questions of its image are right, and whether it is the image's first."""
+    of_image: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for i, row in enumerate(rows):
+        of_image[row.category, row.image].append(i)
+    both, first = [0.0] * len(rows), [False] * len(rows)
+    for (category, image), own in of_image.items():
+        if len(own) != _QUESTIONS_PER_IMAGE:
+            raise ValueError(f"image {image!r} of {category} has {len(own)} questions, MME has {_QUESTIONS_PER_IMAGE}")
+        both[own[0]], first[own[0]] = float(all(right[i] for i in own)), True
+    return both, first
+
+
+_KNOWN = {"question_id", "index", "image", "image_path", "question", "answer", "category"}
+
+
+def read_mme(row: dict[str, Any], name: str) -> ItemDraft:
+    """A row of MME.tsv or of the Parquet release; questions of one image share its name, or else its picture.
+
+    Raises:
+        RowError: naming field and value.
+    """
+    images = needed_images(row)
+    category = text_of(row, "category")
+    if category not in PERCEPTION + REASONING:
+        raise RowError(f"field 'category' is {shown(category)}, which MME does not have")
+    return ItemDraft(
+        id=text_of(row, "question_id", "index", default=""),
+        question=asked(images, text_of(row, "question")),
+        truths=(yes_no_of(row, "answer"),),
+        category=category,
+        group=text_of(row, "question_id", "image_path", default=images[0]["image"].rpartition("/")[2]),
+        unread=unknown(row, _KNOWN),
     )
+
+
+def _count(answered: Sequence[Answered], options: CountOptions) -> Counting:
+    rows = [
+        MmeRow(
+            category=one.item.category,
+            image=one.item.group,
+            text=one.text,
+            label="yes" if one.item.truths[0] == "yes" else "no",
+        )
+        for one in answered
+    ]
+    return count_mme(rows, keys_of(answered), way=options.way)
+
+
+BENCHMARK = Benchmark(asks="answer", read=read_mme, count=_count, ways=tuple(_READINGS))

@@ -2,12 +2,27 @@
 
 import re
 import unicodedata
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
-from orchestrator.evaluation.answers import parse_option, share
+from orchestrator.data.media import media_parts
+from orchestrator.data.rows import RowError
+from orchestrator.evaluation.answers import parse_option
+from orchestrator.evaluation.benchmarks.fields import (
+    images_of,
+    letter_of,
+    lettered,
+    options_of,
+    text_of,
+    texts_of,
+    unknown,
+)
+from orchestrator.evaluation.benchmarks.items import Answered, Benchmark, CountOptions, ItemDraft, Part, keys_of
+from orchestrator.evaluation.figures import Counting, by_group, count, mean
+from orchestrator.evaluation.open_readings import open_by_mmmu
+from orchestrator.evaluation.option_readings import option_by_mmmu
 
 _MIN_DECIMALS = 2
 _MARKED = re.compile(r"(?i:\banswer\b[\s*_]*(?:is\b|:|>))[\s:*_]*")
@@ -24,47 +39,58 @@ _NUMBER = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MmmuRow:
-    """One judged question."""
+    """One answered question."""
 
-    right: bool | None
-    """From ``judge_choice`` or ``judge_open``; None where the answer could not be read."""
-    is_open: bool
+    text: str
+    """The response."""
+    truths: tuple[str, ...]
+    """Of a choice the right letter, of an open question all that count as right."""
+    options: Mapping[str, str]
+    """Text of each option by its letter; empty where the question is open."""
     group: str
     """Discipline, subject or split: whatever the figures are wanted by."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MmmuResult:
-    """Figures of the benchmark: shares in [0, 1] of all questions of their kind, counts of questions.
+def count_mmmu(rows: Sequence[MmmuRow], keys: Sequence[Hashable] | None = None, *, way: str = "strict") -> Counting:
+    """Accuracies in [0, 1]: of all questions, of choices, of open ones and of each group.
 
+    Args:
+        way: Who reads the responses. ``strict``: what cannot be read is wrong. ``official``: it is worth what the
+            random letter is worth that the released script draws for it, 1 / number of options.
+        keys: Names of the questions; their numbers without.
     Source: Yue et al. 2024, micro-averaged accuracy, https://arxiv.org/abs/2311.16502.
     """
-
-    accuracy: float
-    choice_accuracy: float
-    open_accuracy: float
-    accuracy_by_group: Mapping[str, float]
-    """Sorted by name."""
-    num_rows: int
-    num_open: int
-    num_unreadable: int
-
-
-def score_mmmu(rows: Sequence[MmmuRow]) -> MmmuResult:
-    """Score judged rows, in any order; an unreadable answer is wrong and stays in the denominator."""
-    by_group: dict[str, list[MmmuRow]] = defaultdict(list)
-    for row in rows:
-        by_group[row.group].append(row)
-    open_rows = [row for row in rows if row.is_open]
-    return MmmuResult(
-        accuracy=_accuracy(rows),
-        choice_accuracy=_accuracy([row for row in rows if not row.is_open]),
-        open_accuracy=_accuracy(open_rows),
-        accuracy_by_group={group: _accuracy(members) for group, members in sorted(by_group.items())},
-        num_rows=len(rows),
-        num_open=len(open_rows),
-        num_unreadable=sum(row.right is None for row in rows),
+    judged = [_judged(row) if way == "strict" else _judged_there(row) for row in rows]
+    credit = [float(right) if right is not None else _luck(row, way) for right, row in zip(judged, rows, strict=True)]
+    is_open = [not row.options for row in rows]
+    drawn = judged.count(None) if way != "strict" else 0
+    return count(
+        way,
+        range(len(rows)) if keys is None else keys,
+        [
+            mean("accuracy", credit),
+            mean("accuracy/choice", credit, among=[not one for one in is_open]),
+            mean("accuracy/open", credit, among=is_open),
+            *by_group("accuracy", credit, [row.group for row in rows]),
+        ],
+        counts={"rows": len(rows), "open": sum(is_open), "unreadable": judged.count(None)},
+        notes=[f"{drawn} answers count as the random letter that is drawn for them there"] if drawn else [],
     )
+
+
+def _judged(row: MmmuRow) -> bool | None:
+    return judge_choice(row.text, row.options, row.truths[0]) if row.options else judge_open(row.text, row.truths)
+
+
+def _judged_there(row: MmmuRow) -> bool | None:
+    if not row.options:
+        return open_by_mmmu(row.text, row.truths)
+    letter = option_by_mmmu(row.text, row.options)
+    return None if letter is None else letter in row.truths
+
+
+def _luck(row: MmmuRow, way: str) -> float:
+    return 0.0 if way == "strict" else 1 / len(row.options)
 
 
 def judge_choice(response: str, options: Mapping[str, str], label: str) -> bool | None:
@@ -133,10 +159,6 @@ def _tail(answer: str) -> str:
     return answer[found.end() :] if found else answer
 
 
-def _accuracy(rows: Sequence[MmmuRow]) -> float:
-    return share(sum(row.right is True for row in rows), len(rows))
-
-
 def _equals_number(answer: str, truth: str) -> bool | None:
     number, target = read_number(answer), _decimal(_bare(truth))
     if number is None:
@@ -162,3 +184,82 @@ def _bare(truth: str) -> str:
 
 def _decimal(number: str) -> Decimal:
     return Decimal(number.replace(",", "").replace("−", "-"))
+
+
+_LETTERS = "ABCDEFGHI"
+_MOST_IMAGES = 7
+_IMAGES = tuple(f"image_{number}" for number in range(1, _MOST_IMAGES + 1))
+_PLACE = re.compile(r"<image (\d+)>")
+_KNOWN = {
+    "id", "index", "question", "hint", "options", "answer", "question_type", "explanation", "topic_difficulty",
+    "subfield", "img_type", "category", "l2-category", "split", "image", *_IMAGES, *_LETTERS,
+}  # fmt: skip
+
+
+def read_mmmu(row: dict[str, Any], name: str) -> ItemDraft:
+    """A row of the Parquet release or of MMMU_DEV_VAL.tsv, its images where the words name them.
+
+    Raises:
+        RowError: naming field and value.
+    """
+    options = options_of(row, _LETTERS)
+    if not options and text_of(row, "question_type", default="") != "open" and "options" in row:
+        options = lettered(texts_of(row, "options"))
+    if options:
+        truths: tuple[str, ...] = (letter_of(row, options, "answer"),)
+    else:
+        written = text_of(row, "answer")
+        truths = tuple(texts_of(row, "answer")) if written.startswith("[") else (written,)
+    images = [part for column in _IMAGES for part in media_parts(row, image_fields=(column,))["image"]]
+    identity = text_of(row, "id", "index", default="")
+    return ItemDraft(
+        id=identity,
+        question=placed(mmmu_prompt(row, options), images or images_of(row)),
+        options=options,
+        truths=truths,
+        category=text_of(row, "category", default="_".join(identity.split("_")[1:-1])),
+        unread=unknown(row, _KNOWN),
+    )
+
+
+def mmmu_prompt(row: Mapping[str, Any], options: Mapping[str, str]) -> str:
+    """The words of a question, with its marks of images: hint, question, lettered options, and what to do.
+
+    Source: VL-RLHF, mmmu/eval.py:29-110.
+    """
+    hint = text_of(row, "hint", default="")
+    words = f"{f'Hint: {hint}{chr(10)}' if hint else ''}Question: {text_of(row, 'question')}\n"
+    if options:
+        words += "Options:\n" + "".join(f"{letter}. {text}\n" for letter, text in options.items())
+        words += "Please select the correct answer from the options above. \n"
+    return words
+
+
+def placed(text: str, images: Sequence[Part]) -> tuple[Part, ...]:
+    """The words with each image where ``<image N>`` stands; those that nothing names come first.
+
+    Raises:
+        RowError: the words name an image that the row does not have.
+    Source: VL-RLHF, mmmu/eval.py:29-110, where the 17th mark and those of two digits stay words, and an image that
+        nothing names is not shown.
+    """
+    pieces = _PLACE.split(text)
+    named = [int(number) for number in pieces[1::2]]
+    if missing := [number for number in named if not 1 <= number <= len(images)]:
+        raise RowError(f"the question names '<image {missing[0]}>', the row has {len(images)} images")
+    shown_first = [part for number, part in enumerate(images, start=1) if number not in named]
+    parts = [
+        images[int(piece) - 1] if i % 2 else {"type": "text", "text": piece} for i, piece in enumerate(pieces) if piece
+    ]
+    return (*shown_first, *parts)
+
+
+def _count(answered: Sequence[Answered], options: CountOptions) -> Counting:
+    rows = [
+        MmmuRow(text=one.text, truths=one.item.truths, options=one.item.options, group=one.item.category)
+        for one in answered
+    ]
+    return count_mmmu(rows, keys_of(answered), way=options.way)
+
+
+BENCHMARK = Benchmark(asks="answer", read=read_mmmu, count=_count, ways=("strict", "official"))

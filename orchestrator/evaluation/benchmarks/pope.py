@@ -5,60 +5,25 @@ An unanswered row is neither a yes nor a no: with label yes it is a missed objec
 alarm, and in both cases it is not right.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from orchestrator.evaluation.answers import YesNo, share
+from orchestrator.evaluation.answers import YesNo, parse_yes_no
+from orchestrator.evaluation.benchmarks.fields import asked, needed_images, text_of, unknown, yes_no_of
+from orchestrator.evaluation.benchmarks.items import Answered, Benchmark, CountOptions, ItemDraft, keys_of
+from orchestrator.evaluation.figures import Counting, Figure, Ratio, count, masked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PopeRow:
     """One question about one object."""
 
-    answer: YesNo | None
-    """What was read in the response, by ``parse_yes_no`` or ``pope_official``; None where it does not say."""
+    text: str
+    """The response."""
     label: YesNo
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PopeResult:
-    """Figures of one split (random, popular or adversarial): shares in [0, 1], counts of rows.
-
-    A share of nothing is 0: precision without a yes, recall without a positive label, F1 without either, all of an
-    empty input.
-
-    Source: Li et al. 2023 (POPE), its five metrics, https://arxiv.org/abs/2305.10355. VL-RLHF, whose script follows
-        the released one, divides by zero in those four cases, and reads a response that says nothing as yes.
-    """
-
-    accuracy: float
-    """Right answers among all rows, unanswered ones included."""
-    precision: float
-    """Positive labels among the rows answered yes."""
-    recall: float
-    """Rows answered yes among the positive labels, unanswered ones included."""
-    f1: float
-    yes_ratio: float
-    """Rows answered yes among all rows; 0.5 is unbiased on the balanced splits."""
-    num_rows: int
-    num_unanswered: int
-
-
-def score_pope(rows: Sequence[PopeRow]) -> PopeResult:
-    """Score the rows of one split."""
-    said_yes = sum(row.answer == "yes" for row in rows)
-    positives = sum(row.label == "yes" for row in rows)
-    hits = sum(row.answer == row.label == "yes" for row in rows)
-    return PopeResult(
-        accuracy=share(sum(row.answer == row.label for row in rows), len(rows)),
-        precision=share(hits, said_yes),
-        recall=share(hits, positives),
-        # 2 TP + FP + FN = (TP + FP) + (TP + FN)
-        f1=share(2 * hits, said_yes + positives),
-        yes_ratio=share(said_yes, len(rows)),
-        num_rows=len(rows),
-        num_unanswered=sum(row.answer is None for row in rows),
-    )
+    split: str = ""
+    """``random``, ``popular`` or ``adversarial``; empty where that is not known."""
 
 
 def pope_official(text: str) -> YesNo:
@@ -71,3 +36,95 @@ def pope_official(text: str) -> YesNo:
     """
     words = text.split(".")[0].replace(",", "").split(" ")
     return "no" if {"No", "no", "not"} & set(words) else "yes"
+
+
+def pope_lmms_eval(text: str) -> YesNo | None:
+    """Read a response as lmms-eval does: the whole of it must be the word, so "Yes." says nothing.
+
+    Source: lmms-eval 0.7.3, tasks/pope/utils.py, which has no parser.
+    """
+    bare = text.lower().strip()
+    return bare if bare in ("yes", "no") else None
+
+
+_READINGS = {"strict": parse_yes_no, "official": pope_official, "lmms_eval": pope_lmms_eval}
+
+
+def count_pope(rows: Sequence[PopeRow], keys: Sequence[Hashable] | None = None, *, way: str = "strict") -> Counting:
+    """Accuracy, precision, recall, F1 and yes-ratio, in [0, 1], of all rows and of each split.
+
+    A share of nothing is 0: precision without a yes, recall without a positive label, F1 without either.
+
+    Args:
+        way: Who reads the responses: ``strict``, ``official`` or ``lmms_eval``, whose yes-ratio is that of the labels.
+        keys: Names of the questions; their numbers without.
+    Source: Li et al. 2023 (POPE), its five metrics, https://arxiv.org/abs/2305.10355. VL-RLHF, whose script follows
+        the released one, divides by zero in those cases, and reads a response that says nothing as yes.
+    """
+    answers = [_READINGS[way](row.text) for row in rows]
+    splits = [row.split for row in rows]
+    named = sorted(set(splits) - {""})
+    figures = _figures(rows, answers, way, [True] * len(rows), "")
+    for split in named if len(named) > 1 else ():
+        figures += _figures(rows, answers, way, [one == split for one in splits], f"/{split}")
+    return count(
+        way,
+        range(len(rows)) if keys is None else keys,
+        figures,
+        counts={"rows": len(rows), "unreadable": answers.count(None)},
+        notes=["the yes-ratio is that of the labels, not of the answers"] if way == "lmms_eval" else [],
+    )
+
+
+def _figures(
+    rows: Sequence[PopeRow], answers: Sequence[YesNo | None], way: str, among: Sequence[bool], suffix: str
+) -> list[Figure]:
+    said = masked([float(answer == "yes") for answer in answers], among)
+    positive = masked([float(row.label == "yes") for row in rows], among)
+    hit = masked([float(a == row.label == "yes") for a, row in zip(answers, rows, strict=True)], among)
+    right = masked([float(a == row.label) for a, row in zip(answers, rows, strict=True)], among)
+    return [
+        Figure(f"accuracy{suffix}", (right,)),
+        Figure(f"precision{suffix}", (Ratio(hit.part, said.part),)),
+        Figure(f"recall{suffix}", (Ratio(hit.part, positive.part),)),
+        # 2 TP + FP + FN = (TP + FP) + (TP + FN)
+        Figure(f"f1{suffix}", (Ratio(2 * hit.part, said.part + positive.part),)),
+        Figure(f"yes_ratio{suffix}", (positive if way == "lmms_eval" else said,)),
+    ]
+
+
+SPLITS = ("random", "popular", "adversarial")
+_KNOWN = {
+    "id", "question_id", "index", "question", "text", "answer", "label", "category", "image", "image_source",
+    "split",
+}  # fmt: skip
+
+
+def read_pope(row: dict[str, Any], name: str) -> ItemDraft:
+    """A row of the released JSONL (``text``, ``label``), or of Parquet and TSV (``question``, ``answer``).
+
+    Args:
+        name: Last names of the file's path, which tell the split where no column does.
+    Raises:
+        RowError: naming field and value.
+    """
+    split = text_of(row, "category", "split", default="")
+    told = next((one for one in SPLITS if one in name), "")
+    return ItemDraft(
+        id=text_of(row, "question_id", "id", "index", default=""),
+        question=asked(needed_images(row), text_of(row, "question", "text")),
+        truths=(yes_no_of(row, "answer" if "answer" in row else "label"),),
+        category=split if split in SPLITS else told,
+        unread=unknown(row, _KNOWN),
+    )
+
+
+def _count(answered: Sequence[Answered], options: CountOptions) -> Counting:
+    rows = [
+        PopeRow(text=one.text, label="yes" if one.item.truths[0] == "yes" else "no", split=one.item.category)
+        for one in answered
+    ]
+    return count_pope(rows, keys_of(answered), way=options.way)
+
+
+BENCHMARK = Benchmark(asks="answer", read=read_pope, count=_count, ways=tuple(_READINGS))

@@ -90,7 +90,7 @@ def test_without_centring_nobody_is_asked_before() -> None:
 
 def test_it_needs_facts_and_a_head_that_is_read_behind_its_first_words() -> None:
     needs = _algorithm(request="so ? {facts}", opening="it is").needs
-    head = ScalarHead(request="so ? {facts}", opening="it is")
+    head = ScalarHead(bias=True, request="so ? {facts}", opening="it is")
     assert needs == Needs(data=("preferences",), responses="pairs", head=head, facts=True)
 
 

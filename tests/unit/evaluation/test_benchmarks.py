@@ -3,16 +3,19 @@
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from orchestrator.evaluation.answers import YesNo, parse_option, parse_yes_no, share
-from orchestrator.evaluation.benchmarks.mmbench import MmbenchRow, score_mmbench
-from orchestrator.evaluation.benchmarks.mme import PERCEPTION, REASONING, MmeRow, score_mme
-from orchestrator.evaluation.benchmarks.mmmu import MmmuRow, judge_choice, judge_open, score_mmmu
-from orchestrator.evaluation.benchmarks.pope import PopeRow, score_pope
+from orchestrator.evaluation.answers import YesNo
+from orchestrator.evaluation.benchmarks.mmbench import MmbenchRow, count_mmbench
+from orchestrator.evaluation.benchmarks.mme import PERCEPTION, REASONING, MmeRow, count_mme
+from orchestrator.evaluation.benchmarks.mmmu import MmmuRow, count_mmmu
+from orchestrator.evaluation.benchmarks.pope import PopeRow, count_pope
+from orchestrator.evaluation.figures import Counting
 
 _SHUFFLES = 20
+_ASKED = ("existence", "count", "code_reasoning")
 _ANIMALS = {"A": "a cat", "B": "hot dog", "C": "Dog", "D": "vitamin C"}
 
 
@@ -29,7 +32,7 @@ def _pope_rows() -> list[PopeRow]:
         ("NO", "no"),  # TN
         ("Not sure", "no"),  # unanswered, not right either
     ]
-    return [PopeRow(answer=parse_yes_no(text), label=label) for text, label in read]
+    return [PopeRow(text=text, label=label) for text, label in read]
 
 
 def _mme_rows() -> list[MmeRow]:
@@ -45,10 +48,7 @@ def _mme_rows() -> list[MmeRow]:
         ("code_reasoning", "2", "Hard to say", "yes"),  # image 2: unanswered, and wrong
         ("code_reasoning", "2", "Yes", "no"),
     ]
-    return [
-        MmeRow(category=category, image=image, answer=parse_yes_no(text), label=label)
-        for category, image, text, label in read
-    ]
+    return [MmeRow(category=category, image=image, text=text, label=label) for category, image, text, label in read]
 
 
 def _mmbench_rows() -> list[MmbenchRow]:
@@ -65,7 +65,7 @@ def _mmbench_rows() -> list[MmbenchRow]:
         (1_000_009, "A", "A", 2, "colour"),
     ]
     return [
-        MmbenchRow(index=index, answer=parse_option(text, _ANIMALS), label=label, num_options=options, group=group)
+        MmbenchRow(index=index, text=text, label=label, options=dict(list(_ANIMALS.items())[:options]), group=group)
         for index, text, label, options, group in read
     ]
 
@@ -86,128 +86,184 @@ def _mmmu_rows() -> list[MmmuRow]:
         ("unknown", "no", "medicine"),  # wrong, though "no" is inside
     ]
     return [
-        *(MmmuRow(right=judge_choice(t, _ANIMALS, label), is_open=False, group=g) for t, label, g in choice),
-        *(MmmuRow(right=judge_open(text, [truth]), is_open=True, group=group) for text, truth, group in answered),
+        *(MmmuRow(text=text, truths=(label,), options=_ANIMALS, group=group) for text, label, group in choice),
+        *(MmmuRow(text=text, truths=(truth,), options={}, group=group) for text, truth, group in answered),
     ]
+
+
+def _figures(counted: Counting) -> dict[str, float]:
+    return {figure.name: figure.value for figure in counted.figures}
 
 
 def test_pope_on_ten_rows() -> None:
     """VL-RLHF acceptance 8."""
-    result = score_pope(_pope_rows())
+    found = count_pope(_pope_rows())
     # TP 3, FP 1, TN 3, FN 2 (one of them unanswered), and one unanswered row with label no.
-    assert result.accuracy == (3 + 3) / 10
-    assert result.precision == 3 / (3 + 1)
-    assert result.recall == 3 / (3 + 2)
-    # 2 · 0.75 · 0.6 / (0.75 + 0.6) = 0.9 / 1.35 = 2/3
-    assert result.f1 == pytest.approx(2 / 3, abs=1e-15)
-    assert result.yes_ratio == (3 + 1) / 10
-    assert (result.num_rows, result.num_unanswered) == (10, 2)
+    assert _figures(found) == {
+        "accuracy": (3 + 3) / 10,
+        "precision": 3 / (3 + 1),
+        "recall": 3 / (3 + 2),
+        # 2 · 3 / (2 · 3 + 1 + 2)
+        "f1": 6 / 9,
+        "yes_ratio": (3 + 1) / 10,
+    }
+    assert found.counts == {"rows": 10, "unreadable": 2}
+
+
+def test_pope_by_whose_rules_it_is_read() -> None:
+    official, lmms = (count_pope(_pope_rows(), way=way) for way in ("official", "lmms_eval"))
+    # Official: "I have no idea." is no, "NO" and "Not sure" are yes: TP 3, FN 2, FP 3, TN 2.
+    assert (official["accuracy"], official["yes_ratio"], official.counts["unreadable"]) == (5 / 10, 6 / 10, 0)
+    # lmms-eval reads "Yes", "Yes", "No", "No" and "NO" alone, of which 1, none, none, 1 and 1 are right.
+    assert (lmms["accuracy"], lmms.counts["unreadable"]) == (3 / 10, 5)
+    assert lmms["yes_ratio"] == 5 / 10
+    assert lmms.notes == ("the yes-ratio is that of the labels, not of the answers",)
+
+
+def test_splits_of_pope_are_counted_apart() -> None:
+    rows = [replace(row, split="random" if i < 4 else "popular") for i, row in enumerate(_pope_rows())]
+    found = count_pope(rows)
+    assert (found["accuracy/random"], found["accuracy/popular"], found["accuracy"]) == (3 / 4, 3 / 6, 6 / 10)
+    # random: TP 3, FN 1 of 4 positives; popular: TP 0.
+    assert (found["f1/random"], found["f1/popular"]) == (6 / 7, 0.0)
+    assert "accuracy/random" not in _figures(count_pope(rows[:4]))
 
 
 def test_mme_on_ten_rows() -> None:
     """VL-RLHF acceptance 8."""
-    result = score_mme(_mme_rows())
-    existence, count, code = (result.categories[name] for name in ("existence", "count", "code_reasoning"))
+    found = count_mme(_mme_rows())
+    figures = _figures(found)
+    of = {name: [figures[f"{kind}/{name}"] for kind in ("accuracy", "accuracy_plus", "score")] for name in _ASKED}
     # The example of the specification: 3 of 4 questions, 1 of 2 images: 75 + 50 = 125.
-    assert (existence.accuracy, existence.accuracy_plus, existence.score) == (0.75, 0.5, 125)
+    assert of["existence"] == [0.75, 0.5, 125]
     # 1 of 2 questions, 0 of 1 images: 50 + 0.
-    assert (count.accuracy, count.accuracy_plus, count.score) == (0.5, 0, 50)
+    assert of["count"] == [0.5, 0, 50]
     # 2 of 4 questions, 1 of 2 images: 50 + 50.
-    assert (code.accuracy, code.accuracy_plus, code.score) == (0.5, 0.5, 100)
-    assert (code.num_questions, code.num_images, code.num_unanswered) == (4, 2, 1)
-    assert (result.perception, result.reasoning) == (125 + 50, 100)
-    assert result.missing == PERCEPTION[2:] + REASONING[:3]
+    assert of["code_reasoning"] == [0.5, 0.5, 100]
+    assert found.counts == {"rows": 10, "unreadable": 1, "images": 5}
+    assert (found["perception"], found["reasoning"]) == (125 + 50, 100)
+    assert found.units == ("existence/1", "existence/2", "count/1", "code_reasoning/1", "code_reasoning/2")
+    (note,) = found.notes
+    assert note.startswith("no rows of position, color") and "text_translation" in note
+
+
+def test_mme_by_the_first_four_letters() -> None:
+    rows = [
+        MmeRow(category="count", image="1", text="Know that it is", label="no"),
+        MmeRow(category="count", image="1", text="The answer is yes", label="yes"),
+        MmeRow(category="count", image="2", text=" Yes. ", label="yes"),
+        MmeRow(category="count", image="2", text="n", label="no"),
+    ]
+    strict, official = count_mme(rows), count_mme(rows, way="official")
+    assert (strict["accuracy/count"], strict["accuracy_plus/count"], strict.counts["unreadable"]) == (2 / 4, 0, 2)
+    assert (official["accuracy/count"], official["accuracy_plus/count"]) == (3 / 4, 1 / 2)
+    assert official.counts["unreadable"] == 1
 
 
 def test_mmbench_on_ten_rows() -> None:
     """VL-RLHF acceptance 8."""
-    result = score_mmbench(_mmbench_rows())
+    found = count_mmbench(_mmbench_rows())
     # Questions 7, 8, 9: only 7 is right under all of its 4, 4, 2 rotations; 7 and 8 are right as first asked.
-    assert result.circular_accuracy == 1 / 3
-    assert result.vanilla_accuracy == 2 / 3
     # logic holds 7 and 8: 1 of 2; colour holds 9: 0 of 1.
-    assert result.circular_by_group == {"colour": 0, "logic": 1 / 2}
-    assert (result.num_questions, result.num_rows, result.num_unreadable) == (3, 10, 1)
+    assert _figures(found) == {"circular": 1 / 3, "vanilla": 2 / 3, "circular/colour": 0, "circular/logic": 1 / 2}
+    assert found.counts == {"rows": 10, "questions": 3, "unreadable": 1}
+    assert found.units == ("7", "8", "9")
 
 
 def test_mmmu_on_ten_rows() -> None:
     """VL-RLHF acceptance 8."""
-    result = score_mmmu(_mmmu_rows())
+    found = count_mmmu(_mmmu_rows())
     # Right: 1 of 4 choices and 3 of 6 open questions, 4 of 10 in all.
-    assert (result.choice_accuracy, result.open_accuracy, result.accuracy) == (1 / 4, 3 / 6, 4 / 10)
     # art 1 of 3; medicine 1 of 2; physics: one unreadable choice and four open, of which 2 are right.
-    assert result.accuracy_by_group == {"art": 1 / 3, "medicine": 1 / 2, "physics": 2 / 5}
-    assert (result.num_rows, result.num_open, result.num_unreadable) == (10, 6, 3)
+    assert _figures(found) == {
+        "accuracy": 4 / 10,
+        "accuracy/choice": 1 / 4,
+        "accuracy/open": 3 / 6,
+        "accuracy/art": 1 / 3,
+        "accuracy/medicine": 1 / 2,
+        "accuracy/physics": 2 / 5,
+    }
+    assert found.counts == {"rows": 10, "open": 6, "unreadable": 3}
+
+
+def test_mmmu_by_the_released_rules() -> None:
+    """What they cannot read is worth the letter that is drawn for it: one of four is right."""
+    found = count_mmmu(_mmmu_rows(), way="official")
+    # (B) is right; "Dog" is too short for its text to be looked for; of "A or B" the last; "I cannot tell.": nothing.
+    assert found["accuracy/choice"] == (1 + 1 / 4 + 0 + 1 / 4) / 4
+    # Right there: 1,200, 3.14159, "3 or 4" (any number) and the ventricle; "no" inside "unknown" too; 0.004 is not,
+    # for 0.001 is rounded to 0.0 and so is it: it is right as well.
+    assert found["accuracy/open"] == 6 / 6
+    assert found.notes == ("2 answers count as the random letter that is drawn for them there",)
 
 
 @pytest.mark.parametrize(
-    ("score", "rows"),
+    ("counted", "rows"),
     [
-        (score_pope, _pope_rows()),
-        (score_mme, _mme_rows()),
-        (score_mmbench, _mmbench_rows()),
-        (score_mmmu, _mmmu_rows()),
+        (count_pope, _pope_rows()),
+        (count_mme, _mme_rows()),
+        (count_mmbench, _mmbench_rows()),
+        (count_mmmu, _mmmu_rows()),
     ],
 )
-def test_the_order_of_the_rows_does_not_matter(score: Callable[[Sequence[object]], object], rows: list[object]) -> None:
-    expected = score(rows)
+def test_the_order_of_the_rows_does_not_matter(
+    counted: Callable[[Sequence[Any]], Counting], rows: list[object]
+) -> None:
+    expected = counted(rows)
     for seed in range(_SHUFFLES):
-        assert score(random.Random(seed).sample(rows, len(rows))) == expected
+        found = counted(random.Random(seed).sample(rows, len(rows)))
+        assert (_figures(found), found.counts, found.notes) == (_figures(expected), expected.counts, expected.notes)
 
 
 @pytest.mark.parametrize("kind", ["wrong", "unanswered"])
 def test_all_wrong_and_nothing_answered_are_zero(kind: str) -> None:
     opposite: dict[YesNo, YesNo] = {"yes": "no", "no": "yes"}
     wrong = kind == "wrong"
-    pope = score_pope([replace(row, answer=opposite[row.label] if wrong else None) for row in _pope_rows()])
-    assert (pope.accuracy, pope.precision, pope.recall, pope.f1) == (0, 0, 0, 0)
+    pope = count_pope([replace(row, text=opposite[row.label] if wrong else "well") for row in _pope_rows()])
     # All five rows with label no are answered yes, or none is.
-    assert pope.yes_ratio == (5 / 10 if wrong else 0)
-    mme = score_mme([replace(row, answer=opposite[row.label] if wrong else None) for row in _mme_rows()])
-    assert (mme.perception, mme.reasoning) == (0, 0)
-    mmbench = score_mmbench([replace(row, answer="Z" if wrong else None) for row in _mmbench_rows()])
-    assert (mmbench.circular_accuracy, mmbench.vanilla_accuracy) == (0, 0)
-    mmmu = score_mmmu([replace(row, right=False if wrong else None) for row in _mmmu_rows()])
-    assert (mmmu.accuracy, mmmu.choice_accuracy, mmmu.open_accuracy) == (0, 0, 0)
-    counted = (pope.num_unanswered, mmbench.num_unreadable, mmmu.num_unreadable)
-    assert counted == ((0, 0, 0) if wrong else (10, 10, 10))
+    ratio = 5 / 10 if wrong else 0
+    assert _figures(pope) == {"accuracy": 0, "precision": 0, "recall": 0, "f1": 0, "yes_ratio": ratio}
+    mme = count_mme([replace(row, text=opposite[row.label] if wrong else "well") for row in _mme_rows()])
+    mmbench = count_mmbench([replace(r, text="BA"[r.label == "B"] if wrong else "well") for r in _mmbench_rows()])
+    mmmu = count_mmmu(
+        [
+            replace(r, text="C" if r.options else "7", truths=("A",)) if wrong else replace(r, text="")
+            for r in _mmmu_rows()
+        ]
+    )
+    assert {*_figures(mme).values(), *_figures(mmbench).values(), *_figures(mmmu).values()} == {0}
+    assert {one.counts["unreadable"] for one in (pope, mme, mmbench, mmmu)} == ({0} if wrong else {10})
 
 
 def test_all_right_is_the_maximum() -> None:
-    pope = score_pope([replace(row, answer=row.label) for row in _pope_rows()])
-    assert (pope.accuracy, pope.precision, pope.recall, pope.f1, pope.yes_ratio) == (1, 1, 1, 1, 0.5)
+    pope = count_pope([replace(row, text=row.label) for row in _pope_rows()])
+    assert _figures(pope) == {"accuracy": 1, "precision": 1, "recall": 1, "f1": 1, "yes_ratio": 0.5}
     labels: tuple[YesNo, YesNo] = ("yes", "no")
     names = PERCEPTION + REASONING
-    mme = score_mme([MmeRow(category=name, image="1", answer=label, label=label) for name in names for label in labels])
+    mme = count_mme([MmeRow(category=name, image="1", text=label, label=label) for name in names for label in labels])
     # 100 (1 + 1) for each of ten and of four categories.
-    assert (mme.perception, mme.reasoning, mme.missing) == (2000, 800, ())
-    assert score_mmbench([replace(row, answer=row.label) for row in _mmbench_rows()]).circular_accuracy == 1
+    assert (mme["perception"], mme["reasoning"], mme.notes) == (2000, 800, ())
+    assert count_mmbench([replace(row, text=row.label) for row in _mmbench_rows()])["circular"] == 1
 
 
 def test_no_rows_are_zero_and_say_so() -> None:
-    pope, mme, mmbench, mmmu = score_pope([]), score_mme([]), score_mmbench([]), score_mmmu([])
-    assert (pope.accuracy, pope.precision, pope.recall, pope.f1, pope.yes_ratio, pope.num_rows) == (0, 0, 0, 0, 0, 0)
-    assert (mme.perception, mme.reasoning, mme.missing) == (0, 0, PERCEPTION + REASONING)
-    assert (mmbench.circular_accuracy, mmbench.num_questions, mmmu.accuracy, mmmu.num_rows) == (0, 0, 0, 0)
-
-
-def test_a_share_of_more_than_the_whole_is_refused() -> None:
-    with pytest.raises(ValueError, match="part 3, whole 2"):
-        share(3, 2)
+    found = [count_pope([]), count_mme([]), count_mmbench([]), count_mmmu([])]
+    assert {value for one in found for value in _figures(one).values()} == {0}
+    assert [one.counts["rows"] for one in found] == [0, 0, 0, 0]
 
 
 def test_an_image_of_mme_has_two_questions() -> None:
     with pytest.raises(ValueError, match="image '2' of code_reasoning has 1 questions"):
-        score_mme(_mme_rows()[:-1])
+        count_mme(_mme_rows()[:-1])
     with pytest.raises(ValueError, match="no category"):
-        score_mme([replace(row, category="colour") for row in _mme_rows()])
+        count_mme([replace(row, category="colour") for row in _mme_rows()])
 
 
 def test_a_question_of_mmbench_has_every_rotation_once() -> None:
     rows = _mmbench_rows()
     with pytest.raises(ValueError, match=r"question 9 has 2 options, but rotations \[0\]"):
-        score_mmbench(rows[:-1])
+        count_mmbench(rows[:-1])
     with pytest.raises(ValueError, match=r"rotations \[0, 1, 1\]"):
-        score_mmbench([*rows, rows[-1]])
+        count_mmbench([*rows, rows[-1]])
     with pytest.raises(ValueError, match="groups"):
-        score_mmbench([*rows[:-1], replace(rows[-1], group="logic")])
+        count_mmbench([*rows[:-1], replace(rows[-1], group="logic")])

@@ -1,0 +1,190 @@
+"""A model on a benchmark over the rollout role of the pool: any number of engines, answers kept shard by shard.
+
+    items ──► every prompt encoded once: lengths ──► engines ──► answers, shard by shard ──► counted by every way
+
+Engines are started only where an answer is missing, so that a second call counts what is there.
+"""
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.cluster.choices import engine_kind, settled_dtype
+from orchestrator.cluster.feed import generate
+from orchestrator.cluster.launch import ray_cluster, worker_pool
+from orchestrator.cluster.placement import PlacementPlan
+from orchestrator.cluster.plan import single_role_plan
+from orchestrator.cluster.specs import engine_spec, prompt_encoder
+from orchestrator.config.schema import TrainConfig
+from orchestrator.errors import RefusedInput
+from orchestrator.evaluation.benchmarks.asking import AskOptions, ask_all, asked_of, lengths
+from orchestrator.evaluation.benchmarks.files import ItemFile, Items
+from orchestrator.evaluation.benchmarks.items import Benchmark, CountOptions
+from orchestrator.evaluation.predictions import FILE, Prediction, Predictions, read_predictions
+from orchestrator.evaluation.results import Scores, answered, score
+from orchestrator.rewards.asking import Writer
+from orchestrator.run.folder import RunFolder
+from orchestrator.run.recovery import with_restarts
+from workers.models.digests import model_digests
+from workers.models.needs import max_positions
+from workers.multimodal.prompt_encoder import PromptEncoder
+from workers.rollout.spec import EngineSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchmarkRun:
+    """What is measured, and how."""
+
+    name: str
+    benchmark: Benchmark
+    file: ItemFile
+    items: Items
+    options: AskOptions
+    counting: CountOptions
+    ways: tuple[str, ...] | None
+    """None is all of them."""
+    config: TrainConfig
+    """``model.path`` is the model."""
+    folder: RunFolder
+
+    @property
+    def model(self) -> str:
+        """Its folder."""
+        return self.config.model.folder
+
+
+def answers_of(run: BenchmarkRun) -> Predictions:
+    """Every answer that is wanted; those that are kept already are not asked for again.
+
+    Raises:
+        RefusedInput: rows that the model cannot be asked, or a folder that holds answers of something else.
+        GuardStop: engines, or the judge, cannot go on.
+    """
+    plan = single_role_plan(run.config, "rollout")
+    config = settled_dtype(run.config, plan)
+    encoder = prompt_encoder(config)
+    items, options = run.items.items, run.options
+    needs = lengths(items, run.benchmark, options, encoder, most=max_positions(encoder.config))
+    if needs.unusable:
+        row, reason = needs.unusable[0]
+        count = len(needs.unusable)
+        raise RefusedInput(f"{count} rows of {str(run.file.path)!r} cannot be asked; row {row}: {reason}")
+    kept = Predictions(run.folder.root, asked=_made_from(run, config))
+    if not _all_kept(run, kept):
+        longest = needs.longest + options.max_new_tokens
+        spec = engine_spec(config, run.model, encoder, max_model_len=longest, max_images=needs.max_images)
+        _ask(run, config, plan, spec, encoder, kept)
+    kept.finish()
+    return kept
+
+
+def scores_of(run: BenchmarkRun, predictions: Sequence[Prediction], asked: dict[str, Any], *, model: str) -> Scores:
+    """The answers counted by every way.
+
+    Raises:
+        RefusedInput: rows that are no whole benchmark, such as one of the two questions about an image.
+    """
+    found, others = answered(run.items.items, predictions)
+    notes = [*run.items.lines(), *([f"{others} answers are about no row of the file"] if others else [])]
+    try:
+        return score(
+            run.name,
+            run.benchmark,
+            found,
+            model=model,
+            options=run.counting,
+            ways=run.ways,
+            asked=asked,
+            notes=notes,
+        )
+    except ValueError as error:
+        raise RefusedInput(f"{str(run.file.path)!r}: {error}") from error
+
+
+def scores_in(run: BenchmarkRun, folder: Path) -> Scores:
+    """Those of another model, from the answers in the folder of its run.
+
+    Raises:
+        RefusedInput: there are none, or they are of other rows.
+    """
+    return scores_of(run, read_predictions(folder / FILE), {}, model=folder.name)
+
+
+def _all_kept(run: BenchmarkRun, kept: Predictions) -> bool:
+    return all(
+        (item.row, item.digest, sample, one.order) in kept
+        for item in run.items.items
+        for one in asked_of(item, run.benchmark, run.options)
+        for sample in one.samples
+    )
+
+
+def _ask(
+    run: BenchmarkRun,
+    config: TrainConfig,
+    plan: PlacementPlan,
+    spec: EngineSpec,
+    encoder: PromptEncoder,
+    kept: Predictions,
+) -> None:
+    judge = _judge(config) if run.benchmark.judge is not None else None
+
+    def ask(again: TrainConfig) -> None:
+        with worker_pool(again, plan, spec) as pool:
+            engines = dict(enumerate(pool.role("rollout").actors))
+            ask_all(
+                run.items.items,
+                run.benchmark,
+                run.options,
+                encoder=encoder,
+                sample=lambda requests: generate(engines, requests, deadline_s=again.rollout.timeout_s),
+                kept=kept,
+                judge=judge,
+                on_shard=lambda: _tell(kept),
+            )
+
+    with ray_cluster(plan):
+        with_restarts(ask, config, run.folder)
+
+
+def _tell(kept: Predictions) -> None:
+    sys.stderr.write(f"{len(kept)} answers are kept\n")
+
+
+def _judge(config: TrainConfig) -> Writer:
+    from orchestrator.rewards.check import secret_in
+    from orchestrator.rewards.endpoint import EndpointWriter  # deferred: the client takes a second to load
+
+    reward = config.reward
+    assert reward.judge_url is not None and reward.judge_model is not None, "refused before anything is asked"
+    return EndpointWriter(
+        reward.judge_url,
+        reward.judge_model,
+        key=secret_in(reward.judge_key_file, option="reward.judge_key_file", what="key"),
+        max_new_tokens=reward.judge_max_new_tokens,
+        timeout_s=reward.timeout_s,
+        max_outage_s=reward.max_outage_s,
+    )
+
+
+def _made_from(run: BenchmarkRun, config: TrainConfig) -> dict[str, object]:
+    """All that the answers depend on; not how many samples there are, for more of them are asked for."""
+    options = run.options
+    return {
+        "benchmark": run.name,
+        "model": dict(model_digests(run.model)),
+        "file": run.file.sha256,
+        "request": hashlib.sha256(options.request.encode()).hexdigest(),
+        "both_orders": options.both_orders,
+        "temperature": options.temperature,
+        "seed": options.seed,
+        "max_new_tokens": options.max_new_tokens,
+        "video_frames": run.file.video_frames,
+        "max_pixels": config.data.max_pixels,
+        "dtype": config.model.dtype,
+        "engine": engine_kind(config, run.model),
+        "judge": config.reward.judge_model if run.benchmark.judge is not None else None,
+    }

@@ -1,0 +1,45 @@
+"""Several verdicts on one question: a majority, or whether any is right.
+
+Only verdicts that can be read are votes.
+
+Source: R1-Reward, https://arxiv.org/abs/2505.02835, Voting@K and "Any"; its code is not released.
+"""
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from typing import TypeVar
+
+V = TypeVar("V", bound=Hashable)
+
+
+def vote(verdicts: Sequence[V | None], greedy: V | None, *, k: int) -> V | None:
+    """The most frequent of the first ``k`` verdicts; the greedy one decides between equally frequent ones.
+
+    Args:
+        verdicts: Of samples, in the order of their seeds; None where one cannot be read, which is no vote.
+        greedy: The verdict without sampling.
+        k: Samples that vote, odd.
+    Returns:
+        None where no vote decides and the greedy verdict cannot be read.
+    Raises:
+        ValueError: k is even or below 1, or there are fewer samples.
+    """
+    if k < 1 or k % 2 == 0:
+        raise ValueError(f"votes = {k} must be odd and at least 1")
+    if len(verdicts) < k:
+        raise ValueError(f"votes = {k}, but {len(verdicts)} samples were drawn")
+    counted = Counter(verdict for verdict in verdicts[:k] if verdict is not None)
+    most = max(counted.values(), default=0)
+    winners = [verdict for verdict, times in counted.items() if times == most]
+    return winners[0] if len(winners) == 1 else greedy
+
+
+def any_right(verdicts: Sequence[V | None], right: V, *, k: int) -> bool:
+    """Whether one of the first ``k`` verdicts is ``right``; None never is.
+
+    Raises:
+        ValueError: k is below 1, or there are fewer samples.
+    """
+    if not 1 <= k <= len(verdicts):
+        raise ValueError(f"any of k = {k} needs 1 to {len(verdicts)} samples")
+    return any(verdict == right for verdict in verdicts[:k] if verdict is not None)

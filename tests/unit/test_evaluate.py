@@ -1,0 +1,175 @@
+"""The command that measures a model on a benchmark: what it refuses and writes; its engines are stood in for."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from orchestrator.evaluate import main
+from tests.tiny_models import write_released_qwen2_5_vl
+from tests.unit.evaluation.released_files import cell, jsonl, parquet, save, text_png, tsv
+from workers.multimodal.prompt_encoder import PromptEncoder
+from workers.types import Completion, GenerationRequest
+
+_ASKED = {"question_id": 1, "image": "a.png", "text": "Is there a dog ?", "label": "no"}
+
+
+def _pope(folder: Path, *rows: dict[str, Any]) -> Path:
+    save(folder / "a.png")
+    return jsonl(folder / "coco_pope_random.json", *(rows or (_ASKED,)))
+
+
+def _refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main(words) == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--benchmark", "popes"], "benchmark = 'popes': expected one of llava_bench"),
+        (["--benchmark", "reward_bench_2"], "is of rewards, which this command does not ask for"),
+        (["--benchmark", "mmhal"], "mmhal is rated by a judge: give --reward.judge_url, --reward.judge_model"),
+        (["--benchmark", "pope", "--compat", "r1_released"], "pope is counted as strict, official, lmms_eval"),
+        (["--benchmark", "pope", "--votes", "3"], "votes = 3: expected an odd number, and a benchmark of pairs"),
+        (["--benchmark", "vl_reward_bench", "--votes", "4"], "votes = 4: expected an odd number"),
+        (["--benchmark", "vl_reward_bench", "--template", "no.txt"], "template 'no.txt' cannot be read as text"),
+        (["--benchmark", "pope", "--algo", "dpo"], "--algo: a model is measured by --benchmark, --model, --data"),
+        (["--benchmark", "pope", "--rollout.no", "1"], "rollout.no"),
+        (["--benchmark", "pope"], "no.json' is not a file"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_at_once(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = _refused(capsys, *words, "--model", str(tmp_path), "--data", str(tmp_path / "no.json"))
+    assert told.startswith("refused: ") and message in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_rows_are_told_and_refused_beyond_the_bound(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = _pope(tmp_path, _ASKED, {**_ASKED, "label": "maybe"})
+    assert main(["--benchmark", "pope", "--model", str(tmp_path), "--data", str(file)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "row 2 is left out: field 'label' is \"maybe\", expected yes or no"
+    assert lines[-1].startswith(
+        f"refused: 1 of 2 rows of {str(file)!r} cannot be used, more than data.max_bad_frac = 0"
+    )
+    words = ["--benchmark", "pope", "--model", str(tmp_path), "--data", str(file), "--data.max_bad_frac", "0.5"]
+    assert main(words) == 2
+    assert "model.path" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_released_qwen2_5_vl(tmp_path_factory.mktemp("evaluate") / "model")
+
+
+class _Engines:
+    """Stands in for Ray, the pool and its engines; says the same to every prompt."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, model: Path, says: str) -> None:
+        encoder = PromptEncoder(model)
+        self.ids, self.num_asked, self.num_started = np.array(encoder.encode_text(says), dtype=np.int32), 0, 0
+        place = "orchestrator.evaluation.benchmark_run"
+        patch.setattr(f"{place}.ray_cluster", self._nothing)
+        patch.setattr(f"{place}.worker_pool", self._pool)
+        patch.setattr(f"{place}.generate", self._generate)
+
+    @contextmanager
+    def _nothing(self, plan: object) -> Iterator[None]:
+        yield
+
+    @contextmanager
+    def _pool(self, config: object, plan: object, spec: object) -> Iterator[SimpleNamespace]:
+        self.num_started, self.spec = self.num_started + 1, spec
+        yield SimpleNamespace(role=lambda name: SimpleNamespace(actors=[name]))
+
+    def _generate(
+        self, engines: dict[int, Any], requests: Sequence[GenerationRequest], *, deadline_s: float
+    ) -> list[Completion]:
+        assert engines == {0: "rollout"}
+        self.num_asked += len(requests)
+        return [
+            Completion(
+                uid=r.uid,
+                sample_index=r.sample_index,
+                completion_ids=self.ids,
+                rollout_logprobs=np.zeros(len(self.ids), dtype=np.float32),
+                finish_reason="stop",
+                policy_version=0,
+                engine="e",
+            )
+            for r in requests
+        ]
+
+
+def _measure(model: Path, file: Path, name: str, out: Path, *more: str) -> int:
+    words = ["--benchmark", name, "--model", str(model), "--data", str(file), "--out", str(out)]
+    return main([*words, "--rollout.max_new_tokens", "16", *more])
+
+
+def test_a_policy_is_measured_and_measured_again_for_nothing(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = _pope(tmp_path, _ASKED, {**_ASKED, "label": "yes"}, _ASKED)
+    engines = _Engines(monkeypatch, model, "No, there is none.")
+    assert _measure(model, file, "pope", tmp_path / "out") == 0
+    first = capsys.readouterr()
+    assert "| accuracy | 0.667 " in first.out
+    assert "3 answers are kept" in first.err
+    assert (engines.num_asked, engines.num_started) == (3, 1)
+    told = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert told["ways"]["official"]["figures"]["accuracy"]["value"] == pytest.approx(2 / 3)
+    assert told["ways"]["lmms_eval"]["counts"] == {"rows": 3, "unreadable": 3}
+    assert told["asked"]["benchmark"] == "pope" and len(told["asked"]["file"]) == 64
+    assert _measure(model, file, "pope", tmp_path / "out") == 0
+    assert (engines.num_asked, engines.num_started) == (3, 1)
+    assert capsys.readouterr().out == first.out
+    assert _measure(model, file, "pope", tmp_path / "out", "--run.seed", "7") == 2
+    assert "holds answers made with seed = 0, now it is 7" in capsys.readouterr().err
+
+
+def test_a_judge_of_pairs_votes_and_is_compared(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"query": "What ?", "response": ["a", "b"], "human_ranking": [0, 1]}
+    file = parquet(tmp_path / "v.parquet", *({**row, "id": f"mathverse_{i}", "image": cell(i)} for i in range(3)))
+    engines = _Engines(monkeypatch, model, "<answer>1</answer>")
+    assert _measure(model, file, "vl_reward_bench", tmp_path / "one", "--votes", "3", "--compat", "r1_released") == 0
+    shown = capsys.readouterr().out
+    assert "|  | strict | r1_released |" in shown
+    assert "| accuracy | 0.500 " in shown and "1.000 (1.000-1.000) |" in shown
+    assert (engines.num_asked, engines.spec.max_images_per_prompt) == (3 * 2 * 4, 1)  # type: ignore[attr-defined]
+    _Engines(monkeypatch, model, "<answer>2</answer>")
+    more = ("--votes", "3", "--against", str(tmp_path / "one"))
+    assert _measure(model, file, "vl_reward_bench", tmp_path / "two", *more) == 0
+    compared = (tmp_path / "two" / "comparison.md").read_text()
+    assert "| accuracy | 0.500 | 0.500 | +0.000" in compared
+    assert "| first\\_position | 1.000 | 0.000 | -1.000" in compared
+
+
+def test_rows_that_make_no_whole_benchmark_are_refused(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"index": 1, "question": "q ?", "answer": "Yes", "category": "count", "image": text_png(1), "image_path": "i"}
+    _Engines(monkeypatch, model, "Yes")
+    assert _measure(model, tsv(tmp_path / "m.tsv", row), "mme", tmp_path / "out") == 2
+    assert "image 'i' of count has 1 questions, MME has 2" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "scores.json").exists()
+
+
+def test_rows_too_long_for_the_model_are_refused_with_their_number(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = _Engines(monkeypatch, model, "Yes")
+    file = _pope(tmp_path, _ASKED, {**_ASKED, "text": "dog " * 600 + "?"})
+    assert _measure(model, file, "pope", tmp_path / "out") == 2
+    told = capsys.readouterr().err
+    assert "1 rows of" in told and "cannot be asked; row 2: " in told and "are more than" in told
+    assert engines.num_started == 0
