@@ -26,13 +26,14 @@ _COLOURS = (
 )  # fmt: skip
 
 
-def run(out: Path, algo: str, seed: int, steps: int, *further: str) -> dict[int, float]:
+def run(out: Path, algo: str, seed: int, steps: int, *further: str, name: str | None = None) -> dict[int, float]:
     """The curve of one algorithm from one cold start.
 
     Args:
         further: Flags besides those that all have.
+        name: Of its folder, with the seed; None is the algorithm's.
     """
-    start, folder = out / f"start_{seed}", out / f"{algo}_{seed}"
+    start, folder = out / f"start_{seed}", out / f"{name or algo}_{seed}"
     common = ("--task", "count", "--run.seed", str(seed))
     model = start / "checkpoints" / "step_000200" / "policy"
     if not (model.parent / "manifest.json").is_file():

@@ -29,7 +29,7 @@ def learner(algo: str, **settings: Mapping[str, Any]) -> Any:
 class Answers:
     """Answers by numbers that are given; a response is known by its instruction and its place."""
 
-    step, seed, longest_response = 0, 0, 10_000
+    step, seed, longest_response, pad_id = 0, 0, 10_000, 0
     state: Mapping[str, float] = {}
 
     def __init__(
