@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.cluster.adapters import check_adapters
 from orchestrator.cluster.choices import adapter_of
 from orchestrator.cluster.feed import PROBE_LENGTH
 from orchestrator.config.schema import TrainConfig
-from orchestrator.config.tables import stage_of
+from orchestrator.config.tables import made
 from orchestrator.errors import RefusedInput
 from workers.models.adapter_folder import base_folder
 from workers.models.folder import (
@@ -100,7 +99,6 @@ def check_other_models(config: TrainConfig) -> None:
             check_model_folder(own, trust_remote_code=config.model.trust_remote_code)
         except ValueError as error:
             raise RefusedInput(f"{option}: {error}") from error
-    check_adapters(config)
 
 
 def check_reward_heads(config: TrainConfig) -> None:
@@ -111,9 +109,7 @@ def check_reward_heads(config: TrainConfig) -> None:
     Raises:
         RefusedInput: in one sentence.
     """
-    scalar = config.reward.scalar_path
-    if scalar is not None and stage_of("reward.scalar_path", scalar) is not None:
-        scalar = None
+    scalar = made("reward.scalar_path", config.reward.scalar_path)
     if scalar is not None and not has_reward_head(Path(scalar)):
         raise RefusedInput(f"reward.scalar_path {scalar!r} has no reward head: it should be what scalar_rm leaves")
     if scalar is not None and writes_critiques(Path(scalar)):
@@ -122,10 +118,8 @@ def check_reward_heads(config: TrainConfig) -> None:
             "reward.critique.path"
         )
     critic = config.needs.critic
-    path = config.critic_path
-    if critic is None or path is None or not critic.keeps_head or stage_of("critic.path", path) is not None:
-        return
-    if not has_reward_head(Path(path)):
+    path = made("critic.path", config.critic_path)
+    if critic is not None and path is not None and critic.keeps_head and not has_reward_head(Path(path)):
         raise RefusedInput(f"critic.head = 'reward_head', but critic.path {path!r} has none")
 
 

@@ -121,6 +121,11 @@ def stage_of(option: str, value: Any) -> str | None:
     return value.removeprefix(_PREFIX).partition("/")[0]
 
 
+def made(option: str, path: str | None) -> str | None:
+    """A path that is there already; None where it is none, or stands for what an earlier stage is to make."""
+    return None if path is None or stage_of(option, path) is not None else path
+
+
 def _checked(table: dict[str, Any], path: str, number: int, *, before: Sequence[str]) -> StageTable:
     where, options = f"stage {number} in {path}", dict(table)
     name, begins = options.pop("name", None), options.pop("from", None)

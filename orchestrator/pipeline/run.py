@@ -5,6 +5,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.cluster.adapters import check_adapters
 from orchestrator.cluster.choices import settled_dtype
 from orchestrator.cluster.memory_plan import describe_memory
 from orchestrator.cluster.placement import PlacementPlan, describe_plan
@@ -93,6 +94,7 @@ def check_run(config: TrainConfig, known: TrainConfig) -> Checked:
         check_critique_model(known)
     check_other_models(known)
     check_reward_heads(config)
+    check_adapters(config)
     cluster, plan = plan_run(_placed(config, known))
     check_processors(known)
     config = settled_dtype(config, plan)

@@ -45,6 +45,26 @@ def test_the_r1_recipe_is_as_long_as_the_papers_epochs_over_the_released_pairs()
     assert f"step_{cold_start.run.steps:06d}" in readme
 
 
+def test_the_llava_rlhf_recipe_fits_eight_gpus_with_four_adapters_on_one_base(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = _EXAMPLES / "llava_rlhf_7b"
+    arguments = [
+        *("--dry-run", "--config", str(folder / "pipeline.toml"), "--placement.cluster", str(folder / "cluster.toml")),
+        *("--model.path", str(folder / "llava_1_5_7b")),
+    ]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "run 3 of 3, policy: fact_ppo" in printed and "model.adapter from rl_init" in printed
+    assert "512 / 256 = 2 optimizer steps" in printed
+    turns = re.findall(r"GPU in the \S+ turn: ([0-9.]+) of 80 GiB, (.*)", printed)
+    assert len(turns) == 7 and {verdict for _, verdict in turns} == {"fits"}
+    saved = re.search(r"shared base: every policy worker saves .*, ([0-9.]+) GiB in all", printed)
+    assert saved is not None and float(saved[1]) > 39, "three times the weights of 7B in bfloat16"
+    steps = tomllib.loads((folder / "pipeline.toml").read_text())["stage"][2]["run"]["steps"]
+    assert steps == 4 * 72_000 // 512
+
+
 def test_a_run_without_rollouts_plans_none(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [
         *("--dry-run", "--algo", "dpo", "--placement.cluster", str(_R1 / "cluster_one.toml")),
