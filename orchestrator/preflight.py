@@ -16,6 +16,7 @@ from workers.models.folder import (
     check_model_config,
     check_model_folder,
     critique_request,
+    gives_rewards_alone,
     has_reward_head,
     writes_critiques,
 )
@@ -38,6 +39,8 @@ def check_config(config: TrainConfig) -> None:
         RefusedInput: in one sentence.
     """
     _check_folder(config, check_model_config)
+    if config.online and gives_rewards_alone(Path(config.model.folder)):
+        raise RefusedInput(f"model.path {config.model.path!r} is a reward model for vllm serve, which writes nothing")
     adapter = adapter_of(config.model.folder)
     if config.rollout.engine == "vllm" and not adapter.vllm:
         raise RefusedInput(

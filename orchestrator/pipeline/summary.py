@@ -11,7 +11,13 @@ from rich.text import Text
 from orchestrator.evaluation.types import EvalResult, EvalSample
 from orchestrator.run.folder import RunFolder
 from workers.models.adapters import adapter_for
-from workers.models.folder import ADAPTER_CONFIG, REWARD_HEAD_FOLDER, has_reward_head, read_model_config
+from workers.models.folder import (
+    ADAPTER_CONFIG,
+    REWARD_HEAD_FOLDER,
+    gives_rewards_alone,
+    has_reward_head,
+    read_model_config,
+)
 
 _SHOWN = 3
 _CHANCE = 0.5
@@ -99,7 +105,8 @@ def model_line(folder: Path) -> str:
         ValueError: it is none.
     """
     if has_reward_head(folder):
-        return f"Model:    {folder} (a reward model: its scalar head is in {REWARD_HEAD_FOLDER})"
+        served = "; vllm serve gives its rewards" if gives_rewards_alone(folder) else ""
+        return f"Model:    {folder} (a reward model: its scalar head is in {REWARD_HEAD_FOLDER}{served})"
     served = adapter_for(str(read_model_config(folder)["model_type"])).vllm
     loaders = "transformers and vLLM load it" if served else "transformers loads it, vLLM does not serve it"
     return f"Model:    {folder} ({loaders})"

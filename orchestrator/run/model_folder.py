@@ -6,7 +6,7 @@ from pathlib import Path
 
 from orchestrator.errors import RefusedInput
 from orchestrator.run.folder import RunFolder, flush
-from workers.models.folder import ADAPTER_CONFIG, check_model_folder
+from workers.models.folder import ADAPTER_CONFIG, check_model_folder, has_reward_head
 
 
 def export(source: Path, out: Path) -> None:
@@ -71,9 +71,9 @@ def plain_folder(source: Path) -> Path:
 
 
 def _fill(target: Path, policy: Path) -> None:
+    # Deferred: most refusals can be had without transformers and torch.
     try:
         if (policy / ADAPTER_CONFIG).is_file():
-            # Deferred: most refusals can be had without transformers.
             from orchestrator.run.log import quiet_libraries
             from workers.models.export import export_merged
 
@@ -82,5 +82,9 @@ def _fill(target: Path, policy: Path) -> None:
         else:
             check_model_folder(policy)
             shutil.copytree(policy, target, dirs_exist_ok=True)
+        if has_reward_head(target):
+            from workers.models.classifier import as_classifier
+
+            as_classifier(target)
     except ValueError as error:
         raise RefusedInput(str(error)) from error

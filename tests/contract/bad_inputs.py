@@ -101,6 +101,12 @@ def _quantised(model: Path) -> None:
     (model / "config.json").write_text(json.dumps(config))
 
 
+def _for_others_to_serve(model: Path) -> None:
+    config = json.loads((model / "config.json").read_text())
+    config["architectures"] = ["Qwen2_5_VLForSequenceClassification"]
+    (model / "config.json").write_text(json.dumps(config))
+
+
 def _set(flag: str, value: str) -> Callable[[Case], None]:
     return lambda case: case.flags.update({flag: value})
 
@@ -264,6 +270,7 @@ SPOILED: dict[str, tuple[Callable[[Case], None], tuple[str, ...]]] = {
         ("model.path: ", "has a processor without"),
     ),
     "weights that are quantised": (_model_with(_quantised), ("is quantised (awq)", "must not be")),
+    "a model that others serve": (_model_with(_for_others_to_serve), ("model.path", "which writes nothing")),
     "an adapter for a model": (_adapter, ("model.path", "no config.json", "orchestrator.export")),
     "NCCL without GPUs": (
         lambda c: c.flags.update(

@@ -5,9 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from orchestrator.export import main
 from orchestrator.tasks.digits_model import build_digits_model
+from workers.models.reward_head import save_reward_head
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +42,18 @@ def test_the_newest_complete_checkpoint_of_a_run_is_copied(model: Path, tmp_path
     assert (out / "mark").read_text() == "2"
     assert (out / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
     assert [path.name for path in out.parent.iterdir()] == ["mine"]
+
+
+def test_a_reward_model_is_exported_for_others_to_serve_and_its_checkpoint_stays(model: Path, tmp_path: Path) -> None:
+    checkpoint = _checkpoint(tmp_path / "run", 1, model)
+    save_reward_head("linear", {"weight": torch.ones(1, 128)}, checkpoint / "policy", request=None)
+    assert main([str(tmp_path / "run"), str(tmp_path / "out")]) == 0
+    assert load_file(tmp_path / "out" / "score.safetensors").keys() == {"language_model.score.weight"}
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["architectures"] == [
+        "Qwen2_5_VLForSequenceClassification"
+    ]
+    assert (tmp_path / "out" / "reward_head" / "model.safetensors").is_file()
+    assert not (checkpoint / "policy" / "score.safetensors").exists()
 
 
 def test_a_checkpoint_may_be_named_itself(model: Path, tmp_path: Path) -> None:

@@ -50,6 +50,8 @@ class ModelAdapter:
     """The language models it may have, by ``model_type``; empty: any."""
     vllm: bool = True
     """True where vLLM serves it."""
+    vllm_score: str | None = None
+    """What vLLM calls the scalar head of a reward model of this family; None where it was not seen to give scores."""
     lora: bool = True
     """True where peft puts adapters on the layers it is told, and on no others."""
     remote_code: bool = False
@@ -130,6 +132,7 @@ QWEN2_5_VL = ModelAdapter(
     shares_prompts=True,
     checkpoint_names=_QWEN_NAMES,
     bounds_pixels=True,
+    vllm_score="language_model.score",
 )
 QWEN2_VL = replace(QWEN2_5_VL, model_type="qwen2_vl")
 # Its releases have the names that transformers uses.
@@ -139,11 +142,14 @@ QWEN3_VL = replace(
     vision=r"model\.visual\.(?!merger\.|deepstack_merger_list\.)",
     bridge=r"model\.visual\.(merger|deepstack_merger_list)\.",
     checkpoint_names=(),
+    vllm_score="score",
 )
 QWEN3_VL_MOE = replace(QWEN3_VL, model_type="qwen3_vl_moe", experts="transposed")
 # A layer of linear attention keeps a state, which a response would have to take over from its prompt. vLLM on a CPU has
 # such layers in bfloat16 alone.
-QWEN3_5 = replace(QWEN2_5_VL, model_type="qwen3_5", checkpoint_names=(), shares_prompts=False, vllm=False)
+QWEN3_5 = replace(
+    QWEN2_5_VL, model_type="qwen3_5", checkpoint_names=(), shares_prompts=False, vllm=False, vllm_score=None
+)
 # Its bound on pixels counts the two frames of which it makes a patch.
 GLM4V = replace(QWEN2_5_VL, model_type="glm4v", checkpoint_names=(), bounds_pixels=False, turn_end="<|user|>")
 # Asked for adapters on gate and up projections, peft 0.21 takes the experts for those, and forgets where they were.
@@ -154,6 +160,7 @@ LLAVA = ModelAdapter(
     bridge=r"model\.multi_modal_projector\.",
     shares_prompts=True,
     checkpoint_names=_LLAVA_NAMES,
+    vllm_score="language_model.score",
 )
 LLAVA_NEXT = replace(LLAVA, model_type="llava_next", bridge=r"model\.(multi_modal_projector\.|image_newline$)")
 LLAVA_ONEVISION = replace(LLAVA_NEXT, model_type="llava_onevision", tiles_alone=True)
@@ -171,6 +178,7 @@ IDEFICS3 = ModelAdapter(
     checkpoint_names=(),
     image_facts=_rows_and_columns,
     one_row_of_tiles=True,
+    vllm_score="score",
     turn_end="<end_of_utterance>",
 )
 SMOLVLM = replace(IDEFICS3, model_type="smolvlm")
@@ -182,6 +190,7 @@ GEMMA3 = replace(
     shares_prompts=False,
     image_facts=lambda processor, height, width: {"num_crops": [0]},
     vllm=False,
+    vllm_score=None,
     turn_end="<end_of_turn>",
 )
 # Of its kinds the larger ones attend as Gemma 3 does.

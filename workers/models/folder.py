@@ -16,6 +16,8 @@ ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 REWARD_HEAD_FOLDER = "reward_head"
 """Beside a model's weights, not among them, so that transformers and vLLM load the folder as the plain model it is."""
+CLASSIFIER = "ForSequenceClassification"
+"""How the name of an architecture ends that gives scores and writes nothing."""
 REWARD_HEAD_CONFIG = f"{REWARD_HEAD_FOLDER}/config.json"
 
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
@@ -72,6 +74,16 @@ def check_model_config(path: str | Path, *, trust_remote_code: bool = False) -> 
 def has_reward_head(folder: Path) -> bool:
     """True where the model in ``folder`` gives rewards."""
     return (folder / REWARD_HEAD_CONFIG).is_file()
+
+
+def gives_rewards_alone(folder: Path) -> bool:
+    """True of a reward model that was exported for others to serve: engines here cannot write with it.
+
+    Raises:
+        ValueError: see ``read_model_config``.
+    """
+    named = read_model_config(folder).get("architectures")
+    return isinstance(named, list) and any(str(name).endswith(CLASSIFIER) for name in named)
 
 
 def critique_request(folder: Path) -> str:

@@ -130,6 +130,15 @@ def test_a_reward_model_is_not_offered_to_vllm(tmp_path: Path) -> None:
     assert model_line(tmp_path) == f"Model:    {tmp_path} ({told})"
 
 
+def test_a_reward_model_that_was_exported_is(tmp_path: Path) -> None:
+    config = {"model_type": "llava", "architectures": ["LlavaForSequenceClassification"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "reward_head").mkdir()
+    (tmp_path / "reward_head" / "config.json").write_text('{"kind": "linear", "request": null}')
+    told = "a reward model: its scalar head is in reward_head; vllm serve gives its rewards"
+    assert model_line(tmp_path) == f"Model:    {tmp_path} ({told})"
+
+
 def test_an_adapter_is_not_called_a_model(tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoints" / "step_000010"
     (checkpoint / "policy").mkdir(parents=True)
