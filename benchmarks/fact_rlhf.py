@@ -36,7 +36,7 @@ def run(out: Path, seed: int, config: str, place: str) -> tuple[Path, float]:
     ):
         text = text.replace(there, here)
     file.write_text(text)
-    if (folder / "policy" / "report.html").is_file():
+    if (folder / "policy" / "checkpoints" / "step_000016" / "manifest.json").is_file():
         return folder, 0.0
     begun = time.monotonic()
     command = [sys.executable, "-m", "orchestrator.train", "--config", str(file), "--run.seed", str(seed)]

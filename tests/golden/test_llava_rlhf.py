@@ -38,10 +38,10 @@ from orchestrator.training.updates import Update, update_figures
 from remote_rm.scorers.symbolic import correctness, length_cost, unfinished
 from tests.golden import vectors
 from tests.golden.vectors import DECIMAL_TOLERANCE, Case, floats, load
+from workers.models.reward_head import RewardHead
 from workers.types import RankUpdate
 
 FILE = "llava_rlhf.json"
-_CRITIC = "issue H: the critic's head comes with the critic's worker"
 _RM_IDS = "a reward model's prompt is text, which its own processor encodes; no ids are cut out or padded again"
 _ALPACA = "a penalty of AlpacaFarm that no script of the release switches on"
 LEFT_OUT = {
@@ -51,7 +51,6 @@ LEFT_OUT = {
     "post_reward/off_truncate_ids": _ALPACA,
     "post_reward/off_truncate_ids_two": _ALPACA,
     "post_reward/off_truncate_after": _ALPACA,
-    **{f"value_forward/{number}": _CRITIC for number in range(8)},
     "review_summary/first_score_zero": "a relative score to a mean of 0 is 0, there a division by it",
     "mmhal_summary/not_96_rows": "a file of another length is counted, and a note says so",
 }  # fmt: skip
@@ -86,6 +85,7 @@ ROLLOUTS = [replace(case, dtype=torch.float64) for case in _cases("rollout")]
 CUT = _cases("truncate_after_eos") + _cases("truncate_after_eos_with_padding")
 RM_LOSSES, RM_METRICS = _cases("rm_loss"), _cases("rm_metrics")
 LOGPROBS, FORWARDS, POPE = _cases("compute_logprobs"), _cases("policy_forward"), _cases("pope_eval")
+VALUES = _cases("value_forward")
 MMHAL, REVIEWS, SUMMARIES = _cases("mmhal_summary"), _cases("parse_score"), _cases("review_summary")
 
 
@@ -527,10 +527,19 @@ def test_relative_scores(case: Case) -> None:
     assert shown == case.outputs["relative_score"]
 
 
+@pytest.mark.parametrize("case", VALUES, ids=_name)
+def test_values_are_of_the_states_before_each_token(case: Case) -> None:
+    hidden, weight, bias = floats(case, "model_last_hidden_state", "value_head_weight", "value_head_bias")
+    head = RewardHead("linear", hidden.shape[-1], bias=True, dtype=hidden.dtype)
+    head.load_state_dict({"weight": weight, "bias": bias})
+    longest = len(case.inputs["responses"][0])
+    assert_close(head(hidden[:, -longest - 1 : -1]).squeeze(-1).detach(), case.outputs["values"])
+
+
 def test_every_case_is_covered_or_left_out_by_name() -> None:
     covered = [
         *SHAPED, *WHITENED, *ESTIMATED, *POLICY_LOSSES, *VALUE_LOSSES, *RM_LOSSES, *RM_METRICS, *BONUSES, *PENALTIES,
-        *STATS, *ROLLOUTS, *LOGPROBS, *FORWARDS, *CUT, *POPE, *MMHAL, *REVIEWS, *SUMMARIES,
+        *STATS, *ROLLOUTS, *LOGPROBS, *FORWARDS, *VALUES, *CUT, *POPE, *MMHAL, *REVIEWS, *SUMMARIES,
     ]  # fmt: skip
     names = [case.name for case in covered]
     assert len(set(names)) == len(names) and not set(names) & set(LEFT_OUT)
