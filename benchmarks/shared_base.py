@@ -24,6 +24,7 @@ from workers.backends.deepspeed_engine import init_process_group
 from workers.models.loading import load_model
 from workers.policy import PolicyWorker
 
+_CRITIC = ("--critic.init", "reward", "--critic.path")
 _MIB = 2**20
 _BASE, _SHARED, _APART = _MODES = ("one base", "four roles on one base", "four roles, a model each")
 _PREPARE = "prepare"
@@ -108,7 +109,7 @@ def _roles(config: TrainConfig) -> list[tuple[Any, Any]]:
 
 def _config(model: Path, reward: Path | None, *, share: bool) -> TrainConfig:
     asked = ("--reward.functions", "scalar", "--reward.scalar_path", str(reward)) if reward is not None else ()
-    begun = ("--critic.path", str(reward), "--critic.head", "reward_head") if reward is not None else ()
+    begun = (*_CRITIC, str(reward), "--critic.head", "reward_head") if reward is not None else ()
     config, _ = load_config(
         [
             *("--algo", "ppo", "--model.path", str(model), "--data.path", "none.json", "--model.dtype", "float32"),

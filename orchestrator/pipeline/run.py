@@ -93,8 +93,8 @@ def check_run(config: TrainConfig, known: TrainConfig) -> Checked:
     if known.reward.critique == config.reward.critique:
         check_critique_model(known)
     check_other_models(known)
-    check_reward_heads(config)
     check_adapters(config)
+    check_reward_heads(config)
     cluster, plan = plan_run(_placed(config, known))
     check_processors(known)
     config = settled_dtype(config, plan)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from orchestrator.cluster.adapters import check_adapters
 from orchestrator.cluster.memory_plan import describe_memory
 from orchestrator.cluster.placement import plan_placement
 from orchestrator.cluster.plan import plan_memory, role_requests
@@ -14,10 +15,20 @@ from orchestrator.cluster.resources import GIB, ClusterResources, NodeResources
 from orchestrator.config import TrainConfig, load_config
 from orchestrator.errors import RefusedInput
 from orchestrator.pipeline.derived import cold_start_config
-from orchestrator.preflight import check_other_models
+from orchestrator.preflight import check_other_models, check_reward_heads
 from orchestrator.tasks.digits_model import build_digits_model
 
 _SHARE = ("--placement.share_base", "true", "--model.lora_rank", "2")
+
+
+_CRITIC = ("--critic.init", "reward", "--critic.path")
+
+
+def _check(config: TrainConfig) -> None:
+    """All that is said of its models before a run."""
+    check_other_models(config)
+    check_adapters(config)
+    check_reward_heads(config)
 
 
 @pytest.fixture(scope="module")
@@ -74,18 +85,24 @@ def test_what_cannot_share_a_base_is_refused(model: Path, tmp_path: Path) -> Non
     other = build_digits_model(tmp_path / "other", seed=1)
     adapter = _adapter(tmp_path / "adapter", base=other)
     for flags, said in (
-        (("--critic.path", str(other)), r"critic\.path .*other' is a model of its own, not an adapter of model\.path"),
-        (("--critic.path", str(adapter)), r"critic\.path .* is an adapter of .*other', not an adapter of model\.path"),
+        (
+            (*_CRITIC, str(other)),
+            r"critic\.path .*other' is a model of its own, not an adapter of model\.path",
+        ),
+        (
+            (*_CRITIC, str(adapter)),
+            r"critic\.path .* is an adapter of .*other', not an adapter of model\.path",
+        ),
         (
             ("--reward.functions", "scalar", "--reward.scalar_path", str(_adapter(tmp_path / "rm", base=other))),
             r"reward\.scalar_path .* is an adapter of .*, whose base placement\.share_base = true shares",
         ),
     ):
         with pytest.raises(RefusedInput, match=said):
-            check_other_models(_config(model, *_SHARE, *flags))
-        if flags[0] == "--critic.path":
-            check_other_models(_config(model, *_SHARE[2:], *flags))
-    check_other_models(_config(model, *_SHARE, "--critic.path", str(_adapter(tmp_path / "own", base=model))))
+            _check(_config(model, *_SHARE, *flags))
+        if flags[0] == "--critic.init":
+            _check(_config(model, *_SHARE[2:], *flags))
+    _check(_config(model, *_SHARE, *_CRITIC, str(_adapter(tmp_path / "own", base=model))))
 
 
 def test_a_cold_start_before_an_embedded_run_shares_nothing() -> None:

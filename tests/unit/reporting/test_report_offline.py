@@ -23,6 +23,7 @@ from orchestrator.training.figures import figures_of
 from tests.needs import needs_of
 
 ROOT = Path(__file__).parents[3]
+_DATA = ("--data.path", "d.jsonl", "--data.format", "plain_dpo", "--model.path", "m")
 _STEPS = 12
 _OFFLINE = [name for name in ALGORITHMS if "preferences" in needs_of(name).data]
 _OF_PAIRS = [name for name in _OFFLINE if name != "sft"]
@@ -82,7 +83,7 @@ def _run(
     config = {"algo": algo, "run": {"steps": _STEPS}, "model": {"dtype": dtype}, "data": {"path": "moved/since"}}
     (root / "config.json").write_text(json.dumps(config))
     told = {"num_held_out": 378} if manifest is None else manifest
-    figures = [asdict(figure) for figure in figures_of(load_config(["--algo", algo, "--data.format", "plain_dpo"])[0])]
+    figures = [asdict(figure) for figure in figures_of(load_config(["--algo", algo, *_DATA])[0])]
     (root / "manifest.json").write_text(json.dumps({"figures": figures, **told}))
     (root / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return read_run(root)
