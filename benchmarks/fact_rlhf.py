@@ -1,6 +1,6 @@
 """Fact-RLHF on digits, with a reward model that is told the facts and with one that is not.
 
-    python benchmarks/fact_rlhf.py OUT [--seeds 0 1 2]
+    PYTHONPATH=. python benchmarks/fact_rlhf.py OUT [--seeds 0 1 2]
 
 For each seed the whole of examples/fact_rlhf_digits, from random weights, then its control. Prints, and writes to
 OUT/fact_rlhf.md and OUT/fact_rlhf.svg, the held-out accuracy of the reward models, and by step what the policy earns
@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 from statistics import mean
 from typing import Any
+
+from orchestrator.run.rollout_store import read_rollouts
 
 _EXAMPLE = Path("examples/fact_rlhf_digits")
 _ARMS = {"told facts": "#1f77b4", "not told": "#d62728"}
@@ -75,6 +77,19 @@ def tables(judges: dict[str, list[Rows]], policies: dict[str, list[Rows]]) -> st
     return "\n".join(lines) + "\n"
 
 
+def tones(folders: dict[str, list[Path]]) -> str:
+    """Markdown: how many samples of the first and of the last step sound sure."""
+    lines = ["| policy's reward model | samples that sound sure, first step to last, by seed |", "|---|---|"]
+    for arm, of_seeds in folders.items():
+        found = []
+        for folder in of_seeds:
+            files = sorted((folder / "rollouts").glob("step_*.parquet"))
+            said = [[r.completion_text.startswith("surely") for r in read_rollouts(f)] for f in (files[0], files[-1])]
+            found.append(" to ".join(f"{mean(one):.2f}" for one in said))
+        lines.append(f"| {arm} | {', '.join(found)} |")
+    return "\n".join(lines) + "\n"
+
+
 def picture(policies: dict[str, list[Rows]]) -> str:
     """Two panels, as SVG: what the reward models say, relative to the first step, and the truth."""
     width, height, top = 300, 220, 40
@@ -122,6 +137,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     judges: dict[str, list[Rows]] = {arm: [] for arm in _ARMS}
     policies: dict[str, list[Rows]] = {arm: [] for arm in _ARMS}
+    folders: dict[str, list[Path]] = {arm: [] for arm in _ARMS}
     for seed in options.seeds:
         data = [sys.executable, str(_EXAMPLE / "make_data.py"), str(out / f"data_{seed}"), str(seed)]
         subprocess.run(data, check=True, stderr=subprocess.DEVNULL)
@@ -130,7 +146,8 @@ def main() -> None:
             sys.stdout.write(f"seed {seed}, {arm}: {took:.0f} s\n")
             judges[arm].append(rows(folder / "reward"))
             policies[arm].append(rows(folder / "policy"))
-    told = tables(judges, policies)
+            folders[arm].append(folder / "policy")
+    told = f"{tables(judges, policies)}\n{tones(folders)}"
     (out / "fact_rlhf.md").write_text(told)
     (out / "fact_rlhf.svg").write_text(picture(policies))
     sys.stdout.write(told)
