@@ -231,7 +231,7 @@ class ExampleEncoder:
     def _with_facts(self, instruction: Instruction, responses: tuple[int, ...], spelling: FactFormat) -> "_Spelt | str":
         facts, prompt = instruction.meta.get(META, ()), prompt_of(instruction, media_root=self._media_root)
         if not facts:
-            return "it has no facts, of which the reward model is told"
+            return "it has no facts, which the reward model is told: give them in the row, or by data.facts"
         try:
             told = [spelling.scored(prompt, instruction.responses[i].text, facts, sample_index=i) for i in responses]
         except (UnusablePrompt, UnfitImageError):
