@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.cluster.adapters import check_adapters
 from orchestrator.cluster.choices import adapter_of
 from orchestrator.cluster.feed import PROBE_LENGTH
 from orchestrator.config.schema import TrainConfig
@@ -83,35 +84,35 @@ def check_critique_model(config: TrainConfig) -> None:
         raise RefusedInput(f"reward.critique.path: {error}") from error
 
 
-def check_other_models(config: TrainConfig) -> None:
-    """Refuse a judge, a teacher or a critic that cannot be loaded, and a critic without the head that is asked for.
+def check_other_models(config: TrainConfig, known: TrainConfig) -> None:
+    """Refuse a judge, a teacher, a reward model or a critic that cannot be loaded, or is not what it should be.
 
+    What an earlier stage is to make is not looked at.
+
+    Args:
+        known: The run without what other runs make before it.
     Raises:
         RefusedInput: in one sentence.
     """
     for option, path in (
-        ("reward.judge_path", config.reward.judge_path),
-        ("distill.teacher_path", config.needs.teacher),
-        ("reward.scalar_path", config.reward.scalar_path),
-        ("critic.path", config.critic_path),
+        ("reward.judge_path", known.reward.judge_path),
+        ("distill.teacher_path", known.needs.teacher),
+        ("reward.scalar_path", known.reward.scalar_path),
+        ("critic.path", known.critic_path),
     ):
         if path is None:
             continue
         try:
             own = path if option in _PLAIN else base_folder(path)
-            check_model_folder(own, trust_remote_code=config.model.trust_remote_code)
+            check_model_folder(own, trust_remote_code=known.model.trust_remote_code)
         except ValueError as error:
             raise RefusedInput(f"{option}: {error}") from error
+    check_adapters(config)
+    _check_reward_heads(config)
 
 
-def check_reward_heads(config: TrainConfig) -> None:
-    """Refuse a reward model, or what a critic begins with, that has not the head which is asked for.
-
-    What an earlier stage is to make is not looked at.
-
-    Raises:
-        RefusedInput: in one sentence.
-    """
+def _check_reward_heads(config: TrainConfig) -> None:
+    """Refuse a reward model, or what a critic begins with, that has not the head which is asked for."""
     scalar = made("reward.scalar_path", config.reward.scalar_path)
     if scalar is not None and not has_reward_head(Path(scalar)):
         raise RefusedInput(f"reward.scalar_path {scalar!r} has no reward head: it should be what scalar_rm leaves")

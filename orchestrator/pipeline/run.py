@@ -5,7 +5,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.cluster.adapters import check_adapters
 from orchestrator.cluster.choices import settled_dtype
 from orchestrator.cluster.memory_plan import describe_memory
 from orchestrator.cluster.placement import PlacementPlan, describe_plan
@@ -25,7 +24,6 @@ from orchestrator.preflight import (
     check_model,
     check_other_models,
     check_processors,
-    check_reward_heads,
     check_trackers,
 )
 from orchestrator.rewards.check import check_rewards
@@ -92,9 +90,7 @@ def check_run(config: TrainConfig, known: TrainConfig) -> Checked:
         check_model(known)
     if known.reward.critique == config.reward.critique:
         check_critique_model(known)
-    check_other_models(known)
-    check_adapters(config)
-    check_reward_heads(config)
+    check_other_models(config, known)
     cluster, plan = plan_run(_placed(config, known))
     check_processors(known)
     config = settled_dtype(config, plan)

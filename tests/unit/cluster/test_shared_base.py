@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from orchestrator.cluster.adapters import check_adapters
 from orchestrator.cluster.memory_plan import describe_memory
 from orchestrator.cluster.placement import plan_placement
 from orchestrator.cluster.plan import plan_memory, role_requests
@@ -15,20 +14,11 @@ from orchestrator.cluster.resources import GIB, ClusterResources, NodeResources
 from orchestrator.config import TrainConfig, load_config
 from orchestrator.errors import RefusedInput
 from orchestrator.pipeline.derived import cold_start_config
-from orchestrator.preflight import check_other_models, check_reward_heads
+from orchestrator.preflight import check_other_models
 from orchestrator.tasks.digits_model import build_digits_model
 
 _SHARE = ("--placement.share_base", "true", "--model.lora_rank", "2")
-
-
 _CRITIC = ("--critic.init", "reward", "--critic.path")
-
-
-def _check(config: TrainConfig) -> None:
-    """All that is said of its models before a run."""
-    check_other_models(config)
-    check_adapters(config)
-    check_reward_heads(config)
 
 
 @pytest.fixture(scope="module")
@@ -98,11 +88,14 @@ def test_what_cannot_share_a_base_is_refused(model: Path, tmp_path: Path) -> Non
             r"reward\.scalar_path .* is an adapter of .*, whose base placement\.share_base = true shares",
         ),
     ):
+        config = _config(model, *_SHARE, *flags)
         with pytest.raises(RefusedInput, match=said):
-            _check(_config(model, *_SHARE, *flags))
+            check_other_models(config, config)
         if flags[0] == "--critic.init":
-            _check(_config(model, *_SHARE[2:], *flags))
-    _check(_config(model, *_SHARE, *_CRITIC, str(_adapter(tmp_path / "own", base=model))))
+            config = _config(model, *_SHARE[2:], *flags)
+            check_other_models(config, config)
+    config = _config(model, *_SHARE, *_CRITIC, str(_adapter(tmp_path / "own", base=model)))
+    check_other_models(config, config)
 
 
 def test_a_cold_start_before_an_embedded_run_shares_nothing() -> None:

@@ -55,7 +55,10 @@ def test_each_response_is_read_with_the_facts_and_only_with_them(encoder: Prompt
 
 @pytest.mark.parametrize("facts", [None, []])
 def test_a_row_without_facts_is_not_learned_from(encoder: PromptEncoder, facts: list[str] | None) -> None:
-    assert _encode(encoder)(_row(facts, "yes", "no")) == "it has no facts, which the reward model is told: give them in the row, or by data.facts"
+    assert (
+        _encode(encoder)(_row(facts, "yes", "no"))
+        == "it has no facts, which the reward model is told: give them in the row, or by data.facts"
+    )
 
 
 def test_facts_count_in_a_samples_length(encoder: PromptEncoder) -> None:

@@ -10,9 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from orchestrator.cluster.adapters import check_adapters
-from orchestrator.config import TrainConfig
-from orchestrator.preflight import check_other_models, check_reward_heads
+from orchestrator.preflight import check_other_models
 from orchestrator.rewards.judge_service import sample_judges
 from orchestrator.rewards.reward import Reward
 from orchestrator.run.cursor import sample_seed
@@ -33,16 +31,7 @@ from workers.multimodal.prompt_encoder import PromptEncoder
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("one_rank")]
 _STEPS = 4
 _ROLES = ("policy", "reference", "critic", "scalar_reward")
-
-
 _CRITIC = ("--critic.init", "reward", "--critic.path")
-
-
-def _check(config: TrainConfig) -> None:
-    """All that is said of its models before a run."""
-    check_other_models(config)
-    check_adapters(config)
-    check_reward_heads(config)
 
 
 class _ByName:
@@ -112,7 +101,7 @@ def _run(
         str(steps), "--optimizer.lr", "1e-3", "--critic.lr", "1e-2", "--optimizer.schedule", "constant", *begun.flags,
         *flags,
     )  # fmt: skip
-    _check(config)
+    check_other_models(config, config)
     encoder = PromptEncoder(str(begun.base))
     monkeypatch.setattr(answering_module, "policy_engines", lambda *_, **__: OneWord(encoder.encode_target("which")[0]))
     data, pool = told_prompts(root), InProcessPool(tokens_per_microbatch=BUDGET)

@@ -10,13 +10,12 @@ import pytest
 
 from algorithms.algorithm import ScalarHead
 from algorithms.records import Sequence
-from orchestrator.cluster.adapters import check_adapters
 from orchestrator.cluster.memory_plan import MemoryQuestion, of_reference, of_scalar_reward
 from orchestrator.cluster.specs import critic_spec, model_spec, policy_spec, reference_spec
 from orchestrator.config import TrainConfig, load_config
 from orchestrator.data.side_tables import table_fingerprint
 from orchestrator.errors import RefusedInput
-from orchestrator.preflight import check_other_models, check_reward_heads
+from orchestrator.preflight import check_other_models
 from orchestrator.run.identity import run_identity
 from tests.learned_adapters import LORA, learned_adapter, rank, rank_spec
 from tests.tiny_prompts import picture_prompts, respond
@@ -30,16 +29,7 @@ from workers.scalar_reward import ScalarRewardSpec, ScalarRewardWorker
 
 pytestmark = pytest.mark.usefixtures("one_rank")
 _FLAGS = ("--model.lora_rank", "4", "--model.freeze", "vision")
-
-
 _CRITIC = ("--critic.init", "reward", "--critic.path")
-
-
-def _check(config: TrainConfig) -> None:
-    """All that is said of its models before a run."""
-    check_other_models(config)
-    check_adapters(config)
-    check_reward_heads(config)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +90,7 @@ def test_a_run_begins_with_the_adapters_that_it_is_given(base: Path, trained: tu
         adapter,
         *_reward_flags(adapter),
     )
-    _check(config)
+    check_other_models(config, config)
     policy, critic = policy_spec(config, None), critic_spec(config, None)
     assert policy.lora is not None and critic.lora is not None
     assert (policy.model.path, policy.model.adapter, policy.lora.saved) == (own, None, adapter)
@@ -113,7 +103,7 @@ def test_a_run_begins_with_the_adapters_that_it_is_given(base: Path, trained: tu
     again = [policy_spec(config, "kept").lora, critic_spec(config, "kept").lora]
     assert [lora.saved for lora in again if lora is not None] == ["kept", "kept"]
     headed = _config(base, *_FLAGS, *_CRITIC, adapter, "--critic.head", "reward_head")
-    _check(headed)
+    check_other_models(headed, headed)
     assert critic_spec(headed, None).head_in == adapter
 
 
@@ -165,7 +155,8 @@ def test_adapters_that_do_not_fit_are_refused(base: Path, trained: tuple[PolicyW
         ),
         (base, (*_FLAGS, *_reward_flags(str(strange))), r"reward\.scalar_path: '.*no' is not a folder"),
     ):
+        config = _config(model, *flags)
         with pytest.raises(RefusedInput, match=said):
-            _check(_config(model, *flags))
+            check_other_models(config, config)
     assert base_folder(adapter) == str(base.resolve()) and base_folder(str(base)) == str(base)
     assert same_base(adapter, str(other)), "the same bytes elsewhere are the same base"
