@@ -1,8 +1,8 @@
-"""A model on a benchmark over the rollout role of the pool: any number of engines, answers kept shard by shard.
+"""A model on a benchmark: what is missing is asked of a scorer, answers are kept shard by shard, and counted.
 
-    items ──► every prompt encoded once: lengths ──► engines ──► answers, shard by shard ──► counted by every way
+    items ──► what the scorer cannot be asked ──► scorer ──► answers, shard by shard ──► counted by every way
 
-Engines are started only where an answer is missing, so that a second call counts what is there.
+Workers are started only where an answer is missing, so that a second call counts what is there.
 """
 
 import hashlib
@@ -12,26 +12,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.cluster.choices import engine_kind, settled_dtype
-from orchestrator.cluster.feed import generate
-from orchestrator.cluster.launch import ray_cluster, worker_pool
+from orchestrator.cluster.choices import settled_dtype
+from orchestrator.cluster.launch import ray_cluster
 from orchestrator.cluster.placement import PlacementPlan
 from orchestrator.cluster.plan import single_role_plan
-from orchestrator.cluster.specs import engine_spec, prompt_encoder
+from orchestrator.cluster.specs import prompt_encoder
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
-from orchestrator.evaluation.benchmarks.asking import AskOptions, ask_all, asked_of, lengths
+from orchestrator.evaluation.benchmarks.asking import AskOptions, ask_all, missing
 from orchestrator.evaluation.benchmarks.files import ItemFile, Items
 from orchestrator.evaluation.benchmarks.items import Benchmark, CountOptions
 from orchestrator.evaluation.predictions import FILE, Prediction, Predictions, read_predictions
 from orchestrator.evaluation.results import Scores, answered, score
+from orchestrator.evaluation.scorers.engines import EngineScorer
+from orchestrator.evaluation.scorers.scorer import Scorer
 from orchestrator.rewards.asking import Writer
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.recovery import with_restarts
-from workers.models.digests import model_digests
-from workers.models.needs import max_positions
-from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.rollout.spec import EngineSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,18 +62,14 @@ def answers_of(run: BenchmarkRun) -> Predictions:
     """
     plan = single_role_plan(run.config, "rollout")
     config = settled_dtype(run.config, plan)
-    encoder = prompt_encoder(config)
-    items, options = run.items.items, run.options
-    needs = lengths(items, run.benchmark, options, encoder, most=max_positions(encoder.config))
-    if needs.unusable:
-        row, reason = needs.unusable[0]
-        count = len(needs.unusable)
+    scorer = EngineScorer(config, plan, prompt_encoder(config), run.options, asks=run.benchmark.asks)
+    items = run.items.items
+    if unusable := scorer.unusable(items):
+        (row, reason), count = unusable[0], len(unusable)
         raise RefusedInput(f"{count} rows of {str(run.file.path)!r} cannot be asked; row {row}: {reason}")
-    kept = Predictions(run.folder.root, asked=_made_from(run, config))
-    if not _all_kept(run, kept):
-        longest = needs.longest + options.max_new_tokens
-        spec = engine_spec(config, run.model, encoder, max_model_len=longest, max_images=needs.max_images)
-        _ask(run, config, plan, spec, encoder, kept)
+    kept = Predictions(run.folder.root, asked=_made_from(run, scorer))
+    if any(missing(item, scorer.asks, run.options, kept) for item in items):
+        _ask(run, config, plan, scorer, kept)
     kept.finish()
     return kept
 
@@ -113,34 +106,17 @@ def scores_in(run: BenchmarkRun, folder: Path) -> Scores:
     return scores_of(run, read_predictions(folder / FILE), {}, model=folder.name)
 
 
-def _all_kept(run: BenchmarkRun, kept: Predictions) -> bool:
-    return all(
-        (item.row, item.digest, sample, one.order) in kept
-        for item in run.items.items
-        for one in asked_of(item, run.benchmark, run.options)
-        for sample in one.samples
-    )
-
-
-def _ask(
-    run: BenchmarkRun,
-    config: TrainConfig,
-    plan: PlacementPlan,
-    spec: EngineSpec,
-    encoder: PromptEncoder,
-    kept: Predictions,
-) -> None:
+def _ask(run: BenchmarkRun, config: TrainConfig, plan: PlacementPlan, scorer: Scorer, kept: Predictions) -> None:
     judge = _judge(config) if run.benchmark.judge is not None else None
 
     def ask(again: TrainConfig) -> None:
-        with worker_pool(again, plan, spec) as pool:
-            engines = dict(enumerate(pool.role("rollout").actors))
+        with scorer.opened(again) as asked:
             ask_all(
                 run.items.items,
                 run.benchmark,
                 run.options,
-                encoder=encoder,
-                sample=lambda requests: generate(engines, requests, deadline_s=again.rollout.timeout_s),
+                asks=scorer.asks,
+                ask=asked,
                 kept=kept,
                 judge=judge,
                 on_shard=lambda: _tell(kept),
@@ -170,21 +146,13 @@ def _judge(config: TrainConfig) -> Writer:
     )
 
 
-def _made_from(run: BenchmarkRun, config: TrainConfig) -> dict[str, object]:
+def _made_from(run: BenchmarkRun, scorer: Scorer) -> dict[str, object]:
     """All that the answers depend on; not how many samples there are, for more of them are asked for."""
-    options = run.options
-    return {
+    return scorer.made_from() | {
         "benchmark": run.name,
-        "model": dict(model_digests(run.model)),
         "file": run.file.sha256,
-        "request": hashlib.sha256(options.request.encode()).hexdigest(),
-        "both_orders": options.both_orders,
-        "temperature": options.temperature,
-        "seed": options.seed,
-        "max_new_tokens": options.max_new_tokens,
+        "request": hashlib.sha256(run.options.request.encode()).hexdigest(),
+        "both_orders": run.options.both_orders,
         "video_frames": run.file.video_frames,
-        "max_pixels": config.data.max_pixels,
-        "dtype": config.model.dtype,
-        "engine": engine_kind(config, run.model),
-        "judge": config.reward.judge_model if run.benchmark.judge is not None else None,
+        "judge": run.config.reward.judge_model if run.benchmark.judge is not None else None,
     }

@@ -78,8 +78,9 @@ class _Engines:
         self.ids, self.num_asked, self.num_started = np.array(encoder.encode_text(says), dtype=np.int32), 0, 0
         place = "orchestrator.evaluation.benchmark_run"
         patch.setattr(f"{place}.ray_cluster", self._nothing)
-        patch.setattr(f"{place}.worker_pool", self._pool)
-        patch.setattr(f"{place}.generate", self._generate)
+        scorer = "orchestrator.evaluation.scorers.engines"
+        patch.setattr(f"{scorer}.worker_pool", self._pool)
+        patch.setattr(f"{scorer}.generate", self._generate)
 
     @contextmanager
     def _nothing(self, plan: object) -> Iterator[None]:

@@ -8,18 +8,21 @@ import numpy as np
 import pytest
 
 from orchestrator.errors import GuardStop, RefusedInput
-from orchestrator.evaluation.benchmarks.asking import AskOptions, Sampler, ask_all, asked_of, lengths
+from orchestrator.evaluation.benchmarks.asking import Asked, AskOptions, ask_all, asked_of
 from orchestrator.evaluation.benchmarks.items import CountOptions, Item
 from orchestrator.evaluation.benchmarks.prompts import REQUESTS, checked_request, pair_prompt
 from orchestrator.evaluation.benchmarks.registry import benchmark_of
-from orchestrator.evaluation.predictions import Predictions
+from orchestrator.evaluation.predictions import Prediction, Predictions
 from orchestrator.evaluation.results import answered, score
+from orchestrator.evaluation.scorers.engines import lengths, predictions, requests
+from orchestrator.evaluation.scorers.scorer import Ask
 from orchestrator.evaluation.verdict_readings import READINGS
 from orchestrator.rewards.asking import Answer, Question
 from tests.unit.evaluation.released_files import cell, jsonl, parquet, read, save, whole
 from workers.types import Completion, EncodedPrompt, GenerationRequest, Prompt, UnusablePrompt
 
 _OPTIONS = AskOptions(request="Q {question} 1 {first} 2 {second}", max_new_tokens=8)
+Sampler = Callable[[Sequence[GenerationRequest]], list[Completion]]
 _ASKED: dict[str, object] = {"model": "m"}
 
 
@@ -59,6 +62,13 @@ def _sampler(says: Callable[[str, GenerationRequest], str], seen: list[Generatio
         ]
 
     return sample
+
+
+def _ask(sample: Sampler, options: AskOptions = _OPTIONS) -> Ask:
+    def ask(asked: Sequence[Asked]) -> list[Prediction]:
+        return predictions(asked, sample(requests(asked, options, _Letters())), _Letters())
+
+    return ask
 
 
 def _pairs(folder: Path, count: int = 5) -> tuple[Item, ...]:
@@ -126,19 +136,19 @@ def test_a_template_has_each_place_once() -> None:
 
 
 def test_one_order_is_chosen_by_the_seed_and_is_balanced(tmp_path: Path) -> None:
-    benchmark, items = benchmark_of("vl_reward_bench"), _pairs(tmp_path, 60)
+    items = _pairs(tmp_path, 60)
     one = replace(_OPTIONS, both_orders=False)
-    orders = [[asked.order for asked in asked_of(item, benchmark, one)] for item in items]
+    orders = [[asked.order for asked in asked_of(item, "verdict", one)] for item in items]
     assert {len(own) for own in orders} == {1}
     assert 15 <= sum(own == ["12"] for own in orders) <= 45
-    assert orders == [[asked.order for asked in asked_of(item, benchmark, one)] for item in items]
-    assert orders != [[a.order for a in asked_of(item, benchmark, replace(one, seed=1))] for item in items]
+    assert orders == [[asked.order for asked in asked_of(item, "verdict", one)] for item in items]
+    assert orders != [[a.order for a in asked_of(item, "verdict", replace(one, seed=1))] for item in items]
 
 
 def test_a_judge_is_right_in_both_orders(tmp_path: Path) -> None:
     benchmark, items = benchmark_of("vl_reward_bench"), _pairs(tmp_path)
     kept = Predictions(tmp_path / "out", asked=_ASKED)
-    ask_all(items, benchmark, _OPTIONS, encoder=_Letters(), sample=_sampler(_prefers_good), kept=kept)
+    ask_all(items, benchmark, _OPTIONS, asks="verdict", ask=_ask(_sampler(_prefers_good)), kept=kept)
     found, _ = answered(items, kept.current())
     counted = score("vl_reward_bench", benchmark, found, model="m", options=CountOptions(), num_resamples=10).countings
     assert [one["accuracy"] for one in counted] == [1.0] * 4
@@ -149,7 +159,7 @@ def test_a_judge_that_always_says_one_is_seen(tmp_path: Path) -> None:
     benchmark, items = benchmark_of("vl_reward_bench"), _pairs(tmp_path)
     kept = Predictions(tmp_path / "out", asked=_ASKED)
     sample = _sampler(lambda asked, request: "<answer>1</answer>")
-    ask_all(items, benchmark, _OPTIONS, encoder=_Letters(), sample=sample, kept=kept)
+    ask_all(items, benchmark, _OPTIONS, asks="verdict", ask=_ask(sample), kept=kept)
     found, _ = answered(items, kept.current())
     (strict, *_) = score("v", benchmark, found, model="m", options=CountOptions(), num_resamples=10).countings
     assert (strict["accuracy"], strict["first_position"]) == (0.5, 1.0)
@@ -170,7 +180,7 @@ def test_a_cut_run_asks_for_the_rest_alone(after: int, tmp_path: Path, monkeypat
 
     def ask(folder: Path, sample: Sampler) -> Predictions:
         kept = Predictions(folder, asked=_ASKED)
-        ask_all(items, benchmark, options, encoder=_Letters(), sample=sample, kept=kept)
+        ask_all(items, benchmark, options, asks="verdict", ask=_ask(sample, options), kept=kept)
         kept.finish()
         return kept
 
@@ -199,7 +209,7 @@ def test_more_votes_ask_for_more_samples_alone(tmp_path: Path) -> None:
         seen: list[GenerationRequest] = []
         kept = Predictions(tmp_path / "out", asked=_ASKED)
         options = replace(_OPTIONS, samples=samples)
-        ask_all(items, benchmark, options, encoder=_Letters(), sample=_sampler(_prefers_good, seen), kept=kept)
+        ask_all(items, benchmark, options, asks="verdict", ask=_ask(_sampler(_prefers_good, seen), options), kept=kept)
         counts.append(len(seen))
         assert {request.temperature for request in seen} <= {0.0, 1.0}
         assert {request.sample_index == 0 for request in seen if request.temperature == 0.0} <= {True}
@@ -211,11 +221,10 @@ def test_what_prompts_need_of_an_engine(tmp_path: Path) -> None:
     asked = {"image": "a.png", "label": "no"}
     texts = ["Is it ?", "unusable ?", "Is there a very long question ?"]
     items = read("pope", jsonl(tmp_path / "p.jsonl", *({**asked, "text": text} for text in texts))).items
-    benchmark = benchmark_of("pope")
-    free = lengths(items, benchmark, _OPTIONS, _Letters(), most=None)
+    free = lengths(items, _OPTIONS, _Letters(), asks="answer", most=None)
     assert (free.longest, free.max_images) == (1 + len(texts[2]), 1)
     assert free.unusable == ((2, "the chat template does not take it"),)
-    bounded = lengths(items, benchmark, _OPTIONS, _Letters(), most=20)
+    bounded = lengths(items, _OPTIONS, _Letters(), asks="answer", most=20)
     assert (bounded.longest, bounded.unusable[1]) == (8, (3, "32 tokens and an answer of 8 are more than 20"))
 
 
@@ -241,7 +250,7 @@ def test_answers_are_rated_by_a_judge(tmp_path: Path) -> None:
     items, benchmark = _hal(tmp_path, 3), benchmark_of("mmhal")
     kept, judge = Predictions(tmp_path / "out", asked=_ASKED), _Judge("Rating: 5", None, "no rating")
     sample = _sampler(lambda asked, request: "a {response} cat")
-    ask_all(items, benchmark, _OPTIONS, encoder=_Letters(), sample=sample, kept=kept, judge=judge)
+    ask_all(items, benchmark, _OPTIONS, asks="answer", ask=_ask(sample), kept=kept, judge=judge)
     assert [(p.reply, p.status) for p in kept.current()] == [
         ("Rating: 5", "answered"),
         (None, "failed"),
@@ -253,7 +262,7 @@ def test_answers_are_rated_by_a_judge(tmp_path: Path) -> None:
     assert (strict["score"], strict.counts["unreadable"], official["score"]) == (5.0, 2, 5 / 3)
     # The one that failed is asked about again, and no other.
     again, judge = Predictions(tmp_path / "out", asked=_ASKED), _Judge("Rating: 2")
-    ask_all(items, benchmark, _OPTIONS, encoder=_Letters(), sample=sample, kept=again, judge=judge)
+    ask_all(items, benchmark, _OPTIONS, asks="answer", ask=_ask(sample), kept=again, judge=judge)
     assert [p.reply for p in again.current()] == ["Rating: 5", "Rating: 2", "no rating"]
 
 
@@ -265,8 +274,8 @@ def test_a_judge_that_is_down_stops_the_run_with_nothing_half_written(tmp_path: 
             items,
             benchmark,
             _OPTIONS,
-            encoder=_Letters(),
-            sample=_sampler(lambda asked, request: "x"),
+            asks="answer",
+            ask=_ask(_sampler(lambda asked, request: "x")),
             kept=kept,
             judge=_Judge(None, None, None),
         )

@@ -1,0 +1,1 @@
+"""Whoever answers about the items of a benchmark: a module each."""
