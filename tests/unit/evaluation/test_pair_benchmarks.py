@@ -2,10 +2,12 @@
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
+from orchestrator.evaluation.benchmarks.mm_rlhf_reward_bench import count_mm_rlhf_reward_bench
 from orchestrator.evaluation.benchmarks.multimodal_reward_bench import count_multimodal_reward_bench
 from orchestrator.evaluation.benchmarks.multimodal_reward_bench_2 import count_multimodal_reward_bench_2
 from orchestrator.evaluation.benchmarks.pairs import Judgement, PairRow, any_of, one_order, shares_right
@@ -129,6 +131,22 @@ def test_samples_vote_in_each_order_by_itself() -> None:
         shares_right([row], votes=5)
     with pytest.raises(ValueError, match="fewer than k = 4 samples"):
         any_of([row], k=4)
+
+
+@pytest.mark.parametrize(
+    "counted",
+    [
+        count_vl_reward_bench,
+        count_multimodal_reward_bench,
+        count_multimodal_reward_bench_2,
+        count_mm_rlhf_reward_bench,
+    ],
+)
+def test_whoever_votes_is_told_what_any_of_the_samples_has_right(counted: Callable[..., Counting]) -> None:
+    row = replace(_sampled(["2", "1", "2", "2"], ["1", "1", None, "1"]), media="mcq/a.png", category="reasoning")
+    found = counted([row], votes=3)
+    assert (found["accuracy"], found["any_of_3"]) == (0.0, 0.5)
+    assert not any(figure.name.startswith("any_of") for figure in counted([row]).figures)
 
 
 def test_votes_as_the_official_script_counts_them() -> None:
