@@ -226,6 +226,17 @@ def test_multimodal_reward_bench_2() -> None:
     ("reading", "text", "expected"),
     [
         ("tagged", "<answer>2</answer>", "2"),
+        # R1-Reward
+        ("tagged", "<think>\nResponse 1 sees a dog, 2 a cat.\n</think><answer>2</answer>", "2"),
+        ("tagged", "<think>Response 1 is better.</think>", None),
+        # UnifiedReward-Think
+        (
+            "answer_is_better",
+            "<think>Fluency: Answer 1 is better. Truth: Answer 2 is.</think>\n<answer>Answer 2 is better</answer>",
+            "2",
+        ),
+        ("answer_is_better", "<answer>Answer 1 is better</answer><answer>Answer 1 is better</answer>", None),
+        ("answer_is_better", "Answer 1 is better. <answer>the second</answer>", None),
         ("answer_is_better", "So answer 1 is better.", "1"),
         ("answer_is_better", "Answer 1 is better, or Answer 2 is better?", None),
         ("answer_is_better", "The first.", None),
