@@ -20,6 +20,7 @@ from orchestrator.config.schema import TrainConfig
 from orchestrator.evaluation.benchmarks.asking import Asked, AskOptions, asked_of
 from orchestrator.evaluation.benchmarks.items import Asks, Item
 from orchestrator.evaluation.predictions import Prediction
+from orchestrator.evaluation.scorers.encoded_once import EncodedOnce
 from orchestrator.evaluation.scorers.scorer import Ask, why_unusable
 from orchestrator.run.cursor import sample_seed
 from workers.models.digests import model_digests
@@ -29,11 +30,15 @@ from workers.types import Completion, EncodedPrompt, GenerationRequest, Prompt
 
 
 class Encoder(Protocol):
-    """Prompts in token ids, and back."""
+    """Prompts in token ids."""
 
     def encode(self, prompt: Prompt) -> EncodedPrompt:
         """See ``PromptEncoder``."""
         ...
+
+
+class Decoder(Protocol):
+    """And back."""
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """See ``PromptEncoder``."""
@@ -53,6 +58,7 @@ class EngineScorer:
         """
         self.config, self.plan = config, plan
         self._encoder, self._options = encoder, options
+        self._once = EncodedOnce(encoder)
         self._asks: Asks = asks
         self._needs: Lengths | None = None
 
@@ -77,7 +83,7 @@ class EngineScorer:
     def unusable(self, items: Sequence[Item]) -> list[tuple[int, str]]:
         """Rows whose prompt the processor does not take, or is too long."""
         most = max_positions(self._encoder.config)
-        self._needs = lengths(items, self._options, self._encoder, asks=self._asks, most=most)
+        self._needs = lengths(items, self._options, self._once, asks=self._asks, most=most)
         return list(self._needs.unusable)
 
     @contextmanager
@@ -95,7 +101,7 @@ class EngineScorer:
             engines = dict(enumerate(pool.role("rollout").actors))
 
             def ask(asked: Sequence[Asked]) -> list[Prediction]:
-                wanted = requests(asked, self._options, self._encoder)
+                wanted = requests(asked, self._options, self._once)
                 written = generate(engines, wanted, deadline_s=config.rollout.timeout_s)
                 return predictions(asked, written, self._encoder)
 
@@ -114,7 +120,7 @@ class Lengths:
 
 
 def lengths(items: Sequence[Item], options: AskOptions, encoder: Encoder, *, asks: Asks, most: int | None) -> Lengths:
-    """Encode every prompt once, and keep none.
+    """What prompts of these items ask of an engine, each encoded.
 
     Args:
         most: Tokens that prompt and answer may have together.
@@ -159,13 +165,13 @@ def requests(asked: Sequence[Asked], options: AskOptions, encoder: Encoder) -> l
     ]
 
 
-def predictions(asked: Sequence[Asked], written: Sequence[Completion], encoder: Encoder) -> list[Prediction]:
+def predictions(asked: Sequence[Asked], written: Sequence[Completion], decoder: Decoder) -> list[Prediction]:
     """What engines wrote, each with the item and order that it is about."""
     by_uid = {one.prompt.uid: one for one in asked}
     return [
         by_uid[completion.uid].prediction(
             completion.sample_index,
-            text=encoder.decode(completion.completion_ids),
+            text=decoder.decode(completion.completion_ids),
             finish_reason=completion.finish_reason,
         )
         for completion in written

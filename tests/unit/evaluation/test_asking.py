@@ -171,7 +171,7 @@ class _Cut(Exception):
 
 @pytest.mark.parametrize("after", [1, 2, 3, 5])
 def test_a_cut_run_asks_for_the_rest_alone(after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.evaluation.benchmarks.asking._SHARD_ITEMS", 2)
+    monkeypatch.setattr("orchestrator.evaluation.benchmarks.asking._SHARD_SAMPLES", 16)
     benchmark, items = benchmark_of("vl_reward_bench"), _pairs(tmp_path, 11)
     options = replace(_OPTIONS, samples=3)
 
