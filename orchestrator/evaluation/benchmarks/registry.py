@@ -23,6 +23,7 @@ BENCHMARKS = (
     "reward_bench_2",
     "safety_bench",
     "seed_bench",
+    "seed_bench_likelihood",
     "vl_reward_bench",
 )
 """Modules beside this one, each with a ``BENCHMARK``."""
