@@ -67,7 +67,7 @@ def scores_of(run: BenchmarkRun, predictions: Sequence[Prediction], asked: dict[
         RefusedInput: rows that are no whole benchmark, such as one of the two questions about an image.
     """
     found, others = answered(run.items.items, predictions)
-    notes = [*run.items.lines(), *_without_reward(predictions), *_failed(predictions)]
+    notes = [*run.items.lines(), *_without_number(run, predictions), *_failed(predictions)]
     notes += [f"{others} answers are about no row of the file"] if others else []
     try:
         return score(
@@ -93,14 +93,13 @@ def scores_in(run: BenchmarkRun, folder: Path) -> Scores:
     return scores_of(run, read_predictions(folder / FILE), {}, model=folder.name)
 
 
-def _without_reward(predictions: Sequence[Prediction]) -> list[str]:
-    """How many responses a reward model gave none, and why the first."""
+def _without_number(run: BenchmarkRun, predictions: Sequence[Prediction]) -> list[str]:
+    """How many responses have no reward, or no likelihood, and why the first."""
     without = [one for one in predictions for reward in one.rewards if math.isnan(reward)]
     if not without:
         return []
-    return [
-        f"{len(without)} responses have no reward; the first is in row {without[0].row}, {without[0].finish_reason}"
-    ]
+    first, number = without[0], "likelihood" if run.benchmark.asks == "likelihoods" else "reward"
+    return [f"{len(without)} responses have no {number}; the first is in row {first.row}, {first.finish_reason}"]
 
 
 def _failed(predictions: Sequence[Prediction]) -> list[str]:

@@ -54,7 +54,8 @@ class Prediction:
     text: str = ""
     finish_reason: str = ""
     rewards: tuple[float, ...] = ()
-    """Of each response as the file lists them, from a reward model; NaN where it gave none."""
+    """Of each response as the file lists them, from a reward model, or its mean log-prob, nats; NaN where there is
+    none."""
     reply: str | None = None
     """What a judge said of the answer; None where none was asked."""
 

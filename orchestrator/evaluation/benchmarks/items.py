@@ -14,7 +14,7 @@ from orchestrator.evaluation.predictions import Prediction
 Part = dict[str, str]
 """``{"type": "text", "text": words}``; an image or video of a draft is named, ``{"type": "image", "image": name}``, and
 one of an item is ``{"type": "image"}``, in the order of its media."""
-Asks = Literal["answer", "verdict", "rewards"]
+Asks = Literal["answer", "verdict", "rewards", "likelihoods"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +103,8 @@ class Benchmark:
     """One benchmark."""
 
     asks: Asks
-    """What a model is asked for: an answer, which of two responses is better, or a reward for each response."""
+    """What a model is asked for: an answer, which of two responses is better, or of each response a reward or how
+    likely the model finds it."""
     read: Callable[[dict[str, Any], str], ItemDraft]
     """From a decoded row, and the last names of the file's path, to a draft; see ``rows``."""
     count: CountAnswers

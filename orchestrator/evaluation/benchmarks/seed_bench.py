@@ -30,7 +30,7 @@ class SeedRow:
     """The response; empty where options were compared by likelihood."""
     options: Mapping[str, str] = field(default_factory=dict)
     nll: Mapping[str, float] = field(default_factory=dict)
-    """By letter, nats: the mean over the option's tokens behind "The answer is: "."""
+    """By letter, nats: the mean over the tokens of "The answer is: " and the option."""
 
 
 def of_task(type_id: int, task: str) -> bool:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:  # it imports Ray, and most refusals can be had without
     from orchestrator.evaluation.scorers.scorer import Scorer
 
 ScorerKind = Literal["generative", "critique", "scalar", "endpoint"]
-_REWARD_MODELS = ("critique", "scalar")
+_ROLES = {"critique": "critique_reward", "scalar": "scalar_reward"}
+"""Of reward models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +68,15 @@ def asks_of(asks: Asks, kind: ScorerKind, *, benchmark: str) -> Asks:
     Raises:
         RefusedInput: it cannot say what the benchmark is counted by.
     """
-    if kind in _REWARD_MODELS:
-        if asks == "answer":
-            raise RefusedInput(f"{benchmark} is of answers, and a {kind} reward model gives none: scorer = {kind!r}")
+    if kind in _ROLES:
+        if asks in ("answer", "likelihoods"):
+            told = "likelihoods" if asks == "likelihoods" else "answers"
+            raise RefusedInput(f"{benchmark} is of {told}, and a {kind} reward model gives none: scorer = {kind!r}")
         return "rewards"
     if asks == "rewards":
         raise RefusedInput(f"{benchmark} is of rewards, which only a reward model gives: scorer = {kind!r}")
+    if asks == "likelihoods" and kind == "endpoint":
+        raise RefusedInput(f"{benchmark} is of likelihoods, which an endpoint does not tell: scorer = {kind!r}")
     return asks
 
 
@@ -102,6 +106,7 @@ def scorer_of(
     from orchestrator.cluster.specs import prompt_encoder
     from orchestrator.evaluation.scorers.critique import CritiqueScorer
     from orchestrator.evaluation.scorers.engines import EngineScorer
+    from orchestrator.evaluation.scorers.likelihood import LikelihoodScorer
     from orchestrator.evaluation.scorers.scalar import ScalarScorer
     from orchestrator.preflight import check_model, check_processors
 
@@ -113,13 +118,15 @@ def scorer_of(
     check_processors(config)
     if kind == "generative" and gives_rewards_alone(Path(base)):
         raise RefusedInput(f"model {path!r} is a reward model for vllm serve, which writes nothing")
-    role = {"generative": "rollout", "critique": "critique_reward", "scalar": "scalar_reward"}[kind]
-    plan = single_role_plan(config, role)
+    writes = "reference" if asks == "likelihoods" else "rollout"
+    plan = single_role_plan(config, _ROLES.get(kind, writes))
     config = settled_dtype(config, plan)
     if kind == "scalar":
         return ScalarScorer(config, plan, path)
     if kind == "critique":
         return CritiqueScorer(config, plan, folder)
+    if asks == "likelihoods":
+        return LikelihoodScorer(config, plan)
     return EngineScorer(config, plan, prompt_encoder(config), options, asks=asks)
 
 

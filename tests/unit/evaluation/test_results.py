@@ -93,6 +93,7 @@ def _file(name: str, folder: Path) -> Path:
             folder / "unsafes.parquet", {"id": "1", "question": "q", "answer": "Yes", "image": cell(1)}
         ),
         "seed_bench": lambda: tsv(folder / "s.tsv", {"index": 1, **table}),
+        "seed_bench_likelihood": lambda: tsv(folder / "s.tsv", {"index": 1, **table}),
         "vl_reward_bench": lambda: parquet(
             folder / "v.parquet", *({"id": f"mathverse_{i}", **_PAIR} for i in range(3)), {"id": "mathverse_0", **_PAIR}
         ),
@@ -105,7 +106,7 @@ def _says(item: Item, asks: str, *, right: bool = True, judged: bool = False) ->
     if asks == "verdict":
         said = {"12": "1" if right else "2", "21": "2" if right else "1"}
         return [replace(base, order=order, text=f"<answer>{verdict}</answer>") for order, verdict in said.items()]
-    if asks == "rewards":
+    if asks in ("rewards", "likelihoods"):
         return [replace(base, rewards=tuple(1.0 if (i == 0) == right else 0.0 for i in range(len(item.responses))))]
     text = item.truths[0] if item.truths else "x"
     reply = ("Rating: 6" if right else "Rating: 0") if judged else None

@@ -2,22 +2,24 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from algorithms.records import Sequence as TokenSequence
+from orchestrator.cluster.microbatches import Deal
 from orchestrator.errors import RefusedInput
 from orchestrator.evaluate import main
 from orchestrator.evaluation.predictions import read_predictions
 from orchestrator.evaluation.scorers.choice import asks_of, kind_of
 from tests.critique_models import write_critique_model
-from tests.unit.evaluation.released_files import cell, jsonl, parquet, save
+from tests.unit.evaluation.released_files import cell, jsonl, parquet, save, text_png, tsv
 from tests.unit.rewards.fake_workers import FakeWorkers
 from workers.models.reward_head import save_reward_head
 from workers.multimodal.prompt_encoder import PromptEncoder
@@ -45,6 +47,7 @@ class _Workers(FakeWorkers):
         self.num_started = 0
         patch.setattr("orchestrator.evaluation.scorers.scorer.ray_cluster", self._nothing)
         patch.setattr("orchestrator.evaluation.scorers.scalar.worker_pool", self._pool)
+        patch.setattr("orchestrator.evaluation.scorers.likelihood.worker_pool", self._pool)
         patch.setattr("orchestrator.rewards.critique_service.worker_pool", self._pool)
 
     def start(self, spec: object) -> None:
@@ -193,6 +196,44 @@ def test_a_response_has_one_reward_in_all_its_pairs(
     assert (figures["accuracy"], figures["accuracy_plus"]) == (0.75, 0.5)
     assert (figures["accuracy/mcq"], figures["accuracy/short"]) == (pytest.approx(2 / 3), 1.0)
     assert len(workers.scored) == 5
+
+
+def test_options_are_compared_by_the_mean_over_their_own_words(
+    scalar_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder = PromptEncoder(scalar_model)
+    (one,) = encoder.encode_text("one")
+
+    class _Reference(_Workers):
+        """To whom "one" is likely, and all of the prompt is not."""
+
+        def each(self, method: str, items: Sequence[Any], *, deadline_s: float, deal: Deal | None = None) -> list[Any]:
+            assert method == "score"
+            self.scored += items
+            likely = [np.where(s.input_ids == one, -1.0, -4.0).astype(np.float32) for s in items]
+            for sequence, scores in zip(items, likely, strict=True):
+                scores[: sequence.prompt_len] = -100.0
+            return likely
+
+    workers, out = _Reference(monkeypatch), tmp_path / "out"
+    row = {"index": 1, "question": "which digit ?", "category": "t", "image": text_png(1), "answer": "B"}
+    options = {"A": "it is two .", "B": "one", "C": "two", "D": "it is one ."}
+    file = tsv(tmp_path / "s.tsv", {**row, **options}, {**row, **options, "answer": "D"})
+    more = ("--scorer", "generative")
+    assert _measure("seed_bench_likelihood", scalar_model, file, out, *more) == 0
+    assert _told(out)["ways"]["strict"]["figures"]["accuracy"]["value"] == 0.5
+    first = workers.scored[1]
+    words = encoder.encode_text("The answer is: one")
+    assert tuple(first.input_ids[first.prompt_len :]) == words
+    asked = encoder.decode(first.input_ids[: first.prompt_len])
+    assert "which digit ?" in asked and "two" not in asked
+    (found, _) = read_predictions(out / "predictions.parquet")
+    assert found.rewards[1] == pytest.approx((-4.0 * (len(words) - 1) - 1.0) / len(words))
+    bound = ("--policy.tokens_per_microbatch", str(len(first.input_ids)))
+    assert _measure("seed_bench_likelihood", scalar_model, file, tmp_path / "short", *more, *bound) == 0
+    assert "4 responses have no likelihood; the first is in row 1, 1: it has" in capsys.readouterr().out
+    assert _measure("seed_bench_likelihood", scalar_model, file, tmp_path / "no") == 2
+    assert "is of likelihoods, and a scalar reward model gives none" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,21 @@ def test_answers_are_kept_and_failures_are_asked_again(tmp_path: Path) -> None:
     with RememberedWriter(writer, tmp_path / "answers.sqlite", judge="another") as kept:
         kept.write(questions)
     assert [question.text for question in writer.asked] == ["b", "a", "b"]
+
+
+def test_samples_and_places_of_images_make_other_questions(tmp_path: Path) -> None:
+    ref = MediaRef(sha256="a" * 64, path="/a", width=1, height=1)
+    image, words = {"type": "image"}, {"type": "text", "text": "a"}
+    plain = Question("p", (ref,), "a")
+    assert (plain.content, Question("p", (), "").content) == ([image, words], [{"type": "text", "text": ""}])
+    between = replace(plain, before=("look",), text="")
+    assert between.content == [{"type": "text", "text": "look"}, image]
+    asked = [plain, replace(plain, before=("b",)), replace(plain, temperature=0.5), replace(plain, seed=3)]
+    writer = _Writer(lambda q: f"{q}!")
+    with RememberedWriter(writer, tmp_path / "answers.sqlite", judge="m") as kept:
+        assert [answer.text for answer in kept.write(asked)] == [f"{q}!" for q in asked]
+        assert [answer.text for answer in kept.write(asked)] == [f"{q}!" for q in asked]
+    assert writer.asked == asked
 
 
 def test_criteria_as_they_are_written() -> None:
