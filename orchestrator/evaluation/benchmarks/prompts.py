@@ -29,7 +29,6 @@ REQUESTS: Mapping[str, str] = {
 }
 """By how the verdict is written, of ``verdict_readings.READINGS``. The words are ours: a model that was trained on
 others is asked by a template of the user's."""
-ORDERS = ("12", "21")
 _SLOT = re.compile(r"\{(question|first|second)\}")
 
 
@@ -55,7 +54,7 @@ def pair_prompt(item: Item, *, request: str, order: str) -> Prompt:
     """The template filled with the question and both responses, images where they stand in them.
 
     Args:
-        order: ``12`` shows the responses as the file lists them, ``21`` the second first.
+        order: Numbers of two responses: ``12`` shows them as the file lists them, ``21`` the second first.
     """
     media = _shares(item)
     responses = [(item.responses[int(number) - 1], media[int(number)]) for number in order]
