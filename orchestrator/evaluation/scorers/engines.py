@@ -20,12 +20,12 @@ from orchestrator.config.schema import TrainConfig
 from orchestrator.evaluation.benchmarks.asking import Asked, AskOptions, asked_of
 from orchestrator.evaluation.benchmarks.items import Asks, Item
 from orchestrator.evaluation.predictions import Prediction
-from orchestrator.evaluation.scorers.scorer import Ask
+from orchestrator.evaluation.scorers.scorer import Ask, why_unusable
 from orchestrator.run.cursor import sample_seed
 from workers.models.digests import model_digests
 from workers.models.needs import max_positions
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.types import Completion, EncodedPrompt, GenerationRequest, Prompt, UnusablePrompt
+from workers.types import Completion, EncodedPrompt, GenerationRequest, Prompt
 
 
 class Encoder(Protocol):
@@ -51,7 +51,8 @@ class EngineScorer:
             config: ``model.path`` is the model.
             plan: Has the rollout role.
         """
-        self._config, self._plan, self._encoder, self._options = config, plan, encoder, options
+        self.config, self.plan = config, plan
+        self._encoder, self._options = encoder, options
         self._asks: Asks = asks
         self._needs: Lengths | None = None
 
@@ -62,15 +63,15 @@ class EngineScorer:
 
     def made_from(self) -> dict[str, object]:
         """Weights, number format, engine, and how it is asked."""
-        model, options = self._config.model.folder, self._options
+        model, options = self.config.model.folder, self._options
         return {
             "model": dict(model_digests(model)),
             "temperature": options.temperature,
             "seed": options.seed,
             "max_new_tokens": options.max_new_tokens,
-            "max_pixels": self._config.data.max_pixels,
-            "dtype": self._config.model.dtype,
-            "engine": engine_kind(self._config, model),
+            "max_pixels": self.config.data.max_pixels,
+            "dtype": self.config.model.dtype,
+            "engine": engine_kind(self.config, model),
         }
 
     def unusable(self, items: Sequence[Item]) -> list[tuple[int, str]]:
@@ -90,7 +91,7 @@ class EngineScorer:
             max_model_len=self._needs.longest + self._options.max_new_tokens,
             max_images=self._needs.max_images,
         )
-        with worker_pool(config, self._plan, spec) as pool:
+        with worker_pool(config, self.plan, spec) as pool:
             engines = dict(enumerate(pool.role("rollout").actors))
 
             def ask(asked: Sequence[Asked]) -> list[Prediction]:
@@ -122,8 +123,8 @@ def lengths(items: Sequence[Item], options: AskOptions, encoder: Encoder, *, ask
     for item in items:
         try:
             encoded = [encoder.encode(one.prompt) for one in asked_of(item, asks, options)]
-        except UnusablePrompt as error:
-            unusable.append((item.row, error.reason))
+        except ValueError as error:
+            unusable.append((item.row, why_unusable(error)))
             continue
         tokens = max(len(one.prompt_ids) for one in encoded)
         if most is not None and tokens + options.max_new_tokens > most:
