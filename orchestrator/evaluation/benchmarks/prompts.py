@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
 
 from algorithms.records import MediaRef
 from orchestrator.config.judges import PAIR_REQUEST
@@ -9,6 +11,7 @@ from orchestrator.errors import RefusedInput
 from orchestrator.evaluation.benchmarks.items import Item, Part
 from workers.types import Prompt
 
+Form = Literal["tagged", "answer_is_better", "bracketed", "overall_judgment"]
 _SHOWN = "Question: {question}\n\nAnswer 1: {first}\n\nAnswer 2: {second}\n\n"
 REQUESTS: Mapping[str, str] = {
     "tagged": PAIR_REQUEST,
@@ -43,6 +46,20 @@ def checked_request(text: str) -> str:
         if slots.count(name) != 1:
             raise RefusedInput(f"the template has {{{name}}} {slots.count(name)} times, expected once")
     return text
+
+
+def request_of(form: Form, template: str | None) -> str:
+    """The template for verdicts of a form, or that in a file.
+
+    Raises:
+        RefusedInput: the file cannot be read, or lacks a place.
+    """
+    if template is None:
+        return REQUESTS[form]
+    try:
+        return checked_request(Path(template).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RefusedInput(f"template {template!r} cannot be read as text") from error
 
 
 def answer_prompt(item: Item) -> Prompt:
