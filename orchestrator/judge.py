@@ -36,6 +36,7 @@ from orchestrator.run.folder import RunFolder, write_atomic
 
 _OF_ONE = ("question", "image", "frames", "response")
 _OF_VERDICTS = ("votes", "form", "template")
+_OF_SERVER = ("host", "port", "token_file", "max_images")
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,25 @@ class Judge:
     """How a judge writes its verdict, and the template that asks for it."""
     template: str | None = None
     """File with a template of one's own, with {question}, {first} and {second}; its verdict is of the same form."""
+    serve: bool = False
+    """Answer OpenAI's clients in place of one question, until told to end."""
+    host: str = "127.0.0.1"
+    """Address to listen on; any other than loopback needs --token_file."""
+    port: int = 8500
+    """Port to listen on; 0 takes a free one."""
+    token_file: str | None = None
+    """File holding the bearer token that every request must carry."""
+    max_images: int = 8
+    """Images that a request may hold."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 done, 2 refused, 3 stopped."""
     try:
         command, rest = parsed(sys.argv[1:] if argv is None else argv)
+        if command.serve:
+            serve(command, rest)
+            return 0
         for line in run(command, rest):
             sys.stdout.write(f"{line}\n")
     except RefusedInput as refusal:
@@ -92,12 +106,17 @@ def parsed(argv: Sequence[str]) -> tuple[Judge, list[str]]:
         why="a model is asked by --model, --question or --rows, and --out",
     )
     command = tyro.cli(Judge, prog="python -m orchestrator.judge", args=own)
-    if (command.question is None) == (command.rows is None):
-        raise RefusedInput("give --question with --response, or --rows")
+    if (command.question is not None) + (command.rows is not None) + command.serve != 1:
+        raise RefusedInput("give --question with --response, or --rows, or --serve")
+    if command.serve:
+        _refuse_set(command, (*_OF_ONE, *_OF_VERDICTS, "out"), "those who ask --serve say what they ask")
+    else:
+        _refuse_set(command, _OF_SERVER, "it is of --serve")
     if command.rows is not None:
         _refuse_set(command, _OF_ONE, "each row of --rows has its own")
-    if command.votes is not None and command.votes < 1:
-        raise RefusedInput(f"votes = {command.votes}: expected at least 1")
+    for name in ("votes", "max_images"):
+        if (value := getattr(command, name)) is not None and value < 1:
+            raise RefusedInput(f"{name} = {value}: expected at least 1")
     return command, rest
 
 
@@ -116,8 +135,7 @@ def run(command: Judge, rest: Sequence[str] = ()) -> list[str]:
         _refuse_set(command, _OF_VERDICTS, f"a {kind} reward model writes no verdict")
     request = request_of(command.form, command.template)
     with _answers_folder(command.out) as root:
-        flags = ["--algo", "sft", "--model.path", command.model, "--data.path", command.rows or "-"]
-        config, _ = load_config([*flags, "--run.dir", str(root), *rest])
+        config, _ = load_config([*_flags(command, root), *rest])
         file, items = _asked(command, config, root)
         # Deferred: the refusals above need neither torch nor Ray.
         from orchestrator.evaluation.benchmark_run import kept_answers
@@ -134,6 +152,44 @@ def run(command: Judge, rest: Sequence[str] = ()) -> list[str]:
         finally:
             folder.release()
         return _told(command, items, kept)
+
+
+def serve(command: Judge, rest: Sequence[str] = ()) -> None:
+    """Answer OpenAI's clients until told to end.
+
+    Args:
+        rest: Options of ``orchestrator.train``.
+    Raises:
+        RefusedInput: model, address or options that cannot be used.
+        GuardStop: workers cannot go on.
+    """
+    kind = kind_of(command.model)
+    with _answers_folder(None) as root:
+        config, _ = load_config([*_flags(command, root), *rest])
+        # Deferred: the refusals above need neither torch nor Ray.
+        from orchestrator.judging.app import Bounds
+        from orchestrator.judging.served import served_of
+        from orchestrator.judging.serving import listener_at, serve_at
+        from orchestrator.rewards.check import secret_in
+        from orchestrator.run.log import quiet_libraries
+
+        quiet_libraries()
+        token = secret_in(command.token_file, option="token_file", what="token")
+        folder, options = RunFolder(root), _options(command, config, "")
+        scorer = scorer_of(kind, config, options, asks=asks_of("verdict", kind, benchmark="a judgement"), folder=folder)
+        served = served_of(kind, scorer, command.model, max_images=command.max_images)
+        with listener_at(command.host, command.port, has_token=token is not None) as listener:
+            folder.create()
+            try:
+                bounds = Bounds(max_images=command.max_images, max_pixels=config.data.refused_above)
+                serve_at(served, listener, folder, model=command.model, bounds=bounds, token=token)
+            finally:
+                folder.release()
+
+
+def _flags(command: Judge, root: Path) -> list[str]:
+    flags = ["--algo", "sft", "--model.path", command.model, "--data.path", command.rows or "-"]
+    return [*flags, "--run.dir", str(root)]
 
 
 def _told(command: Judge, items: Sequence[Item], kept: Sequence[Prediction]) -> list[str]:
