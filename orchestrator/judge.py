@@ -7,6 +7,7 @@ follow, e.g. ``--data.media_root``, ``--rollout.max_new_tokens``, ``--run.seed``
 import dataclasses
 import hashlib
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -112,6 +113,8 @@ def parsed(argv: Sequence[str]) -> tuple[Judge, list[str]]:
         _refuse_set(command, (*_OF_ONE, *_OF_VERDICTS, "out"), "those who ask --serve say what they ask")
     else:
         _refuse_set(command, _OF_SERVER, "it is of --serve")
+    if command.out is not None and Path(command.out).is_dir():
+        raise RefusedInput(f"out = {command.out!r} is a folder, expected a file")
     if command.rows is not None:
         _refuse_set(command, _OF_ONE, "each row of --rows has its own")
     for name in ("votes", "max_images"):
@@ -234,9 +237,16 @@ def _options(command: Judge, config: TrainConfig, request: str) -> AskOptions:
 
 @contextmanager
 def _answers_folder(out: str | None) -> Iterator[Path]:
-    """Where answers are kept: beside ``--out``, or for as long as the command runs."""
+    """Where answers are kept: beside ``--out``, or for as long as the command runs; a refusal leaves nothing new."""
     if out is not None:
-        yield Path(f"{out}.answers")
+        folder = Path(f"{out}.answers")
+        is_new = not folder.exists()
+        try:
+            yield folder
+        except RefusedInput:
+            if is_new:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
         return
     with TemporaryDirectory(prefix="raylign-judge-") as folder:
         yield Path(folder)

@@ -42,7 +42,7 @@ def _of_votes(told: Compared) -> Iterator[str]:
     votes = sum(pair.votes[pair.responses.index(told.winner)] for pair in own)
     confidence = "none" if told.confidence is None else f"{told.confidence:.3f}"
     yield (
-        f"response {told.winner} is the better: confidence {confidence}, {votes} of "
+        f"response {told.winner} is best: confidence {confidence}, {votes} of "
         f"{sum(sum(pair.votes) for pair in own)} readable votes{unreadable}"
     )
 
@@ -63,7 +63,7 @@ def _of_rewards(told: Ranked) -> Iterator[str]:
     elif told.margin is None:
         yield f"response {told.winner} alone has a reward"
     else:
-        yield f"response {told.winner} is the better: margin {told.margin:.6g}"
+        yield f"response {told.winner} is best: margin {told.margin:.6g}"
 
 
 def _undecided(tied: Sequence[int], nobody: str) -> str:
