@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.data.row_pictures import RowPictures
-from orchestrator.data.rows import RowError, unicode_text
+from orchestrator.data.rows import RowError
 from orchestrator.errors import RefusedInput, refusal
 from workers.multimodal.media import MediaError, probe_image
 from workers.types import FinishReason, Prompt
@@ -160,17 +160,10 @@ def _parts(message: Message, addresses: list[str]) -> list[dict[str, str]]:
     parts = []
     for part in content:
         if isinstance(part, TextPart):
-            parts.append({"type": "text", "text": _words(part.text)})
+            parts.append({"type": "text", "text": part.text})
             continue
         if message.role != "user":
             raise RefusedInput(f"a turn of role {message.role!r} holds an image, which only the user's may")
         addresses.append(part.image_url.url)
         parts.append({"type": "image"})
     return parts
-
-
-def _words(text: str) -> str:
-    try:
-        return unicode_text(text, "text")
-    except RowError as error:
-        raise RefusedInput(str(error)) from error
