@@ -26,11 +26,16 @@ from orchestrator.evaluation.benchmarks.items import Asks, Benchmark, CountOptio
 from orchestrator.evaluation.benchmarks.prompts import Form, request_of
 from orchestrator.evaluation.benchmarks.registry import benchmark_of
 from orchestrator.evaluation.results import Scores, as_markdown, compared, comparison_markdown, write_scores
-from orchestrator.evaluation.scorers.choice import ScorerKind, asks_of, kind_of, scorer_of
+from orchestrator.evaluation.scorers.choice import Endpoint, ScorerKind, asks_of, kind_of, scorer_of
 from orchestrator.run.folder import RunFolder, write_atomic
 
 COMPARISON_FILE = "comparison.md"
-_KINDS = {"generative": "model that writes", "critique": "critique reward model", "scalar": "scalar reward model"}
+_KINDS = {
+    "generative": "model that writes",
+    "critique": "critique reward model",
+    "scalar": "scalar reward model",
+    "endpoint": "model at an endpoint",
+}
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Evaluate:
     benchmark: str
     """Name of the benchmark."""
     model: str
-    """Folder of the model."""
+    """Folder of the model, or the name that it is served under."""
     data: str
     """File of the benchmark, or a folder of its shards."""
     out: str | None = None
@@ -56,7 +61,12 @@ class Evaluate:
     template: str | None = None
     """File with a template of one's own, with {question}, {first} and {second}; its verdict is of the same form."""
     scorer: ScorerKind | None = None
-    """What answers; none = what the folder holds: a critique or scalar reward model, else a model that writes."""
+    """What answers; none = the endpoint if one is given, else what the folder holds: a critique or scalar reward model,
+    or a model that writes."""
+    endpoint: str | None = None
+    """Address of an OpenAI-compatible endpoint that serves the model."""
+    endpoint_key_file: str | None = None
+    """File holding its API key."""
     against: str | None = None
     """Folder of another model's answers to the same file, to compare with."""
 
@@ -86,7 +96,8 @@ def run(command: Evaluate, rest: Sequence[str] = ()) -> Scores:
     """
     benchmark = benchmark_of(command.benchmark)
     out = Path(command.out or f"evaluations/{command.benchmark}")
-    kind = kind_of(command.model, command.scorer)
+    served = None if command.endpoint is None else Endpoint(command.endpoint, command.endpoint_key_file)
+    kind = kind_of(command.model, command.scorer, served)
     asks = asks_of(benchmark.asks, kind, benchmark=command.benchmark)
     request = checked(command, benchmark, asks)
     flags = ["--algo", "sft", "--model.path", command.model, "--data.path", command.data, "--run.dir", str(out)]
@@ -101,7 +112,7 @@ def run(command: Evaluate, rest: Sequence[str] = ()) -> Scores:
     sys.stderr.write(f"{command.model} is asked as a {_KINDS[kind]}: --scorer {kind}\n")
     quiet_libraries()
     options, folder = _ask_options(command, config, request), RunFolder(out)
-    scorer = scorer_of(kind, config, options, asks=asks, folder=folder)
+    scorer = scorer_of(kind, config, options, asks=asks, folder=folder, endpoint=served)
     folder.create()
     measured = BenchmarkRun(
         name=command.benchmark,

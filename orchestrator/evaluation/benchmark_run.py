@@ -102,7 +102,7 @@ def scores_of(run: BenchmarkRun, predictions: Sequence[Prediction], asked: dict[
         RefusedInput: rows that are no whole benchmark, such as one of the two questions about an image.
     """
     found, others = answered(run.items.items, predictions)
-    notes = [*run.items.lines(), *_without_reward(predictions)]
+    notes = [*run.items.lines(), *_without_reward(predictions), *_failed(predictions)]
     notes += [f"{others} answers are about no row of the file"] if others else []
     try:
         return score(
@@ -135,6 +135,19 @@ def _without_reward(predictions: Sequence[Prediction]) -> list[str]:
         return []
     return [
         f"{len(without)} responses have no reward; the first is in row {without[0].row}, {without[0].finish_reason}"
+    ]
+
+
+def _failed(predictions: Sequence[Prediction]) -> list[str]:
+    """How many questions have no answer, and why the first."""
+    failed = [one for one in predictions if one.status == "failed"]
+    if not failed:
+        return []
+    first = failed[0]
+    why = "the judge gave no rating" if first.text else first.finish_reason
+    return [
+        f"{len(failed)} questions have no answer, and count as unreadable until the same command gets one; the first "
+        f"is about row {first.row}: {why}"
     ]
 
 

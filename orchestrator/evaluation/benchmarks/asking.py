@@ -114,7 +114,7 @@ def ask_all(
 def _rated(said: Sequence[Prediction], items: dict[int, Item], about: Questions, judge: Writer) -> list[Prediction]:
     """Answers with what the judge says of them; of some answers there is nothing to ask."""
     assert about.judge is not None
-    words = [about.judge(items[one.row], one.text) for one in said]
+    words = [about.judge(items[one.row], one.text) if one.status == "answered" else "" for one in said]
     questions = [Question(f"{p.row}-{p.sample}", (), text) for p, text in zip(said, words, strict=True) if text]
     answers = iter(judge.write(questions)) if questions else iter(())
     found = [next(answers) if text else None for text in words]

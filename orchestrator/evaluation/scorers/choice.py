@@ -4,9 +4,11 @@ what the folder holds ──► kind ──► asks ──► checks of the fold
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from orchestrator.config.addresses import address_fault
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
 from orchestrator.evaluation.benchmarks.asking import AskOptions
@@ -18,16 +20,31 @@ from workers.models.folder import critique_request, gives_rewards_alone, has_rew
 if TYPE_CHECKING:  # it imports Ray, and most refusals can be had without
     from orchestrator.evaluation.scorers.scorer import Scorer
 
-ScorerKind = Literal["generative", "critique", "scalar"]
+ScorerKind = Literal["generative", "critique", "scalar", "endpoint"]
 _REWARD_MODELS = ("critique", "scalar")
 
 
-def kind_of(model: str, asked: ScorerKind | None = None) -> ScorerKind:
-    """What the model in a folder is; what it is ``asked`` to be, where it can be that.
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a model is served."""
+
+    url: str
+    key_file: str | None = None
+    """Holds the key."""
+
+
+def kind_of(model: str, asked: ScorerKind | None = None, endpoint: Endpoint | None = None) -> ScorerKind:
+    """What the model in a folder is, or at an endpoint; what it is ``asked`` to be, where it can be that.
 
     Raises:
         RefusedInput: it cannot, or what is said of its head cannot be read.
     """
+    if endpoint is not None and asked in ("endpoint", None):
+        if (fault := address_fault(endpoint.url, secret="endpoint_key_file")) is not None:
+            raise RefusedInput(f"endpoint {fault}")
+        return "endpoint"
+    if endpoint is not None or asked == "endpoint":
+        raise RefusedInput(f"scorer = {asked!r} and endpoint: give both for a model that is served, else neither")
     folder = Path(model)
     try:
         request, opening = scored_after(folder) if has_reward_head(folder) else (None, None)
@@ -59,16 +76,26 @@ def asks_of(asks: Asks, kind: ScorerKind, *, benchmark: str) -> Asks:
     return asks
 
 
-def scorer_of(kind: ScorerKind, config: TrainConfig, options: AskOptions, *, asks: Asks, folder: RunFolder) -> "Scorer":
+def scorer_of(
+    kind: ScorerKind,
+    config: TrainConfig,
+    options: AskOptions,
+    *,
+    asks: Asks,
+    folder: RunFolder,
+    endpoint: Endpoint | None = None,
+) -> "Scorer":
     """The scorer, once its folder has been looked at; no process is started.
 
     Args:
-        config: ``model.path`` is the model.
+        config: ``model.path`` is the model, or its name at the endpoint.
         asks: See ``asks_of``.
         folder: For what it keeps beside predictions.
     Raises:
         RefusedInput: the folder cannot serve.
     """
+    if endpoint is not None:
+        return _served(endpoint, config, options, asks)
     # Deferred: what is refused before this needs neither torch nor Ray.
     from orchestrator.cluster.choices import settled_dtype
     from orchestrator.cluster.plan import single_role_plan
@@ -94,6 +121,15 @@ def scorer_of(kind: ScorerKind, config: TrainConfig, options: AskOptions, *, ask
     if kind == "critique":
         return CritiqueScorer(config, plan, folder)
     return EngineScorer(config, plan, prompt_encoder(config), options, asks=asks)
+
+
+def _served(endpoint: Endpoint, config: TrainConfig, options: AskOptions, asks: Asks) -> "Scorer":
+    # Deferred: it imports Ray, and the client takes a second to load.
+    from orchestrator.evaluation.scorers.endpoint import EndpointScorer
+    from orchestrator.rewards.check import secret_in
+
+    key = secret_in(endpoint.key_file, option="endpoint_key_file", what="key")
+    return EndpointScorer(config, options, asks=asks, url=endpoint.url, key=key)
 
 
 def _or_refused(option: str, look: Callable[[], str]) -> str:

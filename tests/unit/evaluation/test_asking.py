@@ -266,6 +266,16 @@ def test_answers_are_rated_by_a_judge(tmp_path: Path) -> None:
     assert [p.reply for p in again.current()] == ["Rating: 5", "Rating: 2", "no rating"]
 
 
+def test_an_answer_that_is_none_is_not_rated(tmp_path: Path) -> None:
+    items, kept, judge = _hal(tmp_path, 2), Predictions(tmp_path / "out", asked=_ASKED), _Judge("Rating: 5")
+
+    def ask(asked: Sequence[Asked]) -> list[Prediction]:
+        return [asked[0].prediction(0, status="failed"), asked[1].prediction(0, text="a cat")]
+
+    ask_all(items, benchmark_of("mmhal"), _OPTIONS, asks="answer", ask=ask, kept=kept, judge=judge)
+    assert [(p.reply, p.status) for p in kept.current()] == [(None, "failed"), ("Rating: 5", "answered")]
+
+
 def test_a_judge_that_is_down_stops_the_run_with_nothing_half_written(tmp_path: Path) -> None:
     items, benchmark = _hal(tmp_path, 3), benchmark_of("mmhal")
     kept = Predictions(tmp_path / "out", asked=_ASKED)

@@ -169,6 +169,32 @@ def test_a_ranking_of_texts_is_asked_of_a_reward_model(
     assert figures["score"] == pytest.approx((0.5 + 1.01) / 2)
 
 
+def test_a_response_has_one_reward_in_all_its_pairs(
+    scalar_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An instruction of three responses, of which the worst two change places, and one of two."""
+    tokens = PromptEncoder(scalar_model).tokenizer.convert_tokens_to_ids
+    worth = {tokens(word): value for word, value in {"one": 3, "two": 1, "three": 2, "it": 0.5, "no": -0.5}.items()}
+    workers = _Workers(monkeypatch, reward=lambda sequence: worth[int(sequence.input_ids[-2])])
+    for name in ("mcq/a.png", "short/belong.png"):
+        save(tmp_path / name)
+    three = [("one", "two"), ("one", "three"), ("two", "three")]
+    rows = [{"id": "q1", "image": "mcq/a.png", "prompt": "which digit ?", "chosen": c, "rejected": r} for c, r in three]
+    rows += [{**rows[0], "id": "q2", "image": "short/belong.png", "chosen": "it", "rejected": "no"}]
+    file = jsonl(tmp_path / "pairs.jsonl", *rows)
+    assert _measure("mm_rlhf_reward_bench", scalar_model, file, tmp_path / "out") == 0
+    assert [p.rewards for p in read_predictions(tmp_path / "out" / "predictions.parquet")] == [
+        (3.0, 1.0),
+        (3.0, 2.0),
+        (1.0, 2.0),
+        (0.5, -0.5),
+    ]
+    figures = {name: one["value"] for name, one in _told(tmp_path / "out")["ways"]["strict"]["figures"].items()}
+    assert (figures["accuracy"], figures["accuracy_plus"]) == (0.75, 0.5)
+    assert (figures["accuracy/mcq"], figures["accuracy/short"]) == (pytest.approx(2 / 3), 1.0)
+    assert len(workers.scored) == 5
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
