@@ -86,7 +86,8 @@ def test_what_cannot_be_asked_is_refused_in_one_sentence(
 def test_one_bad_row_refuses_them_all_by_its_number(
     row: Any, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save(tmp_path / "in" / "a.png"), save(tmp_path / "b.png")
+    save(tmp_path / "in" / "a.png")
+    save(tmp_path / "b.png")
     file = jsonl(tmp_path / "in" / "rows.jsonl", _ROW, row)
     assert main(["--model", str(tmp_path), "--rows", str(file), "--out", str(tmp_path / "out.jsonl")]) == 2
     told = capsys.readouterr().err
