@@ -8,7 +8,7 @@ rest. Any option of ``orchestrator.train`` may follow, e.g. ``--data.media_root`
 import dataclasses
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,12 +24,21 @@ from orchestrator.evaluation.benchmarks.asking import AskOptions
 from orchestrator.evaluation.benchmarks.files import ItemFile, Items, read_items
 from orchestrator.evaluation.benchmarks.items import Asks, Benchmark, CountOptions
 from orchestrator.evaluation.benchmarks.prompts import Form, request_of
-from orchestrator.evaluation.benchmarks.registry import benchmark_of
-from orchestrator.evaluation.results import Scores, as_markdown, compared, comparison_markdown, write_scores
+from orchestrator.evaluation.benchmarks.registry import benchmark_of, holdings
+from orchestrator.evaluation.results import (
+    Scores,
+    as_markdown,
+    compared,
+    comparison_markdown,
+    summary_markdown,
+    write_scores,
+)
 from orchestrator.evaluation.scorers.choice import Endpoint, ScorerKind, asks_of, kind_of, scorer_of
 from orchestrator.run.folder import RunFolder, write_atomic
 
-COMPARISON_FILE = "comparison.md"
+ALL = "all"
+COMPARISON_FILE, SUMMARY_FILE = "comparison.md", "summary.md"
+_OF_VERDICTS = ("order", "form", "template")
 _KINDS = {
     "generative": "model that writes",
     "critique": "critique reward model",
@@ -43,13 +52,13 @@ class Evaluate:
     """Measure a model on a benchmark, from the file as it is released: every way of counting, side by side."""
 
     benchmark: str
-    """Name of the benchmark."""
+    """Name of the benchmark; all = each one that the folder of --data holds, as a subfolder or file of its name."""
     model: str
     """Folder of the model, or the name that it is served under."""
     data: str
     """File of the benchmark, or a folder of its shards."""
     out: str | None = None
-    """Folder for answers and scores; none = evaluations/BENCHMARK."""
+    """Folder for answers and scores, of all benchmarks with one for each; none = evaluations/BENCHMARK."""
     compat: tuple[str, ...] = ()
     """Ways of counting beside strict; none = all that the benchmark has."""
     votes: int | None = None
@@ -68,13 +77,15 @@ class Evaluate:
     endpoint_key_file: str | None = None
     """File holding its API key."""
     against: str | None = None
-    """Folder of another model's answers to the same file, to compare with."""
+    """Folder of another model's answers to the same data, to compare with."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 done, 2 refused, 3 stopped."""
     try:
         command, rest = parsed(sys.argv[1:] if argv is None else argv)
+        if command.benchmark == ALL:
+            return run_all(command, rest)
         sys.stdout.write(as_markdown(run(command, rest)))
     except RefusedInput as refusal:
         sys.stderr.write(f"refused: {refusal}\n")
@@ -138,6 +149,48 @@ def run(command: Evaluate, rest: Sequence[str] = ()) -> Scores:
     return scores
 
 
+def run_all(command: Evaluate, rest: Sequence[str] = ()) -> int:
+    """Measure on every benchmark that the folder ``data`` holds, and write ``summary.md``.
+
+    Returns:
+        2 if one of them was refused, which keeps none of the others from being measured, else 0.
+    Raises:
+        RefusedInput: the folder holds none, or ``compat`` names a way that none of them has.
+        GuardStop: see ``run``; what is done by then is kept.
+    """
+    held, out = holdings(Path(command.data)), Path(command.out or "evaluations")
+    if held.unknown:
+        sys.stderr.write(f"named after no benchmark: {', '.join(held.unknown)}\n")
+    ways = {way for name in held.paths for way in benchmark_of(name).ways}
+    if unknown := [way for way in command.compat if way not in ways]:
+        raise RefusedInput(f"compat = {unknown[0]!r}: these benchmarks are counted as {', '.join(sorted(ways))}")
+    found: dict[str, Scores | str] = {}
+    for name, (path, *others) in held.paths.items():
+        try:
+            if others:
+                raise RefusedInput(f"{path.name} and {others[0].name} are both named after it")
+            found[name] = run(_of_one(command, name, path, out), rest)
+        except RefusedInput as refusal:
+            found[name] = str(refusal)
+            sys.stderr.write(f"refused: {name}: {refusal}\n")
+    table = summary_markdown(command.model, found)
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(out / SUMMARY_FILE, table)
+    sys.stdout.write(table)
+    return 2 if any(isinstance(scores, str) for scores in found.values()) else 0
+
+
+def _of_one(command: Evaluate, name: str, data: Path, out: Path) -> Evaluate:
+    """The command for one of all benchmarks, with what is said of pairs where it has pairs."""
+    benchmark = benchmark_of(name)
+    ways = tuple(way for way in ("strict", *command.compat) if way in benchmark.ways) if command.compat else ()
+    against = None if command.against is None else str(Path(command.against) / name)
+    own = replace(command, benchmark=name, data=str(data), out=str(out / name), compat=ways, against=against)
+    if benchmark.asks == "verdict":
+        return own
+    return replace(own, votes=None, **{option: getattr(Evaluate, option) for option in _OF_VERDICTS})
+
+
 def parsed(argv: Sequence[str]) -> tuple[Evaluate, list[str]]:
     """The command's own flags, and those of ``orchestrator.train``.
 
@@ -164,7 +217,7 @@ def checked(command: Evaluate, benchmark: Benchmark, asks: Asks) -> str:
         raise RefusedInput(f"compat = {unknown[0]!r}: {command.benchmark} is counted as {ways}")
     if command.votes is not None and (asks != "verdict" or command.votes < 1 or command.votes % 2 == 0):
         raise RefusedInput(f"votes = {command.votes}: expected an odd number, and verdicts on a benchmark of pairs")
-    for name in ("order", "form", "template") if asks != "verdict" else ():
+    for name in _OF_VERDICTS if asks != "verdict" else ():
         if (value := getattr(command, name)) != getattr(Evaluate, name):
             raise RefusedInput(f"{name} = {value!r} says how a verdict is asked for, and nobody is asked for one here")
     return request_of(command.form, command.template)

@@ -140,6 +140,26 @@ def as_markdown(scores: Scores) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def summary_markdown(model: str, found: Mapping[str, Scores | str]) -> str:
+    """A table of the first figure of each benchmark.
+
+    Args:
+        found: By name; a text says why a benchmark has no scores.
+    """
+    lines = [f"# All benchmarks: {_escaped(model)}", "", *_head(["", "figure", "strict", "rows", "not read"])]
+    for name, scores in found.items():
+        if isinstance(scores, str):
+            lines.append(_row([_escaped(name), f"refused: {_escaped(scores)}", _NONE, _NONE, _NONE]))
+            continue
+        strict = scores.countings[0]
+        first, counts = strict.figures[0].name, strict.counts
+        unread = next((str(counts[one]) for one in ("unreadable", "undecided") if one in counts), _NONE)
+        cells = [first, _cell(scores, strict, first), str(counts.get("rows", _NONE)), unread]
+        lines.append(_row([_escaped(name), *cells]))
+    lines += ["", "Each folder has every figure, and every other way of counting. Not read: unreadable or undecided."]
+    return "\n".join(lines) + "\n"
+
+
 def comparison_markdown(found: Mapping[str, Sequence[Comparison]], *, first: str, second: str) -> str:
     """A table of differences, second less first, for each way."""
     lines = [f"# {_escaped(second)} against {_escaped(first)}", ""]

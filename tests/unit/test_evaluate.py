@@ -138,3 +138,62 @@ def test_rows_too_long_for_the_model_are_refused_with_their_number(
     told = capsys.readouterr().err
     assert "1 rows of" in told and "cannot be asked; row 2: " in told and "are more than" in told
     assert engines.num_started == 0
+
+
+def _holds(folder: Path) -> Path:
+    """Two benchmarks, pictures of one of them, and one that needs a judge."""
+    save(folder / "a.png")
+    jsonl(folder / "POPE.jsonl", _ASKED, {**_ASKED, "label": "yes"})
+    row = {"id": "mathverse_1", "query": "What ?", "response": ["a", "b"], "human_ranking": [0, 1], "image": cell(1)}
+    parquet(folder / "VL-RewardBench" / "test.parquet", row)
+    (folder / "mmhal.json").write_text("[]")
+    (folder / ".cache").mkdir()
+    return folder
+
+
+def test_all_that_a_folder_holds_is_measured_and_what_is_refused_stops_no_other(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines, data, out = StandInEngines(monkeypatch, model, "No."), _holds(tmp_path / "data"), tmp_path / "out"
+    more = ("--votes", "3", "--form", "bracketed", "--compat", "lmms_eval")
+    assert _measure(model, data, "all", out, *more) == 2
+    told = capsys.readouterr()
+    assert told.err.count("named after no benchmark: a.png\n") == 1
+    assert "refused: mmhal: mmhal is rated by a judge" in told.err
+    lines = [line for line in told.out.splitlines() if line.startswith("| ")]
+    assert [line.split(" | ")[0] for line in lines[1:]] == ["| mmhal", "| pope", "| vl\\_reward\\_bench"]
+    assert "| refused: mmhal is rated by a judge: give" in lines[1]
+    assert lines[2].startswith("| pope | accuracy | 0.500 (") and lines[2].endswith("| 2 | 0 |")
+    assert lines[3].startswith("| vl\\_reward\\_bench | accuracy | 0.000 ") and lines[3].endswith("| 1 | 2 |")
+    assert (out / "summary.md").read_text() == told.out
+    assert list(json.loads((out / "pope" / "scores.json").read_text())["ways"]) == ["strict", "lmms_eval"]
+    assert list(json.loads((out / "vl_reward_bench" / "scores.json").read_text())["ways"]) == ["strict"]
+    assert (engines.num_asked, engines.num_started) == (2 + 2 * 4, 2)
+    (data / "mmhal.json").unlink()
+    assert _measure(model, data, "all", out, *more) == 0
+    assert engines.num_started == 2, "all of it was there"
+
+
+@pytest.mark.parametrize(
+    ("names", "more", "message"),
+    [
+        ((), (), "holds nothing named after one of llava_bench"),
+        (("images",), (), "holds nothing named after one of llava_bench"),
+        (("pope", "POPE"), (), "refused: pope: POPE and pope are both named after it"),
+        (("pope",), ("--compat", "r1_released"), "these benchmarks are counted as lmms_eval, official, strict"),
+    ],
+)
+def test_a_folder_that_does_not_say_what_it_holds_is_refused(
+    names: tuple[str, ...], more: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in names:
+        (tmp_path / "data" / name).mkdir(parents=True)
+    (tmp_path / "data").mkdir(exist_ok=True)
+    assert _measure(tmp_path, tmp_path / "data", "all", tmp_path / "out", *more) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_all_of_a_file_is_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = jsonl(tmp_path / "pope.jsonl", _ASKED)
+    assert _measure(tmp_path, file, "all", tmp_path / "out") == 2
+    assert "is no folder, and all benchmarks of one are asked for" in capsys.readouterr().err

@@ -1,6 +1,9 @@
 """The benchmarks by name: a new one is its module and a line here."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 
 from orchestrator.errors import RefusedInput
 from orchestrator.evaluation.benchmarks.items import Benchmark
@@ -34,3 +37,39 @@ def benchmark_of(name: str) -> Benchmark:
     if name not in BENCHMARKS:
         raise RefusedInput(f"benchmark = {name!r}: expected one of {', '.join(BENCHMARKS)}")
     return import_module(f"{__package__}.{name}").BENCHMARK
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """Which benchmarks a folder holds."""
+
+    paths: Mapping[str, tuple[Path, ...]]
+    """By the name of the benchmark, in the order of ``BENCHMARKS``; one each, as a rule."""
+    unknown: tuple[str, ...]
+    """Names that are those of no benchmark."""
+
+
+def holdings(folder: Path) -> Holdings:
+    """What of a folder is named after a benchmark, a subfolder or a file, by its letters and digits: VL-RewardBench.
+
+    Raises:
+        RefusedInput: it is no folder, or nothing in it is.
+    """
+    if not folder.is_dir():
+        raise RefusedInput(f"data = {str(folder)!r} is no folder, and all benchmarks of one are asked for")
+    found: dict[str, list[Path]] = {name: [] for name in BENCHMARKS}
+    by_letters, unknown = {_letters(name): name for name in BENCHMARKS}, list[str]()
+    for path in sorted(one for one in folder.iterdir() if not one.name.startswith(".")):
+        name = path.name if path.is_dir() else path.name.partition(".")[0]
+        known = by_letters.get(_letters(name))
+        if known is None:
+            unknown.append(path.name)
+        else:
+            found[known].append(path)
+    if not any(found.values()):
+        raise RefusedInput(f"data folder {str(folder)!r} holds nothing named after one of {', '.join(BENCHMARKS)}")
+    return Holdings({name: tuple(paths) for name, paths in found.items() if paths}, tuple(unknown))
+
+
+def _letters(name: str) -> str:
+    return "".join(character for character in name.lower() if character.isalnum())
