@@ -15,7 +15,7 @@ from typing import Literal
 import tyro
 
 from orchestrator.cluster.waits import WaitTimeout, WorkerLost
-from orchestrator.config.flags import split_words
+from orchestrator.config.flags import parted
 from orchestrator.config.load import load_config
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.shards import beside
@@ -23,7 +23,7 @@ from orchestrator.errors import GuardStop, RefusedInput
 from orchestrator.evaluation.benchmarks.asking import AskOptions
 from orchestrator.evaluation.benchmarks.files import ItemFile, Items, read_items
 from orchestrator.evaluation.benchmarks.items import Asks, Benchmark, CountOptions
-from orchestrator.evaluation.benchmarks.prompts import REQUESTS, checked_request
+from orchestrator.evaluation.benchmarks.prompts import Form, request_of
 from orchestrator.evaluation.benchmarks.registry import benchmark_of, holdings
 from orchestrator.evaluation.results import (
     Scores,
@@ -65,7 +65,7 @@ class Evaluate:
     """Samples that vote on each pair, odd; none = the greedy verdict."""
     order: Literal["both", "one"] = "both"
     """Whether pairs are shown in both orders, or in one that the seed chooses."""
-    form: Literal["tagged", "answer_is_better", "bracketed", "overall_judgment"] = "tagged"
+    form: Form = "tagged"
     """How a judge writes its verdict, and the template that asks for it."""
     template: str | None = None
     """File with a template of one's own, with {question}, {first} and {second}; its verdict is of the same form."""
@@ -110,7 +110,7 @@ def run(command: Evaluate, rest: Sequence[str] = ()) -> Scores:
     served = None if command.endpoint is None else Endpoint(command.endpoint, command.endpoint_key_file)
     kind = kind_of(command.model, command.scorer, served)
     asks = asks_of(benchmark.asks, kind, benchmark=command.benchmark)
-    request = request_of(command, benchmark, asks)
+    request = checked(command, benchmark, asks)
     flags = ["--algo", "sft", "--model.path", command.model, "--data.path", command.data, "--run.dir", str(out)]
     config, _ = load_config([*flags, *rest])
     if benchmark.judge is not None and (config.reward.judge_url is None or config.reward.judge_model is None):
@@ -197,16 +197,16 @@ def parsed(argv: Sequence[str]) -> tuple[Evaluate, list[str]]:
     Raises:
         RefusedInput: a value before all flags, or an option that measuring has no use for.
     """
-    names = {field.name for field in dataclasses.fields(Evaluate)} | {"help", "h"}
-    own, rest = list[str](), list[str]()
-    for name, texts in split_words(argv):
-        if name in ("algo", "model.path", "data.path", "run.dir", "dry_run"):
-            raise RefusedInput(f"--{name}: a model is measured by --benchmark, --model, --data and --out")
-        (own if name in names else rest).extend([f"--{name}", *texts])
+    own, rest = parted(
+        argv,
+        [field.name for field in dataclasses.fields(Evaluate)],
+        unasked=("algo", "model.path", "data.path", "run.dir", "dry_run"),
+        why="a model is measured by --benchmark, --model, --data and --out",
+    )
     return tyro.cli(Evaluate, prog="python -m orchestrator.evaluate", args=own), rest
 
 
-def request_of(command: Evaluate, benchmark: Benchmark, asks: Asks) -> str:
+def checked(command: Evaluate, benchmark: Benchmark, asks: Asks) -> str:
     """The template that pairs are asked with.
 
     Raises:
@@ -220,12 +220,7 @@ def request_of(command: Evaluate, benchmark: Benchmark, asks: Asks) -> str:
     for name in _OF_VERDICTS if asks != "verdict" else ():
         if (value := getattr(command, name)) != getattr(Evaluate, name):
             raise RefusedInput(f"{name} = {value!r} says how a verdict is asked for, and nobody is asked for one here")
-    if command.template is None:
-        return REQUESTS[command.form]
-    try:
-        return checked_request(Path(command.template).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise RefusedInput(f"template {command.template!r} cannot be read as text") from error
+    return request_of(command.form, command.template)
 
 
 def usable(command: Evaluate, benchmark: Benchmark, config: TrainConfig, out: Path) -> tuple[ItemFile, Items]:

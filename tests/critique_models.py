@@ -23,18 +23,17 @@ from workers.types import Completion, GenerationRequest
 CRITIQUE = "the image shows"
 CRITIQUE_TOKENS = 4
 """With the end of turn."""
-_CHAIN = ("assistant", *CRITIQUE.split(), "<|im_end|>")
 _LOUD = 40.0
 _TOKEN_BUDGET = 4096
 
 
-def write_critique_model(folder: Path, *, request: str = REQUEST, seed: int = 0) -> Path:
-    """The digits model with a random head; every word of the chain drowns all else and calls for the next one.
+def write_chained_model(folder: Path, says: str, *, seed: int = 0) -> Path:
+    """The digits model with a text that it always writes: each of its words, all different, calls for the next one.
 
-    Only the words before the last have this loud dimension, so that the reward at the end of turn listens to the rest.
+    Only the words before the last have this loud dimension, so that a reward at the end of turn listens to the rest.
     """
     build_digits_model(folder, seed=seed, words=VOCABULARY)
-    ids = PromptEncoder(folder).tokenizer.convert_tokens_to_ids(list(_CHAIN))
+    ids = PromptEncoder(folder).tokenizer.convert_tokens_to_ids(["assistant", *says.split(), "<|im_end|>"])
     model: Any = AutoModelForImageTextToText.from_pretrained(folder)
     spoken, heard = model.get_input_embeddings().weight.data, model.get_output_embeddings().weight.data
     for dimension, (word, following) in enumerate(pairwise(ids)):
@@ -42,6 +41,13 @@ def write_critique_model(folder: Path, *, request: str = REQUEST, seed: int = 0)
         heard[:, dimension] = 0.0
         spoken[word, dimension], heard[following, dimension] = _LOUD, 1.0
     model.save_pretrained(folder)
+    return folder
+
+
+def write_critique_model(folder: Path, *, request: str = REQUEST, seed: int = 0) -> Path:
+    """The same with a random head."""
+    write_chained_model(folder, CRITIQUE, seed=seed)
+    model: Any = AutoModelForImageTextToText.from_pretrained(folder)
     head = RewardHead("linear", model.config.get_text_config().hidden_size)
     torch.nn.init.normal_(head.weight, std=0.2, generator=torch.Generator().manual_seed(seed))
     save_reward_head("linear", dict(head.named_parameters()), folder, request=request)

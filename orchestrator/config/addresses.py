@@ -29,16 +29,21 @@ def address_fault(url: str, *, secret: str) -> str | None:
 
 def minds_proxies(url: str) -> bool:
     """Whether proxy variables count for ``url``: a proxy elsewhere cannot reach this machine's loopback."""
-    host = (urlsplit(url).hostname or "").rstrip(".")
+    return not is_loopback(urlsplit(url).hostname or "")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` is this machine's own loopback, as a name or an address in any spelling."""
+    host = host.rstrip(".").lower()
     if host == "localhost" or host.endswith(".localhost"):
-        return False
+        return True
     try:
         address = ip_address(host)
     except ValueError:
         try:
             address = ip_address(socket.inet_aton(host))  # 127.1
         except OSError:
-            return True
+            return False
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
-    return not address.is_loopback
+    return address.is_loopback

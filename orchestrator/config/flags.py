@@ -1,7 +1,7 @@
 """Dotted flags: ``--section.key value`` into typed values, and the few flags that are no option."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin
@@ -42,6 +42,28 @@ def split_words(argv: Sequence[str]) -> Words:
         else:
             raise RefusedInput(f"unexpected argument {word!r}: every value follows its --flag")
     return groups
+
+
+def parted(
+    argv: Sequence[str], own: Collection[str], *, unasked: Collection[str], why: str
+) -> tuple[list[str], list[str]]:
+    """A command line in two: the flags of a command's own, and those of ``orchestrator.train``.
+
+    Args:
+        own: Names of the first.
+        unasked: Those of the second that the command sets itself.
+        why: What is said of one of these.
+    Raises:
+        RefusedInput: there is one, or a word before all flags.
+    """
+    mine, others = list[str](), list[str]()
+    for name, texts in split_words(argv):
+        if name in unasked:
+            raise RefusedInput(f"--{name}: {why}")
+        # One word stays beside its flag: it may begin like a flag itself.
+        words = [f"--{name}={texts[0]}"] if len(texts) == 1 else [f"--{name}", *texts]
+        (mine if name in (*own, "help", "h") else others).extend(words)
+    return mine, others
 
 
 def words_of(name: str, groups: Words) -> list[str]:

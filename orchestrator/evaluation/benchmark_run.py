@@ -17,7 +17,7 @@ from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
 from orchestrator.evaluation.benchmarks.asking import AskOptions, ask_all, missing
 from orchestrator.evaluation.benchmarks.files import ItemFile, Items
-from orchestrator.evaluation.benchmarks.items import Benchmark, CountOptions
+from orchestrator.evaluation.benchmarks.items import Benchmark, CountOptions, Item, Questions
 from orchestrator.evaluation.predictions import FILE, Prediction, Predictions, read_predictions
 from orchestrator.evaluation.results import Scores, answered, score
 from orchestrator.evaluation.scorers.scorer import Ask, Scorer, with_workers
@@ -43,19 +43,54 @@ class BenchmarkRun:
 
 
 def answers_of(run: BenchmarkRun, scorer: Scorer) -> Predictions:
-    """Every answer that is wanted; those that are kept already are not asked for again.
+    """Every answer that is wanted; see ``kept_answers``."""
+    judge = _judge(run.config) if run.benchmark.judge is not None else None
+    asked = _made_from(run, scorer)
+    return kept_answers(
+        run.items.items, run.benchmark, run.options, scorer, run.folder, asked=asked, of=run.file, judge=judge
+    )
 
+
+def kept_answers(
+    items: Sequence[Item],
+    questions: Questions,
+    options: AskOptions,
+    scorer: Scorer,
+    folder: RunFolder,
+    *,
+    asked: dict[str, object],
+    of: ItemFile,
+    judge: Writer | None = None,
+) -> Predictions:
+    """Every answer that is wanted; those that the folder has already are not asked for again.
+
+    Args:
+        asked: see ``Predictions``.
+        of: Where the items are from, for people.
+        judge: Rates answers, where the questions have that.
     Raises:
         RefusedInput: rows that the model cannot be asked, or a folder that holds answers of something else.
         GuardStop: engines, or the judge, cannot go on.
     """
-    items = run.items.items
     if unusable := scorer.unusable(items):
         (row, reason), count = unusable[0], len(unusable)
-        raise RefusedInput(f"{count} rows of {str(run.file.path)!r} cannot be asked; row {row}: {reason}")
-    kept = Predictions(run.folder.root, asked=_made_from(run, scorer))
-    if any(missing(item, scorer.asks, run.options, kept) for item in items):
-        _ask(run, scorer, kept)
+        raise RefusedInput(f"{count} rows of {str(of.path)!r} cannot be asked; row {row}: {reason}")
+    kept = Predictions(folder.root, asked=asked)
+
+    def ask_with(ask: Ask) -> None:
+        ask_all(
+            items,
+            questions,
+            options,
+            asks=scorer.asks,
+            ask=ask,
+            kept=kept,
+            judge=judge,
+            on_shard=lambda: _tell(kept),
+        )
+
+    if any(missing(item, scorer.asks, options, kept) for item in items):
+        with_workers(scorer, folder, ask_with)
     kept.finish()
     return kept
 
@@ -113,24 +148,6 @@ def _failed(predictions: Sequence[Prediction]) -> list[str]:
         f"{len(failed)} questions have no answer, and count as unreadable until the same command gets one; the first "
         f"is about row {first.row}: {why}"
     ]
-
-
-def _ask(run: BenchmarkRun, scorer: Scorer, kept: Predictions) -> None:
-    judge = _judge(run.config) if run.benchmark.judge is not None else None
-
-    def ask_with(asked: Ask) -> None:
-        ask_all(
-            run.items.items,
-            run.benchmark,
-            run.options,
-            asks=scorer.asks,
-            ask=asked,
-            kept=kept,
-            judge=judge,
-            on_shard=lambda: _tell(kept),
-        )
-
-    with_workers(scorer, run.folder, ask_with)
 
 
 def _tell(kept: Predictions) -> None:

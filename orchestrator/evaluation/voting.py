@@ -28,10 +28,15 @@ def vote(verdicts: Sequence[V | None], greedy: V | None, *, k: int) -> V | None:
         raise ValueError(f"votes = {k} must be odd and at least 1")
     if len(verdicts) < k:
         raise ValueError(f"votes = {k}, but {len(verdicts)} samples were drawn")
-    counted = Counter(verdict for verdict in verdicts[:k] if verdict is not None)
+    return most_voted(verdicts[:k], greedy)
+
+
+def most_voted(votes: Sequence[V | None], otherwise: V | None) -> V | None:
+    """The most frequent of the votes, None being none; ``otherwise`` where no single one is."""
+    counted = Counter(verdict for verdict in votes if verdict is not None)
     most = max(counted.values(), default=0)
     winners = [verdict for verdict, times in counted.items() if times == most]
-    return winners[0] if len(winners) == 1 else greedy
+    return winners[0] if len(winners) == 1 else otherwise
 
 
 def any_right(verdicts: Sequence[V | None], right: V, *, k: int) -> bool:

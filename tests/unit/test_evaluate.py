@@ -1,20 +1,15 @@
 """The command that measures a model on a benchmark: what it refuses and writes; its engines are stood in for."""
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from orchestrator.evaluate import main
 from tests.tiny_models import write_released_qwen2_5_vl
 from tests.unit.evaluation.released_files import cell, jsonl, parquet, save, text_png, tsv
-from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.types import Completion, GenerationRequest
+from tests.unit.stand_in_engines import StandInEngines
 
 _ASKED = {"question_id": 1, "image": "a.png", "text": "Is there a dog ?", "label": "no"}
 
@@ -79,45 +74,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_released_qwen2_5_vl(tmp_path_factory.mktemp("evaluate") / "model")
 
 
-class _Engines:
-    """Stands in for Ray, the pool and its engines; says the same to every prompt."""
-
-    def __init__(self, patch: pytest.MonkeyPatch, model: Path, says: str) -> None:
-        encoder = PromptEncoder(model)
-        self.ids, self.num_asked, self.num_started = np.array(encoder.encode_text(says), dtype=np.int32), 0, 0
-        scorers = "orchestrator.evaluation.scorers"
-        patch.setattr(f"{scorers}.scorer.ray_cluster", self._nothing)
-        patch.setattr(f"{scorers}.engines.worker_pool", self._pool)
-        patch.setattr(f"{scorers}.engines.generate", self._generate)
-
-    @contextmanager
-    def _nothing(self, plan: object) -> Iterator[None]:
-        yield
-
-    @contextmanager
-    def _pool(self, config: object, plan: object, spec: object) -> Iterator[SimpleNamespace]:
-        self.num_started, self.spec = self.num_started + 1, spec
-        yield SimpleNamespace(role=lambda name: SimpleNamespace(actors=[name]))
-
-    def _generate(
-        self, engines: dict[int, Any], requests: Sequence[GenerationRequest], *, deadline_s: float
-    ) -> list[Completion]:
-        assert engines == {0: "rollout"}
-        self.num_asked += len(requests)
-        return [
-            Completion(
-                uid=r.uid,
-                sample_index=r.sample_index,
-                completion_ids=self.ids,
-                rollout_logprobs=np.zeros(len(self.ids), dtype=np.float32),
-                finish_reason="stop",
-                policy_version=0,
-                engine="e",
-            )
-            for r in requests
-        ]
-
-
 def _measure(model: Path, file: Path, name: str, out: Path, *more: str) -> int:
     words = ["--benchmark", name, "--model", str(model), "--data", str(file), "--out", str(out)]
     return main([*words, "--rollout.max_new_tokens", "16", *more])
@@ -127,7 +83,7 @@ def test_a_policy_is_measured_and_measured_again_for_nothing(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = _pope(tmp_path, _ASKED, {**_ASKED, "label": "yes"}, _ASKED)
-    engines = _Engines(monkeypatch, model, "No, there is none.")
+    engines = StandInEngines(monkeypatch, model, "No, there is none.")
     assert _measure(model, file, "pope", tmp_path / "out") == 0
     first = capsys.readouterr()
     assert "| accuracy | 0.667 " in first.out
@@ -149,13 +105,13 @@ def test_a_judge_of_pairs_votes_and_is_compared(
 ) -> None:
     row = {"query": "What ?", "response": ["a", "b"], "human_ranking": [0, 1]}
     file = parquet(tmp_path / "v.parquet", *({**row, "id": f"mathverse_{i}", "image": cell(i)} for i in range(3)))
-    engines = _Engines(monkeypatch, model, "<answer>1</answer>")
+    engines = StandInEngines(monkeypatch, model, "<answer>1</answer>")
     assert _measure(model, file, "vl_reward_bench", tmp_path / "one", "--votes", "3", "--compat", "r1_released") == 0
     shown = capsys.readouterr().out
     assert "|  | strict | r1_released |" in shown
     assert "| accuracy | 0.500 " in shown and "1.000 (1.000-1.000) |" in shown
     assert (engines.num_asked, engines.spec.max_images_per_prompt) == (3 * 2 * 4, 1)  # type: ignore[attr-defined]
-    _Engines(monkeypatch, model, "<answer>2</answer>")
+    StandInEngines(monkeypatch, model, "<answer>2</answer>")
     more = ("--votes", "3", "--against", str(tmp_path / "one"))
     assert _measure(model, file, "vl_reward_bench", tmp_path / "two", *more) == 0
     compared = (tmp_path / "two" / "comparison.md").read_text()
@@ -167,7 +123,7 @@ def test_rows_that_make_no_whole_benchmark_are_refused(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = {"index": 1, "question": "q ?", "answer": "Yes", "category": "count", "image": text_png(1), "image_path": "i"}
-    _Engines(monkeypatch, model, "Yes")
+    StandInEngines(monkeypatch, model, "Yes")
     assert _measure(model, tsv(tmp_path / "m.tsv", row), "mme", tmp_path / "out") == 2
     assert "image 'i' of count has 1 questions, MME has 2" in capsys.readouterr().err
     assert not (tmp_path / "out" / "scores.json").exists()
@@ -176,7 +132,7 @@ def test_rows_that_make_no_whole_benchmark_are_refused(
 def test_rows_too_long_for_the_model_are_refused_with_their_number(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engines = _Engines(monkeypatch, model, "Yes")
+    engines = StandInEngines(monkeypatch, model, "Yes")
     file = _pope(tmp_path, _ASKED, {**_ASKED, "text": "dog " * 600 + "?"})
     assert _measure(model, file, "pope", tmp_path / "out") == 2
     told = capsys.readouterr().err
@@ -198,7 +154,7 @@ def _holds(folder: Path) -> Path:
 def test_all_that_a_folder_holds_is_measured_and_what_is_refused_stops_no_other(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engines, data, out = _Engines(monkeypatch, model, "No."), _holds(tmp_path / "data"), tmp_path / "out"
+    engines, data, out = StandInEngines(monkeypatch, model, "No."), _holds(tmp_path / "data"), tmp_path / "out"
     more = ("--votes", "3", "--form", "bracketed", "--compat", "lmms_eval")
     assert _measure(model, data, "all", out, *more) == 2
     told = capsys.readouterr()

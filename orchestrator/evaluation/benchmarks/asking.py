@@ -6,12 +6,13 @@ items ──► prompts, in both orders or one ──► what is kept already is
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 from orchestrator.data.order import stream_key
 from orchestrator.errors import GuardStop
-from orchestrator.evaluation.benchmarks.items import Asks, Benchmark, Item
-from orchestrator.evaluation.benchmarks.prompts import ORDERS, answer_prompt, pair_prompt
+from orchestrator.evaluation.benchmarks.items import Asks, Item, Questions
+from orchestrator.evaluation.benchmarks.prompts import answer_prompt, pair_prompt
 from orchestrator.evaluation.predictions import Prediction, Predictions
 from orchestrator.rewards.asking import Question, Writer
 from workers.types import Prompt
@@ -53,14 +54,23 @@ class Asked:
 
 
 def asked_of(item: Item, asks: Asks, options: AskOptions) -> list[Asked]:
-    """The prompts about one item; a reward model is asked once, for there is nothing to draw and no order."""
+    """The prompts about one item: every two of its responses, of nine at most, are compared.
+
+    A reward model is asked once, for there is nothing to draw and no order.
+    """
     samples = tuple(range(options.samples + 1))
     if asks != "verdict":
         return [Asked(item, "", answer_prompt(item), samples if asks == "answer" else (0,))]
-    orders = ORDERS
-    if not options.both_orders:
-        orders = (ORDERS[stream_key("shown", options.seed, item.key) % len(ORDERS)],)
-    return [Asked(item, one, pair_prompt(item, request=options.request, order=one), samples) for one in orders]
+    return [
+        Asked(item, order, pair_prompt(item, request=options.request, order=order), samples)
+        for first, second in combinations("123456789"[: len(item.responses)], 2)
+        for order in _orders(item, first + second, second + first, options)
+    ]
+
+
+def _orders(item: Item, listed: str, turned: str, options: AskOptions) -> tuple[str, ...]:
+    both = (listed, turned)
+    return both if options.both_orders else (both[stream_key("shown", options.seed, item.key) % len(both)],)
 
 
 def missing(item: Item, asks: Asks, options: AskOptions, kept: Predictions) -> list[Asked]:
@@ -75,7 +85,7 @@ def missing(item: Item, asks: Asks, options: AskOptions, kept: Predictions) -> l
 
 def ask_all(
     items: Sequence[Item],
-    benchmark: Benchmark,
+    questions: Questions,
     options: AskOptions,
     *,
     asks: Asks,
@@ -88,15 +98,15 @@ def ask_all(
 
     Args:
         ask: A prediction for each sample of each prompt.
-        judge: Rates answers, where the benchmark has that.
+        judge: Rates answers, where the questions have that.
         on_shard: Called behind each shard that was kept.
     Raises:
         GuardStop: the judge answered nothing of a whole shard.
     """
     for shard in _shards(missing(item, asks, options, kept) for item in items):
         said = ask(shard)
-        if judge is not None and benchmark.judge is not None:
-            said = _rated(said, {one.item.row: one.item for one in shard}, benchmark, judge)
+        if judge is not None and questions.judge is not None:
+            said = _rated(said, {one.item.row: one.item for one in shard}, questions, judge)
         kept.add(said)
         on_shard()
 
@@ -116,10 +126,10 @@ def _shards(wanted: Iterable[list[Asked]]) -> Iterator[list[Asked]]:
         yield shard
 
 
-def _rated(said: Sequence[Prediction], items: dict[int, Item], benchmark: Benchmark, judge: Writer) -> list[Prediction]:
+def _rated(said: Sequence[Prediction], items: dict[int, Item], about: Questions, judge: Writer) -> list[Prediction]:
     """Answers with what the judge says of them; of some answers there is nothing to ask."""
-    assert benchmark.judge is not None
-    words = [benchmark.judge(items[one.row], one.text) if one.status == "answered" else "" for one in said]
+    assert about.judge is not None
+    words = [about.judge(items[one.row], one.text) if one.status == "answered" else "" for one in said]
     questions = [Question(f"{p.row}-{p.sample}", (), text) for p, text in zip(said, words, strict=True) if text]
     answers = iter(judge.write(questions)) if questions else iter(())
     found = [next(answers) if text else None for text in words]

@@ -18,7 +18,7 @@ from orchestrator.data.rows import BadRow, JsonRow, RowError, shown
 from orchestrator.data.shards import data_files, data_sha256
 from orchestrator.data.source_file import SourceFile
 from orchestrator.errors import RefusedInput
-from orchestrator.evaluation.benchmarks.items import Benchmark, Item, ItemDraft, Part
+from orchestrator.evaluation.benchmarks.items import Item, ItemDraft, Part, Questions
 from orchestrator.evaluation.benchmarks.tsv import SUFFIX, read_tsv_rows
 from orchestrator.evaluation.predictions import digest_of
 from workers.multimodal.media import MediaError
@@ -66,18 +66,31 @@ class Items:
         yield from self.notes.lines()
 
 
-def read_items(file: ItemFile, benchmark: Benchmark) -> Items:
+def read_items(file: ItemFile, questions: Questions) -> Items:
     """Read every row.
 
     Raises:
         RefusedInput: the file is missing, cannot be read, or has no usable row: then it is of another benchmark or
             version, and the first row's reason says how.
     """
+    found = items_of(read_rows(file, questions), file, questions)
+    if not found.items:
+        why = f"; row {found.bad_rows[0].row}: {found.bad_rows[0].reason}" if found.bad_rows else ""
+        raise RefusedInput(f"data file {str(file.path)!r} has no row of this benchmark{why}")
+    return found
+
+
+def items_of(rows: Iterator[tuple[str, JsonRow | BadRow]], file: ItemFile, questions: Questions) -> Items:
+    """What rows come to, each with the names that ``read_rows`` gives it.
+
+    Args:
+        file: Says where their media are.
+    """
     items, bad_rows, notes = list[Item](), list[BadRow](), Notes()
     finder = MediaFinder(file.media_root, file.video_frames, pictures=file.pictures)
-    rows, probed = read_rows(file, benchmark), Probed(file.max_pixels)
+    probed = Probed(file.max_pixels)
     while chunk := list(islice(rows, _CHUNK_ROWS)):
-        tried = [_attempt(row, name, benchmark, finder) for name, row in chunk]
+        tried = [_attempt(row, name, questions, finder) for name, row in chunk]
         probed.probe([source.path for one in tried if isinstance(one, _Found) for source in one.sources])
         for one in tried:
             item = one if isinstance(one, BadRow) else _item(one, probed)
@@ -87,13 +100,10 @@ def read_items(file: ItemFile, benchmark: Benchmark) -> Items:
             items.append(item)
             assert isinstance(one, _Found)
             notes.add({one.row: one.draft.unread}, has_images=bool(item.media))
-    if not items:
-        why = f"; row {bad_rows[0].row}: {bad_rows[0].reason}" if bad_rows else ""
-        raise RefusedInput(f"data file {str(file.path)!r} has no row of this benchmark{why}")
     return Items(items=tuple(items), bad_rows=tuple(bad_rows), notes=notes)
 
 
-def read_rows(file: ItemFile, benchmark: Benchmark) -> Iterator[tuple[str, JsonRow | BadRow]]:
+def read_rows(file: ItemFile, questions: Questions) -> Iterator[tuple[str, JsonRow | BadRow]]:
     """Every row with the last names of its file's path, which may say the task or the split.
 
     Raises:
@@ -102,18 +112,18 @@ def read_rows(file: ItemFile, benchmark: Benchmark) -> Iterator[tuple[str, JsonR
     before = 0
     for path in data_files(file.path):
         name, last = "/".join(path.parts[-2:]), 0
-        for row in _rows_of(path, file, benchmark):
+        for row in _rows_of(path, file, questions):
             last = row.row if isinstance(row, BadRow) else row.number
             yield name, _moved(row, before)
         before += last
 
 
-def _rows_of(path: Path, file: ItemFile, benchmark: Benchmark) -> Iterator[JsonRow | BadRow]:
+def _rows_of(path: Path, file: ItemFile, questions: Questions) -> Iterator[JsonRow | BadRow]:
     pictures = RowPictures(file.pictures)
     if path.suffix.lower() == SUFFIX:
         yield from read_tsv_rows(path, pictures)
         return
-    if benchmark.unpack is not None and (packed := _unpacked(path, benchmark)) is not None:
+    if questions.unpack is not None and (packed := _unpacked(path, questions)) is not None:
         for number, value in enumerate(packed, start=1):
             try:
                 yield JsonRow(number, pictures.of_json(value))
@@ -131,7 +141,7 @@ def _rows_of(path: Path, file: ItemFile, benchmark: Benchmark) -> Iterator[JsonR
     yield from source.rows(rows_share=None)
 
 
-def _unpacked(path: Path, benchmark: Benchmark) -> Sequence[Any] | None:
+def _unpacked(path: Path, questions: Questions) -> Sequence[Any] | None:
     """The rows of a file that is one JSON object; None where it is anything else."""
     if path.suffix.lower() != ".json" or not path.is_file():
         return None
@@ -139,7 +149,7 @@ def _unpacked(path: Path, benchmark: Benchmark) -> Sequence[Any] | None:
         whole = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError):
         return None
-    return benchmark.unpack(whole) if isinstance(whole, dict) and benchmark.unpack is not None else None
+    return questions.unpack(whole) if isinstance(whole, dict) and questions.unpack is not None else None
 
 
 def _moved(row: JsonRow | BadRow, before: int) -> JsonRow | BadRow:
@@ -157,13 +167,13 @@ class _Found:
     sources: tuple[Source, ...]
 
 
-def _attempt(row: JsonRow | BadRow, name: str, benchmark: Benchmark, finder: MediaFinder) -> _Found | BadRow:
+def _attempt(row: JsonRow | BadRow, name: str, questions: Questions, finder: MediaFinder) -> _Found | BadRow:
     if isinstance(row, BadRow):
         return row
     try:
         if not isinstance(row.value, dict):
             raise RowError(f"the row is {shown(row.value)}, expected an object")
-        draft = benchmark.read(row.value, name)
+        draft = questions.read(row.value, name)
         turns = [{"role": "user", "content": list(parts)} for parts in (draft.question, *draft.responses)]
         resolved, sources = finder.resolve(turns)
     except RowError as error:

@@ -99,21 +99,27 @@ class CountOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Benchmark:
-    """One benchmark."""
+class Questions:
+    """Rows that a model is asked about, counted or not."""
 
     asks: Asks
     """What a model is asked for: an answer, which of two responses is better, or of each response a reward or how
     likely the model finds it."""
     read: Callable[[dict[str, Any], str], ItemDraft]
     """From a decoded row, and the last names of the file's path, to a draft; see ``rows``."""
-    count: CountAnswers
-    ways: tuple[str, ...]
-    """Those that ``count`` knows, ``strict`` first."""
     judge: Callable[["Item", str], str] | None = None
     """What a judge is asked about an answer to an item, where the figures are of what it says; "" asks nothing."""
     unpack: Callable[[Any], Sequence[Any] | None] | None = None
     """Rows of a file that is one JSON object; None where it holds none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Benchmark(Questions):
+    """One benchmark."""
+
+    count: CountAnswers
+    ways: tuple[str, ...]
+    """Those that ``count`` knows, ``strict`` first."""
 
 
 def keys_of(answered: Sequence[Answered]) -> list[Hashable]:

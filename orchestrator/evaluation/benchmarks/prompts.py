@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
 
 from algorithms.records import MediaRef
 from orchestrator.config.judges import PAIR_REQUEST
@@ -9,6 +11,7 @@ from orchestrator.errors import RefusedInput
 from orchestrator.evaluation.benchmarks.items import Item, Part
 from workers.types import Prompt
 
+Form = Literal["tagged", "answer_is_better", "bracketed", "overall_judgment"]
 _SHOWN = "Question: {question}\n\nAnswer 1: {first}\n\nAnswer 2: {second}\n\n"
 REQUESTS: Mapping[str, str] = {
     "tagged": PAIR_REQUEST,
@@ -29,7 +32,6 @@ REQUESTS: Mapping[str, str] = {
 }
 """By how the verdict is written, of ``verdict_readings.READINGS``. The words are ours: a model that was trained on
 others is asked by a template of the user's."""
-ORDERS = ("12", "21")
 _SLOT = re.compile(r"\{(question|first|second)\}")
 
 
@@ -46,6 +48,20 @@ def checked_request(text: str) -> str:
     return text
 
 
+def request_of(form: Form, template: str | None) -> str:
+    """The template for verdicts of a form, or that in a file.
+
+    Raises:
+        RefusedInput: the file cannot be read, or lacks a place.
+    """
+    if template is None:
+        return REQUESTS[form]
+    try:
+        return checked_request(Path(template).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RefusedInput(f"template {template!r} cannot be read as text") from error
+
+
 def answer_prompt(item: Item) -> Prompt:
     """The question by itself."""
     return _prompt(item.key, item.question, _shares(item)[0])
@@ -55,7 +71,7 @@ def pair_prompt(item: Item, *, request: str, order: str) -> Prompt:
     """The template filled with the question and both responses, images where they stand in them.
 
     Args:
-        order: ``12`` shows the responses as the file lists them, ``21`` the second first.
+        order: Numbers of two responses: ``12`` shows them as the file lists them, ``21`` the second first.
     """
     media = _shares(item)
     responses = [(item.responses[int(number) - 1], media[int(number)]) for number in order]

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,12 @@ def test_no_reward_comes_back_as_none(tmp_path: Path, status: str) -> None:
     with CritiqueCache(tmp_path / "c.sqlite") as cache:
         cache.put({"k": answer})
         assert cache.get(["k", "unknown"]) == {"k": answer}
+
+
+def test_another_thread_than_opened_it_may_ask(tmp_path: Path) -> None:
+    with CritiqueCache(tmp_path / "c.sqlite") as cache, ThreadPoolExecutor(1) as thread:
+        thread.submit(cache.put, {"k": _ok(1.0)}).result()
+        assert thread.submit(cache.get, ["k"]).result() == {"k": _ok(1.0)}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
