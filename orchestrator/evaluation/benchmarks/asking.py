@@ -57,6 +57,8 @@ def asked_of(item: Item, asks: Asks, options: AskOptions) -> list[Asked]:
     samples = tuple(range(options.samples + 1))
     if asks != "verdict":
         return [Asked(item, "", answer_prompt(item), samples if asks == "answer" else (0,))]
+    if not item.responses:  # the question shows both already
+        return [Asked(item, ORDERS[0], answer_prompt(item), samples)]
     orders = ORDERS
     if not options.both_orders:
         orders = (ORDERS[stream_key("shown", options.seed, item.key) % len(ORDERS)],)
