@@ -70,7 +70,9 @@ def judged_pairs(
             reasons.append(f"responses {_both(pair)} say the same as responses {_both(once[texts])}")
     for (better, worse), pair in once.items():
         if (other := once.get((worse, better))) is not None:
-            reasons.append(f"responses {_both(pair)} say the same as {_both(other)}, and are preferred the other way")
+            reasons.append(
+                f"responses {_both(pair)} say the same as responses {_both(other)}, and are preferred the other way"
+            )
             continue
         says = json.dumps([question, [media.sha256 for media in instruction.media], better, worse])
         digest = hashlib.sha256(says.encode()).hexdigest()[:_DIGEST_CHARS]
