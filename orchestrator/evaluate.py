@@ -25,6 +25,7 @@ from orchestrator.evaluation.benchmarks.files import ItemFile, Items, read_items
 from orchestrator.evaluation.benchmarks.items import Benchmark, CountOptions
 from orchestrator.evaluation.benchmarks.prompts import REQUESTS, checked_request
 from orchestrator.evaluation.benchmarks.registry import benchmark_of
+from orchestrator.evaluation.disagreements import write_disagreements
 from orchestrator.evaluation.results import Scores, as_markdown, compared, comparison_markdown, write_scores
 from orchestrator.run.folder import RunFolder, write_atomic
 
@@ -117,6 +118,10 @@ def run(command: Evaluate, rest: Sequence[str] = ()) -> Scores:
             other = scores_in(measured, Path(command.against))
             found = compared(other, scores, seed=config.run.seed)
             write_atomic(out / COMPARISON_FILE, comparison_markdown(found, first=other.model, second=scores.model))
+            against = Path(command.against)
+            write_disagreements(
+                out, items.items, (other, scores), (against, kept.current()), reading=command.form, votes=command.votes
+            )
     finally:
         folder.release()
     return scores

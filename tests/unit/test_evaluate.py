@@ -155,6 +155,10 @@ def test_a_judge_of_pairs_votes_and_is_compared(
     compared = (tmp_path / "two" / "comparison.md").read_text()
     assert "| accuracy | 0.500 | 0.500 | +0.000" in compared
     assert "| first\\_position | 1.000 | 0.000 | -1.000" in compared
+    page = (tmp_path / "two" / "disagreements.html").read_text()
+    assert "<h2>strict</h2><p>They agree on every row.</p>" in page
+    assert "3 of 3 rows speak for one" in page and "of 3 rows speak for" in page.partition("<h2>r1_released</h2>")[2]
+    assert page.count("data:image/png") == 3
 
 
 def test_judgements_that_a_model_does_not_solve_are_kept(

@@ -40,17 +40,18 @@ def test_every_module_is_a_benchmark() -> None:
 
 
 def test_judgements_as_they_are_released_and_as_they_are_made(tmp_path: Path) -> None:
-    def message(*parts: dict[str, str], role: str = "user") -> str:
-        return json.dumps([{"role": role, "content": list(parts)}])
+    def message(*parts: dict[str, str], before: tuple[dict[str, str], ...] = ()) -> str:
+        return json.dumps([*before, {"role": "user", "content": list(parts)}])
 
     words, named = {"type": "text", "text": "which ?"}, {"type": "image", "image": "/their/disk/0.jpg"}
+    brief = {"role": "system", "content": "Be brief."}
     released = {"question": "q", "message": message(words, named), "answer": ["<answer>2</answer>"]}
     file = parquet(
         tmp_path / "r.parquet",
         {**released, "image": text_png(7), "id": None},
         {**released, "image": text_png(8), "id": "d-000001:1>2:0123:2"},
         {**released, "image": text_png(8), "answer": ["<answer>3</answer>"]},
-        {**released, "image": text_png(8), "message": message(words, role="system")},
+        {**released, "image": text_png(8), "message": message(words, before=(brief,))},
     )
     found = read("judgements", file)
     first, second = found.items
@@ -62,8 +63,8 @@ def test_judgements_as_they_are_released_and_as_they_are_made(tmp_path: Path) ->
         "12", (0, 1, 2), [{"type": "text", "text": "which ?"}, {"type": "image"}]
     )  # fmt: skip
     assert [bad.reason for bad in found.bad_rows] == [
-        "field 'answer' is [\"<answer>3</answer>\"], expected 1 or 2",
-        "field 'message' has the turns system, expected one of the user",
+        "field 'answer' is \"<answer>3</answer>\", expected 1 or 2",
+        "field 'message' has the turns system, user, expected one of the user",
     ]
 
 
