@@ -127,9 +127,10 @@ def test_pairs_differ_by_the_orders_that_are_judged_right(tmp_path: Path) -> Non
     assert "2 of 4 rows speak for new" in strict and "1 of 4 rows speak for old" in strict
     third = strict[: strict.index("row 3, ")]
     assert "Response 2 \nthe better one" in third and "Response 1 \n" not in third
-    assert "as listed: for response 2" in third and "the second first: for response 2" in third
-    assert "old \ncounts 0" in third and "as listed: for response 1" in third
-    assert "as listed: 1 samples: 1 for response 2" in third
+    new, old = third[third.index("\nnew \ncounts 1") :].split("\nold \ncounts 0")
+    assert "as listed: for response 2" in new and "the second first: for response 2" in new
+    assert "as listed: for response 1" in old and "the second first: for response 1" in old
+    assert "as listed: 1 samples: 1 for response 2" in new and "<think>3</think>" in new
     assert "for neither: not readable" in strict[strict.index("row 2, ") :]
 
 
