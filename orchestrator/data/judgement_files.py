@@ -61,6 +61,10 @@ class Making:
         """What was made, for people."""
         yield f"rows    {self.num_rows} of {self.num_pairs} pairs, {self.num_better_first} show the better one first"
         yield f"prompt  {self.request}"
+        yield from self.reasons()
+
+    def reasons(self) -> Iterator[str]:
+        """What was not made, for people."""
         if self.chosen is not None:
             yield from self.chosen.lines()
         yield from self.left_out.lines(self.left_out.total + self.num_pairs + self.num_unlearned)
@@ -77,32 +81,42 @@ def make_judgements(instructions: Iterable[Instruction], making: Making) -> None
     """Write a row for each pair of the split, or one for each of its orders, and ``out.about``.
 
     Raises:
-        RefusedInput: ``out`` exists, cannot be made or is of no kind that is written; nothing is left to be written;
-            or pictures changed while they were read. No file is left.
+        RefusedInput: ``out`` exists, cannot be written or is of no kind that is; nothing is left to be written; or
+            pictures changed since they were read. No file is left.
     """
     refuse_taken(making.out)
-    with TemporaryFile("w+", encoding="utf-8", dir=making.out.parent) as spooled:
-        most_images = 0
-        for instruction in instructions:
-            for pair, paths in _pairs(instruction, making):
-                most_images = max(most_images, len(paths))
-                spooled.write(json.dumps([asdict(pair), paths]) + "\n")
-        if not making.num_pairs:
-            told = "; ".join(
-                [*(making.chosen.lines() if making.chosen else ()), *making.left_out.lines(making.left_out.total)]
-            )
-            raise RefusedInput(f"no pair of split {making.split!r} is left for {str(making.out)!r}; {told}")
-        spooled.seek(0)
-        partial = making.out.with_name(f".{making.out.name}.partial")
-        try:
-            with _writer(partial, making, lists=most_images > 1) as writer:
-                for row in _rows(spooled, making):
-                    writer.add(row)
-            flush(partial)
-            write_atomic(making.out.with_name(making.out.name + ABOUT), _about(making))
-            partial.replace(making.out)
-        finally:
-            partial.unlink(missing_ok=True)
+    try:
+        with TemporaryFile("w+", encoding="utf-8", dir=making.out.parent) as spooled:
+            most_images = 0
+            for instruction in instructions:
+                for pair, files in _pairs(instruction, making):
+                    most_images = max(most_images, len(files))
+                    spooled.write(json.dumps([asdict(pair), files]) + "\n")
+            _refuse_nothing(making)
+            spooled.seek(0)
+            _write(spooled, making, lists=most_images > 1)
+    except OSError as error:
+        raise RefusedInput(f"output file {str(making.out)!r} cannot be written ({error.strerror})") from error
+
+
+def _refuse_nothing(making: Making) -> None:
+    if making.num_pairs:
+        return
+    why = ["", *(" ".join(line.split()) for line in making.reasons())]
+    raise RefusedInput(f"no pair of split {making.split!r} is left for {str(making.out)!r}" + "; ".join(why))
+
+
+def _write(spooled: IO[str], making: Making, *, lists: bool) -> None:
+    partial = making.out.with_name(f".{making.out.name}.partial")
+    try:
+        with _writer(partial, making, lists=lists) as writer:
+            for row in _rows(spooled, making):
+                writer.add(row)
+        flush(partial)
+        write_atomic(making.out.with_name(making.out.name + ABOUT), _about(making))
+        partial.replace(making.out)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def refuse_taken(out: Path) -> None:

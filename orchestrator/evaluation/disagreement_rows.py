@@ -119,10 +119,10 @@ def _told(item: Item, said: Sequence[Prediction], compared: Compared) -> Iterato
     elif greedy is not None:
         where = {"12": "as listed", "21": "the second first"}.get(greedy.order, greedy.order)
         shown = f"{where}: " if item.responses else ""
-        yield f"{shown}for {_verdict(greedy, compared)}"
+        yield f"{shown}{_verdict(greedy, compared)}"
         votes = Counter(_verdict(one, compared) for one in said if one.sample)
         if votes:
-            most = ", ".join(f"{count} for {verdict}" for verdict, count in votes.most_common())
+            most = ", ".join(f"{count} {verdict}" for verdict, count in votes.most_common())
             used = "" if compared.votes is None else f", of which the first {compared.votes} vote"
             yield f"{shown}{votes.total()} samples{used}: {most}"
 
@@ -130,7 +130,7 @@ def _told(item: Item, said: Sequence[Prediction], compared: Compared) -> Iterato
 def _verdict(one: Prediction, compared: Compared) -> str:
     """By number of the response in the file, whatever the order that it was shown in."""
     verdict = READINGS[compared.reading](one.text)
-    return "neither: not readable" if verdict is None else f"response {one.order[int(verdict) - 1]}"
+    return "not readable" if verdict is None else f"for response {one.order[int(verdict) - 1]}"
 
 
 def _written(said: Sequence[Prediction]) -> Iterator[Html]:

@@ -112,6 +112,24 @@ def test_files_and_stores_of_any_format_become_the_same_judgements(name: str, im
     assert image == (str(tmp_path / "a.png") if images == "path" else _base64(tmp_path / "a.png"))
 
 
+def test_pictures_of_rows_become_files_where_rows_name_them(tmp_path: Path) -> None:
+    file = tmp_path / "train-00000-of-00001.parquet"
+    pq.write_table(pa.Table.from_pylist([_TABLES["RLAIF-V"]]), file)
+    assert _make(file, "j.jsonl", "--images", "path") == 0
+    (row,), (prompt,) = _rows(tmp_path / "j.jsonl"), _prompts(tmp_path / "j.jsonl")
+    assert row["image"] == prompt.media[0].path and Path(row["image"]).read_bytes() == _png(90)
+
+
+def test_more_bad_rows_than_allowed_leave_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write_jsonl(tmp_path / "d.jsonl", plain(), plain(rejected=7))
+    assert _make(file, "j.jsonl", "--format", "plain_dpo") == 2
+    told = capsys.readouterr()
+    assert told.out.startswith("row 2: field 'rejected' is 7") and "--max-bad-frac = 0 allows 0" in told.err
+    assert [path.name for path in tmp_path.iterdir()] == ["d.jsonl"]
+    assert _make(file, "j.jsonl", "--format", "plain_dpo", "--max-bad-frac", "0.5") == 0
+    assert len(_rows(tmp_path / "j.jsonl")) == 1
+
+
 def _base64(path: Path) -> str:
     return base64.b64encode(path.read_bytes()).decode()
 
@@ -387,6 +405,8 @@ def test_attempts_that_say_nothing_are_refused_by_row(
         (("--out", "j.csv"), "expected a name that ends with .parquet or .jsonl"),
         (("--out", "no/j.jsonl"), "'no' is not a folder"),
         (("--right", "1", "2"), "--right is set, but not --attempts"),
+        (("--template", "gone.txt"), "template 'gone.txt' cannot be read as text"),
+        (("--split", "held_out"), "no pair of split 'held_out' is left for 'j.jsonl'; other 1 instructions"),
         (("--attempts", "gone.jsonl"), "attempts 'gone.jsonl' are not a file"),
         (("--attempts", "d.jsonl", "--right", "2", "1"), "--right 2 1: the first must be at least 0"),
     ],
