@@ -38,7 +38,7 @@ _DEFAULTS = DataSection()
 @dataclass(frozen=True, kw_only=True)
 class _Source:
     path: tyro.conf.Positional[str]
-    """Data file, JSON, JSONL or Parquet, or a folder of its shards; check and show take that of a store as well."""
+    """Data file, JSON, JSONL or Parquet, or a folder of its shards; check, show and judgements take a store, too."""
     media_root: str | None = None
     """Folder that every media path must stay inside; none = the folder of the data file."""
     max_pixels: int | None = _DEFAULTS.max_pixels
