@@ -22,14 +22,21 @@ from orchestrator.data.shards import beside
 from orchestrator.errors import GuardStop, RefusedInput
 from orchestrator.evaluation.benchmarks.asking import AskOptions
 from orchestrator.evaluation.benchmarks.files import ItemFile, Items, read_items
-from orchestrator.evaluation.benchmarks.items import Benchmark, CountOptions
+from orchestrator.evaluation.benchmarks.items import Asks, Benchmark, CountOptions
 from orchestrator.evaluation.benchmarks.prompts import REQUESTS, checked_request
 from orchestrator.evaluation.benchmarks.registry import benchmark_of
 from orchestrator.evaluation.disagreements import write_disagreements
 from orchestrator.evaluation.results import Scores, as_markdown, compared, comparison_markdown, write_scores
+from orchestrator.evaluation.scorers.choice import Endpoint, ScorerKind, asks_of, kind_of, scorer_of
 from orchestrator.run.folder import RunFolder, write_atomic
 
 COMPARISON_FILE = "comparison.md"
+_KINDS = {
+    "generative": "model that writes",
+    "critique": "critique reward model",
+    "scalar": "scalar reward model",
+    "endpoint": "model at an endpoint",
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class Evaluate:
     benchmark: str
     """Name of the benchmark."""
     model: str
-    """Folder of the model."""
+    """Folder of the model, or the name that it is served under."""
     data: str
     """File of the benchmark, or a folder of its shards."""
     out: str | None = None
@@ -54,6 +61,13 @@ class Evaluate:
     """How a judge writes its verdict, and the template that asks for it."""
     template: str | None = None
     """File with a template of one's own, with {question}, {first} and {second}; its verdict is of the same form."""
+    scorer: ScorerKind | None = None
+    """What answers; none = the endpoint if one is given, else what the folder holds: a critique or scalar reward model,
+    or a model that writes."""
+    endpoint: str | None = None
+    """Address of an OpenAI-compatible endpoint that serves the model."""
+    endpoint_key_file: str | None = None
+    """File holding its API key."""
     against: str | None = None
     """Folder of another model's answers to the same file, to compare with."""
 
@@ -83,7 +97,10 @@ def run(command: Evaluate, rest: Sequence[str] = ()) -> Scores:
     """
     benchmark = benchmark_of(command.benchmark)
     out = Path(command.out or f"evaluations/{command.benchmark}")
-    request = request_of(command, benchmark)
+    served = None if command.endpoint is None else Endpoint(command.endpoint, command.endpoint_key_file)
+    kind = kind_of(command.model, command.scorer, served)
+    asks = asks_of(benchmark.asks, kind, benchmark=command.benchmark)
+    request = request_of(command, benchmark, asks)
     flags = ["--algo", "sft", "--model.path", command.model, "--data.path", command.data, "--run.dir", str(out)]
     config, _ = load_config([*flags, *rest])
     if benchmark.judge is not None and (config.reward.judge_url is None or config.reward.judge_model is None):
@@ -91,27 +108,26 @@ def run(command: Evaluate, rest: Sequence[str] = ()) -> Scores:
     file, items = usable(command, benchmark, config, out)
     # Deferred: the refusals above need neither torch nor Ray.
     from orchestrator.evaluation.benchmark_run import BenchmarkRun, answers_of, scores_in, scores_of
-    from orchestrator.preflight import check_model, check_processors
     from orchestrator.run.log import quiet_libraries
 
-    check_model(config)
-    check_processors(config)
+    sys.stderr.write(f"{command.model} is asked as a {_KINDS[kind]}: --scorer {kind}\n")
     quiet_libraries()
-    folder = RunFolder(out)
+    options, folder = _ask_options(command, config, request), RunFolder(out)
+    scorer = scorer_of(kind, config, options, asks=asks, folder=folder, endpoint=served)
     folder.create()
     measured = BenchmarkRun(
         name=command.benchmark,
         benchmark=benchmark,
         file=file,
         items=items,
-        options=_ask_options(command, config, request),
+        options=options,
         counting=CountOptions(reading=command.form, votes=command.votes, seed=config.run.seed),
         ways=("strict", *(way for way in command.compat if way != "strict")) if command.compat else None,
         config=config,
         folder=folder,
     )
     try:
-        kept = answers_of(measured)
+        kept = answers_of(measured, scorer)
         scores = scores_of(measured, kept.current(), kept.asked, model=command.model)
         write_scores(out, scores)
         if command.against is not None:
@@ -142,19 +158,20 @@ def parsed(argv: Sequence[str]) -> tuple[Evaluate, list[str]]:
     return tyro.cli(Evaluate, prog="python -m orchestrator.evaluate", args=own), rest
 
 
-def request_of(command: Evaluate, benchmark: Benchmark) -> str:
+def request_of(command: Evaluate, benchmark: Benchmark, asks: Asks) -> str:
     """The template that pairs are asked with.
 
     Raises:
-        RefusedInput: options that do not fit the benchmark, or a template that lacks a place.
+        RefusedInput: options that do not fit the benchmark or who is asked, or a template that lacks a place.
     """
-    if benchmark.asks == "rewards":
-        raise RefusedInput(f"benchmark = {command.benchmark!r} is of rewards, which this command does not ask for")
     if unknown := [way for way in command.compat if way not in benchmark.ways]:
         ways = ", ".join(benchmark.ways)
         raise RefusedInput(f"compat = {unknown[0]!r}: {command.benchmark} is counted as {ways}")
-    if command.votes is not None and (benchmark.asks != "verdict" or command.votes < 1 or command.votes % 2 == 0):
-        raise RefusedInput(f"votes = {command.votes}: expected an odd number, and a benchmark of pairs")
+    if command.votes is not None and (asks != "verdict" or command.votes < 1 or command.votes % 2 == 0):
+        raise RefusedInput(f"votes = {command.votes}: expected an odd number, and verdicts on a benchmark of pairs")
+    for name in ("order", "form", "template") if asks != "verdict" else ():
+        if (value := getattr(command, name)) != getattr(Evaluate, name):
+            raise RefusedInput(f"{name} = {value!r} says how a verdict is asked for, and nobody is asked for one here")
     if command.template is None:
         return REQUESTS[command.form]
     try:

@@ -120,12 +120,13 @@ def weight_in(options: str, *, where: str) -> float:
     return weight
 
 
-def check_judges(reward: JudgeOptions, *, samples: int, unasked: Sequence[str]) -> None:
+def check_judges(reward: JudgeOptions, *, samples: int, unasked: Sequence[str], scores_pairs: bool = False) -> None:
     """Refuse judges that nobody could be, that could not say anything, or whom nobody asks.
 
     Args:
         samples: Of a prompt.
         unasked: Options that are set and say something to ``judge`` alone.
+        scores_pairs: ``reward.scalar_path`` is asked about pairs that are there, and no function is needed for it.
     Raises:
         ValueError: naming the option.
     """
@@ -133,7 +134,7 @@ def check_judges(reward: JudgeOptions, *, samples: int, unasked: Sequence[str]) 
     for name in JUDGES:
         if targets.count(name) > 1:
             raise ValueError(f'reward.functions has "{name}" twice')
-    if (SCALAR in targets) != (reward.scalar_path is not None):
+    if (SCALAR in targets) != (reward.scalar_path is not None) and not (scores_pairs and SCALAR not in targets):
         set_one, other = ("reward.scalar_path", f'"{SCALAR}" in reward.functions')[:: -1 if SCALAR in targets else 1]
         raise ValueError(f"{set_one} needs {other}: set both, or neither")
     told = [text for text in reward.functions if text.partition("?")[0] == UNFINISHED and _part_of(text) == UNFINISHED]

@@ -60,7 +60,8 @@ class RewardSection(Section):
     reward.functions, on workers of this run; none = the endpoint at reward.judge_url is."""
     scalar_path: Text | None = None
     """Folder of a scalar reward model or its adapter, as scalar_rm leaves one: it is asked for "scalar" of
-    reward.functions, on workers of this run, and may be of another family than the policy; none = none."""
+    reward.functions, or by mm_dpo for margins and answers, on workers of this run, and may be of another family than
+    the policy; none = none."""
     scalar_cut: float | None = None
     """What "scalar" is for a response that was cut before its end of turn, whatever the model thinks of it; needs
     "unfinished" in reward.functions; none = what the model thinks."""
@@ -147,4 +148,10 @@ class RewardSection(Section):
         fields = type(self).model_fields
         names = ("judge_rubric", "judge_criteria", "judge_scale")
         unasked = [f"reward.{name}" for name in names if getattr(self, name) != fields[name].default]
-        check_judges(self, samples=config.rollout.samples_per_prompt, unasked=unasked)
+        weighs = config.needs.pair_betas
+        if weighs and self.scalar_path is not None and self.critique.path is not None:
+            raise ValueError(
+                "reward.critique.path and reward.scalar_path both say which reward model measures margins: leave one "
+                "of them out"
+            )
+        check_judges(self, samples=config.rollout.samples_per_prompt, unasked=unasked, scores_pairs=weighs)

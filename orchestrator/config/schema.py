@@ -153,6 +153,22 @@ class TrainConfig(Section):
         return self.needs.margins
 
     @property
+    def judge_path(self) -> str | None:
+        """The reward model that a run of MM-DPO is given: one that writes critiques, or one that only scores."""
+        scalar = self.reward.scalar_path if self.needs.pair_betas else None
+        return self.reward.critique.path or scalar
+
+    @property
+    def judge_role(self) -> str:
+        """The role of the reward model that a run of MM-DPO is given or makes."""
+        return "critique_reward" if self.judge_path is None or self.reward.critique.path else "scalar_reward"
+
+    @property
+    def judge_words(self) -> str:
+        """What people call it."""
+        return f"{self.judge_role.replace('_', ' ')} model"
+
+    @property
     def reference_workers(self) -> int:
         """Reference workers that the run needs."""
         asked = self.needs.reference and (self.online or self.reference.mode == "worker")

@@ -55,10 +55,13 @@ class ImageCheck:
         # Deferred: they import transformers, and most refusals can be had without.
         from transformers import AutoConfig
 
+        from workers.models.adapter_folder import base_folder
         from workers.multimodal.processor import Fitting, load_processor
 
         trusted, bound = self._config.model.trust_remote_code, self._config.data.resized_above
-        paths = dict.fromkeys(p for p in (self._config.model.path, self._config.reward.critique.path) if p is not None)
+        judge = self._config.judge_path
+        own = None if judge is None else base_folder(judge)
+        paths = dict.fromkeys(p for p in (self._config.model.path, own) if p is not None)
         return [
             Fitting(
                 load_processor(path, max_pixels=bound, trust_remote_code=trusted),

@@ -17,11 +17,16 @@ _NAMED_SCORES = re.compile(rf"{_NAMED_SCORE.pattern}(?:(?:\s*[,;]\s*|\s+){_NAMED
 
 def parse_verdict(text: str) -> Verdict | None:
     """Return the verdict of the single ``<answer>`` block, or None when there is no clear one."""
+    answer = single_answer(text)
+    return answer if answer in ("1", "2") else None
+
+
+def single_answer(text: str) -> str | None:
+    """What stands in the single ``<answer>`` block, or None when there is none or more than one."""
     blocks = _ANSWER.findall(text)
     if len(blocks) != 1 or text.count("<answer>") != 1 or text.count("</answer>") != 1:
         return None
-    answer = blocks[0].strip()
-    return answer if answer in ("1", "2") else None
+    return blocks[0].strip()
 
 
 def parse_scores(text: str, names: Sequence[str], *, low: float, high: float) -> dict[str, float] | None:
@@ -35,11 +40,9 @@ def parse_scores(text: str, names: Sequence[str], *, low: float, high: float) ->
     Returns:
         Numbers by name; the one by itself has the empty name.
     """
-    text = _THOUGHT.sub("", text, count=1)
-    blocks = _ANSWER.findall(text)
-    if len(blocks) != 1 or text.count("<answer>") != 1 or text.count("</answer>") != 1:
+    answer = single_answer(_THOUGHT.sub("", text, count=1))
+    if answer is None:
         return None
-    answer = blocks[0].strip()
     if names:
         if not _NAMED_SCORES.fullmatch(answer):
             return None

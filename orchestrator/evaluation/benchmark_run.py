@@ -6,17 +6,13 @@ Workers are started only where an answer is missing, so that a second call count
 """
 
 import hashlib
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.cluster.choices import settled_dtype
-from orchestrator.cluster.launch import ray_cluster
-from orchestrator.cluster.placement import PlacementPlan
-from orchestrator.cluster.plan import single_role_plan
-from orchestrator.cluster.specs import prompt_encoder
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
 from orchestrator.evaluation.benchmarks.asking import AskOptions, ask_all, missing
@@ -24,11 +20,9 @@ from orchestrator.evaluation.benchmarks.files import ItemFile, Items
 from orchestrator.evaluation.benchmarks.items import Benchmark, CountOptions
 from orchestrator.evaluation.predictions import FILE, Prediction, Predictions, read_predictions
 from orchestrator.evaluation.results import Scores, answered, score
-from orchestrator.evaluation.scorers.engines import EngineScorer
-from orchestrator.evaluation.scorers.scorer import Scorer
+from orchestrator.evaluation.scorers.scorer import Ask, Scorer, with_workers
 from orchestrator.rewards.asking import Writer
 from orchestrator.run.folder import RunFolder
-from orchestrator.run.recovery import with_restarts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,32 +38,24 @@ class BenchmarkRun:
     ways: tuple[str, ...] | None
     """None is all of them."""
     config: TrainConfig
-    """``model.path`` is the model."""
+    """Of the judge, where answers are rated."""
     folder: RunFolder
 
-    @property
-    def model(self) -> str:
-        """Its folder."""
-        return self.config.model.folder
 
-
-def answers_of(run: BenchmarkRun) -> Predictions:
+def answers_of(run: BenchmarkRun, scorer: Scorer) -> Predictions:
     """Every answer that is wanted; those that are kept already are not asked for again.
 
     Raises:
         RefusedInput: rows that the model cannot be asked, or a folder that holds answers of something else.
         GuardStop: engines, or the judge, cannot go on.
     """
-    plan = single_role_plan(run.config, "rollout")
-    config = settled_dtype(run.config, plan)
-    scorer = EngineScorer(config, plan, prompt_encoder(config), run.options, asks=run.benchmark.asks)
     items = run.items.items
     if unusable := scorer.unusable(items):
         (row, reason), count = unusable[0], len(unusable)
         raise RefusedInput(f"{count} rows of {str(run.file.path)!r} cannot be asked; row {row}: {reason}")
     kept = Predictions(run.folder.root, asked=_made_from(run, scorer))
     if any(missing(item, scorer.asks, run.options, kept) for item in items):
-        _ask(run, config, plan, scorer, kept)
+        _ask(run, scorer, kept)
     kept.finish()
     return kept
 
@@ -81,7 +67,8 @@ def scores_of(run: BenchmarkRun, predictions: Sequence[Prediction], asked: dict[
         RefusedInput: rows that are no whole benchmark, such as one of the two questions about an image.
     """
     found, others = answered(run.items.items, predictions)
-    notes = [*run.items.lines(), *([f"{others} answers are about no row of the file"] if others else [])]
+    notes = [*run.items.lines(), *_without_reward(predictions), *_failed(predictions)]
+    notes += [f"{others} answers are about no row of the file"] if others else []
     try:
         return score(
             run.name,
@@ -106,24 +93,45 @@ def scores_in(run: BenchmarkRun, folder: Path) -> Scores:
     return scores_of(run, read_predictions(folder / FILE), {}, model=folder.name)
 
 
-def _ask(run: BenchmarkRun, config: TrainConfig, plan: PlacementPlan, scorer: Scorer, kept: Predictions) -> None:
-    judge = _judge(config) if run.benchmark.judge is not None else None
+def _without_reward(predictions: Sequence[Prediction]) -> list[str]:
+    """How many responses a reward model gave none, and why the first."""
+    without = [one for one in predictions for reward in one.rewards if math.isnan(reward)]
+    if not without:
+        return []
+    return [
+        f"{len(without)} responses have no reward; the first is in row {without[0].row}, {without[0].finish_reason}"
+    ]
 
-    def ask(again: TrainConfig) -> None:
-        with scorer.opened(again) as asked:
-            ask_all(
-                run.items.items,
-                run.benchmark,
-                run.options,
-                asks=scorer.asks,
-                ask=asked,
-                kept=kept,
-                judge=judge,
-                on_shard=lambda: _tell(kept),
-            )
 
-    with ray_cluster(plan):
-        with_restarts(ask, config, run.folder)
+def _failed(predictions: Sequence[Prediction]) -> list[str]:
+    """How many questions have no answer, and why the first."""
+    failed = [one for one in predictions if one.status == "failed"]
+    if not failed:
+        return []
+    first = failed[0]
+    why = "the judge gave no rating" if first.text else first.finish_reason
+    return [
+        f"{len(failed)} questions have no answer, and count as unreadable until the same command gets one; the first "
+        f"is about row {first.row}: {why}"
+    ]
+
+
+def _ask(run: BenchmarkRun, scorer: Scorer, kept: Predictions) -> None:
+    judge = _judge(run.config) if run.benchmark.judge is not None else None
+
+    def ask_with(asked: Ask) -> None:
+        ask_all(
+            run.items.items,
+            run.benchmark,
+            run.options,
+            asks=scorer.asks,
+            ask=asked,
+            kept=kept,
+            judge=judge,
+            on_shard=lambda: _tell(kept),
+        )
+
+    with_workers(scorer, run.folder, ask_with)
 
 
 def _tell(kept: Predictions) -> None:

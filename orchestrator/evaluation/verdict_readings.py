@@ -6,7 +6,7 @@
 import re
 from typing import Literal
 
-from orchestrator.data.verdicts import Verdict, parse_verdict
+from orchestrator.data.verdicts import Verdict, parse_verdict, single_answer
 
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _OFFICIAL = re.compile(
@@ -76,8 +76,12 @@ def bracketed_verdict(text: str) -> Verdict | None:
 def unified_answer(text: str) -> Verdict | None:
     """The one of "Answer 1 is better" and "Answer 2 is better" that the text holds; None with both or neither.
 
-    Source: ours, for judges that are asked as UnifiedReward's are.
+    Of a text with an answer block that block is read alone: the reasoning before it may say either of one aspect.
+
+    Source: ours, for UnifiedReward, and UnifiedReward-Think, which reasons before its answer block.
     """
+    if "<answer>" in text or "</answer>" in text:
+        text = single_answer(text) or ""
     found = {v for v, words in (("1", _FIRST_BETTER), ("2", _SECOND_BETTER)) if words.lower() in text.lower()}
     if len(found) != 1:
         return None

@@ -1,4 +1,4 @@
-"""What a policy says to held-out prompts before and after learning, and what the critique reward model thinks of it."""
+"""What a policy says to held-out prompts before and after learning, and what the reward model thinks of it."""
 
 import json
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from orchestrator.data.side_tables import table_fingerprint
 from orchestrator.data.stores import OfflineData, held_out_rows
 from orchestrator.preflight import check_positions
 from orchestrator.rewards.critique_judge import CritiqueReward, Question
-from orchestrator.rewards.critique_service import critique_judge, reward_fingerprint
+from orchestrator.rewards.offline_judge import judge_fingerprint, offline_judge
 from orchestrator.run.cursor import sample_seed
 from orchestrator.run.folder import RunFolder, write_atomic
 from orchestrator.run.identity import Identity, option_identity, settled
@@ -63,8 +63,7 @@ def evaluate_answers(config: TrainConfig, folder: RunFolder, data: OfflineData, 
         texts = list(zip(*(sampled(config, policy, prompts) for policy in policies), strict=True))
         # The two answers to a prompt side by side, so that it is computed once.
         questions = [Question(prompt=p, response=text) for p, pair in zip(prompts, texts, strict=True) for text in pair]
-        images, fingerprint = max(len(p.media) for p in prompts), reward_fingerprint(config, store, model)
-        with critique_judge(config, folder, model, fingerprint, max_images=images) as judge:
+        with offline_judge(config, folder, store, model, max_images=max(len(p.media) for p in prompts)) as judge:
             rewards = judge.judge(questions)
         rows = [
             {"uid": p.uid, "before": _told(before, x), "after": _told(after, y)}
@@ -90,7 +89,7 @@ def answers_made_from(config: TrainConfig, folder: RunFolder, data: OfflineData,
     store = data.held_out_store
     policies = {"start": config.model.folder, "policy": str(plain_folder(folder.root))}
     parts = [(name, table_fingerprint(config, store.manifest.fingerprint, path)) for name, path in policies.items()]
-    parts.append(("rewards", reward_fingerprint(config, store, model)))
+    parts.append(("rewards", judge_fingerprint(config, store, model)))
     told = {f"{name}.{part}": value for name, fingerprint in parts for part, value in fingerprint.parts().items()}
     options = settled(option_identity(config))
     return told | {name: value for name, value in options.items() if name.startswith(("rollout.", "run.seed"))}

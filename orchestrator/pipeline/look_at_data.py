@@ -73,7 +73,7 @@ def _online(config: TrainConfig, encoder: "PromptEncoder | None", pictures: Path
 
 def _offline(config: TrainConfig, encoder: "PromptEncoder | None", pictures: Path) -> list[str]:
     lines = [f"data: {line}" for line in _learned_from(config, encoder, pictures)]
-    if config.measures_margins and config.reward.critique.path is None:
+    if config.measures_margins and config.judge_path is None:
         stage = critique_rm_config(config)
         lines += [f"critique reward model: {line}" for line in _learned_from(stage, encoder, pictures)]
     return [*lines, *(f"held-out data: {line}" for line in _measured_on(config, encoder, pictures))]

@@ -1,4 +1,4 @@
-"""MM-DPO from data to figures: train the critique reward model, measure margins, learn, ask the policy and judge it.
+"""MM-DPO from data to figures: train a critique reward model, measure margins, learn, ask the policy and judge it.
 
 Every stage leaves its result in the run folder under what it was made from. One that is there is not made again, one
 that was interrupted goes on, and one that was made from something else is refused.
@@ -23,7 +23,7 @@ from orchestrator.pipeline.derived import critique_rm_config
 from orchestrator.pipeline.learn import learn
 from orchestrator.pipeline.stages import Running, Tell, fits, keep
 from orchestrator.rewards.critique_margins import agreement, fill_rewards, reward_statuses, reward_table
-from orchestrator.rewards.critique_service import critique_judge, reward_fingerprint
+from orchestrator.rewards.offline_judge import judge_fingerprint, offline_judge
 from orchestrator.run.checkpoint import finished_checkpoint, refuse_another_run
 from orchestrator.run.folder import RunFolder, write_atomic
 from orchestrator.run.model_folder import plain_folder
@@ -48,26 +48,26 @@ def refuse_other_stages(config: TrainConfig, folder: RunFolder, data: OfflineDat
     Raises:
         RefusedInput: naming what differs.
     """
-    if config.measures_margins and config.reward.critique.path is None:
+    if config.measures_margins and config.judge_path is None:
         stage = critique_stage(config, data)
         stage_folder = RunFolder(Path(stage.run.dir))
         refuse_another_run(stage_folder, stage, offline_identity(stage, data, {}), stage=True)
     refuse_another_run(folder, config, offline_identity(config, data, {}), whole=False)
 
 
-def critique_model(running: Running, tell: Tell) -> None:
-    """Train the critique reward model, in ``critique_rm`` inside the run's folder, unless there is one.
+def reward_model(running: Running, tell: Tell) -> None:
+    """Train a critique reward model, in ``critique_rm`` inside the run's folder, unless there is a reward model.
 
     Raises:
         RefusedInput: the data cannot train it, or the run folder holds the result of a stage that was made from
             something else, or nothing at all where ``run.resume`` is ``must``.
     """
     running.config = config = _whole(running.config, running.folder)
-    running.critique_model = config.reward.critique.path
+    running.reward_model = config.judge_path
     if not config.measures_margins:
         return
-    if running.critique_model is not None:
-        tell(f"taken from {running.critique_model}")
+    if running.reward_model is not None:
+        tell(f"taken from {running.reward_model}")
         return
     stage = critique_stage(config, running.data)
     folder = RunFolder(Path(stage.run.dir))
@@ -78,21 +78,21 @@ def critique_model(running: Running, tell: Tell) -> None:
         else:
             tell(folder.root)
             learn(stage, running.plan, folder, looked_through(stage, open_data(stage, folder)), {})
-        running.critique_model = str(plain_folder(folder.root))
+        running.reward_model = str(plain_folder(folder.root))
     finally:
         folder.release()
 
 
 def margins(running: Running, tell: Tell) -> None:
     """A finished table of rewards for each store."""
-    config, data, model = running.config, running.data, running.critique_model
+    config, data, model = running.config, running.data, running.reward_model
     if not config.measures_margins or model is None:
         return
     root, stores = running.folder.root / "rewards", data.by_role
     if config.run.resume == "never":
         shutil.rmtree(root, ignore_errors=True)
     tables = {
-        store.folder: reward_table(root / role, store, reward_fingerprint(config, store, model))
+        store.folder: reward_table(root / role, store, judge_fingerprint(config, store, model))
         for role, store in stores.items()
     }
     counted = root / "counts.json"
@@ -101,8 +101,7 @@ def margins(running: Running, tell: Tell) -> None:
 
     def measure(again: TrainConfig) -> None:
         images = most_images(list(stores.values()))
-        fingerprint = reward_fingerprint(again, data.train, model)
-        with critique_judge(again, running.folder, model, fingerprint, max_images=images) as judge:
+        with offline_judge(again, running.folder, data.train, model, max_images=images) as judge:
             for store in stores.values():
                 fill_rewards(tables[store.folder], store, judge, on_shard=_tell_shards)
             counts = sum((reward_statuses(store, judge) for store in stores.values()), Counter[str]())
@@ -129,7 +128,7 @@ def policy(running: Running, tell: Tell) -> None:
 
 def evaluation(running: Running, tell: Tell) -> None:
     """Ask the policy and judge its answers, where there is a model that can."""
-    config, folder, data, model = running.config, running.folder, running.data, running.critique_model
+    config, folder, data, model = running.config, running.folder, running.data, running.reward_model
     if model is None:
         return
     made_from, mark = answers_made_from(config, folder, data, model), folder.evaluations / _ANSWERS_MADE_FROM
@@ -168,7 +167,7 @@ def _tell_agreement(config: TrainConfig, data: OfflineData, tables: dict[Path, S
     ):
         share, pairs = agreement(store, tables[store.folder], splits, score_margin=margin)
         if pairs:
-            sys.stdout.write(f"critique reward model: right on {share:.3f} of {pairs} pairs, {name}\n")
+            sys.stdout.write(f"{config.judge_words}: right on {share:.3f} of {pairs} pairs, {name}\n")
 
 
 def _tell_shards(done: int, total: int) -> None:

@@ -32,9 +32,9 @@ def train_offline(config: TrainConfig, plan: PlacementPlan, folder: RunFolder, s
         RefusedInput: see ``critique_limits``, ``open_data``, ``check_critique_models``, ``check_answers`` and
             ``reference_table``.
     """
-    judge = config.reward.critique.path
+    judge = config.judge_path
     judged = config.needs.pair_betas and (judge or config.needs.margins)
-    if judged:
+    if judged and config.judge_role == "critique_reward":
         critique_limits(config, judge or config.model.folder)
     _forget_other_imports(config, folder)
     data = open_data(config, folder)

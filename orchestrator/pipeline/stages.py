@@ -38,8 +38,8 @@ class Running:
     pool: "WorkerPool | None" = None
     """The run's own workers, where they outlive a stage."""
     encoder: "PromptEncoder | None" = None
-    critique_model: str | None = None
-    """Folder of the critique reward model."""
+    reward_model: str | None = None
+    """Its folder, once it is there."""
     tables: dict[str, Any] = field(default_factory=dict)
     """Finished side tables by name, and by the folder of their store."""
     outcome: "Outcome | None" = None
@@ -130,10 +130,10 @@ def _cold_start(config: TrainConfig, untaught: bool, run: str) -> list[Stage]:
 
 
 def _mm_dpo(config: TrainConfig, steps: str, cluster: ClusterResources | None) -> list[Stage]:
-    path, measures = config.reward.critique.path, config.measures_margins
+    path, measures = config.judge_path, config.measures_margins
     judges = engines = ()
     if measures or path is not None:
-        judges = (single_role_plan(config, "critique_reward", cluster),)
+        judges = (single_role_plan(config, config.judge_role, cluster),)
         engines = (single_role_plan(config, "rollout", cluster),)
     none = f"none, as mm_dpo.beta_mode = {config.section(MmDpoSection).beta_mode!r}"
     model, margins, answers = none, none, "no model to judge answers"
@@ -147,7 +147,7 @@ def _mm_dpo(config: TrainConfig, steps: str, cluster: ClusterResources | None) -
         answers = "held-out answers, and their rewards"
     reference = _reference(config, cluster)
     return [
-        Stage(title="critique reward model", what=model, run="mm_dpo:critique_model"),
+        Stage(title=config.judge_words, what=model, run="mm_dpo:reward_model"),
         Stage(title="margins", what=margins, run="mm_dpo:margins", plans=judges if measures else ()),
         Stage(title="reference and MM-DPO", what=steps, run="mm_dpo:policy", plans=reference),
         Stage(title="evaluation", what=answers, run="mm_dpo:evaluation", plans=(*engines, *judges)),

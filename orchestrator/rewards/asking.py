@@ -6,7 +6,7 @@ rubric.py    how good one is ────────┴─ questions ──► 
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from algorithms.figures import Figure, Mean, Tallies
@@ -43,8 +43,21 @@ class Question:
     uid: str
     """Of the prompt that it is about."""
     media: tuple[MediaRef, ...]
-    """Shown above the text."""
+    """Shown above the text, unless ``before`` says otherwise."""
     text: str
+    before: tuple[str, ...] = ()
+    """Words before each image, where images stand between words; the text is behind the last of them."""
+    temperature: float = 0.0
+    seed: int | None = None
+    """Of a draw at that temperature."""
+
+    @property
+    def content(self) -> list[dict[str, str]]:
+        """Parts of the user's turn, an image without its pixels."""
+        parts = list[dict[str, str]]()
+        for words in self.before or ("",) * len(self.media):
+            parts += [{"type": "text", "text": words}] * bool(words) + [{"type": "image"}]
+        return [*parts, *[{"type": "text", "text": self.text}] * bool(self.text or not parts)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +66,8 @@ class Answer:
 
     text: str | None
     fault: str = ""
+    finish_reason: str = field(default="", compare=False)
+    """As an endpoint says it."""
 
 
 class Writer(Protocol):

@@ -18,7 +18,7 @@ from PIL import Image
 from pydantic import BaseModel, ValidationError
 
 from algorithms.records import MediaRef
-from orchestrator.rewards.asking import Question
+from orchestrator.rewards.asking import Answer, Question
 from workers.multimodal.media import load_image
 from workers.multimodal.pictures import kind_of
 
@@ -59,6 +59,7 @@ class _Message(BaseModel):
 
 class _Choice(BaseModel):
     message: _Message
+    finish_reason: Any = None
 
 
 class _Completion(BaseModel):
@@ -78,18 +79,21 @@ class _Failure(BaseModel):
 
 
 def content_of(question: Question) -> Any:
-    """What the user's turn says: the pictures as ``data:`` addresses, then the words.
+    """What the user's turn says: pictures as ``data:`` addresses, where they stand.
 
     Raises:
         MediaError: an image is gone, or another than it was.
         UnicodeEncodeError: the words hold half of a character.
     """
-    text = harmless(question.text)
-    text.encode()
-    if not question.media:
-        return text
-    images = [{"type": "image_url", "image_url": {"url": picture_address(one)}} for one in question.media]
-    return [*images, {"type": "text", "text": text}]
+    images, parts = iter(question.media), list[dict[str, Any]]()
+    for part in question.content:
+        if part["type"] == "image":
+            parts.append({"type": "image_url", "image_url": {"url": picture_address(next(images))}})
+            continue
+        text = harmless(part["text"])
+        text.encode()
+        parts.append({"type": "text", "text": text})
+    return parts if question.media else parts[0]["text"]
 
 
 def harmless(text: str) -> str:
@@ -122,7 +126,7 @@ def _is_plain_jpeg(data: bytes) -> bool:
         return image.mode == "RGB" and image.getexif().get(_ORIENTATION, 1) == 1
 
 
-def text_of(body: bytes) -> str:
+def answer_in(body: bytes) -> Answer:
     """What a chat completion says.
 
     Raises:
@@ -136,11 +140,11 @@ def text_of(body: bytes) -> str:
         told = f"answered what is no chat completion: {body[:_LOOKED_AT].decode(errors='replace') or 'nothing'}"
         code = _code_in(body)
         raise Unavailable(told, is_busy=code == _BUSY) if _passes(code) else EndpointError(told)
-    content = choices[0].message.content or ""
-    if isinstance(content, str):
-        return content
-    parts = [p for p in content if isinstance(p, dict) and p.get("type", "text") in ("text", "output_text")]
-    return "".join(p["text"] for p in parts if isinstance(p.get("text"), str))
+    ended, content = choices[0].finish_reason, choices[0].message.content or ""
+    if not isinstance(content, str):
+        parts = [p for p in content if isinstance(p, dict) and p.get("type", "text") in ("text", "output_text")]
+        content = "".join(p["text"] for p in parts if isinstance(p.get("text"), str))
+    return Answer(content, finish_reason=ended if isinstance(ended, str) else "")
 
 
 def refusal(error: openai.APIStatusError) -> EndpointError:
@@ -157,7 +161,7 @@ def without_refused(sent: dict[str, Any], error: openai.APIStatusError) -> dict[
     told = error.response.content[:_LOOKED_AT].decode(errors="replace").lower()
     if error.status_code not in _ABOUT_A_PARAMETER or any(words in told for words in _ABOUT_LENGTH):
         return None
-    for name in ("max_tokens", "max_completion_tokens", "temperature"):
+    for name in ("max_tokens", "max_completion_tokens", "temperature", "seed"):
         if name in sent and name in told:
             rest = {other: value for other, value in sent.items() if other != name}
             return rest | ({"max_completion_tokens": sent[name]} if name == "max_tokens" else {})

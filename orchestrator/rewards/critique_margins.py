@@ -10,7 +10,8 @@ from orchestrator.data.pairs import preference_pairs
 from orchestrator.data.records import Instruction, Split, prompt_of
 from orchestrator.data.side_tables import Fingerprint, SideTable
 from orchestrator.data.store import PreferenceStore
-from orchestrator.rewards.critique_judge import CritiqueJudge, Question
+from orchestrator.rewards.critique_judge import Question
+from orchestrator.rewards.offline_judge import OfflineJudge
 
 
 def reward_table(folder: Path, store: PreferenceStore, fingerprint: Fingerprint) -> SideTable:
@@ -25,7 +26,7 @@ def reward_table(folder: Path, store: PreferenceStore, fingerprint: Fingerprint)
 def fill_rewards(
     table: SideTable,
     store: PreferenceStore,
-    judge: CritiqueJudge,
+    judge: OfflineJudge,
     *,
     on_shard: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
@@ -45,7 +46,7 @@ def fill_rewards(
         on_shard(table.num_shards - len(table.missing_shards()), table.num_shards)
 
 
-def reward_statuses(store: PreferenceStore, judge: CritiqueJudge) -> Counter[str]:
+def reward_statuses(store: PreferenceStore, judge: OfflineJudge) -> Counter[str]:
     """Responses of a store by what became of their rewards; asks again only what the judge's cache has lost."""
     return Counter(
         answer.status

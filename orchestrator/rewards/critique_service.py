@@ -83,7 +83,7 @@ def check_critique_models(config: TrainConfig, data: OfflineData) -> None:
     if needs.pair_betas and given is not None:
         request = known_request(given)
         _check(config, "reward.critique.path", given, request, conversations.values())
-    elif needs.critiques or needs.margins:
+    elif needs.critiques or (needs.margins and config.judge_path is None):
         assert own is not None
         _check(config, "model.path", own, config.section(CritiqueRmSection).request, conversations.values())
 

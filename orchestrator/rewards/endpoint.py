@@ -8,6 +8,7 @@ that the endpoint refuses are left out from then on. The key is in no word that 
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
@@ -17,7 +18,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from orchestrator.config.addresses import minds_proxies
 from orchestrator.errors import RefusedInput
 from orchestrator.rewards.asking import Answer, Question
-from orchestrator.rewards.chat import EndpointError, Unavailable, content_of, refusal, text_of, without_refused
+from orchestrator.rewards.chat import EndpointError, Unavailable, answer_in, content_of, refusal, without_refused
 from orchestrator.rewards.outage import Outage
 from orchestrator.rewards.reward import one_line
 from workers.multimodal.media import MediaError
@@ -49,7 +50,10 @@ class EndpointWriter:
         """
         self._url, self._model, self._key = url, model, key
         self._timeout_s, self._max_outage_s = timeout_s, max_outage_s
-        self._parameters: dict[str, Any] = {"max_tokens": max_new_tokens, "temperature": 0.0}
+        self._parameters: dict[str, Any] = {"max_tokens": max_new_tokens, "temperature": None, "seed": None}
+        """Those that the endpoint takes, as far as is known; None is each question's own."""
+        self.left_out: set[str] = set()
+        """Names of those that it refused."""
 
     def write(self, questions: Sequence[Question]) -> list[Answer]:
         """An answer to each.
@@ -97,25 +101,26 @@ class EndpointWriter:
                 retry=retry_if_exception_type(Unavailable), wait=_wait_s, stop=tries.are_enough, reraise=True
             )
             try:
-                return Answer(self._without_key(await retrying(self._attempt, content, asking, tries)))
+                answer = await retrying(self._attempt, (question, content), asking, tries)
+                return replace(answer, text=self._without_key(answer.text or ""))
             except EndpointError as error:
                 waited = f" (waited for reward.max_outage_s = {self._max_outage_s:g})" if tries.took_too_long else ""
                 return Answer(None, self._told(str(error)) + waited)
 
-    async def _attempt(self, content: Any, asking: "_Asking", tries: "_Tries") -> str:
+    async def _attempt(self, asked: "_Asked", asking: "_Asking", tries: "_Tries") -> Answer:
         outage = asking.outage
         while outage.is_down and not outage.is_over:
             async with asking.trial:
                 if outage.is_down and not outage.is_over:
-                    return await self._try(content, asking, tries)
+                    return await self._try(asked, asking, tries)
         if outage.is_over:
             raise Unavailable(outage.reason)
-        return await self._try(content, asking, tries)
+        return await self._try(asked, asking, tries)
 
-    async def _try(self, content: Any, asking: "_Asking", tries: "_Tries") -> str:
+    async def _try(self, asked: "_Asked", asking: "_Asking", tries: "_Tries") -> Answer:
         before = asking.outage.num_answers
         try:
-            text = await self._call(content, asking.client)
+            answer = await self._call(asked, asking.client)
         except Unavailable as error:
             tries.own += not error.is_busy and asking.outage.num_answers > before
             asking.outage.failed(str(error))
@@ -124,17 +129,21 @@ class EndpointWriter:
             asking.outage.answered()  # it refused this question, so it is there
             raise
         asking.outage.answered()
-        return text
+        return answer
 
-    async def _call(self, content: Any, client: openai.AsyncOpenAI) -> str:
+    async def _call(self, asked: "_Asked", client: openai.AsyncOpenAI) -> Answer:
+        question, content = asked
+        own = {"temperature": question.temperature, "seed": question.seed}
         while True:
-            sent = self._parameters
+            taken = self._parameters
+            filled = {name: own[name] if value is None else value for name, value in taken.items()}
+            sent = {name: value for name, value in filled.items() if value is not None}
             try:
                 async with asyncio.timeout(self._timeout_s):
                     reply = await client.chat.completions.with_raw_response.create(
                         model=self._model, messages=[{"role": "user", "content": content}], extra_body=sent
                     )
-                return text_of(reply.content)
+                return answer_in(reply.content)
             except (TimeoutError, openai.APITimeoutError) as error:
                 raise Unavailable(f"gave no answer within reward.timeout_s = {self._timeout_s:g}") from error
             except openai.APIConnectionError as error:
@@ -144,8 +153,9 @@ class EndpointWriter:
                 lesser = without_refused(sent, error)
                 if lesser is None:
                     raise refusal(error) from error
-                if self._parameters is sent:
-                    self._parameters = lesser
+                if self._parameters is taken:
+                    self._parameters = _kept(taken, sent, lesser)
+                    self.left_out |= sent.keys() - lesser.keys()
             except openai.OpenAIError as error:
                 raise EndpointError(f"cannot be asked: {error}") from error
 
@@ -155,6 +165,16 @@ class EndpointWriter:
 
     def _without_key(self, words: str) -> str:
         return words.replace(self._key, "***") if self._key else words
+
+
+_Asked = tuple[Question, Any]
+"""With its content on the wire."""
+
+
+def _kept(taken: dict[str, Any], sent: dict[str, Any], lesser: dict[str, Any]) -> dict[str, Any]:
+    """What is sent from now on, where of ``sent`` only ``lesser`` may be."""
+    kept = {name: value for name, value in taken.items() if name in lesser or name not in sent}
+    return kept | {name: value for name, value in lesser.items() if name not in taken}
 
 
 class _Asking:

@@ -15,7 +15,7 @@ from orchestrator.rewards.check import secret_in
 from orchestrator.rewards.pairwise import PairwiseJudge, PairwiseSettings
 from orchestrator.rewards.remembered import RememberedWriter
 from orchestrator.rewards.rubric import RubricJudge, RubricSettings, rubric_text
-from orchestrator.rewards.scalar import ScalarJudge
+from orchestrator.rewards.scalar import RewardWorkers, ScalarJudge
 from orchestrator.rewards.workers_writer import WorkersWriter
 from orchestrator.run.folder import RunFolder
 from workers.models.folder import scored_after
@@ -75,21 +75,39 @@ def check_sample_judges(config: TrainConfig, prompts: Sequence[Prompt]) -> None:
             raise RefusedInput(f"reward.judge_url does not serve: {fault}{blind}")
 
 
+def scalar_judge(
+    config: TrainConfig,
+    workers: RewardWorkers,
+    path: str,
+    *,
+    weight: float,
+    cut: float | None = None,
+    most_tokens: int | None = None,
+) -> ScalarJudge:
+    """The scalar reward model in the folder ``path``, on workers that have it.
+
+    Args:
+        cut: see ``of_cut``.
+        most_tokens: Bounds what it reads beside its positions; None bounds nothing.
+    """
+    encoder = prompt_encoder(config, path)
+    bounds = [bound for bound in (max_positions(encoder.config), most_tokens) if bound is not None]
+    return ScalarJudge(
+        workers,
+        encoder,
+        weight=weight,
+        max_tokens=min(bounds, default=None),
+        deadline_s=config.rollout.timeout_s,
+        cut=cut,
+        facts=fact_format(encoder, *scored_after(Path(path))),
+    )
+
+
 def _scalar(config: TrainConfig, pool: WorkerPool) -> tuple[SampleJudge, ...]:
     path, weight = config.reward.scalar_path, config.reward.scalar_weight
     if path is None or weight is None:
         return ()
-    encoder = prompt_encoder(config, path)
-    judge = ScalarJudge(
-        pool.role("scalar_reward"),
-        encoder,
-        weight=weight,
-        max_tokens=max_positions(encoder.config),
-        deadline_s=config.rollout.timeout_s,
-        cut=config.reward.scalar_cut,
-        facts=fact_format(encoder, *scored_after(Path(path))),
-    )
-    return (judge,)
+    return (scalar_judge(config, pool.role("scalar_reward"), path, weight=weight, cut=config.reward.scalar_cut),)
 
 
 def _check_facts(config: TrainConfig, prompts: Sequence[Prompt]) -> None:

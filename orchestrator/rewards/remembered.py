@@ -48,5 +48,8 @@ class RememberedWriter:
         return None if row is None else row[0]
 
     def _key(self, question: Question) -> str:
-        content = [self._judge, [one.sha256 for one in question.media], question.text]
+        content: list[object] = [self._judge, [one.sha256 for one in question.media], question.text]
+        drawn = [question.before, question.temperature, question.seed]
+        # Answers that were kept before questions could differ by these stay known.
+        content += drawn if any(drawn) else []
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -56,15 +56,15 @@ class ScalarJudge:
         self, rewards: Sequence[Reward], prompts: Sequence[Prompt], texts: Sequence[str]
     ) -> tuple[list[Reward], Tallies]:
         """Rewards with the weighted numbers added; see ``SampleJudge``."""
-        told = self._told(prompts, texts)
+        told = self.told(prompts, texts)
         return [self._joint(reward, one) for reward, one in zip(rewards, told, strict=True)], {}
 
     def fault(self, prompts: Sequence[Prompt]) -> str | None:
         """Nothing can be wrong before there are samples: its folder has been looked at, and the facts of the rows."""
         return None
 
-    def _told(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> list[float | str]:
-        """A number for each, or why there is none."""
+    def told(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> list[float | str]:
+        """The model's own number for each sample, or why there is none; it may be one that is not finite."""
         asked: dict[tuple[str, str], TokenSequence] = {}
         found: dict[tuple[str, str], float | str] = {}
         for prompt, text in zip(prompts, texts, strict=True):

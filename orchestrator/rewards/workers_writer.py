@@ -50,8 +50,7 @@ class WorkersWriter:
         return [answers[index] for index in range(len(questions))]
 
     def _request(self, index: int, question: Question) -> GenerationRequest | Answer:
-        content = [*({"type": "image"} for _ in question.media), {"type": "text", "text": question.text}]
-        turn = {"role": "user", "content": content}
+        turn = {"role": "user", "content": question.content}
         try:
             encoded = self._encoder.encode(Prompt(uid=question.uid, messages=(turn,), media=question.media))
         except UnusablePrompt as error:
@@ -65,6 +64,6 @@ class WorkersWriter:
             )
         return GenerationRequest(
             uid=question.uid, sample_index=index, engine_prompt_ids=encoded.engine_prompt_ids,
-            prompt_ids=encoded.prompt_ids, media=encoded.media, seed=0,
-            max_new_tokens=self._max_new_tokens, temperature=0.0,
+            prompt_ids=encoded.prompt_ids, media=encoded.media,
+            seed=question.seed or 0, max_new_tokens=self._max_new_tokens, temperature=question.temperature,
         )  # fmt: skip

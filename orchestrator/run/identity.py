@@ -97,7 +97,7 @@ def option_identity(config: TrainConfig) -> Identity:
         own, of_run = config.section(MmDpoSection), (config.run.steps, config.optimizer.lr)
         taken = (own.critique_rm_steps or of_run[0], own.critique_rm_lr or of_run[1])
         for name, value in zip(_OF_CRITIQUE_STAGE, taken, strict=True):
-            if config.reward.critique.path is None:
+            if config.judge_path is None:
                 values[name] = value
             else:
                 del values[name]

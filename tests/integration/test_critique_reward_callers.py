@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.evaluation.predictions import read_predictions
 from orchestrator.run.rollout_store import read_rollouts
 from orchestrator.tasks.digits import DigitsPaths
 from tests.critique_models import CRITIQUE, write_critique_model
@@ -60,17 +61,22 @@ def test_the_benchmark_keeps_an_answer_for_every_response_and_asks_no_second_tim
         for c, r in ((0, 1), (0, 2), (1, 2))
     ]
     file, out = write_jsonl(tmp_path / "pairs.jsonl", *pairs), tmp_path / "out"
-    command = [sys.executable, "-m", "orchestrator.reward_bench", str(critique_model), str(file), str(out)]
-    command += ["--max-new-tokens", "8"]
+    command = [sys.executable, "-m", "orchestrator.evaluate", "--benchmark", "mm_rlhf_reward_bench"]
+    command += ["--model", str(critique_model), "--data", str(file), "--out", str(out)]
+    command += ["--reward.critique.max_new_tokens", "8"]
 
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
 
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "overall          6    2" in done.stdout
-    answers = [json.loads(line) for line in (out / "rewards.jsonl").read_text().splitlines()]
-    assert [a["response"] for a in answers] == [*said, *said]
-    assert {(a["critique"], a["status"]) for a in answers} == {(CRITIQUE, "ok")}
-    figures = (out / "figures.txt").read_text()
+    strict = json.loads((out / "scores.json").read_text())["ways"]["strict"]
+    assert strict["counts"] == {"rows": 6, "undecided": 0, "ids": 2}
+    found = read_predictions(out / "predictions.parquet")
+    assert {one.text for one in found} == {f"1: {CRITIQUE}\n\n2: {CRITIQUE}"}
+    # One reward a response, whatever pairs it is in.
+    for a, b, c in (found[:3], found[3:]):
+        (first, second), (again, third), last = a.rewards, b.rewards, c.rewards
+        assert first == again and last == (second, third) and len({first, second, third}) == 3
+    right = [one.rewards[0] > one.rewards[1] for one in found]
+    assert strict["figures"]["accuracy"]["value"] == sum(right) / len(right)
     again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
-    assert again.stdout.endswith(figures)
-    assert [json.loads(line) for line in (out / "rewards.jsonl").read_text().splitlines()] == answers
+    assert again.stdout == done.stdout and "answers are kept" not in again.stderr

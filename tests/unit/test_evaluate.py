@@ -35,12 +35,21 @@ def _refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     ("words", "message"),
     [
         (["--benchmark", "popes"], "benchmark = 'popes': expected one of judgements"),
-        (["--benchmark", "reward_bench_2"], "is of rewards, which this command does not ask for"),
+        (
+            ["--benchmark", "reward_bench_2"],
+            "of rewards, which only a reward model gives: scorer = 'generative'",
+        ),
         (["--benchmark", "mmhal"], "mmhal is rated by a judge: give --reward.judge_url, --reward.judge_model"),
         (["--benchmark", "pope", "--compat", "r1_released"], "pope is counted as strict, official, lmms_eval"),
-        (["--benchmark", "pope", "--votes", "3"], "votes = 3: expected an odd number, and a benchmark of pairs"),
+        (
+            ["--benchmark", "pope", "--votes", "3"],
+            "votes = 3: expected an odd number, and verdicts on a benchmark",
+        ),
         (["--benchmark", "vl_reward_bench", "--votes", "4"], "votes = 4: expected an odd number"),
         (["--benchmark", "vl_reward_bench", "--template", "no.txt"], "template 'no.txt' cannot be read as text"),
+        (["--benchmark", "pope", "--form", "bracketed"], "form = 'bracketed' says how a verdict is asked for"),
+        (["--benchmark", "pope", "--scorer", "scalar"], "has no reward head: it should be what scalar_rm leaves"),
+        (["--benchmark", "pope", "--scorer", "critique"], "is no critique reward model (no request in reward_head"),
         (["--benchmark", "pope", "--algo", "dpo"], "--algo: a model is measured by --benchmark, --model, --data"),
         (["--benchmark", "pope", "--rollout.no", "1"], "rollout.no"),
         (["--benchmark", "pope"], "no.json' is not a file"),
@@ -78,11 +87,10 @@ class _Engines:
     def __init__(self, patch: pytest.MonkeyPatch, model: Path, says: str) -> None:
         encoder = PromptEncoder(model)
         self.ids, self.num_asked, self.num_started = np.array(encoder.encode_text(says), dtype=np.int32), 0, 0
-        place = "orchestrator.evaluation.benchmark_run"
-        patch.setattr(f"{place}.ray_cluster", self._nothing)
-        scorer = "orchestrator.evaluation.scorers.engines"
-        patch.setattr(f"{scorer}.worker_pool", self._pool)
-        patch.setattr(f"{scorer}.generate", self._generate)
+        scorers = "orchestrator.evaluation.scorers"
+        patch.setattr(f"{scorers}.scorer.ray_cluster", self._nothing)
+        patch.setattr(f"{scorers}.engines.worker_pool", self._pool)
+        patch.setattr(f"{scorers}.engines.generate", self._generate)
 
     @contextmanager
     def _nothing(self, plan: object) -> Iterator[None]:

@@ -4,9 +4,8 @@ items ──► prompts, in both orders or one ──► what is kept already is
                                                                         a judge, where answers are rated ──┘
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
 from orchestrator.data.order import stream_key
@@ -17,7 +16,8 @@ from orchestrator.evaluation.predictions import Prediction, Predictions
 from orchestrator.rewards.asking import Question, Writer
 from workers.types import Prompt
 
-_SHARD_ITEMS = 128
+_SHARD_SAMPLES = 512
+"""At least so many, where there are, to keep engines busy; what is said about one item stays together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,19 +95,33 @@ def ask_all(
     Raises:
         GuardStop: the judge answered nothing of a whole shard.
     """
-    waiting = (item for item in items if missing(item, asks, options, kept))
-    while shard := list(islice(waiting, _SHARD_ITEMS)):
-        said = ask([one for item in shard for one in missing(item, asks, options, kept)])
+    for shard in _shards(missing(item, asks, options, kept) for item in items):
+        said = ask(shard)
         if judge is not None and benchmark.judge is not None:
-            said = _rated(said, {item.row: item for item in shard}, benchmark, judge)
+            said = _rated(said, {one.item.row: one.item for one in shard}, benchmark, judge)
         kept.add(said)
         on_shard()
+
+
+def _shards(wanted: Iterable[list[Asked]]) -> Iterator[list[Asked]]:
+    """
+    Args:
+        wanted: Of one item each.
+    """
+    shard = list[Asked]()
+    for asked in wanted:
+        shard += asked
+        if sum(len(one.samples) for one in shard) >= _SHARD_SAMPLES:
+            yield shard
+            shard = []
+    if shard:
+        yield shard
 
 
 def _rated(said: Sequence[Prediction], items: dict[int, Item], benchmark: Benchmark, judge: Writer) -> list[Prediction]:
     """Answers with what the judge says of them; of some answers there is nothing to ask."""
     assert benchmark.judge is not None
-    words = [benchmark.judge(items[one.row], one.text) for one in said]
+    words = [benchmark.judge(items[one.row], one.text) if one.status == "answered" else "" for one in said]
     questions = [Question(f"{p.row}-{p.sample}", (), text) for p, text in zip(said, words, strict=True) if text]
     answers = iter(judge.write(questions)) if questions else iter(())
     found = [next(answers) if text else None for text in words]

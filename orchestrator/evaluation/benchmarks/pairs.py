@@ -107,8 +107,9 @@ def shares_right(rows: Sequence[PairRow], *, votes: int | None = None) -> list[f
 def judge_figures(rows: Sequence[PairRow], *, votes: int | None = None) -> list[Figure]:
     """What only judgements have; none of rewards.
 
-    ``unreadable`` of all verdicts, ``first_position`` of the readable ones, ``accuracy_readable`` likewise, and, where
-    pairs were shown in both orders, ``consistent`` (both verdicts for the same response) and ``both_right``.
+    ``unreadable`` of all verdicts, ``first_position`` of the readable ones, ``accuracy_readable`` likewise; where pairs
+    were shown in both orders, ``consistent`` (both verdicts for the same response) and ``both_right``; where samples
+    vote, ``any_of``.
     """
     if not any(row.judgements for row in rows):
         return []
@@ -128,7 +129,7 @@ def judge_figures(rows: Sequence[PairRow], *, votes: int | None = None) -> list[
         right = [t and all(v == one.better for one, v in own) for t, own in zip(twice, said, strict=True)]
         figures += [mean("consistent", list(map(float, same)), among=twice)]
         figures += [mean("both_right", list(map(float, right)), among=twice)]
-    return figures
+    return figures if votes is None else [*figures, any_of(rows, k=votes)]
 
 
 def _agrees(said: Sequence[tuple[Judgement, Verdict | None]]) -> bool:

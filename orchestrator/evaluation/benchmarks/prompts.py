@@ -32,7 +32,7 @@ ORDERS = ("12", "21")
 
 def answer_prompt(item: Item) -> Prompt:
     """The question by itself."""
-    return _prompt(item.key, item.question, item.media)
+    return _prompt(item.key, item.question, _shares(item)[0])
 
 
 def pair_prompt(item: Item, *, request: str, order: str) -> Prompt:

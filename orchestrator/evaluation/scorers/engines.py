@@ -20,20 +20,25 @@ from orchestrator.config.schema import TrainConfig
 from orchestrator.evaluation.benchmarks.asking import Asked, AskOptions, asked_of
 from orchestrator.evaluation.benchmarks.items import Asks, Item
 from orchestrator.evaluation.predictions import Prediction
-from orchestrator.evaluation.scorers.scorer import Ask
+from orchestrator.evaluation.scorers.encoded_once import EncodedOnce
+from orchestrator.evaluation.scorers.scorer import Ask, why_unusable
 from orchestrator.run.cursor import sample_seed
 from workers.models.digests import model_digests
 from workers.models.needs import max_positions
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.types import Completion, EncodedPrompt, GenerationRequest, Prompt, UnusablePrompt
+from workers.types import Completion, EncodedPrompt, GenerationRequest, Prompt
 
 
 class Encoder(Protocol):
-    """Prompts in token ids, and back."""
+    """Prompts in token ids."""
 
     def encode(self, prompt: Prompt) -> EncodedPrompt:
         """See ``PromptEncoder``."""
         ...
+
+
+class Decoder(Protocol):
+    """And back."""
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """See ``PromptEncoder``."""
@@ -51,7 +56,9 @@ class EngineScorer:
             config: ``model.path`` is the model.
             plan: Has the rollout role.
         """
-        self._config, self._plan, self._encoder, self._options = config, plan, encoder, options
+        self.config, self.plan = config, plan
+        self._encoder, self._options = encoder, options
+        self._once = EncodedOnce(encoder)
         self._asks: Asks = asks
         self._needs: Lengths | None = None
 
@@ -62,21 +69,21 @@ class EngineScorer:
 
     def made_from(self) -> dict[str, object]:
         """Weights, number format, engine, and how it is asked."""
-        model, options = self._config.model.folder, self._options
+        model, options = self.config.model.folder, self._options
         return {
             "model": dict(model_digests(model)),
             "temperature": options.temperature,
             "seed": options.seed,
             "max_new_tokens": options.max_new_tokens,
-            "max_pixels": self._config.data.max_pixels,
-            "dtype": self._config.model.dtype,
-            "engine": engine_kind(self._config, model),
+            "max_pixels": self.config.data.max_pixels,
+            "dtype": self.config.model.dtype,
+            "engine": engine_kind(self.config, model),
         }
 
     def unusable(self, items: Sequence[Item]) -> list[tuple[int, str]]:
         """Rows whose prompt the processor does not take, or is too long."""
         most = max_positions(self._encoder.config)
-        self._needs = lengths(items, self._options, self._encoder, asks=self._asks, most=most)
+        self._needs = lengths(items, self._options, self._once, asks=self._asks, most=most)
         return list(self._needs.unusable)
 
     @contextmanager
@@ -90,11 +97,11 @@ class EngineScorer:
             max_model_len=self._needs.longest + self._options.max_new_tokens,
             max_images=self._needs.max_images,
         )
-        with worker_pool(config, self._plan, spec) as pool:
+        with worker_pool(config, self.plan, spec) as pool:
             engines = dict(enumerate(pool.role("rollout").actors))
 
             def ask(asked: Sequence[Asked]) -> list[Prediction]:
-                wanted = requests(asked, self._options, self._encoder)
+                wanted = requests(asked, self._options, self._once)
                 written = generate(engines, wanted, deadline_s=config.rollout.timeout_s)
                 return predictions(asked, written, self._encoder)
 
@@ -113,7 +120,7 @@ class Lengths:
 
 
 def lengths(items: Sequence[Item], options: AskOptions, encoder: Encoder, *, asks: Asks, most: int | None) -> Lengths:
-    """Encode every prompt once, and keep none.
+    """What prompts of these items ask of an engine, each encoded.
 
     Args:
         most: Tokens that prompt and answer may have together.
@@ -122,8 +129,8 @@ def lengths(items: Sequence[Item], options: AskOptions, encoder: Encoder, *, ask
     for item in items:
         try:
             encoded = [encoder.encode(one.prompt) for one in asked_of(item, asks, options)]
-        except UnusablePrompt as error:
-            unusable.append((item.row, error.reason))
+        except ValueError as error:
+            unusable.append((item.row, why_unusable(error)))
             continue
         tokens = max(len(one.prompt_ids) for one in encoded)
         if most is not None and tokens + options.max_new_tokens > most:
@@ -158,13 +165,13 @@ def requests(asked: Sequence[Asked], options: AskOptions, encoder: Encoder) -> l
     ]
 
 
-def predictions(asked: Sequence[Asked], written: Sequence[Completion], encoder: Encoder) -> list[Prediction]:
+def predictions(asked: Sequence[Asked], written: Sequence[Completion], decoder: Decoder) -> list[Prediction]:
     """What engines wrote, each with the item and order that it is about."""
     by_uid = {one.prompt.uid: one for one in asked}
     return [
         by_uid[completion.uid].prediction(
             completion.sample_index,
-            text=encoder.decode(completion.completion_ids),
+            text=decoder.decode(completion.completion_ids),
             finish_reason=completion.finish_reason,
         )
         for completion in written

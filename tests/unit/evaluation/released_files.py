@@ -46,6 +46,7 @@ def parquet(path: Path, *rows: dict[str, Any]) -> Path:
 
 
 def tsv(path: Path, *rows: dict[str, Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
     names = list(dict.fromkeys(name for row in rows for name in row))
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, names, delimiter="\t", restval="", lineterminator="\n")

@@ -171,7 +171,7 @@ class _Cut(Exception):
 
 @pytest.mark.parametrize("after", [1, 2, 3, 5])
 def test_a_cut_run_asks_for_the_rest_alone(after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.evaluation.benchmarks.asking._SHARD_ITEMS", 2)
+    monkeypatch.setattr("orchestrator.evaluation.benchmarks.asking._SHARD_SAMPLES", 16)
     benchmark, items = benchmark_of("vl_reward_bench"), _pairs(tmp_path, 11)
     options = replace(_OPTIONS, samples=3)
 
@@ -264,6 +264,16 @@ def test_answers_are_rated_by_a_judge(tmp_path: Path) -> None:
     again, judge = Predictions(tmp_path / "out", asked=_ASKED), _Judge("Rating: 2")
     ask_all(items, benchmark, _OPTIONS, asks="answer", ask=_ask(sample), kept=again, judge=judge)
     assert [p.reply for p in again.current()] == ["Rating: 5", "Rating: 2", "no rating"]
+
+
+def test_an_answer_that_is_none_is_not_rated(tmp_path: Path) -> None:
+    items, kept, judge = _hal(tmp_path, 2), Predictions(tmp_path / "out", asked=_ASKED), _Judge("Rating: 5")
+
+    def ask(asked: Sequence[Asked]) -> list[Prediction]:
+        return [asked[0].prediction(0, status="failed"), asked[1].prediction(0, text="a cat")]
+
+    ask_all(items, benchmark_of("mmhal"), _OPTIONS, asks="answer", ask=ask, kept=kept, judge=judge)
+    assert [(p.reply, p.status) for p in kept.current()] == [(None, "failed"), ("Rating: 5", "answered")]
 
 
 def test_a_judge_that_is_down_stops_the_run_with_nothing_half_written(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,20 @@ def test_pope(layout: str, tmp_path: Path) -> None:
         file = make(tmp_path / f"p.{layout}", {"index": 1, **row, "image": image})
     item = _one(read("pope", file))
     assert (_words(item.question), item.truths, item.category) == ("[image]Is there a dog ?", ("no",), "popular")
+
+
+def test_the_three_splits_of_pope_are_read_whole(tmp_path: Path) -> None:
+    """As many rows as are released, half of 3,000 and 1,500 of 2,910 with yes; ids and images repeat."""
+    save(tmp_path / "a.png")
+    sizes = {"random": 2910, "popular": 3000, "adversarial": 3000}
+    for split, size in sizes.items():
+        labels = ["yes"] * 1500 + ["no"] * (size - 1500)
+        rows = [{"question_id": i, "image": "a.png", "text": "Is it ?", "label": one} for i, one in enumerate(labels)]
+        jsonl(tmp_path / f"coco_pope_{split}.json", *rows)
+    items = _all(read("pope", tmp_path, root=tmp_path))
+    assert Counter(item.category for item in items) == sizes
+    assert Counter(item.truths for item in items) == {("yes",): 4500, ("no",): 4410}
+    assert len({item.key for item in items}) == 8910
 
 
 @pytest.mark.parametrize("layout", ["tsv", "parquet"])

@@ -2,11 +2,13 @@
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from orchestrator.data.verdicts import Verdict
+from orchestrator.evaluation.benchmarks.mm_rlhf_reward_bench import count_mm_rlhf_reward_bench
 from orchestrator.evaluation.benchmarks.multimodal_reward_bench import count_multimodal_reward_bench
 from orchestrator.evaluation.benchmarks.multimodal_reward_bench_2 import count_multimodal_reward_bench_2
 from orchestrator.evaluation.benchmarks.pairs import Judgement, PairRow, any_of, one_order, shares_right
@@ -131,6 +133,22 @@ def test_samples_vote_in_each_order_by_itself() -> None:
         any_of([row], k=4)
 
 
+@pytest.mark.parametrize(
+    "counted",
+    [
+        count_vl_reward_bench,
+        count_multimodal_reward_bench,
+        count_multimodal_reward_bench_2,
+        count_mm_rlhf_reward_bench,
+    ],
+)
+def test_whoever_votes_is_told_what_any_of_the_samples_has_right(counted: Callable[..., Counting]) -> None:
+    row = replace(_sampled(["2", "1", "2", "2"], ["1", "1", None, "1"]), media="mcq/a.png", category="reasoning")
+    found = counted([row], votes=3)
+    assert (found["accuracy"], found["any_of_3"]) == (0.0, 0.5)
+    assert not any(figure.name.startswith("any_of") for figure in counted([row]).figures)
+
+
 def test_votes_as_the_official_script_counts_them() -> None:
     """A majority of one order's samples; one that cannot be read takes the pair out."""
     rows = [
@@ -208,6 +226,17 @@ def test_multimodal_reward_bench_2() -> None:
     ("reading", "text", "expected"),
     [
         ("tagged", "<answer>2</answer>", "2"),
+        # R1-Reward
+        ("tagged", "<think>\nResponse 1 sees a dog, 2 a cat.\n</think><answer>2</answer>", "2"),
+        ("tagged", "<think>Response 1 is better.</think>", None),
+        # UnifiedReward-Think
+        (
+            "answer_is_better",
+            "<think>Fluency: Answer 1 is better. Truth: Answer 2 is.</think>\n<answer>Answer 2 is better</answer>",
+            "2",
+        ),
+        ("answer_is_better", "<answer>Answer 1 is better</answer><answer>Answer 1 is better</answer>", None),
+        ("answer_is_better", "Answer 1 is better. <answer>the second</answer>", None),
         ("answer_is_better", "So answer 1 is better.", "1"),
         ("answer_is_better", "Answer 1 is better, or Answer 2 is better?", None),
         ("answer_is_better", "The first.", None),

@@ -5,10 +5,11 @@ Training and the workers are replaced by something that leaves what they leave; 
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from orchestrator.data.stores import open_data
 from orchestrator.errors import RefusedInput
 from orchestrator.pipeline import answers, mm_dpo
 from orchestrator.pipeline.stages import Running, go_through, stages_of
+from orchestrator.rewards import offline_judge
 from orchestrator.rewards.critique_judge import CritiqueCache, CritiqueJudge
 from orchestrator.run.folder import RunFolder
 from orchestrator.tasks.digits_critiques import REQUEST, VOCABULARY
@@ -32,6 +34,7 @@ from tests.unit.data.rows import picture
 from tests.unit.data.store_rows import imported, ranked
 from tests.unit.rewards.fake_workers import FakeWorkers
 from workers.models.reward_head import RewardHead, save_reward_head
+from workers.scalar_reward import ScalarRewardSpec
 from workers.types import Prompt
 
 _TEXTS = ("it is one .", "it is two .", "no digit to see .")
@@ -121,8 +124,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         return ["it is three ."] * len(prompts)
 
     monkeypatch.setattr(mm_dpo, "learn", learn)
-    monkeypatch.setattr(mm_dpo, "critique_judge", critique_judge)
-    monkeypatch.setattr(answers, "critique_judge", critique_judge)
+    monkeypatch.setattr(offline_judge, "critique_judge", critique_judge)
     monkeypatch.setattr(answers, "sampled", sampled)
     return made_run
 
@@ -260,3 +262,53 @@ def test_responses_without_a_reward_are_counted_over_the_whole_store(
     counts = json.loads((run.root / "run" / "rewards" / "counts.json").read_text())
     assert set(counts) == {"ok", "cut"} and sum(counts.values()) == _NUM_RESPONSES
     assert told == "rewards of responses: " + ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
+class _Scores:
+    """Stands in for the workers of a scalar reward model: longer samples are worth more, the longest is no number."""
+
+    def __init__(self) -> None:
+        self.num_asked = 0
+
+    @contextmanager
+    def pool(self, config: TrainConfig, plan: Any, spec: Any) -> Iterator[SimpleNamespace]:
+        assert [worker.role for worker in plan.workers] == ["scalar_reward"]
+        yield SimpleNamespace(role={"scalar_reward": self}.__getitem__)
+
+    def start(self, spec: ScalarRewardSpec) -> None:
+        self.model = spec.model.path
+
+    def each(self, method: str, items: Sequence[Any], *, deadline_s: float) -> list[float]:
+        assert method == "rewards"
+        self.num_asked += len(items)
+        lengths = [len(one.input_ids) for one in items]
+        return [float("nan") if n == max(lengths) else float(n) for n in lengths]
+
+
+def test_a_scalar_reward_model_measures_margins_and_answers(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judge = run.root / "judge"
+    shutil.copytree(run.model, judge)
+    save_reward_head("linear", dict(RewardHead("linear", 128).named_parameters()), judge, request=None)
+    scores = _Scores()
+    monkeypatch.setattr(offline_judge, "worker_pool", scores.pool)
+    flags = ("--reward.scalar_path", str(judge))
+    assert run(*flags) == (["mm_dpo"], 0, 2)
+    assert scores.model == str(judge) and scores.num_asked == _NUM_RESPONSES + 1
+    told = capsys.readouterr().out
+    assert "stage 1 of 4, scalar reward model" in told and f"taken from {judge}" in told
+    assert "not_finite" in told and "scalar reward model: right on" in told
+    kept = (run.root / "run" / "evaluations" / "answers.jsonl").read_text().splitlines()
+    assert {json.loads(line)["before"]["critique"] for line in kept} == {""}
+    # Again: nothing is made; with other weights: refused by name.
+    assert run(*flags) == ([], 0, 0)
+    save_reward_head("linear", {"weight": torch.ones(1, 128), "bias": torch.zeros(1)}, judge, request=None)
+    with pytest.raises(RefusedInput, match="reward"):
+        run(*flags)
+
+
+def test_one_reward_model_measures_margins(run: Run) -> None:
+    both = ("--reward.scalar_path", str(run.model), "--reward.critique.path", str(run.model))
+    with pytest.raises(RefusedInput, match=r"reward\.critique\.path and reward\.scalar_path both say which"):
+        run(*both)
