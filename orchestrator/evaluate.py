@@ -25,6 +25,7 @@ from orchestrator.evaluation.benchmarks.files import ItemFile, Items, read_items
 from orchestrator.evaluation.benchmarks.items import Asks, Benchmark, CountOptions
 from orchestrator.evaluation.benchmarks.prompts import Form, request_of
 from orchestrator.evaluation.benchmarks.registry import benchmark_of, holdings
+from orchestrator.evaluation.disagreements import write_disagreements
 from orchestrator.evaluation.results import (
     Scores,
     as_markdown,
@@ -144,6 +145,10 @@ def run(command: Evaluate, rest: Sequence[str] = ()) -> Scores:
             other = scores_in(measured, Path(command.against))
             found = compared(other, scores, seed=config.run.seed)
             write_atomic(out / COMPARISON_FILE, comparison_markdown(found, first=other.model, second=scores.model))
+            against = Path(command.against)
+            write_disagreements(
+                out, items.items, (other, scores), (against, kept.current()), reading=command.form, votes=command.votes
+            )
     finally:
         folder.release()
     return scores

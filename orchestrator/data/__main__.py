@@ -1,7 +1,7 @@
-"""``python -m orchestrator.data {check,show,import,export} PATH``: look at people's files, and make stores of them."""
+"""``python -m orchestrator.data {check,show,import,export,judgements} PATH``: people's files, looked at and remade."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,12 +14,16 @@ from orchestrator.config.data_folders import is_store
 from orchestrator.config.data_section import DataSection
 from orchestrator.config.flags import column_pairs
 from orchestrator.config.formats import DataFormat
-from orchestrator.data.counted import refuse_no_rows
+from orchestrator.config.requests import OURS, request_in
+from orchestrator.data.attempts import Chosen, read_attempts
+from orchestrator.data.counted import refuse_bad_share, refuse_no_rows
 from orchestrator.data.exporting import export_swift
 from orchestrator.data.facts import FactFiles
+from orchestrator.data.judgement_files import Images, Making, Orders, make_judgements, refuse_taken
 from orchestrator.data.keys import Notes
+from orchestrator.data.reading import read_records
 from orchestrator.data.recognising import recognised
-from orchestrator.data.records import Split
+from orchestrator.data.records import Instruction, Split
 from orchestrator.data.rows import BadRow
 from orchestrator.data.shards import beside
 from orchestrator.data.showing import row_lines, tally
@@ -34,7 +38,7 @@ _DEFAULTS = DataSection()
 @dataclass(frozen=True, kw_only=True)
 class _Source:
     path: tyro.conf.Positional[str]
-    """Data file, JSON, JSONL or Parquet, or a folder of its shards; check and show take that of a store as well."""
+    """Data file, JSON, JSONL or Parquet, or a folder of its shards; check, show and judgements take a store, too."""
     media_root: str | None = None
     """Folder that every media path must stay inside; none = the folder of the data file."""
     max_pixels: int | None = _DEFAULTS.max_pixels
@@ -179,10 +183,86 @@ class Export:
         return 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Judgements(_Source):
+    """Write the pairs of a file or store as judgements, in the form of R1-Reward-RL, for a judge to learn from."""
+
+    out: str
+    """File to be made: .parquet or .jsonl."""
+    split: Split = "train"
+    """Instructions of a store to be written; the others are for another file."""
+    orders: Orders = "one"
+    """Whether a pair is written once, the better response first in half of them, or once in each order."""
+    images: Images = "in_row"
+    """Whether rows hold their pictures, or name the files, in which case --data.media_root is where they are."""
+    template: str | None = None
+    """File with a wording of one's own, with {question}, {first} and {second}; none = ours."""
+    attempts: str | None = None
+    """What a model made of these judgements before: predictions.parquet of orchestrator.evaluate, or JSONL."""
+    right: tuple[int, int] | None = None
+    """Keep pairs that it solved at least and at most so often; none = those that it did not solve at first."""
+    seed: int = 0
+    """Chooses the order where a pair is written once."""
+    max_bad_frac: float = _DEFAULTS.max_bad_frac
+    """Share of bad rows above which the file is refused."""
+
+    def run(self) -> int:
+        """Write the file, and say how many judgements it has and what was left out."""
+        refuse_taken(Path(self.out))
+        chosen, store = self._chosen(), self.store()
+        with TemporaryDirectory() as pictures:
+            source = store or self.source(pictures=Path(pictures) if self.images == "in_row" else None)
+            making = Making(
+                out=Path(self.out),
+                request=OURS if self.template is None else request_in(self.template),
+                media_root=source.media_root,
+                split=self.split,
+                orders=self.orders,
+                images=self.images,
+                seed=self.seed,
+                chosen=chosen,
+            )
+            make_judgements(self._instructions(source), making)
+        _write([*making.lines(), f"file    {self.out}"])
+        return 0
+
+    def _chosen(self) -> Chosen | None:
+        if self.attempts is None:
+            if self.right is not None:
+                raise RefusedInput("--right is set, but not --attempts, of which it speaks")
+            return None
+        if self.right is not None and not 0 <= self.right[0] <= self.right[1]:
+            raise RefusedInput(
+                f"--right {self.right[0]} {self.right[1]}: the first must be at least 0 and at most the second"
+            )
+        attempts = read_attempts(Path(self.attempts))
+        if self.right is None:
+            attempts.refuse_unordered()
+        return Chosen(attempts=attempts, right=self.right)
+
+    def _instructions(self, source: PreferenceStore | SourceFile) -> Iterator[Instruction]:
+        """Those of a store, whose bad rows were accepted when it was made, or of a file, each bad row told."""
+        if isinstance(source, PreferenceStore):
+            yield from source.rows()
+            return
+        bad_rows, notes = list[BadRow](), Notes()
+        for record in read_records(source, notes=notes):
+            if isinstance(record, BadRow):
+                _tell_bad(record)
+                bad_rows.append(record)
+            else:
+                yield record
+        option = "--max-bad-frac"
+        refuse_bad_share(
+            bad_rows, num_good=notes.num_rows, name=self.path, option=option, max_bad_frac=self.max_bad_frac
+        )
+        _write(notes.lines())
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 done, 2 refused input or bad rows."""
-    description = "Look at people's files, put them into a store, and write its pairs out again."
-    commands = Check | Show | Import | Export
+    description = "Look at people's files, put them into a store, and write their pairs for others to learn from."
+    commands = Check | Show | Import | Export | Judgements
     command = tyro.cli(commands, prog="python -m orchestrator.data", args=argv, description=description)
     try:
         return command.run()

@@ -42,6 +42,7 @@ class Figure:
     terms: tuple[Ratio, ...]
     printed: float | None = None
     """What the released script prints where its rounding makes that another number."""
+    less_is_better: bool = False
 
     @property
     def value(self) -> float:
@@ -59,6 +60,15 @@ class Figure:
         return float(self.terms[0].whole.sum()) if self.terms else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """What a row or a unit counts for in a figure: in most of them 1 if it is right, 0 if it is wrong."""
+
+    figure: str
+    value: float
+    less_is_better: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Counting:
     """What one way of counting makes of a benchmark's answers."""
@@ -72,6 +82,8 @@ class Counting:
     """Of rows: how many there are, how many could not be read."""
     notes: tuple[str, ...] = ()
     """What keeps the figures from being compared with published ones, a sentence each."""
+    of_rows: tuple[Worth | None, ...] = ()
+    """What each row counts for, see ``worths``."""
 
     def __getitem__(self, name: str) -> float:
         """The value of a figure, as it is shown.
@@ -102,14 +114,30 @@ def count(
         ValueError: a ratio has another length than ``units``, or a number that is not finite.
     """
     index: dict[Hashable, int] = {}
+    named = list(figures)
     places = np.array([index.setdefault(unit, len(index)) for unit in units], dtype=np.int64)
     return Counting(
         way=way,
         units=tuple(map(str, index)),
-        figures=tuple(_gathered(figure, places, len(index)) for figure in figures),
+        figures=tuple(_gathered(figure, places, len(index)) for figure in named),
         counts=dict(counts or {}),
         notes=tuple(notes),
+        of_rows=worths(named, len(places)),
     )
+
+
+def worths(figures: Sequence[Figure], num_rows: int) -> tuple[Worth | None, ...]:
+    """What each row counts for in the first figure that is taken of it; None of a row in no figure.
+
+    A figure of several ratios is worth their mean, without their scales.
+    """
+    found: list[Worth | None] = [None] * num_rows
+    for figure in figures:
+        for i in [i for i, one in enumerate(found) if one is None]:
+            shares = [float(term.part[i] / term.whole[i]) for term in figure.terms if term.whole[i]]
+            if shares:
+                found[i] = Worth(figure.name, math.fsum(shares) / len(shares), figure.less_is_better)
+    return tuple(found)
 
 
 def ratio(part: Iterable[float], whole: Iterable[float] | None = None, *, scale: float = 1.0) -> Ratio:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from orchestrator.rewards.verdicts import parse_verdict
+from orchestrator.data.verdicts import parse_verdict
 from workers.types import Prompt
 
 # The last that is opened: a model that opens it again and again before it closes it still says one thing.

@@ -1,4 +1,4 @@
-"""How published scripts read which of two responses is better, each with its faults; ``rewards.verdicts`` is ours.
+"""How published scripts read which of two responses is better, each with its faults; ``data.verdicts`` is ours.
 
 "1" is the response shown first. None is what a script cannot read.
 """
@@ -6,7 +6,7 @@
 import re
 from typing import Literal
 
-from orchestrator.rewards.verdicts import Verdict, parse_verdict, single_answer
+from orchestrator.data.verdicts import Verdict, parse_verdict, single_answer
 
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _OFFICIAL = re.compile(

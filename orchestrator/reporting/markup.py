@@ -28,6 +28,18 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> Html:
     return element("table", None, element("thead", None, head), element("tbody", None, *body))
 
 
+def document(title: str, *body: str) -> str:
+    """A whole page that loads nothing from anywhere and runs nothing, whatever stands in it."""
+    head = join([_HEAD, _POLICY, element("title", None, title), element("style", None, Html(STYLE))])
+    page = element("html", {"lang": "en"}, element("head", None, head), element("body", None, *body))
+    return f"<!doctype html>\n{page}\n"
+
+
+_HEAD = Html('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">')
+_POLICY = Html(
+    '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+    "style-src 'unsafe-inline'\">"
+)
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2430; --soft: #5b6675; --paper: #fff; --card: #f5f7fa; --rule: #dde3ea;
   --c0: #1f6fd6; --c1: #d9730d; --c2: #0f8f7e; --c3: #8a4fd3; --c4: #b8336a; --c5: #7a7f2c;

@@ -7,17 +7,11 @@ from typing import Any
 from orchestrator.reporting.choice_of_kind import kind_of
 from orchestrator.reporting.curves import curves, phase_bar
 from orchestrator.reporting.findings import Check
-from orchestrator.reporting.markup import STYLE, Html, element, join, table
+from orchestrator.reporting.markup import Html, document, element, table
 from orchestrator.reporting.run_kind import RunKind
 from orchestrator.reporting.run_record import RunRecord, status
 from orchestrator.reporting.samples import sample_section
 
-_HEAD = Html('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">')
-# Nothing may be fetched and nothing may run, whatever a prompt or a completion says.
-_POLICY = Html(
-    '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-    "style-src 'unsafe-inline'\">"
-)
 _WORDS = {"yes": "yes", "no": "no", "unknown": "not known"}
 
 
@@ -43,9 +37,7 @@ def render(record: RunRecord) -> str:
         _manifest(record.manifest),
         element("details", None, element("summary", None, "Configuration"), _json(record.config)),
     ]
-    head = join([_HEAD, _POLICY, element("title", None, name), element("style", None, Html(STYLE))])
-    page = element("html", {"lang": "en"}, element("head", None, head), element("body", None, *body))
-    return f"<!doctype html>\n{page}\n"
+    return document(name, *body)
 
 
 def _checks(checks: list[Check]) -> Html:

@@ -50,7 +50,7 @@ def _step(folder: RunFolder, step: int) -> Html:
 
 
 def _sample(row: RolloutRow) -> Html:
-    answer = "no clear answer" if row.verdict is None else f"answer {_cut(row.verdict)}"
+    answer = "no clear answer" if row.verdict is None else f"answer {cut(row.verdict)}"
     told = "no label" if row.answer_right is None else "right" if row.answer_right else "wrong"
     badge = element("span", {"class": "right" if row.answer_right else "wrong"}, told)
     figures = [f"reward {_or_none(row.reward)} ({row.reward_status})", f"label {row.label or '-'}", answer]
@@ -59,8 +59,8 @@ def _sample(row: RolloutRow) -> Html:
         "article",
         None,
         element("div", {"class": "pictures"}, pictures(row.media_paths, row.media)),
-        element("pre", {"class": "prompt"}, _cut(row.prompt_text)),
-        element("pre", {"class": "completion"}, _cut(row.completion_text)),
+        element("pre", {"class": "prompt"}, cut(row.prompt_text)),
+        element("pre", {"class": "completion"}, cut(row.completion_text)),
         element("p", {"class": "figures"}, badge, " " + " · ".join(figures)),
         element("p", {"class": "note"}, f"{row.uid}, sample {row.sample_index}, finished by {row.finish_reason}"),
     )
@@ -70,7 +70,8 @@ def _or_none(value: float | None) -> str:
     return "none" if value is None else number(value)
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
+    """As much of a text as a page shows, and how much it leaves out."""
     left_out = len(text) - _LONGEST_TEXT
     return text if left_out <= 0 else f"{text[:_LONGEST_TEXT]} … {left_out} characters more"
 

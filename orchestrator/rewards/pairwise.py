@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from algorithms.figures import Figure, Mean, Sum, Tallies
+from orchestrator.data.verdicts import parse_verdict
 from orchestrator.rewards.asking import (
     Answer,
     Pictures,
@@ -23,7 +24,6 @@ from orchestrator.rewards.asking import (
     tallied,
 )
 from orchestrator.rewards.reward import Reward, failed_reward, with_parts
-from orchestrator.rewards.verdicts import parse_verdict
 from orchestrator.run.cursor import shuffled_order
 from workers.types import Prompt
 

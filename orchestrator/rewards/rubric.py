@@ -11,6 +11,7 @@ from statistics import fmean, pstdev
 
 from algorithms.figures import Figure, Mean, Sum, Tallies
 from orchestrator.config.judges import RUBRIC, Criterion
+from orchestrator.data.verdicts import parse_scores
 from orchestrator.rewards.asking import (
     Answer,
     Pictures,
@@ -24,7 +25,6 @@ from orchestrator.rewards.asking import (
     unreadable,
 )
 from orchestrator.rewards.reward import Reward, failed_reward, with_parts
-from orchestrator.rewards.verdicts import parse_scores
 from workers.types import Prompt
 
 _RATINGS, _SCORE, _SPREAD = "judge/ratings", "judge/score_mean", "judge/score_spread"

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.data.verdicts import parse_verdict
 from orchestrator.evaluation.benchmarks.multimodal_reward_bench import count_multimodal_reward_bench, group_of
 from orchestrator.evaluation.benchmarks.pairs import Judgement, PairRow
 from orchestrator.evaluation.benchmarks.vl_reward_bench import (
@@ -15,7 +16,6 @@ from orchestrator.evaluation.benchmarks.vl_reward_bench import (
     count_vl_reward_bench,
 )
 from orchestrator.evaluation.verdict_readings import R1Script, r1_student, r1_verdict
-from orchestrator.rewards.verdicts import parse_verdict
 from tests.golden.vectors import Case, one, select
 
 FILE = "r1_reward.json"

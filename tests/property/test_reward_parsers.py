@@ -5,7 +5,7 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.rewards.verdicts import parse_verdict
+from orchestrator.data.verdicts import parse_verdict
 from remote_rm.judges.rules import RulesJudge, conclusion
 from remote_rm.judges.words import verdict_of
 from remote_rm.openrlhf import response_of

@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
+from orchestrator.data.__main__ import main as data
 from orchestrator.evaluate import main
 from tests.tiny_models import write_released_qwen2_5_vl
 from tests.unit.evaluation.released_files import cell, jsonl, parquet, save, text_png, tsv
@@ -27,7 +29,7 @@ def _refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--benchmark", "popes"], "benchmark = 'popes': expected one of llava_bench"),
+        (["--benchmark", "popes"], "benchmark = 'popes': expected one of judgements"),
         (
             ["--benchmark", "reward_bench_2"],
             "of rewards, which only a reward model gives: scorer = 'generative'",
@@ -117,6 +119,34 @@ def test_a_judge_of_pairs_votes_and_is_compared(
     compared = (tmp_path / "two" / "comparison.md").read_text()
     assert "| accuracy | 0.500 | 0.500 | +0.000" in compared
     assert "| first\\_position | 1.000 | 0.000 | -1.000" in compared
+    page = (tmp_path / "two" / "disagreements.html").read_text()
+    assert "<h2>strict</h2><p>They agree on every row.</p>" in page
+    assert "3 of 3 rows speak for one" in page and "of 3 rows speak for" in page.partition("<h2>r1_released</h2>")[2]
+    assert page.count("data:image/png") == 3
+
+
+def test_judgements_that_a_model_does_not_solve_are_kept(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"prompt": f"which of {n} ?", "chosen": "a", "rejected": "b", "image": "a.png"} for n in range(4)]
+    save(tmp_path / "a.png")
+    pairs = str(jsonl(tmp_path / "pairs.jsonl", *rows))
+    made, out = tmp_path / "all.parquet", tmp_path / "out"
+    assert data(["judgements", pairs, "--out", str(made)]) == 0
+    engines = StandInEngines(monkeypatch, model, "<answer>1</answer>")
+    assert _measure(model, made, "judgements", out, "--votes", "3") == 0
+    assert engines.num_asked == 4 * 4
+    told = capsys.readouterr().out
+    assert "| accuracy | 0.500 " in told and "| accuracy/better\\_1 | 1.000 " in told
+    assert "| first\\_position | 1.000 " in told
+    hard = tmp_path / "hard.parquet"
+    assert data(["judgements", pairs, "--out", str(hard), "--attempts", str(out / "predictions.parquet")]) == 0
+    assert "4 pairs: 2 kept, not solved at the first attempt, 2 dropped; 0 without" in capsys.readouterr().out
+    known = {row["question"]: row["answer"] for row in pq.read_table(made).to_pylist()}
+    kept = pq.read_table(hard).to_pylist()
+    assert [known[row["question"]] for row in kept] == [["<answer>2</answer>"]] * 2
+    assert sorted(row["answer"][0] for row in kept) == ["<answer>1</answer>", "<answer>2</answer>"]
+    assert {(row["right"], row["tried"], row["difficulty"]) for row in kept} == {(0, 4, None)}
 
 
 def test_rows_that_make_no_whole_benchmark_are_refused(

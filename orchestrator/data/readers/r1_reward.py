@@ -4,7 +4,8 @@ A row is ``{"message": "<JSON of a chat list>", "question": str, "answer": ["<an
 are ``text``, ``image`` (a path) and ``video`` (a folder of frames, used as that many images). Its turns name their
 media themselves, so that placeholders mean nothing in them; but ``image`` beside the message stands for images where
 the message has none: where the user's words have ``<image>``, else before them all. ``response`` is an optional
-demonstration.
+demonstration. Rows that are made here (``orchestrator.data.judgements``) have an ``id``, the ``evaluator_prompt`` that
+they ask with, and perhaps how an annotator's attempts went.
 """
 
 import re
@@ -13,7 +14,7 @@ from typing import Any
 
 from orchestrator.data.keys import check_keys, is_empty, unread_inside
 from orchestrator.data.media import Turn, media_parts
-from orchestrator.data.readers.draft import Draft, row_object
+from orchestrator.data.readers.draft import Draft, row_object, scalar_meta
 from orchestrator.data.records import Response
 from orchestrator.data.rows import RowError, json_field, row_pictures, shown, text_field, unicode_text
 from orchestrator.data.turns import words
@@ -22,6 +23,7 @@ _ANSWER = re.compile(r"\s*([12])\s*|\s*<answer>\s*([12])\s*</answer>\s*")
 _PLACE = re.compile(r"\n?<image>\n?")
 _ROLES = ("system", "user", "assistant")
 _PARTS = ("text", "image", "video")
+_OF_OURS = ("id", "evaluator_prompt", "right", "tried", "difficulty")
 
 
 def read_r1_reward(row: Any) -> Draft:
@@ -35,7 +37,7 @@ def read_r1_reward(row: Any) -> Draft:
     demonstrated = () if fields.get("response") is None else (Response(text=text_field(fields, "response")),)
     label = _label(fields)
     media = [part[part["type"]] for turn in turns for part in turn["content"] if part["type"] != "text"]
-    keys = check_keys(fields, ("message", "question", "answer", "response"), images=("image",), media=media)
+    keys = check_keys(fields, ("message", "question", "answer", "response", *_OF_OURS), images=("image",), media=media)
     (field,) = keys.images
     in_row = row_pictures(fields.get(field))
     if not media and not is_empty(fields.get(field)):
@@ -45,7 +47,10 @@ def read_r1_reward(row: Any) -> Draft:
         turns=turns,
         responses=demonstrated,
         label=label,
-        meta={"question": unicode_text(question, "question") if isinstance(question, str) else ""},
+        meta={
+            "question": unicode_text(question, "question") if isinstance(question, str) else "",
+            **scalar_meta(fields, _OF_OURS),
+        },
         in_row=in_row if media else (),
         unread=((*(key for key in keys.unread if key != field or not in_row), *_unread(fields)),),
     )

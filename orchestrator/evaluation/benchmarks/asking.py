@@ -61,6 +61,8 @@ def asked_of(item: Item, asks: Asks, options: AskOptions) -> list[Asked]:
     samples = tuple(range(options.samples + 1))
     if asks != "verdict":
         return [Asked(item, "", answer_prompt(item), samples if asks == "answer" else (0,))]
+    if not item.responses:  # the question shows both already
+        return [Asked(item, "12", answer_prompt(item), samples)]
     return [
         Asked(item, order, pair_prompt(item, request=options.request, order=order), samples)
         for first, second in combinations("123456789"[: len(item.responses)], 2)

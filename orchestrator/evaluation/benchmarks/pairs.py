@@ -10,11 +10,11 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from orchestrator.data.order import stream_key
+from orchestrator.data.verdicts import Verdict
 from orchestrator.evaluation.benchmarks.items import Answered
 from orchestrator.evaluation.figures import Figure, mean, ratio
 from orchestrator.evaluation.verdict_readings import READINGS
 from orchestrator.evaluation.voting import vote
-from orchestrator.rewards.verdicts import Verdict
 
 _EVEN = 2
 

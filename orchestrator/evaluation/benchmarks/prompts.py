@@ -1,20 +1,17 @@
 """What a model is asked about an item: its question, or which of its two responses is better."""
 
-import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Literal
 
 from algorithms.records import MediaRef
-from orchestrator.config.judges import PAIR_REQUEST
-from orchestrator.errors import RefusedInput
+from orchestrator.config.requests import OURS, checked_request, pieces_of, request_in
 from orchestrator.evaluation.benchmarks.items import Item, Part
 from workers.types import Prompt
 
 Form = Literal["tagged", "answer_is_better", "bracketed", "overall_judgment"]
 _SHOWN = "Question: {question}\n\nAnswer 1: {first}\n\nAnswer 2: {second}\n\n"
 REQUESTS: Mapping[str, str] = {
-    "tagged": PAIR_REQUEST,
+    "tagged": OURS.text,
     "answer_is_better": (
         f"Compare two answers to a question about the image.\n\n{_SHOWN}Look at the image and say which one is more "
         'correct and helpful. End with "Answer 1 is better" or "Answer 2 is better".'
@@ -32,20 +29,6 @@ REQUESTS: Mapping[str, str] = {
 }
 """By how the verdict is written, of ``verdict_readings.READINGS``. The words are ours: a model that was trained on
 others is asked by a template of the user's."""
-_SLOT = re.compile(r"\{(question|first|second)\}")
-
-
-def checked_request(text: str) -> str:
-    """A template, which has ``{question}``, ``{first}`` and ``{second}`` once each.
-
-    Raises:
-        RefusedInput: naming the one that it lacks or has twice.
-    """
-    slots = _SLOT.findall(text)
-    for name in ("question", "first", "second"):
-        if slots.count(name) != 1:
-            raise RefusedInput(f"the template has {{{name}}} {slots.count(name)} times, expected once")
-    return text
 
 
 def request_of(form: Form, template: str | None) -> str:
@@ -54,12 +37,7 @@ def request_of(form: Form, template: str | None) -> str:
     Raises:
         RefusedInput: the file cannot be read, or lacks a place.
     """
-    if template is None:
-        return REQUESTS[form]
-    try:
-        return checked_request(Path(template).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise RefusedInput(f"template {template!r} cannot be read as text") from error
+    return REQUESTS[form] if template is None else request_in(template).text
 
 
 def answer_prompt(item: Item) -> Prompt:
@@ -72,11 +50,13 @@ def pair_prompt(item: Item, *, request: str, order: str) -> Prompt:
 
     Args:
         order: Numbers of two responses: ``12`` shows them as the file lists them, ``21`` the second first.
+    Raises:
+        RefusedInput: see ``checked_request``.
     """
     media = _shares(item)
     responses = [(item.responses[int(number) - 1], media[int(number)]) for number in order]
     slots = {"question": (item.question, media[0]), "first": responses[0], "second": responses[1]}
-    pieces = _SLOT.split(request)
+    pieces = pieces_of(checked_request(request))
     parts, shown = list[Part](), list[MediaRef]()
     for i, piece in enumerate(pieces):
         if i % 2:

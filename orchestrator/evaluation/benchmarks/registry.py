@@ -9,6 +9,7 @@ from orchestrator.errors import RefusedInput
 from orchestrator.evaluation.benchmarks.items import Benchmark
 
 BENCHMARKS = (
+    "judgements",
     "llava_bench",
     "math_vista",
     "mm_rlhf_reward_bench",

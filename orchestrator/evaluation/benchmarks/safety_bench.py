@@ -144,7 +144,8 @@ def count_safety_bench(
     figures = []
     for name, of in (("unsafety", LOWER), ("safety", HIGHER)):
         own = [task for task in of if task in present]
-        figures.append(Figure(name, tuple(_share(rows, values, counted, task, 1 / len(own)) for task in own)))
+        terms = tuple(_share(rows, values, counted, task, 1 / len(own)) for task in own)
+        figures.append(Figure(name, terms, less_is_better=of is LOWER))
     figures += [
         Figure(f"ratio/{task}", (_share(rows, values, counted, task, 1.0),)) for task in TASKS if task in present
     ]

@@ -35,6 +35,9 @@ def unusable_rows(items: Sequence[Item], read: Callable[[Prompt], object]) -> li
     """
     found = []
     for item in items:
+        if not item.responses:
+            found.append((item.row, "it has no responses apart from its question, which shows both to a judge"))
+            continue
         if any(part["type"] != "text" for response in item.responses for part in response):
             found.append((item.row, "its responses hold images, and a reward model reads responses of text alone"))
             continue

@@ -99,11 +99,11 @@ def test_check_tells_what_is_odd_with_the_first_example(tmp_path: Path, capsys: 
         row(text("why ?"), response="so"),
         row(image("a.png")),
     ]
-    rows += [row(image("a.png"), answer="1"), row(image("a.png"), answer="1", id="7")]
+    rows += [row(image("a.png"), answer="1"), row(image("a.png"), answer="1", mark="7")]
     assert main(["check", str(write_jsonl(tmp_path / "d.jsonl", *rows))]) == 0
     assert capsys.readouterr().out.splitlines()[-6:] == [
         "key 'source' is not read: 1 row has it, row 2",
-        "key 'id' is not read: 1 row has it, row 6",
+        "key 'mark' is not read: 1 row has it, row 6",
         "rows without an image: 1 of 6; the first is row 3: others have one",
         "rows like an earlier one: 3 of 6; the first is row 2: the same as row 1",
         "rows with another label than an earlier one: 2 of 6; "

@@ -1,6 +1,7 @@
 """Each benchmark is read as it is released: every layout that people have of it, and what is wrong with a row of it."""
 
 import base64
+import json
 import os
 from collections import Counter
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from orchestrator.errors import RefusedInput
+from orchestrator.evaluation.benchmarks.asking import AskOptions, asked_of
 from orchestrator.evaluation.benchmarks.files import Items
 from orchestrator.evaluation.benchmarks.items import Item
 from orchestrator.evaluation.benchmarks.registry import BENCHMARKS, benchmark_of
@@ -34,8 +36,37 @@ def test_every_module_is_a_benchmark() -> None:
     for name in BENCHMARKS:
         found = benchmark_of(name)
         assert found.ways[0] == "strict"
-    with pytest.raises(RefusedInput, match=r"benchmark = 'popes': expected one of llava_bench, "):
+    with pytest.raises(RefusedInput, match=r"benchmark = 'popes': expected one of judgements, "):
         benchmark_of("popes")
+
+
+def test_judgements_as_they_are_released_and_as_they_are_made(tmp_path: Path) -> None:
+    def message(*parts: dict[str, str], before: tuple[dict[str, str], ...] = ()) -> str:
+        return json.dumps([*before, {"role": "user", "content": list(parts)}])
+
+    words, named = {"type": "text", "text": "which ?"}, {"type": "image", "image": "/their/disk/0.jpg"}
+    brief = {"role": "system", "content": "Be brief."}
+    released = {"question": "q", "message": message(words, named), "answer": ["<answer>2</answer>"]}
+    file = parquet(
+        tmp_path / "r.parquet",
+        {**released, "image": text_png(7), "id": None},
+        {**released, "image": text_png(8), "id": "d-000001:1>2:0123:2"},
+        {**released, "image": text_png(8), "answer": ["<answer>3</answer>"]},
+        {**released, "image": text_png(8), "message": message(words, before=(brief,))},
+    )
+    found = read("judgements", file)
+    first, second = found.items
+    assert (first.truths, first.responses, first.group, second.group) == (("2",), (), "", "d-000001:1>2:0123")
+    assert [part["type"] for part in first.question] == ["text", "image"]
+    assert Path(first.media[0].path).read_bytes() == png(7) and Path(second.media[0].path).read_bytes() == png(8)
+    (asked,) = asked_of(first, "verdict", AskOptions(request="{question}{first}{second}", samples=2))
+    assert (asked.order, asked.samples, asked.prompt.messages[0]["content"]) == (
+        "12", (0, 1, 2), [{"type": "text", "text": "which ?"}, {"type": "image"}]
+    )  # fmt: skip
+    assert [bad.reason for bad in found.bad_rows] == [
+        "field 'answer' is \"<answer>3</answer>\", expected 1 or 2",
+        "field 'message' has the turns system, user, expected one of the user",
+    ]
 
 
 # -- pairs -----------------------------------------------------------------------------------------------------------

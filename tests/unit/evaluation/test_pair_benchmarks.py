@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.data.verdicts import Verdict
 from orchestrator.evaluation.benchmarks.mm_rlhf_reward_bench import count_mm_rlhf_reward_bench
 from orchestrator.evaluation.benchmarks.multimodal_reward_bench import count_multimodal_reward_bench
 from orchestrator.evaluation.benchmarks.multimodal_reward_bench_2 import count_multimodal_reward_bench_2
@@ -15,7 +16,6 @@ from orchestrator.evaluation.benchmarks.reward_bench_2 import RankedRow, count_r
 from orchestrator.evaluation.benchmarks.vl_reward_bench import count_vl_reward_bench
 from orchestrator.evaluation.figures import Counting
 from orchestrator.evaluation.verdict_readings import READINGS
-from orchestrator.rewards.verdicts import Verdict
 
 NAN, INF = float("nan"), float("inf")
 

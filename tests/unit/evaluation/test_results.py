@@ -54,6 +54,10 @@ def _file(name: str, folder: Path) -> Path:
             {"index": 1, **table, "answer": "Yes", "image_path": "i"},
             {"index": 2, **table, "answer": "No", "image_path": "i"},
         ),
+        "judgements": lambda: jsonl(
+            folder / "j.jsonl",
+            {"message": [{"role": "user", "content": "which ?"}], "question": "q", "answer": "1"},
+        ),
         "mmhal": lambda: whole(
             folder / "h.json",
             [

@@ -151,6 +151,16 @@ def test_responses_with_images_are_refused_by_row_not_shown_without_them(
     assert workers.num_started == 0
 
 
+def test_judgements_are_not_asked_of_a_reward_model(
+    scalar_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workers = _Workers(monkeypatch)
+    row = {"message": [{"role": "user", "content": "one or two ?"}], "question": "which ?", "answer": "1"}
+    assert _measure("judgements", scalar_model, jsonl(tmp_path / "j.jsonl", row), tmp_path / "out") == 2
+    assert "row 1: it has no responses apart from its question, which shows both" in capsys.readouterr().err
+    assert workers.num_started == 0
+
+
 def test_a_ranking_of_texts_is_asked_of_a_reward_model(
     scalar_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

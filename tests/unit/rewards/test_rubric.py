@@ -14,13 +14,13 @@ from algorithms.figures import added, values
 from algorithms.records import MediaRef
 from orchestrator.config import load_config
 from orchestrator.config.judges import Criterion, criteria_of
+from orchestrator.data.verdicts import parse_scores
 from orchestrator.errors import RefusedInput
 from orchestrator.pipeline.run import describe_batches
 from orchestrator.rewards.asking import Answer, Pictures, Question, filled, question_of
 from orchestrator.rewards.remembered import RememberedWriter
 from orchestrator.rewards.reward import Reward, failed_reward, reward_metrics
 from orchestrator.rewards.rubric import RubricJudge, RubricSettings, rubric_text
-from orchestrator.rewards.verdicts import parse_scores
 from workers.types import Prompt
 
 _CRITERIA = (Criterion("right", 2.0, "Is it right?"), Criterion("short", 0.5, ""))
