@@ -88,7 +88,8 @@ def test_one_bad_row_refuses_them_all_by_its_number(
 ) -> None:
     save(tmp_path / "in" / "a.png")
     save(tmp_path / "b.png")
-    file = jsonl(tmp_path / "in" / "rows.jsonl", _ROW, row)
+    held = {**_ROW, "images": f"data:image/png;base64,{text_png(7)}"}
+    file = jsonl(tmp_path / "in" / "rows.jsonl", held, row)
     assert main(["--model", str(tmp_path), "--rows", str(file), "--out", str(tmp_path / "out.jsonl")]) == 2
     told = capsys.readouterr().err
     assert told.startswith(f"refused: row 2 of {str(file)!r}: ") and message in told
