@@ -18,13 +18,12 @@ from orchestrator.cluster.waits import WaitTimeout, WorkerLost
 from orchestrator.config.flags import split_words
 from orchestrator.config.load import load_config
 from orchestrator.config.schema import TrainConfig
-from orchestrator.data.shards import beside
 from orchestrator.errors import GuardStop, RefusedInput
 from orchestrator.evaluation.benchmarks.asking import AskOptions
-from orchestrator.evaluation.benchmarks.files import ItemFile, Items, read_items
 from orchestrator.evaluation.benchmarks.items import Benchmark, CountOptions
-from orchestrator.evaluation.benchmarks.prompts import REQUESTS, checked_request
+from orchestrator.evaluation.benchmarks.prompts import request_in
 from orchestrator.evaluation.benchmarks.registry import benchmark_of
+from orchestrator.evaluation.benchmarks.usable import usable_items
 from orchestrator.evaluation.results import Scores, as_markdown, compared, comparison_markdown, write_scores
 from orchestrator.run.folder import RunFolder, write_atomic
 
@@ -87,7 +86,14 @@ def run(command: Evaluate, rest: Sequence[str] = ()) -> Scores:
     config, _ = load_config([*flags, *rest])
     if benchmark.judge is not None and (config.reward.judge_url is None or config.reward.judge_model is None):
         raise RefusedInput(f"{command.benchmark} is rated by a judge: give --reward.judge_url, --reward.judge_model")
-    file, items = usable(command, benchmark, config, out)
+    file, items = usable_items(
+        command.data,
+        config.data.media_root,
+        benchmark=benchmark,
+        data=config.data,
+        pictures=out / "pictures",
+        tell=lambda line: sys.stderr.write(f"{line}\n"),
+    )
     # Deferred: the refusals above need neither torch nor Ray.
     from orchestrator.evaluation.benchmark_run import BenchmarkRun, answers_of, scores_in, scores_of
     from orchestrator.preflight import check_model, check_processors
@@ -150,40 +156,7 @@ def request_of(command: Evaluate, benchmark: Benchmark) -> str:
         raise RefusedInput(f"compat = {unknown[0]!r}: {command.benchmark} is counted as {ways}")
     if command.votes is not None and (benchmark.asks != "verdict" or command.votes < 1 or command.votes % 2 == 0):
         raise RefusedInput(f"votes = {command.votes}: expected an odd number, and a benchmark of pairs")
-    if command.template is None:
-        return REQUESTS[command.form]
-    try:
-        return checked_request(Path(command.template).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise RefusedInput(f"template {command.template!r} cannot be read as text") from error
-
-
-def usable(command: Evaluate, benchmark: Benchmark, config: TrainConfig, out: Path) -> tuple[ItemFile, Items]:
-    """The file and its rows.
-
-    Raises:
-        RefusedInput: the file cannot be read, or more of its rows than ``data.max_bad_frac``: the others are another
-            benchmark.
-    """
-    path, root = Path(command.data), config.data.media_root
-    file = ItemFile(
-        path=path,
-        media_root=beside(path) if root is None else Path(root),
-        pictures=out / "pictures",
-        max_pixels=config.data.refused_above,
-        video_frames=config.data.video_frames,
-    )
-    found = read_items(file, benchmark)
-    for line in found.lines():
-        sys.stderr.write(f"{line}\n")
-    bad, count = len(found.bad_rows), len(found.bad_rows) + len(found.items)
-    if bad > config.data.max_bad_frac * count:
-        first = found.bad_rows[0]
-        raise RefusedInput(
-            f"{bad} of {count} rows of {command.data!r} cannot be used, more than data.max_bad_frac = "
-            f"{config.data.max_bad_frac:g}; row {first.row}: {first.reason}"
-        )
-    return file, found
+    return request_in(command.form, command.template)
 
 
 def _ask_options(command: Evaluate, config: TrainConfig, request: str) -> AskOptions:

@@ -55,7 +55,7 @@ def dry_run(config: TrainConfig, known: TrainConfig) -> None:
     """
     here = config.placement.cluster is None
     config, known = with_format(config), with_format(known)
-    _check_best(config)
+    _check_measured(config)
     if known.reward.critique == config.reward.critique:
         check_critique_model(known)
     if known.model.path is not None:
@@ -85,7 +85,7 @@ def check_run(config: TrainConfig, known: TrainConfig) -> Checked:
     """
     config, known = with_format(config), with_format(known)
     check_trackers(config)
-    _check_best(config)
+    _check_measured(config)
     if known.model.path is not None:
         check_model(known)
     if known.reward.critique == config.reward.critique:
@@ -182,9 +182,14 @@ def _memory_lines(config: TrainConfig, cluster: ClusterResources, plan: Placemen
     return describe_memory(roles, colocated=colocated, gpu_memory_gib=gpu_memory_gib)
 
 
-def _check_best(config: TrainConfig) -> None:
+def _check_measured(config: TrainConfig) -> None:
+    # Deferred: they import what only training needs.
+    if config.eval.benchmark:
+        from orchestrator.evaluation.while_training import check_benchmarks
+
+        check_benchmarks(config)
     if config.eval.best is not None:
-        from orchestrator.training.figures import check_best  # deferred: it imports what only training needs
+        from orchestrator.training.figures import check_best
 
         check_best(config)
 
@@ -206,3 +211,6 @@ def _check_files(config: TrainConfig) -> None:
         fits = folder and (config.offline or holds_shards(str(path)))
         if path is not None and not os.path.isfile(path) and not fits:
             raise RefusedInput(f"{name} {path!r} is not a file")
+    for one in config.eval.benchmark:
+        if not os.path.exists(one.path):
+            raise RefusedInput(f"eval.benchmark {one.name!r}: path {one.path!r} is not there")

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from algorithms.records import MediaRef
 from orchestrator.config.judges import PAIR_REQUEST
@@ -44,6 +45,20 @@ def checked_request(text: str) -> str:
         if slots.count(name) != 1:
             raise RefusedInput(f"the template has {{{name}}} {slots.count(name)} times, expected once")
     return text
+
+
+def request_in(form: str, template: str | None) -> str:
+    """The template of a form, or that of the user's in a file.
+
+    Raises:
+        RefusedInput: the file cannot be read, or lacks a place.
+    """
+    if template is None:
+        return REQUESTS[form]
+    try:
+        return checked_request(Path(template).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RefusedInput(f"template {template!r} cannot be read as text") from error
 
 
 def answer_prompt(item: Item) -> Prompt:
