@@ -107,7 +107,7 @@ class RunBenchmark:
 def meaning_of(name: str) -> str:
     """What is said of the figures of a benchmark."""
     return (
-        f"of the benchmark {name} as `strict` counts it, greedy answers to the rows of its `[[eval.benchmark]]`: "
+        f"of the benchmark `{name}` as `strict` counts it, greedy answers to the rows of its `[[eval.benchmark]]`: "
         "`accuracy` and others as `orchestrator.evaluate` names them, `unreadable` the share without a clear answer"
     )
 
