@@ -5,14 +5,17 @@ The stage behind it measures what came of it on the same file, with the same ans
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from orchestrator.tasks.digits import QUESTION, DigitsPaths
 from tests.integration.conftest import run_cli
 from tests.integration.kills import run_and_kill
-from tests.integration.runs import metric_rows
+from tests.integration.runs import MAX_NEW_TOKENS, metric_rows
 from tests.unit.evaluation.released_files import cell, parquet
 
+_OWN = "eval/vl_reward_bench/"
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 _STAGES = """
 run.dir = "{root}/{name}"
@@ -20,12 +23,14 @@ run.eval_every = 1
 run.checkpoint_every = 1
 model.path = "{model}"
 rollout.engine = "transformers"
-rollout.max_new_tokens = 6
+rollout.max_new_tokens = {max_new_tokens}
 
 [[stage]]
 name = "judge"
 algo = "grpo"
+data.path = "{train}"
 run.steps = 2
+optimizer.lr = 1e-3
 rollout.prompts_per_step = 4
 rollout.samples_per_prompt = 2
 policy.train_batch_size = 8
@@ -40,39 +45,27 @@ template = "{root}/template.txt"
 """
 
 
-def _figures(run_dir: Path) -> dict[float, dict[str, float]]:
-    own = "eval/vl_reward_bench/"
-    rows = metric_rows(run_dir)
-    return {row["step"]: {name: row[name] for name in row if name.startswith(own)} for row in rows}
-
-
-def _stages(root: Path, name: str, model: Path) -> Path:
-    file = root / f"{name}.toml"
-    file.write_text(_STAGES.format(root=root, name=name, model=model))
-    return file
-
-
 def test_a_killed_run_is_measured_as_the_unbroken_one_and_as_the_stage_behind_it(
-    tmp_path: Path, random_model: Path
+    tmp_path: Path, warm_model: Path, digits: DigitsPaths
 ) -> None:
-    question = "which response names the digit ?"
-    rows = [
-        {"id": "mmmu", "query": question, "response": ["one", "two"], "human_ranking": [i % 2, 1 - i % 2],
-         "image": cell(60 * i)}
-        for i in range(4)
-    ]  # fmt: skip
-    parquet(tmp_path / "pairs.parquet", *rows)
     (tmp_path / "template.txt").write_text("{question} {first} 1 , {second} 2 .")
-    whole, cut = (_stages(tmp_path, name, random_model) for name in ("whole", "cut"))
+    parquet(tmp_path / "pairs.parquet", *(_pair(line) for line in digits.held_out.read_text().splitlines()[:8:2]))
+    for name in ("whole", "cut"):
+        text = _STAGES.format(
+            root=tmp_path, name=name, model=warm_model, train=digits.train, max_new_tokens=MAX_NEW_TOKENS
+        )
+        (tmp_path / f"{name}.toml").write_text(text)
 
-    done = run_cli("--config", str(whole))
+    done = run_cli("--config", str(tmp_path / "whole.toml"))
     assert done.returncode == 0, done.stderr[-3000:]
     assert "benchmark vl_reward_bench: 4 of 4 rows, 8 questions at every evaluation" in done.stdout
     unbroken = _figures(tmp_path / "whole" / "judge")
-    assert list(unbroken) == [0, 1, 2] and all("eval/vl_reward_bench/accuracy" in row for row in unbroken.values())
+    assert list(unbroken) == [0, 1, 2] and all(f"{_OWN}accuracy" in row for row in unbroken.values())
+    assert unbroken[0][f"{_OWN}unreadable"] < 1.0
 
-    run_and_kill(["--config", str(cut)], tmp_path / "cut" / "judge", rows_before=2, delay_s=0.0)
-    again = run_cli("--config", str(cut))
+    cut = ["--config", str(tmp_path / "cut.toml")]
+    run_and_kill(cut, tmp_path / "cut" / "judge", rows_before=2, delay_s=0.0)
+    again = run_cli(*cut)
     assert again.returncode == 0, again.stderr[-3000:]
     assert _figures(tmp_path / "cut" / "judge") == unbroken
 
@@ -81,6 +74,18 @@ def test_a_killed_run_is_measured_as_the_unbroken_one_and_as_the_stage_behind_it
         for name in ("whole", "cut")
     ]
     assert strict[0] == strict[1]
-    told = {name.removeprefix("eval/vl_reward_bench/"): value for name, value in unbroken[2].items()}
+    told = {name.removeprefix(_OWN): value for name, value in unbroken[2].items()}
     assert {name: strict[0][name]["value"] for name in told} == told
     assert again.stdout.endswith((tmp_path / "cut" / "measured" / "scores.md").read_text())
+
+
+def _pair(line: str) -> dict[str, Any]:
+    """A row of the benchmark from a judgement of the digits; the right one is listed first."""
+    image, text = json.loads(json.loads(line)["message"])[0]["content"]
+    right, _, _, wrong, _, _ = text["text"].removeprefix(QUESTION).split()
+    shade = int(Path(image["image"]).stem) % 256
+    return {"id": "mmmu", "query": QUESTION, "response": [right, wrong], "human_ranking": [0, 1], "image": cell(shade)}
+
+
+def _figures(run_dir: Path) -> dict[float, dict[str, float]]:
+    return {row["step"]: {name: row[name] for name in row if name.startswith(_OWN)} for row in metric_rows(run_dir)}
