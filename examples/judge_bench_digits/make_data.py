@@ -3,8 +3,8 @@
     python examples/judge_bench_digits/make_data.py runs/judge_bench_digits_data
 
 The training files are those of the embedded task digits. ``bench.parquet`` has a row for each picture that is in none
-of them, in the columns of VL-RewardBench's release: the picture's bytes, two responses, ``human_ranking`` with 0 for the
-better one. As there, ids repeat, and say the category by what they begin with.
+of them, in the columns of VL-RewardBench's release: the picture's bytes, two responses, ``human_ranking`` with 0 for
+the better one. As there, ids repeat, and say the category by what they begin with.
 """
 
 import io

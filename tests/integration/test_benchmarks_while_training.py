@@ -13,7 +13,7 @@ from orchestrator.tasks.digits import QUESTION, DigitsPaths
 from tests.integration.conftest import run_cli
 from tests.integration.kills import run_and_kill
 from tests.integration.runs import MAX_NEW_TOKENS, metric_rows
-from tests.unit.evaluation.released_files import cell, parquet
+from tests.unit.evaluation.released_files import parquet
 
 _OWN = "eval/vl_reward_bench/"
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -49,7 +49,8 @@ def test_a_killed_run_is_measured_as_the_unbroken_one_and_as_the_stage_behind_it
     tmp_path: Path, warm_model: Path, digits: DigitsPaths
 ) -> None:
     (tmp_path / "template.txt").write_text("{question} {first} 1 , {second} 2 .")
-    parquet(tmp_path / "pairs.parquet", *(_pair(line) for line in digits.held_out.read_text().splitlines()[:8:2]))
+    judgements = digits.held_out.read_text().splitlines()[:8:2]
+    parquet(tmp_path / "pairs.parquet", *(_pair(line, digits.held_out.parent) for line in judgements))
     for name in ("whole", "cut"):
         text = _STAGES.format(
             root=tmp_path, name=name, model=warm_model, train=digits.train, max_new_tokens=MAX_NEW_TOKENS
@@ -79,12 +80,12 @@ def test_a_killed_run_is_measured_as_the_unbroken_one_and_as_the_stage_behind_it
     assert again.stdout.endswith((tmp_path / "cut" / "measured" / "scores.md").read_text())
 
 
-def _pair(line: str) -> dict[str, Any]:
-    """A row of the benchmark from a judgement of the digits; the right one is listed first."""
+def _pair(line: str, folder: Path) -> dict[str, Any]:
+    """A row of the benchmark from a judgement of a digit; the right one is listed first."""
     image, text = json.loads(json.loads(line)["message"])[0]["content"]
     right, _, _, wrong, _, _ = text["text"].removeprefix(QUESTION).split()
-    shade = int(Path(image["image"]).stem) % 256
-    return {"id": "mmmu", "query": QUESTION, "response": [right, wrong], "human_ranking": [0, 1], "image": cell(shade)}
+    picture = {"bytes": (folder / image["image"]).read_bytes(), "path": None}
+    return {"id": "mmmu", "query": QUESTION, "response": [right, wrong], "human_ranking": [0, 1], "image": picture}
 
 
 def _figures(run_dir: Path) -> dict[float, dict[str, float]]:
