@@ -21,7 +21,7 @@ from orchestrator.evaluation.benchmarks.prompts import request_in
 from orchestrator.evaluation.benchmarks.registry import benchmark_of
 from orchestrator.evaluation.benchmarks.usable import drawn_items, usable_items
 from orchestrator.evaluation.figures import Counting
-from orchestrator.evaluation.predictions import Prediction
+from orchestrator.evaluation.predictions import Prediction, digest_of
 from orchestrator.evaluation.results import answered
 from orchestrator.evaluation.scorers.engines import Encoder, Lengths, lengths, predictions, requests
 from workers.types import Completion, GenerationRequest
@@ -100,8 +100,9 @@ class RunBenchmark:
 
     def _full(self, name: str) -> str:
         """As rows of metrics have it; categories are called as people like."""
-        parts = (_NO_NAME.sub("_", part.lower()).strip("_") for part in name.split("/"))
-        return "/".join(("eval", self.name, *parts))
+        parts = ((_NO_NAME.sub("_", part.lower()).strip("_"), part) for part in name.split("/"))
+        # A name in another script leaves nothing, and still has to be one of its own.
+        return "/".join(("eval", self.name, *(told or f"x{digest_of(part)[:8]}" for told, part in parts)))
 
 
 def meaning_of(name: str) -> str:
@@ -110,26 +111,6 @@ def meaning_of(name: str) -> str:
         f"of the benchmark `{name}` as `strict` counts it, greedy answers to the rows of its `[[eval.benchmark]]`: "
         "`accuracy` and others as `orchestrator.evaluate` names them, `unreadable` the share without a clear answer"
     )
-
-
-def check_benchmarks(config: TrainConfig) -> None:
-    """Refuse benchmarks that the run's engines cannot be asked, before a file is read.
-
-    Raises:
-        RefusedInput: in one sentence.
-    """
-    for table in config.eval.benchmark:
-        where, benchmark = f"eval.benchmark {table.name!r}", benchmark_of(table.name)
-        if config.offline:
-            raise RefusedInput(
-                f"{where} is asked of engines that hold the policy, and algo = {config.algo!r} on stored responses has "
-                "none: measure what it leaves by orchestrator.evaluate, or by a [[stage]] with evaluate"
-            )
-        if benchmark.asks == "rewards":
-            raise RefusedInput(f"{where} is of rewards, which a policy that writes does not give")
-        if benchmark.judge is not None:
-            raise RefusedInput(f"{where} is rated by a judge, whom a run does not ask: use orchestrator.evaluate")
-        request_in(table.form, table.template)
 
 
 def read_benchmarks(config: TrainConfig, encoder: Encoder, *, most: int | None, pictures: Path) -> list[RunBenchmark]:

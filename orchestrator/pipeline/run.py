@@ -16,6 +16,7 @@ from orchestrator.data.image_check import describe_bound
 from orchestrator.data.prompts import read_data
 from orchestrator.data.recognising import with_format
 from orchestrator.errors import RefusedInput
+from orchestrator.evaluation.benchmarks.usable import check_benchmarks
 from orchestrator.pipeline.look_at_data import data_lines
 from orchestrator.pipeline.stages import Stage, describe_stages, stages_of
 from orchestrator.preflight import (
@@ -183,13 +184,9 @@ def _memory_lines(config: TrainConfig, cluster: ClusterResources, plan: Placemen
 
 
 def _check_measured(config: TrainConfig) -> None:
-    # Deferred: they import what only training needs.
-    if config.eval.benchmark:
-        from orchestrator.evaluation.while_training import check_benchmarks
-
-        check_benchmarks(config)
+    check_benchmarks(config)
     if config.eval.best is not None:
-        from orchestrator.training.figures import check_best
+        from orchestrator.training.figures import check_best  # deferred: it imports what only training needs
 
         check_best(config)
 

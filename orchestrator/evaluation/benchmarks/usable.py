@@ -1,17 +1,21 @@
 """A benchmark's file read for somebody who measures: as many bad rows as a run's data may have, and no more.
 
-Of a part of the rows, what belongs together stays together: the two questions about an image, all rotations.
+And which benchmarks a run can be measured on at all. Of a part of the rows, what belongs together stays together: the
+two questions about an image, all rotations.
 """
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from orchestrator.config.data_section import DataSection
+from orchestrator.config.schema import TrainConfig
 from orchestrator.data.order import stream_key
 from orchestrator.data.shards import beside
 from orchestrator.errors import RefusedInput
 from orchestrator.evaluation.benchmarks.files import ItemFile, Items, read_items
 from orchestrator.evaluation.benchmarks.items import Benchmark, Item
+from orchestrator.evaluation.benchmarks.prompts import request_in
+from orchestrator.evaluation.benchmarks.registry import benchmark_of
 
 
 def usable_items(
@@ -75,3 +79,23 @@ def drawn_items(items: Sequence[Item], most: int | None, *, seed: int, name: str
     if not chosen:
         raise RefusedInput(f"eval.benchmark {name!r}: rows = {most} is less than what belongs together in its file")
     return tuple(item for item in items if item.row in chosen)
+
+
+def check_benchmarks(config: TrainConfig) -> None:
+    """Refuse benchmarks that the run's engines cannot be asked, before a file is read.
+
+    Raises:
+        RefusedInput: in one sentence.
+    """
+    for table in config.eval.benchmark:
+        where, benchmark = f"eval.benchmark {table.name!r}", benchmark_of(table.name)
+        if config.offline:
+            raise RefusedInput(
+                f"{where} is asked of engines that hold the policy, and algo = {config.algo!r} on stored responses has "
+                "none: measure what it leaves by orchestrator.evaluate, or by a [[stage]] with evaluate"
+            )
+        if benchmark.asks == "rewards":
+            raise RefusedInput(f"{where} is of rewards, which a policy that writes does not give")
+        if benchmark.judge is not None:
+            raise RefusedInput(f"{where} is rated by a judge, whom a run does not ask: use orchestrator.evaluate")
+        request_in(table.form, table.template)

@@ -10,12 +10,12 @@ import pytest
 from orchestrator.config import TrainConfig, load_config
 from orchestrator.errors import RefusedInput
 from orchestrator.evaluation.benchmarks.registry import BENCHMARKS
-from orchestrator.evaluation.benchmarks.usable import drawn_items
-from orchestrator.evaluation.while_training import RunBenchmark, change_lines, check_benchmarks, read_benchmarks
+from orchestrator.evaluation.benchmarks.usable import check_benchmarks, drawn_items
+from orchestrator.evaluation.while_training import RunBenchmark, change_lines, read_benchmarks
 from orchestrator.run.metrics import metrics_row
 from orchestrator.training.figures import check_best
 from tests.unit.evaluation.letters import Letters, letter_sampler
-from tests.unit.evaluation.released_files import cell, jsonl, parquet, read, save
+from tests.unit.evaluation.released_files import cell, jsonl, parquet, read, save, text_png, tsv
 from workers.types import GenerationRequest
 
 Says = Callable[[str, GenerationRequest], str]
@@ -94,6 +94,21 @@ def test_a_share_of_nothing_is_left_out_and_still_declared(tmp_path: Path) -> No
     assert set(nonsense) < set(declared) and "eval/vl_reward_bench/first_position" in declared
     drawn = [name.rpartition("/")[2] for name, figure in declared.items() if figure.title]
     assert drawn == ["accuracy", "unreadable", "first_position"]
+
+
+def test_categories_are_named_as_rows_of_metrics_allow_and_never_as_another(tmp_path: Path) -> None:
+    rows = [
+        {"question_id": f"{i}", "question": "q ?", "answer": "A", "A": "a", "B": "b", "category": category,
+         "index": i, "image": text_png(i)}
+        for i, category in enumerate(["Art & Design", "数学", "物理"])
+    ]  # fmt: skip
+    (found,) = _read(_config(tmp_path, _table("seed_bench", tsv(tmp_path / "s.tsv", *rows))), tmp_path)
+    names = [figure.name for figure in found.declared()]
+    assert "eval/seed_bench/accuracy/art_design" in names
+    assert len(set(names)) == len(names) == 5 and metrics_row(dict.fromkeys(names, 0.0))
+    rows[1]["category"] = "art-design"
+    with pytest.raises(RefusedInput, match=r"'seed_bench': two of its figures have one name, of accuracy, "):
+        _read(_config(tmp_path, _table("seed_bench", tsv(tmp_path / "t.tsv", *rows))), tmp_path)
 
 
 def test_every_answer_is_greedy_and_asked_in_shards(tmp_path: Path) -> None:
