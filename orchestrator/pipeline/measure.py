@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from orchestrator.cluster.placement import describe_plan
+from orchestrator.cluster.plan import single_role_plan
 from orchestrator.config.benchmarks import Measure
 from orchestrator.config.schema import TrainConfig
 from orchestrator.config.tables import made
@@ -36,14 +38,16 @@ def check_measure(measure: Measure, config: TrainConfig, known: TrainConfig) -> 
     if known.model.path is not None:
         check_model(known)
         check_processors(known)
+    placed = describe_plan(single_role_plan(config, "rollout"))
     path = made("data.path", config.data.path)
     if path is None:
-        return [f"evaluate: {measure.evaluate} on {config.data.path}, which is not looked at: it is not there yet"]
+        told = f"evaluate: {measure.evaluate} on {config.data.path}, which is not looked at: it is not there yet"
+        return [told, *placed]
     with TemporaryDirectory() as pictures:
         _, items = _items(benchmark, known, path, Path(pictures))
     shown = "" if benchmark.asks != "verdict" else f", {measure.order} order{'s' * (measure.order == 'both')}"
     samples = f", {measure.votes} samples that vote" if measure.votes else ""
-    return [f"evaluate: {measure.evaluate}, {len(items.items)} rows of {path}{shown}{samples}"]
+    return [f"evaluate: {measure.evaluate}, {len(items.items)} rows of {path}{shown}{samples}", *placed]
 
 
 def measured(measure: Measure, config: TrainConfig) -> str:

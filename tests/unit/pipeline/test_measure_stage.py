@@ -119,6 +119,7 @@ def test_a_dry_run_names_it_and_writes_nothing(file: Path, tmp_path: Path, capsy
     assert main(["--config", str(file), "--dry_run"]) == 0
     said = capsys.readouterr().out
     assert f"evaluate: vl_reward_bench, 4 rows of {tmp_path}/pairs.parquet, both orders, 3 samples that vote" in said
+    assert "layout colocated: workers 1, placement groups 1" in said
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -134,6 +135,7 @@ def test_a_dry_run_names_it_and_writes_nothing(file: Path, tmp_path: Path, capsy
         ('data.path = "{root}/pairs.parquet"', "", "stage 2 in {file}: evaluate needs data.path"),
         ("pairs.parquet", "none.parquet", "none.parquet' is not a file"),
         ("votes = 3", 'template = "{root}/rows.jsonl"', "the template has {{question}} 0 times"),
+        ("votes = 3", "rollout.num_engines = 999", "999"),
         ("votes = 3", "votez = 3", "unknown key 'votez' in stage 'measured'"),
     ],
 )  # fmt: skip
