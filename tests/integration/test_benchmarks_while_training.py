@@ -16,8 +16,8 @@ from tests.integration.runs import MAX_NEW_TOKENS, metric_rows
 from tests.unit.evaluation.released_files import parquet
 
 _OWN = "eval/vl_reward_bench/"
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
-_STAGES = """
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
+_TRAINED = """
 run.dir = "{root}/{name}"
 run.eval_every = 1
 run.checkpoint_every = 1
@@ -35,7 +35,8 @@ rollout.prompts_per_step = 4
 rollout.samples_per_prompt = 2
 policy.train_batch_size = 8
 eval.benchmark = [{{ name = "vl_reward_bench", path = "{root}/pairs.parquet", template = "{root}/template.txt" }}]
-
+"""
+_MEASURED = """
 [[stage]]
 name = "measured"
 evaluate = "vl_reward_bench"
@@ -51,8 +52,8 @@ def test_a_killed_run_is_measured_as_the_unbroken_one_and_as_the_stage_behind_it
     (tmp_path / "template.txt").write_text("{question} {first} 1 , {second} 2 .")
     judgements = digits.held_out.read_text().splitlines()[:8:2]
     parquet(tmp_path / "pairs.parquet", *(_pair(line, digits.held_out.parent) for line in judgements))
-    for name in ("whole", "cut"):
-        text = _STAGES.format(
+    for name, stages in (("whole", _TRAINED), ("cut", _TRAINED + _MEASURED)):
+        text = stages.format(
             root=tmp_path, name=name, model=warm_model, train=digits.train, max_new_tokens=MAX_NEW_TOKENS
         )
         (tmp_path / f"{name}.toml").write_text(text)
@@ -70,13 +71,10 @@ def test_a_killed_run_is_measured_as_the_unbroken_one_and_as_the_stage_behind_it
     assert again.returncode == 0, again.stderr[-3000:]
     assert _figures(tmp_path / "cut" / "judge") == unbroken
 
-    strict = [
-        json.loads((tmp_path / name / "measured" / "scores.json").read_text())["ways"]["strict"]["figures"]
-        for name in ("whole", "cut")
-    ]
-    assert strict[0] == strict[1]
+    scores = json.loads((tmp_path / "cut" / "measured" / "scores.json").read_text())
+    strict = scores["ways"]["strict"]["figures"]
     told = {name.removeprefix(_OWN): value for name, value in unbroken[2].items()}
-    assert {name: strict[0][name]["value"] for name in told} == told
+    assert {name: strict[name]["value"] for name in told} == told
     assert again.stdout.endswith((tmp_path / "cut" / "measured" / "scores.md").read_text())
 
 
