@@ -15,16 +15,16 @@ from typing import Literal
 import tyro
 
 from orchestrator.cluster.waits import WaitTimeout, WorkerLost
+from orchestrator.config.benchmarks import VerdictForm
 from orchestrator.config.flags import parted
 from orchestrator.config.load import load_config
 from orchestrator.config.schema import TrainConfig
-from orchestrator.data.shards import beside
 from orchestrator.errors import GuardStop, RefusedInput
 from orchestrator.evaluation.benchmarks.asking import AskOptions
-from orchestrator.evaluation.benchmarks.files import ItemFile, Items, read_items
 from orchestrator.evaluation.benchmarks.items import Asks, Benchmark, CountOptions
-from orchestrator.evaluation.benchmarks.prompts import Form, request_of
+from orchestrator.evaluation.benchmarks.prompts import request_of
 from orchestrator.evaluation.benchmarks.registry import benchmark_of, holdings
+from orchestrator.evaluation.benchmarks.usable import usable_items
 from orchestrator.evaluation.disagreements import write_disagreements
 from orchestrator.evaluation.results import (
     Scores,
@@ -66,7 +66,7 @@ class Evaluate:
     """Samples that vote on each pair, odd; none = the greedy verdict."""
     order: Literal["both", "one"] = "both"
     """Whether pairs are shown in both orders, or in one that the seed chooses."""
-    form: Form = "tagged"
+    form: VerdictForm = "tagged"
     """How a judge writes its verdict, and the template that asks for it."""
     template: str | None = None
     """File with a template of one's own, with {question}, {first} and {second}; its verdict is of the same form."""
@@ -116,7 +116,14 @@ def run(command: Evaluate, rest: Sequence[str] = ()) -> Scores:
     config, _ = load_config([*flags, *rest])
     if benchmark.judge is not None and (config.reward.judge_url is None or config.reward.judge_model is None):
         raise RefusedInput(f"{command.benchmark} is rated by a judge: give --reward.judge_url, --reward.judge_model")
-    file, items = usable(command, benchmark, config, out)
+    file, items = usable_items(
+        command.data,
+        config.data.media_root,
+        benchmark=benchmark,
+        data=config.data,
+        pictures=out / "pictures",
+        tell=lambda line: sys.stderr.write(f"{line}\n"),
+    )
     # Deferred: the refusals above need neither torch nor Ray.
     from orchestrator.evaluation.benchmark_run import BenchmarkRun, answers_of, scores_in, scores_of
     from orchestrator.run.log import quiet_libraries
@@ -226,34 +233,6 @@ def checked(command: Evaluate, benchmark: Benchmark, asks: Asks) -> str:
         if (value := getattr(command, name)) != getattr(Evaluate, name):
             raise RefusedInput(f"{name} = {value!r} says how a verdict is asked for, and nobody is asked for one here")
     return request_of(command.form, command.template)
-
-
-def usable(command: Evaluate, benchmark: Benchmark, config: TrainConfig, out: Path) -> tuple[ItemFile, Items]:
-    """The file and its rows.
-
-    Raises:
-        RefusedInput: the file cannot be read, or more of its rows than ``data.max_bad_frac``: the others are another
-            benchmark.
-    """
-    path, root = Path(command.data), config.data.media_root
-    file = ItemFile(
-        path=path,
-        media_root=beside(path) if root is None else Path(root),
-        pictures=out / "pictures",
-        max_pixels=config.data.refused_above,
-        video_frames=config.data.video_frames,
-    )
-    found = read_items(file, benchmark)
-    for line in found.lines():
-        sys.stderr.write(f"{line}\n")
-    bad, count = len(found.bad_rows), len(found.bad_rows) + len(found.items)
-    if bad > config.data.max_bad_frac * count:
-        first = found.bad_rows[0]
-        raise RefusedInput(
-            f"{bad} of {count} rows of {command.data!r} cannot be used, more than data.max_bad_frac = "
-            f"{config.data.max_bad_frac:g}; row {first.row}: {first.reason}"
-        )
-    return file, found
 
 
 def _ask_options(command: Evaluate, config: TrainConfig, request: str) -> AskOptions:

@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 import tyro
 
 from orchestrator.cluster.waits import WaitTimeout, WorkerLost
+from orchestrator.config.benchmarks import VerdictForm
 from orchestrator.config.flags import parted
 from orchestrator.config.load import load_config
 from orchestrator.config.schema import TrainConfig
@@ -26,7 +27,7 @@ from orchestrator.errors import GuardStop, RefusedInput
 from orchestrator.evaluation.benchmarks.asking import AskOptions
 from orchestrator.evaluation.benchmarks.files import ItemFile
 from orchestrator.evaluation.benchmarks.items import Item
-from orchestrator.evaluation.benchmarks.prompts import Form, request_of
+from orchestrator.evaluation.benchmarks.prompts import request_of
 from orchestrator.evaluation.predictions import Prediction
 from orchestrator.evaluation.results import answered
 from orchestrator.evaluation.scorers.choice import asks_of, kind_of, scorer_of
@@ -60,7 +61,7 @@ class Judge:
     """File for what was said, a JSON line a question; the answers are kept beside it, and not asked for again."""
     votes: int | None = None
     """Samples that vote in each order of two responses; none = the greedy verdicts."""
-    form: Form = "tagged"
+    form: VerdictForm = "tagged"
     """How a judge writes its verdict, and the template that asks for it."""
     template: str | None = None
     """File with a template of one's own, with {question}, {first} and {second}; its verdict is of the same form."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from algorithms.figures import Figure
 from algorithms.registry import ALGORITHMS, algorithm_class
-from orchestrator.training.figures import EVERY_STEP, OFFLINE, ONLINE
+from orchestrator.training.figures import EVERY_STEP, OFFLINE, ONLINE, of_benchmark
 
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 
@@ -28,7 +28,10 @@ def page() -> str:
             "",
             "This page is written from the code: `python -m tests.metrics_page` renews it.",
             *_section("Of every run", EVERY_STEP),
-            *_section("Of a run that samples, and of one on demonstrations as far as it is judged", ONLINE),
+            *_section(
+                "Of a run that samples, and of one on demonstrations as far as it is judged",
+                (*ONLINE, of_benchmark("<name>")),
+            ),
             *_section("Of a run on stored responses", OFFLINE),
             "",
             "## Of an algorithm",

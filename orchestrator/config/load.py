@@ -70,8 +70,9 @@ def load_runs(argv: Sequence[str]) -> tuple[list[NamedRun], CliOptions]:
     for stage in stages:
         config, command = _load(words, files, stage)
         run = config.run.model_copy(update={"dir": str(Path(config.run.dir) / stage.name)})
-        runs.append(NamedRun(stage.name, config.model_copy(update={"run": run})))
-        refers_to(config, before=[run.name for run in runs[:-1]], where=f"stage {stage.name!r}: ")
+        before = [run.name for run in runs if run.measure is None]
+        refers_to(config, before=before, where=f"stage {stage.name!r}: ")
+        runs.append(NamedRun(stage.name, config.model_copy(update={"run": run}), stage.measure))
     return runs, command
 
 

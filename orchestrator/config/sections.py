@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from algorithms.settings import Count, Seconds, Section, Share, Text
+from orchestrator.config.benchmarks import EvalBenchmark
 
 
 class RunSection(Section):
@@ -112,15 +113,21 @@ class EvalSection(Section):
     """Figure of the evaluation, e.g. eval/accuracy: the checkpoint with the largest value stays beside the newest."""
     patience: Count | None = None
     """The run ends once so many evaluations in a row were no better than the best by that figure; none = run.steps."""
+    benchmark: tuple[EvalBenchmark, ...] = Field(default=(), strict=False)
+    """Benchmarks to answer at every evaluation beside the held-out data: [[eval.benchmark]] tables of a --config file,
+    each with a name and the path of its released file."""
 
     def check(self, config: Any) -> None:
-        """Refuse patience with nothing.
+        """Refuse patience with nothing, and two tables whose figures would have the same names.
 
         Raises:
             ValueError: naming the option.
         """
         if self.patience is not None and self.best is None:
             raise ValueError(f"eval.patience = {self.patience} needs eval.best, the figure that is to get better")
+        names = [one.name for one in self.benchmark]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"eval.benchmark has the name {twice[0]!r} twice: put its files into one folder")
 
 
 class OptimizerSection(Section):

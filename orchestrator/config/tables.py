@@ -14,6 +14,12 @@
     from = "sft"                 # its model; the same as model.path = "stage:sft"
     data.path = "pairs.jsonl"
 
+    [[stage]]
+    name = "measured"
+    evaluate = "vl_reward_bench" # in place of algo; with votes, order, form, template, compat
+    from = "policy"
+    data.path = "VL-RewardBench/data"
+
 A stage has the run folder ``run.dir/NAME``. In an option that is a path, ``"stage:NAME"`` stands for the model of an
 earlier one, and ``"stage:NAME/PATH"`` for what else it left in its folder: a reference's table, answers, a store. An
 adapter is merged into its base for it, but for ``model.adapter``.
@@ -25,14 +31,19 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from pydantic import ValidationError
+
+from orchestrator.config.benchmarks import Measure
 from orchestrator.config.layers import layer_of
 from orchestrator.config.schema import TrainConfig
-from orchestrator.errors import RefusedInput
+from orchestrator.errors import RefusedInput, refusal
 
 KEY = "stage"
 _PREFIX = "stage:"
 _PATHS = ("path", "adapter", "eval_path", "media_root", "judge_path", "scalar_path", "teacher_path")
 """Last words of the options that may stand for something of an earlier stage; elsewhere the word is a word."""
+_ASKED_ONLY = "sft"
+"""Stands for the algorithm where none trains: the options are those of a run that asks for answers."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -44,6 +55,8 @@ class StageTable:
     file: str
     options: Mapping[str, Any]
     """All but name and ``from``; of the latter, ``model.path``."""
+    measure: Measure | None = None
+    """In place of training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +66,8 @@ class NamedRun:
     name: str
     config: TrainConfig
     """Its paths may stand for what earlier stages make."""
+    measure: Measure | None = None
+    """Of a stage that measures a model, and trains none."""
 
     def made_elsewhere(self) -> dict[str, str]:
         """Options that stand for something of an earlier stage, with that stage's name."""
@@ -75,7 +90,7 @@ def stage_tables(files: Mapping[str, dict[str, Any]]) -> list[StageTable]:
         if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
             raise RefusedInput(f"{KEY} in {path} is no list of tables; write [[stage]] above each")
         for number, table in enumerate(tables, start=1):
-            found.append(_checked(table, path, number, before=[stage.name for stage in found]))
+            found.append(_checked(table, path, number, before=found))
     return found
 
 
@@ -126,20 +141,44 @@ def made(option: str, path: str | None) -> str | None:
     return None if path is None or stage_of(option, path) is not None else path
 
 
-def _checked(table: dict[str, Any], path: str, number: int, *, before: Sequence[str]) -> StageTable:
+def _checked(table: dict[str, Any], path: str, number: int, *, before: Sequence[StageTable]) -> StageTable:
     where, options = f"stage {number} in {path}", dict(table)
     name, begins = options.pop("name", None), options.pop("from", None)
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise RefusedInput(f"{where}: name is {name!r}, expected letters, digits, '_' and '-'")
-    if name in before:
-        raise RefusedInput(f"{where}: name = {name!r} is that of stage {before.index(name) + 1} too")
+    taken = [stage.name for stage in before]
+    if name in taken:
+        raise RefusedInput(f"{where}: name = {name!r} is that of stage {taken.index(name) + 1} too")
+    measure = _measure(options, where)
     if begins is None:
-        return StageTable(name, path, options)
-    if not isinstance(begins, str) or begins not in before:
-        earlier = ", ".join(map(repr, before)) or "none"
+        return StageTable(name, path, options, measure)
+    trained = [stage.name for stage in before if stage.measure is None]
+    if not isinstance(begins, str) or begins not in trained:
+        earlier = ", ".join(map(repr, trained)) or "none"
         raise RefusedInput(f"{where}: from = {begins!r} names no earlier stage; earlier are {earlier}")
     if not isinstance(options.get("model", {}), dict):
         raise RefusedInput(f"{where}: model = {options['model']!r}, expected a table, or model.path")
     if "path" in options.get("model", {}):
         raise RefusedInput(f"{where}: from and model.path both say what it begins from")
-    return StageTable(name, path, {**options, "model": {**options.get("model", {}), "path": _PREFIX + begins}})
+    return StageTable(name, path, {**options, "model": {**options.get("model", {}), "path": _PREFIX + begins}}, measure)
+
+
+def _measure(options: dict[str, Any], where: str) -> Measure | None:
+    """Take what says how a model is measured out of a stage's options, and leave what it is asked with.
+
+    Returns:
+        None where the stage trains.
+    """
+    own = [name for name in Measure.model_fields if name in options]
+    if "evaluate" not in own:
+        return None  # what else there is of it is no option, and refused as such
+    if "algo" in options:
+        raise RefusedInput(f"{where}: evaluate and algo both say what it does")
+    data = options.get("data", {})
+    if not isinstance(data, dict) or "path" not in data:
+        raise RefusedInput(f"{where}: evaluate needs data.path, the benchmark's file")
+    options["algo"] = _ASKED_ONLY
+    try:
+        return Measure.model_validate({name: options.pop(name) for name in own})
+    except ValidationError as error:
+        raise RefusedInput(f"{where}: {refusal(error)}") from error

@@ -6,6 +6,7 @@ Shards appear whole; one that is there is never asked about again.
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +146,13 @@ class Predictions:
                 f"{str(self._folder)!r} holds answers made with {key} = {before.get(key)!r}, now it is"
                 f" {now.get(key)!r}: name another folder"
             )
+
+
+def forget_predictions(folder: Path) -> None:
+    """Remove what is kept in a folder, so that everything is asked anew."""
+    shutil.rmtree(folder / _SHARDS, ignore_errors=True)
+    for name in (_ASKED, FILE):
+        (folder / name).unlink(missing_ok=True)
 
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:

@@ -33,6 +33,7 @@ def data_lines(config: TrainConfig) -> list[str]:
     if config.embedded_task:
         return ["data: the embedded task's, written by the run"]
     paths = [path for part in config.data.parts for path in (part.path, part.eval_path) if path is not None]
+    paths += [one.path for one in config.eval.benchmark]
     if missing := [path for path in paths if not os.path.exists(path)]:
         return [f"data: not looked at, as {missing[0]!r} is not on this machine"]
     if config.model.path is None:
@@ -61,13 +62,18 @@ def _encoder(config: TrainConfig) -> "PromptEncoder | None":
 
 def _online(config: TrainConfig, encoder: "PromptEncoder | None", pictures: Path) -> list[str]:
     from orchestrator.data.prompts import fitting, read_data
+    from orchestrator.evaluation.while_training import read_benchmarks
     from orchestrator.preflight import check_labels, check_lengths
+    from workers.models.needs import max_positions
 
     data = read_data(config, pictures=pictures)
     check_labels(config, [*data.train.prompts, *data.held_out])
     if encoder is not None:
         data = fitting(config, encoder, data)
         check_lengths(config, encoder, [*data.train.prompts, *data.held_out])
+        most = max_positions(encoder.config)
+        measured = read_benchmarks(config, encoder, most=most, pictures=pictures) if config.eval.benchmark else []
+        return [*data.lines(), *(line for one in measured for line in one.lines())]
     return list(data.lines())
 
 

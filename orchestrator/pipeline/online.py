@@ -6,10 +6,10 @@ from pathlib import Path
 
 from orchestrator.cluster.launch import clear_leftovers, ray_cluster, worker_pool
 from orchestrator.cluster.placement import PlacementPlan
-from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.specs import following_engine_spec, prompt_encoder
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.prompts import RunData, fitting, read_data
+from orchestrator.evaluation.while_training import change_lines, declared_figures, read_benchmarks
 from orchestrator.pipeline.derived import cold_start_config
 from orchestrator.pipeline.stages import Running, Stage, Tell, go_through
 from orchestrator.pipeline.summary import print_summary
@@ -29,6 +29,7 @@ from orchestrator.training.loop import Outcome, kept_outcome, run
 from orchestrator.training.online_step import OnlineWork
 from orchestrator.training.session import Session, open_session
 from orchestrator.training.supervised import SupervisedWork
+from workers.models.needs import max_positions
 
 
 def train_online(
@@ -47,13 +48,18 @@ def train_online(
     check_labels(config, prompts)
     check_teacher(config, encoder)
     longest, images = check_lengths(config, encoder, prompts), max(len(p.media) for p in prompts)
+    pictures, most = folder.root / "pictures", max_positions(encoder.config)
+    benchmarks = read_benchmarks(config, encoder, most=most, pictures=pictures)
+    longest = max(longest, *(one.needs.longest for one in benchmarks), 0)
+    images = max(images, *(one.needs.max_images for one in benchmarks), 0)
     spec = following_engine_spec(config, plan, encoder, longest_prompt=longest, max_images=images)
     check_online_critiques(config, prompts)
     _refuse_other_runs(config, folder, data, stages)
-    sys.stdout.write("\n".join(data.lines()) + "\n")
+    told = [*data.lines(), *(line for one in benchmarks for line in one.lines())]
+    sys.stdout.write("\n".join(told) + "\n")
     write_config(config, folder)
     clear_leftovers(folder.root)
-    running = Running(config=config, plan=plan, folder=folder, data=data, encoder=encoder)
+    running = Running(config=config, plan=plan, folder=folder, data=data, encoder=encoder, benchmarks=benchmarks)
     if _is_done(config, folder, data, stages):
         sys.stdout.write(f"{folder.root}, made before\n")
         running.outcome = kept_outcome(config, folder)
@@ -62,7 +68,9 @@ def train_online(
         with ray_cluster(plan), worker_pool(config, plan, spec) as running.pool:
             go_through(stages, running)
     if running.outcome is not None:
-        print_summary(running.outcome.before.judged, running.outcome.after.judged, folder.root)
+        before, after = running.outcome.before, running.outcome.after
+        measured = change_lines(benchmarks, before.figures, after.figures)
+        print_summary(before.judged, after.judged, folder.root, measured=measured)
 
 
 def supervised(running: Running, tell: Tell) -> None:
@@ -96,11 +104,12 @@ def reinforce(running: Running, tell: Tell) -> None:
 
         def online(again: TrainConfig) -> Outcome:
             with (
-                _session(again, folder, pool, data) as (session, start),
+                _session(again, running, folder, data) as (session, start),
                 online_critique_judge(again, folder, pool, [*data.train.prompts, *data.held_out]) as critiques,
                 sample_judges(again, folder, pool, data.train.prompts) as judges,
             ):
-                asked = answering(session, encoder, data, policy_version=start.policy_version)
+                version, benchmarks = start.policy_version, running.benchmarks
+                asked = answering(session, encoder, data, policy_version=version, benchmarks=benchmarks)
                 return run(
                     session, OnlineWork(answering=asked, client=client, judges=judges, critiques=critiques), start
                 )
@@ -144,14 +153,19 @@ def _cold_start_stage(config: TrainConfig) -> tuple[TrainConfig, RunData]:
 
 
 def _supervised(config: TrainConfig, running: Running, folder: RunFolder, data: RunData, *, is_stage: bool) -> Outcome:
-    assert running.pool is not None and running.encoder is not None
-    with _session(config, folder, running.pool, data) as (session, start):
-        asked = answering(session, running.encoder, data, policy_version=start.policy_version)
+    assert running.encoder is not None
+    benchmarks = () if is_stage else running.benchmarks
+    with _session(config, running, folder, data) as (session, start):
+        version = start.policy_version
+        asked = answering(session, running.encoder, data, policy_version=version, benchmarks=benchmarks)
         return run(session, SupervisedWork(answering=asked, is_stage=is_stage), start)
 
 
 def _session(
-    config: TrainConfig, folder: RunFolder, pool: WorkerPool, data: RunData
+    config: TrainConfig, running: Running, folder: RunFolder, data: RunData
 ) -> AbstractContextManager[tuple[Session, Progress]]:
+    assert running.pool is not None
     identity = online_identity(config, data)
-    return open_session(config, folder, pool, identity=identity, counts=data.counts, figures=figures_of(config))
+    # Those of benchmarks by their full names first: a name that stands for many is drawn by none.
+    figures = [*declared_figures(running.benchmarks if config.eval.benchmark else ()), *figures_of(config)]
+    return open_session(config, folder, running.pool, identity=identity, counts=data.counts, figures=figures)

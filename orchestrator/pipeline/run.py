@@ -16,6 +16,7 @@ from orchestrator.data.image_check import describe_bound
 from orchestrator.data.prompts import read_data
 from orchestrator.data.recognising import with_format
 from orchestrator.errors import RefusedInput
+from orchestrator.evaluation.benchmarks.usable import check_benchmarks
 from orchestrator.pipeline.look_at_data import data_lines
 from orchestrator.pipeline.stages import Stage, describe_stages, stages_of
 from orchestrator.preflight import (
@@ -55,7 +56,7 @@ def dry_run(config: TrainConfig, known: TrainConfig) -> None:
     """
     here = config.placement.cluster is None
     config, known = with_format(config), with_format(known)
-    _check_best(config)
+    _check_measured(config)
     if known.reward.critique == config.reward.critique:
         check_critique_model(known)
     if known.model.path is not None:
@@ -85,7 +86,7 @@ def check_run(config: TrainConfig, known: TrainConfig) -> Checked:
     """
     config, known = with_format(config), with_format(known)
     check_trackers(config)
-    _check_best(config)
+    _check_measured(config)
     if known.model.path is not None:
         check_model(known)
     if known.reward.critique == config.reward.critique:
@@ -182,7 +183,8 @@ def _memory_lines(config: TrainConfig, cluster: ClusterResources, plan: Placemen
     return describe_memory(roles, colocated=colocated, gpu_memory_gib=gpu_memory_gib)
 
 
-def _check_best(config: TrainConfig) -> None:
+def _check_measured(config: TrainConfig) -> None:
+    check_benchmarks(config)
     if config.eval.best is not None:
         from orchestrator.training.figures import check_best  # deferred: it imports what only training needs
 
@@ -206,3 +208,6 @@ def _check_files(config: TrainConfig) -> None:
         fits = folder and (config.offline or holds_shards(str(path)))
         if path is not None and not os.path.isfile(path) and not fits:
             raise RefusedInput(f"{name} {path!r} is not a file")
+    for one in config.eval.benchmark:
+        if not os.path.exists(one.path):
+            raise RefusedInput(f"eval.benchmark {one.name!r}: path {one.path!r} is not there")

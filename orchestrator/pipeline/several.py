@@ -13,6 +13,7 @@ from orchestrator.config.tables import NamedRun, resolved
 from orchestrator.data.recognising import with_format
 from orchestrator.errors import RefusedInput
 from orchestrator.pipeline.look_at_data import data_lines
+from orchestrator.pipeline.measure import check_measure, measured
 from orchestrator.pipeline.run import check_run, dry_run, train
 from orchestrator.run.checkpoint import refuse_another_run
 from orchestrator.run.folder import RunFolder
@@ -28,26 +29,37 @@ def dry_run_all(runs: list[NamedRun]) -> None:
     """Tell every run; what an earlier one makes is told by that one's name, and not looked at."""
     for number, run in enumerate(runs, start=1):
         _head(number, runs)
-        dry_run(run.config, _known(run, runs))
+        if run.measure is None:
+            dry_run(run.config, _known(run, runs))
+        else:
+            sys.stdout.writelines(f"{line}\n" for line in check_measure(run.measure, run.config, _known(run, runs)))
 
 
 def train_all(runs: list[NamedRun]) -> None:
-    """Refuse what can be refused of any before the first one starts; then train each, unless it is done.
+    """Refuse what can be refused of any before the first one starts; then train or measure each, unless it is done.
 
     Raises:
         RefusedInput: of the first run at fault.
     """
+    tables: list[str] = []
     if runs[0].name:
         _refuse(runs)
     for number, run in enumerate(runs, start=1):
         _head(number, runs)
-        train(_found(run, runs))
+        if run.measure is None:
+            train(_found(run, runs))
+        else:
+            tables.append(measured(run.measure, _found(run, runs)))
+    sys.stdout.writelines(f"\n{table}" for table in tables)
 
 
 def _refuse(runs: list[NamedRun]) -> None:
     by_name = {run.name: run.config for run in runs}
     for run in runs:
         known, made = _known(run, runs), run.made_elsewhere()
+        if run.measure is not None:
+            check_measure(run.measure, run.config, known)
+            continue
         checked = check_run(run.config, known)
         if not made:
             folder = RunFolder(Path(run.config.run.dir))
@@ -72,7 +84,8 @@ def _head(number: int, runs: list[NamedRun]) -> None:
     if runs[0].name:
         run = runs[number - 1]
         made = "".join(f", {option} from {stage}" for option, stage in run.made_elsewhere().items())
-        where = f"{run.config.algo} in {run.config.run.dir}{made}"
+        what = run.config.algo if run.measure is None else f"evaluate {run.measure.evaluate}"
+        where = f"{what} in {run.config.run.dir}{made}"
         sys.stdout.write(f"\nrun {number} of {len(runs)}, {run.name}: {where}\n")
         sys.stdout.flush()
 

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +19,7 @@ from orchestrator.run.identity import Identity
 
 if TYPE_CHECKING:  # they import Ray, and a dry run does without
     from orchestrator.cluster.pool import WorkerPool
+    from orchestrator.evaluation.while_training import RunBenchmark
     from orchestrator.training.loop import Outcome
     from workers.multimodal.prompt_encoder import PromptEncoder
 
@@ -38,6 +39,8 @@ class Running:
     pool: "WorkerPool | None" = None
     """The run's own workers, where they outlive a stage."""
     encoder: "PromptEncoder | None" = None
+    benchmarks: "Sequence[RunBenchmark]" = ()
+    """That the policy is measured on while it learns."""
     reward_model: str | None = None
     """Its folder, once it is there."""
     tables: dict[str, Any] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console as RichConsole
@@ -24,8 +25,14 @@ _CHANCE = 0.5
 _PLAIN_WIDTH = 120
 
 
-def print_summary(before: EvalResult | None, after: EvalResult | None, folder: Path) -> None:
-    """Print the closing summary to standard output; without held-out data only where the run lies."""
+def print_summary(
+    before: EvalResult | None, after: EvalResult | None, folder: Path, *, measured: Iterable[str] = ()
+) -> None:
+    """Print the closing summary to standard output; without held-out data only where the run lies.
+
+    Args:
+        measured: What benchmarks say, in lines.
+    """
     is_terminal = sys.stdout.isatty()
     console = RichConsole(
         file=sys.stdout, force_terminal=is_terminal, width=None if is_terminal else _PLAIN_WIDTH, highlight=False
@@ -37,7 +44,7 @@ def print_summary(before: EvalResult | None, after: EvalResult | None, folder: P
         for line in (*control_lines(after), *change_lines(before, after)):
             console.print(Text(line), soft_wrap=True)
         console.print(_verdicts(before, after))
-    for line in next_lines(folder):
+    for line in (*measured, *next_lines(folder)):
         console.print(Text(line), soft_wrap=True)
 
 

@@ -71,14 +71,13 @@ class Console:
         self._step = step
         self._latest.update(metrics)
         if self._live is None:
-            figures = [f"{label} {form.format(metrics[name])}" for label, name, form in _SHOWN if name in metrics]
+            figures = [f"{label} {form.format(metrics[name])}" for label, name, form in _shown(metrics)]
             self.note("  ".join([f"step {step}/{self._total}", *figures]))
 
     def _panel(self) -> RenderableType:
         figures = Table.grid(padding=(0, 2))
-        for label, name, form in _SHOWN:
-            if name in self._latest:
-                figures.add_row(label, form.format(self._latest[name]))
+        for label, name, form in _shown(self._latest):
+            figures.add_row(label, form.format(self._latest[name]))
         latest = self._latest.items()
         memory = {name.removeprefix(MEMORY_PREFIX): v for name, v in latest if name.startswith(MEMORY_PREFIX)}
         if memory:
@@ -87,6 +86,19 @@ class Console:
         # Text, not str: rich would read the brackets in a name or a path as markup.
         waits = [Text(_wait_line(wait)) for wait in current_waits() if wait.elapsed_s > _SLOW_WAIT_S]
         return Panel(Group(Text(now), figures, *waits), title=Text(self._title), title_align="left")
+
+
+def _shown(metrics: Mapping[str, float]) -> list[tuple[str, str, str]]:
+    """Label, name and form of the figures that are shown, of those that there are; the first one of a benchmark."""
+    found = [one for one in _SHOWN if one[1] in metrics]
+    seen = set[str]()
+    for name in metrics:
+        first, _, rest = name.removeprefix("eval/").partition("/")
+        # What is cut by the sources of the data has the whole beside it.
+        if name.startswith("eval/") and rest and first not in seen and f"eval/{first}" not in metrics:
+            seen.add(first)
+            found.append((f"{first} {rest}", name, "{:.3f}"))
+    return found
 
 
 def _wait_line(wait: Wait) -> str:

@@ -48,7 +48,7 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("reference.num_ranks", "reward.critique.num_workers", "reward.judge_workers"), "free"),
     "reward.scalar_workers": "free",
     # How it is measured says nothing of what is learned.
-    **dict.fromkeys(("eval.samples", "eval.temperature", "eval.best", "eval.patience"), "free"),
+    **dict.fromkeys(("eval.samples", "eval.temperature", "eval.best", "eval.patience", "eval.benchmark"), "free"),
     "run.steps": "longer",
     **dict.fromkeys(("model.path", "model.adapter", "data.path", "data.source", "data.eval_path"), "content"),
     **dict.fromkeys(("reward.critique.path", "reward.judge_path", "reward.scalar_path"), "content"),

@@ -1,7 +1,7 @@
 """The policy as engines show it: given new weights, verified, and judged by what it answers to held-out prompts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from algorithms.records import SamplingDistribution
 from orchestrator.cluster.engines import Engines
@@ -11,6 +11,8 @@ from orchestrator.cluster.sync import SyncResult
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.prompts import RunData
 from orchestrator.evaluation.held_out import Several, evaluate
+from orchestrator.evaluation.types import EvalResult
+from orchestrator.evaluation.while_training import RunBenchmark
 from orchestrator.run.cursor import sample_seed
 from orchestrator.run.identity import Identity, run_identity
 from orchestrator.training.ask import RunAsk, run_ask
@@ -33,6 +35,8 @@ class Answering:
     held_out: Sequence[Prompt]
     ask: RunAsk
     """What the algorithm may ask."""
+    benchmarks: Sequence[RunBenchmark] = ()
+    """That the policy is measured on besides."""
 
     @property
     def sampling(self) -> SamplingDistribution:
@@ -50,21 +54,29 @@ class Answering:
         return self.engines.sync(policy_version, chosen or _first(self.train, self.encoder, count))
 
     def evaluate(self, *, quick: bool = False) -> Evaluation:
-        """Held-out judgements of the weights that the engines have.
+        """Held-out judgements of the weights that the engines have, and what they come to on benchmarks.
 
-        ``quick`` takes a fixed subset and skips the shuffled control.
+        ``quick`` takes a fixed subset of the former and skips the shuffled control.
         """
+        measured: dict[str, float] = {}
         # Accuracy of nothing is none: a prompt without a label has no right answer.
         known = [prompt for prompt in self.held_out if prompt.label is not None]
-        if not known:
-            return Evaluation(figures={})
+        result = self._judged(known, quick=quick) if known else None
+        for benchmark in self.benchmarks:
+            self.session.console.phase(f"evaluate {benchmark.name}")
+            measured |= benchmark.figures(self.engines.sample, self.encoder)
+        if result is None:
+            return Evaluation(figures=measured)
+        return judged_evaluation(replace(result, further={**result.further, **measured}))
+
+    def _judged(self, known: Sequence[Prompt], *, quick: bool) -> EvalResult:
         config = self.session.config
         several = Several(
             count=config.eval.samples,
             temperature=config.eval.temperature,
             seed_of=lambda uid, index: sample_seed(config.run.seed, uid, index, 0),
         )
-        result = evaluate(
+        return evaluate(
             self.engines.sample,
             self.encoder,
             known[:_QUICK] if quick else known,
@@ -72,10 +84,16 @@ class Answering:
             with_shuffled=not quick,
             several=several if config.eval.samples > 1 and not quick else None,
         )
-        return judged_evaluation(result)
 
 
-def answering(session: Session, encoder: PromptEncoder, data: RunData, *, policy_version: int) -> Answering:
+def answering(
+    session: Session,
+    encoder: PromptEncoder,
+    data: RunData,
+    *,
+    policy_version: int,
+    benchmarks: Sequence[RunBenchmark] = (),
+) -> Answering:
     """The pool's engines, with the policy's weights."""
     train, count = data.train.prompts, session.config.sync.probe_prompts
     engines = policy_engines(
@@ -88,6 +106,7 @@ def answering(session: Session, encoder: PromptEncoder, data: RunData, *, policy
         train=train,
         held_out=data.held_out,
         ask=run_ask(session, encoder),
+        benchmarks=benchmarks,
     )
     found.verified_sync(policy_version)
     return found

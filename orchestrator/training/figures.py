@@ -8,11 +8,12 @@ from fnmatch import fnmatchcase
 from algorithms.figures import Figure
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
+from orchestrator.evaluation.while_training import meaning_of
 from orchestrator.rewards import asking, pairwise, reward, rubric
 from orchestrator.run.metrics import MEMORY_PREFIX, NONFINITE
 from orchestrator.training import offline, online_metrics, refills, session, updates
 
-_NOT_BETTER = ("loss", "unreadable", "shuffled", "first_position")
+_NOT_BETTER = ("loss", "unreadable", "shuffled", "first_position", "yes_ratio")
 """In names of figures that are no better for being larger."""
 EVERY_STEP = (
     *updates.FIGURES,
@@ -39,11 +40,19 @@ def check_best(config: TrainConfig) -> None:
         RefusedInput: with those that there are.
     """
     measured = [figure.name for figure in figures_of(config) if figure.name.startswith("eval/")]
-    known = [name for name in measured if not any(word in name for word in _NOT_BETTER)]
-    if config.eval.best is not None and not any(fnmatchcase(config.eval.best, name) for name in known):
-        raise RefusedInput(
-            f"eval.best = {config.eval.best!r} is no figure of this run's evaluations: {', '.join(known)}"
-        )
+    known, best = [name for name in measured if _may_be_best(name)], config.eval.best
+    if best is not None and not (_may_be_best(best) and any(fnmatchcase(best, name) for name in known)):
+        raise RefusedInput(f"eval.best = {best!r} is no figure of this run's evaluations: {', '.join(known)}")
+
+
+def _may_be_best(name: str) -> bool:
+    """By its first words: a category may be called anything."""
+    return not any(word in part for part in name.split("/")[1:3] for word in _NOT_BETTER)
+
+
+def of_benchmark(name: str) -> Figure:
+    """All figures of a benchmark that a run is measured on; which they are, its file says."""
+    return Figure(f"eval/{name}/*", meaning_of(name))
 
 
 def figures_of(config: TrainConfig) -> tuple[Figure, ...]:
@@ -55,4 +64,5 @@ def figures_of(config: TrainConfig) -> tuple[Figure, ...]:
         found = (*learner, *OFFLINE, *EVERY_STEP)
     else:
         found = (*session.JUDGED, *EVERY_STEP, *learner)
+    found = (*found, *(of_benchmark(one.name) for one in config.eval.benchmark))
     return tuple({figure.name: figure for figure in reversed(found)}.values())[::-1]

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from algorithms.settings import Section
 from orchestrator.config import TrainConfig
+from orchestrator.config.benchmarks import EvalBenchmark
 from orchestrator.config.options import options
 
 
@@ -55,6 +56,8 @@ def _made(annotation: Any, old: Any) -> list[Any]:
         return [(value,) * length for value in _made(kind, None)] + ([()] if members[-1] is ... else [])
     if get_origin(annotation) is dict:
         return [{"prompt": "problem", "path": "img"}, {}]
+    if annotation is EvalBenchmark:
+        return [EvalBenchmark(name="pope", path="elsewhere")]
     if annotation is bool:
         return [True, False]
     if annotation is int:

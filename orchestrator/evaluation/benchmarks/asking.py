@@ -5,15 +5,15 @@ items ──► prompts, in both orders or one ──► what is kept already is
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
-from typing import Any
+from typing import Any, Protocol
 
 from orchestrator.data.order import stream_key
 from orchestrator.errors import GuardStop
 from orchestrator.evaluation.benchmarks.items import Asks, Item, Questions
 from orchestrator.evaluation.benchmarks.prompts import answer_prompt, pair_prompt
-from orchestrator.evaluation.predictions import Prediction, Predictions
+from orchestrator.evaluation.predictions import Key, Prediction
 from orchestrator.rewards.asking import Question, Writer
 from workers.types import Prompt
 
@@ -35,6 +35,33 @@ class AskOptions:
     """Of samples."""
     seed: int = 0
     max_new_tokens: int = 1024
+
+
+class Kept(Protocol):
+    """Where answers are kept: ``Predictions`` in a folder, ``Remembered`` for as long as they are counted."""
+
+    def __contains__(self, key: Key) -> bool:
+        """Whether there is an answer."""
+        ...
+
+    def add(self, predictions: Sequence[Prediction]) -> None:
+        """Keep some more."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """Answers that nobody goes on from."""
+
+    by_key: dict[Key, Prediction] = field(default_factory=dict)
+
+    def __contains__(self, key: Key) -> bool:
+        """See ``Kept``."""
+        return key in self.by_key
+
+    def add(self, predictions: Sequence[Prediction]) -> None:
+        """See ``Kept``."""
+        self.by_key.update((one.key, one) for one in predictions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +102,7 @@ def _orders(item: Item, listed: str, turned: str, options: AskOptions) -> tuple[
     return both if options.both_orders else (both[stream_key("shown", options.seed, item.key) % len(both)],)
 
 
-def missing(item: Item, asks: Asks, options: AskOptions, kept: Predictions) -> list[Asked]:
+def missing(item: Item, asks: Asks, options: AskOptions, kept: Kept) -> list[Asked]:
     """The prompts about one item with those of their samples that are not kept; none where all are."""
     found = []
     for one in asked_of(item, asks, options):
@@ -92,7 +119,7 @@ def ask_all(
     *,
     asks: Asks,
     ask: Callable[[Sequence[Asked]], list[Prediction]],
-    kept: Predictions,
+    kept: Kept,
     judge: Writer | None = None,
     on_shard: Callable[[], None] = lambda: None,
 ) -> None:

@@ -1,14 +1,13 @@
 """What a model is asked about an item: its question, or which of its two responses is better."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 from algorithms.records import MediaRef
+from orchestrator.config.benchmarks import VerdictForm
 from orchestrator.config.requests import OURS, checked_request, pieces_of, request_in
 from orchestrator.evaluation.benchmarks.items import Item, Part
 from workers.types import Prompt
 
-Form = Literal["tagged", "answer_is_better", "bracketed", "overall_judgment"]
 _SHOWN = "Question: {question}\n\nAnswer 1: {first}\n\nAnswer 2: {second}\n\n"
 REQUESTS: Mapping[str, str] = {
     "tagged": OURS.text,
@@ -31,7 +30,7 @@ REQUESTS: Mapping[str, str] = {
 others is asked by a template of the user's."""
 
 
-def request_of(form: Form, template: str | None) -> str:
+def request_of(form: VerdictForm, template: str | None) -> str:
     """The template for verdicts of a form, or that in a file.
 
     Raises:

@@ -80,6 +80,11 @@ def asks_of(asks: Asks, kind: ScorerKind, *, benchmark: str) -> Asks:
     return asks
 
 
+def role_of(kind: ScorerKind, asks: Asks) -> str:
+    """Whose workers hold a model of this kind that is asked so."""
+    return _ROLES.get(kind, "reference" if asks == "likelihoods" else "rollout")
+
+
 def scorer_of(
     kind: ScorerKind,
     config: TrainConfig,
@@ -118,8 +123,7 @@ def scorer_of(
     check_processors(config)
     if kind == "generative" and gives_rewards_alone(Path(base)):
         raise RefusedInput(f"model {path!r} is a reward model for vllm serve, which writes nothing")
-    writes = "reference" if asks == "likelihoods" else "rollout"
-    plan = single_role_plan(config, _ROLES.get(kind, writes))
+    plan = single_role_plan(config, role_of(kind, asks))
     config = settled_dtype(config, plan)
     if kind == "scalar":
         return ScalarScorer(config, plan, path)

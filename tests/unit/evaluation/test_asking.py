@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from orchestrator.errors import GuardStop, RefusedInput
@@ -18,55 +17,18 @@ from orchestrator.evaluation.scorers.engines import lengths, predictions, reques
 from orchestrator.evaluation.scorers.scorer import Ask
 from orchestrator.evaluation.verdict_readings import READINGS
 from orchestrator.rewards.asking import Answer, Question
+from tests.unit.evaluation.letters import Letters, letter_sampler
 from tests.unit.evaluation.released_files import cell, jsonl, parquet, read, save, whole
-from workers.types import Completion, EncodedPrompt, GenerationRequest, Prompt, UnusablePrompt
+from workers.types import Completion, GenerationRequest
 
 _OPTIONS = AskOptions(request="Q {question} 1 {first} 2 {second}", max_new_tokens=8)
 Sampler = Callable[[Sequence[GenerationRequest]], list[Completion]]
 _ASKED: dict[str, object] = {"model": "m"}
 
 
-class _Letters:
-    """Ids are the numbers of characters, an image is one id."""
-
-    def encode(self, prompt: Prompt) -> EncodedPrompt:
-        parts = [part for turn in prompt.messages for part in turn["content"]]
-        text = "".join("\x00" if part["type"] == "image" else part["text"] for part in parts)
-        if "unusable" in text:
-            raise UnusablePrompt(prompt.uid, "the chat template does not take it")
-        ids = tuple(map(ord, text))
-        return EncodedPrompt(uid=prompt.uid, engine_prompt_ids=ids, prompt_ids=ids, media=prompt.media)
-
-    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        return "".join(map(chr, ids))
-
-
-def _sampler(says: Callable[[str, GenerationRequest], str], seen: list[GenerationRequest] | None = None) -> Sampler:
-    """Engines that answer in words to what they are asked in words."""
-
-    def sample(requests: Sequence[GenerationRequest]) -> list[Completion]:
-        if seen is not None:
-            seen.extend(requests)
-        texts = [says("".join(map(chr, request.engine_prompt_ids)), request) for request in requests]
-        return [
-            Completion(
-                uid=request.uid,
-                sample_index=request.sample_index,
-                completion_ids=np.array(list(map(ord, text)), dtype=np.int32),
-                rollout_logprobs=np.zeros(len(text), dtype=np.float32),
-                finish_reason="stop",
-                policy_version=0,
-                engine="e",
-            )
-            for request, text in zip(requests, texts, strict=True)
-        ]
-
-    return sample
-
-
 def _ask(sample: Sampler, options: AskOptions = _OPTIONS) -> Ask:
     def ask(asked: Sequence[Asked]) -> list[Prediction]:
-        return predictions(asked, sample(requests(asked, options, _Letters())), _Letters())
+        return predictions(asked, sample(requests(asked, options, Letters())), Letters())
 
     return ask
 
@@ -148,7 +110,7 @@ def test_one_order_is_chosen_by_the_seed_and_is_balanced(tmp_path: Path) -> None
 def test_a_judge_is_right_in_both_orders(tmp_path: Path) -> None:
     benchmark, items = benchmark_of("vl_reward_bench"), _pairs(tmp_path)
     kept = Predictions(tmp_path / "out", asked=_ASKED)
-    ask_all(items, benchmark, _OPTIONS, asks="verdict", ask=_ask(_sampler(_prefers_good)), kept=kept)
+    ask_all(items, benchmark, _OPTIONS, asks="verdict", ask=_ask(letter_sampler(_prefers_good)), kept=kept)
     found, _ = answered(items, kept.current())
     counted = score("vl_reward_bench", benchmark, found, model="m", options=CountOptions(), num_resamples=10).countings
     assert [one["accuracy"] for one in counted] == [1.0] * 4
@@ -158,7 +120,7 @@ def test_a_judge_is_right_in_both_orders(tmp_path: Path) -> None:
 def test_a_judge_that_always_says_one_is_seen(tmp_path: Path) -> None:
     benchmark, items = benchmark_of("vl_reward_bench"), _pairs(tmp_path)
     kept = Predictions(tmp_path / "out", asked=_ASKED)
-    sample = _sampler(lambda asked, request: "<answer>1</answer>")
+    sample = letter_sampler(lambda asked, request: "<answer>1</answer>")
     ask_all(items, benchmark, _OPTIONS, asks="verdict", ask=_ask(sample), kept=kept)
     found, _ = answered(items, kept.current())
     (strict, *_) = score("v", benchmark, found, model="m", options=CountOptions(), num_resamples=10).countings
@@ -184,18 +146,18 @@ def test_a_cut_run_asks_for_the_rest_alone(after: int, tmp_path: Path, monkeypat
         kept.finish()
         return kept
 
-    ask(tmp_path / "whole", _sampler(says))
+    ask(tmp_path / "whole", letter_sampler(says))
     seen: list[GenerationRequest] = []
     shards = iter(range(after))
 
     def cut(requests: Sequence[GenerationRequest]) -> list[Completion]:
         if next(shards, None) is None:
             raise _Cut
-        return _sampler(says, seen)(requests)
+        return letter_sampler(says, seen)(requests)
 
     with pytest.raises(_Cut):
         ask(tmp_path / "cut", cut)
-    ask(tmp_path / "cut", _sampler(says, seen))
+    ask(tmp_path / "cut", letter_sampler(says, seen))
     named = [(one.uid, one.sample_index) for one in seen]
     assert len(named) == len(set(named)) == 11 * 2 * 4
     files = [(tmp_path / name / "predictions.parquet").read_bytes() for name in ("whole", "cut")]
@@ -209,7 +171,9 @@ def test_more_votes_ask_for_more_samples_alone(tmp_path: Path) -> None:
         seen: list[GenerationRequest] = []
         kept = Predictions(tmp_path / "out", asked=_ASKED)
         options = replace(_OPTIONS, samples=samples)
-        ask_all(items, benchmark, options, asks="verdict", ask=_ask(_sampler(_prefers_good, seen), options), kept=kept)
+        ask_all(
+            items, benchmark, options, asks="verdict", ask=_ask(letter_sampler(_prefers_good, seen), options), kept=kept
+        )
         counts.append(len(seen))
         assert {request.temperature for request in seen} <= {0.0, 1.0}
         assert {request.sample_index == 0 for request in seen if request.temperature == 0.0} <= {True}
@@ -221,10 +185,10 @@ def test_what_prompts_need_of_an_engine(tmp_path: Path) -> None:
     asked = {"image": "a.png", "label": "no"}
     texts = ["Is it ?", "unusable ?", "Is there a very long question ?"]
     items = read("pope", jsonl(tmp_path / "p.jsonl", *({**asked, "text": text} for text in texts))).items
-    free = lengths(items, _OPTIONS, _Letters(), asks="answer", most=None)
+    free = lengths(items, _OPTIONS, Letters(), asks="answer", most=None)
     assert (free.longest, free.max_images) == (1 + len(texts[2]), 1)
     assert free.unusable == ((2, "the chat template does not take it"),)
-    bounded = lengths(items, _OPTIONS, _Letters(), asks="answer", most=20)
+    bounded = lengths(items, _OPTIONS, Letters(), asks="answer", most=20)
     assert (bounded.longest, bounded.unusable[1]) == (8, (3, "32 tokens and an answer of 8 are more than 20"))
 
 
@@ -249,7 +213,7 @@ def _hal(folder: Path, count: int) -> tuple[Item, ...]:
 def test_answers_are_rated_by_a_judge(tmp_path: Path) -> None:
     items, benchmark = _hal(tmp_path, 3), benchmark_of("mmhal")
     kept, judge = Predictions(tmp_path / "out", asked=_ASKED), _Judge("Rating: 5", None, "no rating")
-    sample = _sampler(lambda asked, request: "a {response} cat")
+    sample = letter_sampler(lambda asked, request: "a {response} cat")
     ask_all(items, benchmark, _OPTIONS, asks="answer", ask=_ask(sample), kept=kept, judge=judge)
     assert [(p.reply, p.status) for p in kept.current()] == [
         ("Rating: 5", "answered"),
@@ -285,7 +249,7 @@ def test_a_judge_that_is_down_stops_the_run_with_nothing_half_written(tmp_path: 
             benchmark,
             _OPTIONS,
             asks="answer",
-            ask=_ask(_sampler(lambda asked, request: "x")),
+            ask=_ask(letter_sampler(lambda asked, request: "x")),
             kept=kept,
             judge=_Judge(None, None, None),
         )

@@ -9,6 +9,7 @@ import pytest
 from orchestrator.train import main
 from tests.unit.data.rows import image, picture, row, text, write_jsonl
 from tests.unit.data.store_rows import imported, plain
+from tests.unit.evaluation.released_files import cell, parquet
 from tests.user_files import write_llava
 
 _LONG = "many words " * 30
@@ -45,7 +46,7 @@ class Dry:
         code = main([*flags, "--dry-run"])
         assert sorted(self.folder.rglob("*")) == before
         said = self._capsys.readouterr()
-        marks = ("data:", "held-out data:", "refused:")
+        marks = ("data:", "held-out data:", "benchmark ", "refused:")
         return code, [line for line in (said.out + said.err).splitlines() if line.startswith(marks)]
 
     def file(self, *rows: Any, name: str = "d.jsonl") -> Path:
@@ -83,6 +84,23 @@ def test_what_an_online_run_does_not_learn_from_is_told(dry: Dry) -> None:
     assert told[5].startswith("held-out data: bad rows: 1 of 2; the first is row 2: ")
     code, (refused,) = dry("stable_reinforce", dry.file(row(), row(text(_LONG))), "--data.max_prompt_tokens", "100")
     assert code == 2 and "1 of 2 prompts are longer than data.max_prompt_tokens = 100" in refused
+
+
+def test_benchmarks_are_read_as_the_run_would(dry: Dry) -> None:
+    pair = {"id": "mmmu", "query": "which ?", "response": ["a", "b"], "human_ranking": [0, 1], "image": cell(1)}
+    bench, file, table = parquet(dry.folder / "b.parquet", pair, pair), dry.file(row()), dry.folder / "eval.toml"
+    table.write_text(f'[[eval.benchmark]]\nname = "vl_reward_bench"\npath = "{bench}"\nrows = 1\n')
+    code, told = dry("grpo", file, "--config", str(table))
+    assert code == 0, told
+    assert told[-1:] == ["benchmark vl_reward_bench: 1 of 2 rows, 2 questions at every evaluation"]
+    parquet(bench, {**pair, "human_ranking": [0, 0]})
+    code, (refused,) = dry("grpo", file, "--config", str(table))
+    assert code == 2 and "row 1: field 'human_ranking' is [0, 0]" in refused
+    bench.unlink()
+    code, (refused,) = dry("grpo", file, "--config", str(table))
+    assert code == 2 and refused.endswith(f"eval.benchmark 'vl_reward_bench': path {str(bench)!r} is not there")
+    code, (refused,) = dry("dpo", dry.file(plain()), "--data.format", "plain_dpo", "--config", str(table))
+    assert code == 2 and "on stored responses has none" in refused
 
 
 def test_rows_without_a_demonstration_count_as_bad_ones(dry: Dry) -> None:

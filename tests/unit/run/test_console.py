@@ -41,6 +41,18 @@ def test_without_a_terminal_each_step_is_one_plain_line(
     ]
 
 
+def test_the_first_figure_of_each_benchmark_is_shown_and_no_source_of_the_data(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    by_source = {"eval/accuracy": 0.5, "eval/accuracy/web": 0.25, "eval/mean_at_4": 0.5, "eval/mean_at_4/web": 0.5}
+    benchmarks = {"eval/pope/accuracy": 0.75, "eval/pope/recall": 1.0, "eval/mmbench/circular": 0.125}
+    with Console(60, title="t") as console:
+        console.update(1, by_source | benchmarks)
+    assert capsys.readouterr().out.splitlines()[1] == (
+        "step 1/60  held-out accuracy 0.500  pope accuracy 0.750  mmbench circular 0.125"
+    )
+
+
 def test_a_long_line_is_not_wrapped_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
     with Console(1, title="t") as console:
         console.note("word " * 100)

@@ -1,0 +1,51 @@
+"""What a run's configuration says of benchmarks: those that it is measured on, and a stage that measures a model."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from algorithms.settings import Count, Section, Text
+
+VerdictForm = Literal["tagged", "answer_is_better", "bracketed", "overall_judgment"]
+
+
+class Questions(Section):
+    """How pairs of responses are put to a judge; as the options of the same names of orchestrator.evaluate."""
+
+    order: Literal["both", "one"] = "both"
+    """Whether pairs are shown in both orders, or in one that the seed chooses."""
+    form: VerdictForm = "tagged"
+    """How a judge writes its verdict, and the template that asks for it."""
+    template: Text | None = None
+    """File with a template of one's own, with {question}, {first} and {second}; its verdict is of the same form."""
+
+
+class EvalBenchmark(Questions):
+    """A benchmark that a run is measured on: an ``[[eval.benchmark]]`` table."""
+
+    name: Text
+    """Of the benchmark; what its figures are called by."""
+    path: Text
+    """Its released file, or the folder of its shards."""
+    media_root: Text | None = None
+    """Folder that its media stay inside; none = that of the file."""
+    rows: Count | None = None
+    """Most rows to ask about, drawn by the run's seed, what belongs together whole; none = all."""
+
+
+class Measure(Questions):
+    """A ``[[stage]]`` that measures what an earlier one has made, in place of training."""
+
+    evaluate: Text
+    """Name of the benchmark."""
+    compat: tuple[Text, ...] = Field(default=(), strict=False)
+    """Ways of counting beside strict; none = all that the benchmark has."""
+    votes: Count | None = None
+    """Samples that vote on each pair, odd; none = the greedy verdict."""
+
+    @field_validator("votes")
+    @classmethod
+    def _can_decide(cls, votes: int | None) -> int | None:
+        if votes is not None and votes % 2 == 0:
+            raise ValueError("expected an odd number")
+        return votes
