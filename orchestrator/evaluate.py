@@ -3,6 +3,8 @@
 Answers are kept in the folder ``--out`` as they come: a second call, or one after an interruption, asks only for the
 rest. Any option of ``orchestrator.train`` may follow, e.g. ``--data.media_root``, ``--rollout.num_engines``,
 ``--rollout.max_new_tokens``, ``--rollout.temperature`` (of samples that vote), ``--run.seed``, ``--reward.judge_url``.
+
+``--kit evalscope|lmms-eval --kit-python PYTHON --model DIR --tasks NAMES`` has a kit of others ask it instead.
 """
 
 import dataclasses
@@ -25,6 +27,7 @@ from orchestrator.evaluation.benchmarks.files import ItemFile, Items, read_items
 from orchestrator.evaluation.benchmarks.items import Benchmark, CountOptions
 from orchestrator.evaluation.benchmarks.prompts import REQUESTS, checked_request
 from orchestrator.evaluation.benchmarks.registry import benchmark_of
+from orchestrator.evaluation.kits.registry import asks_kit
 from orchestrator.evaluation.results import Scores, as_markdown, compared, comparison_markdown, write_scores
 from orchestrator.run.folder import RunFolder, write_atomic
 
@@ -60,8 +63,8 @@ class Evaluate:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 done, 2 refused, 3 stopped."""
     try:
-        command, rest = parsed(sys.argv[1:] if argv is None else argv)
-        sys.stdout.write(as_markdown(run(command, rest)))
+        words = sys.argv[1:] if argv is None else argv
+        sys.stdout.write(as_markdown(by_kit(words) if asks_kit(words) else run(*parsed(words))))
     except RefusedInput as refusal:
         sys.stderr.write(f"refused: {refusal}\n")
         return 2
@@ -69,6 +72,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"stopped: {stop}\n")
         return 3
     return 0
+
+
+def by_kit(argv: Sequence[str]) -> Scores:
+    """What a kit of others finds, see ``KitCommand``."""
+    from orchestrator.evaluation.kits.run import measured_by_kit  # deferred: nobody else needs it
+
+    return measured_by_kit(argv)
 
 
 def run(command: Evaluate, rest: Sequence[str] = ()) -> Scores:
