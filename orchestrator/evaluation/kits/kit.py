@@ -140,13 +140,14 @@ def wanted(value: Any, where: str, *names: str, kind: type[T]) -> T:
     Raises:
         GuardStop: it is missing or of another type: the kit has changed its files.
     """
+    found: Any = value
     for name in names:
-        value = value.get(name) if isinstance(value, Mapping) else None
-    if isinstance(value, int) and not issubclass(kind, int):
-        value = float(value)
-    if not isinstance(value, kind):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    if kind is float and isinstance(found, int):
+        found = float(found)
+    if not isinstance(found, kind):
         raise GuardStop(f"{where}: field {'.'.join(names)!r} is missing or no {kind.__name__}")
-    return value
+    return found
 
 
 def numbers_of(values: Mapping[str, Any]) -> dict[str, float]:

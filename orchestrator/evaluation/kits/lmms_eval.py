@@ -1,13 +1,13 @@
 """lmms-eval: the kit of most published figures.
 
     FOLDER/MODEL/DATE_results.json          results: by task, "NAME,FILTER" to a number
-    FOLDER/MODEL/DATE_samples_TASK.jsonl    a line a row: doc_id, target, input, filtered_resps, resps where they differ, and
-                                            a number or an object with a "score" under each metric's name
+    FOLDER/MODEL/DATE_samples_TASK.jsonl    a line a row: doc_id, target, input, filtered_resps, resps if they differ,
+                                            and a number, or an object with a "score", under each metric's name
 
 It ends with exit code 0 whatever went wrong, and takes a request that failed for a wrong answer: both are looked for.
 
-Source: lmms-eval 0.7.3, as seen in what it writes; models/simple/openai.py (a time limit of 10 s), models/chat/openai.py
-(the text of failed requests).
+Source: lmms-eval 0.7.3, as seen in what it writes; models/simple/openai.py has the time limit of 10 s,
+models/chat/openai.py the text of a request that failed.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""A kit's rows in our tables: predictions, figures, and what a benchmark of ours makes of them where rows are the same."""
+"""A kit's rows in our tables: predictions, figures, and what a benchmark of ours makes of the same rows."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
