@@ -73,8 +73,13 @@ def write_case(folder: Path, *, lmms_eval: Path | None = None) -> KitCase:
     """
     rows = [
         {
-            **{"id": str(i), "question_id": str(i), "question": f"Is there a {name} in the image?"},
-            **{"answer": ("no", "yes")[i % 2], "category": "random", "image_source": f"{i}", "image": cell(i)},
+            "id": str(i),
+            "question_id": str(i),
+            "question": f"Is there a {name} in the image?",
+            "answer": ("no", "yes")[i % 2],
+            "category": "random",
+            "image_source": f"{i}",
+            "image": cell(i),
         }
         for i, name in enumerate(OBJECTS)
     ]
