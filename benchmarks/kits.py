@@ -43,13 +43,13 @@ def _compare(name: str, python: str, model: Path, case: KitCase, out: Path) -> N
     passed_on = case.evalscope if name == "evalscope" else case.lmms_eval
     flags = ["--kit", name, "--kit-python", python, "--model", str(model), "--tasks", _TASKS[name], "--out", str(out)]
     flags += ["--benchmark", "pope", "--data", str(case.file), "--max-images", "1"]
-    flags += ["--rollout.max_new_tokens", str(NUM_TOKENS), "--rollout.max_num_seqs", "8"]
+    flags += ["--rollout.max_new_tokens", str(NUM_TOKENS[name]), "--rollout.max_num_seqs", "8"]
     code = evaluate([*flags, "--kit-args", *passed_on])
     print(f"exit code {code} after {time.monotonic() - began:.0f} s")  # noqa: T201
     if code:
         return
     told = json.loads((out / "scores.json").read_text())
-    print(f"kit: {told['asked']['kit']}, served by {', '.join(told['asked']['served_by'])}")  # noqa: T201
+    print(f"\nkit: {told['asked']['kit']}, served by {', '.join(told['asked']['served_by'])}")  # noqa: T201
     print("| row | label | answer | the kit's score | strict | official |\n|---|---|---|---|---|---|")  # noqa: T201
     rows = pq.read_table(out / "predictions.parquet").to_pylist()
     for row in sorted(rows, key=lambda row: row["row"]):

@@ -37,12 +37,12 @@ def _measure(kit: str, python: str, task: str, folder: Path, file: Path, passed_
     model, out = write_talker(folder / "model"), folder / "out"
     words = ["--kit", kit, "--kit-python", python, "--model", str(model), "--tasks", task, "--out", str(out)]
     words += ["--benchmark", "pope", "--data", str(file), "--max-images", "1", "--rollout.max_num_seqs", "8"]
-    words += ["--rollout.max_new_tokens", str(NUM_TOKENS), "--kit-args", *passed_on]
+    words += ["--rollout.max_new_tokens", str(NUM_TOKENS[kit]), "--kit-args", *passed_on]
     assert main(words) == 0
     predictions = read_predictions(out / "predictions.parquet")
     assert sorted(one.row for one in predictions) == list(range(1, len(OBJECTS) + 1))
     # The model says this and that: what agrees does not agree about nothing.
-    assert len({one.text for one in predictions}) > 3
+    assert len({one.text for one in predictions}) > 2
     return out
 
 
@@ -61,7 +61,14 @@ def test_lmms_evals_count_is_our_reading_of_it(tmp_path: Path) -> None:
     case = write_case(tmp_path / "case", lmms_eval=Path(told.stdout.strip()))
     out = _measure("lmms-eval", python, "local_pope", tmp_path, case.file, case.lmms_eval)
     kit, ours = _figures(out, "lmms-eval"), _figures(out, "lmms_eval")
-    names = {"pope_accuracy": "accuracy", "pope_precision": "precision", "pope_yes_ratio": "yes_ratio"}
-    assert {ours_: kit[name] for name, ours_ in names.items()} == pytest.approx(
-        {name: ours[name] for name in names.values()}, abs=1e-4
+    assert kit["pope_accuracy"] > 0
+    assert kit == pytest.approx(
+        {
+            "pope_accuracy": ours["accuracy"],
+            "pope_precision": ours["precision"],
+            "pope_recall": ours["recall"],
+            "pope_f1_score": ours["f1"],
+            "pope_yes_ratio": ours["yes_ratio"],
+        },
+        abs=1e-4,
     )
