@@ -3,6 +3,8 @@
 Answers are kept in the folder ``--out`` as they come: a second call, or one after an interruption, asks only for the
 rest. Any option of ``orchestrator.train`` may follow, e.g. ``--data.media_root``, ``--rollout.num_engines``,
 ``--rollout.max_new_tokens``, ``--rollout.temperature`` (of samples that vote), ``--run.seed``, ``--reward.judge_url``.
+
+``--kit evalscope|lmms-eval --kit-python PYTHON --model DIR --tasks NAMES`` has a kit of others ask it instead.
 """
 
 import dataclasses
@@ -26,6 +28,7 @@ from orchestrator.evaluation.benchmarks.prompts import request_of
 from orchestrator.evaluation.benchmarks.registry import benchmark_of, holdings
 from orchestrator.evaluation.benchmarks.usable import usable_items
 from orchestrator.evaluation.disagreements import write_disagreements
+from orchestrator.evaluation.kits.registry import asks_kit
 from orchestrator.evaluation.results import (
     Scores,
     as_markdown,
@@ -84,7 +87,11 @@ class Evaluate:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 done, 2 refused, 3 stopped."""
     try:
-        command, rest = parsed(sys.argv[1:] if argv is None else argv)
+        words = sys.argv[1:] if argv is None else argv
+        if asks_kit(words):
+            sys.stdout.write(as_markdown(by_kit(words)))
+            return 0
+        command, rest = parsed(words)
         if command.benchmark == ALL:
             return run_all(command, rest)
         sys.stdout.write(as_markdown(run(command, rest)))
@@ -95,6 +102,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"stopped: {stop}\n")
         return 3
     return 0
+
+
+def by_kit(argv: Sequence[str]) -> Scores:
+    """What a kit of others finds, see ``KitCommand``."""
+    from orchestrator.evaluation.kits.run import measured_by_kit  # deferred: nobody else needs it
+
+    return measured_by_kit(argv)
 
 
 def run(command: Evaluate, rest: Sequence[str] = ()) -> Scores:

@@ -7,7 +7,7 @@ Shards appear whole; one that is there is never asked about again.
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -157,10 +157,28 @@ def forget_predictions(folder: Path) -> None:
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     """Write them as one table; the file appears whole."""
-    rows = list(predictions)
-    columns = {name: [_cell(one, name) for one in rows] for name in _SCHEMA.names}
+    write_table(path, predictions_table(list(predictions)))
+
+
+def predictions_table(
+    predictions: Sequence[Prediction], further: Mapping[str, Sequence[str]] | None = None
+) -> pa.Table:
+    """A row each.
+
+    Args:
+        further: Columns of text beside ours, which readers pass over.
+    """
+    columns = {name: [_cell(one, name) for one in predictions] for name in _SCHEMA.names}
+    table = pa.Table.from_pydict(columns, schema=_SCHEMA)
+    for name, values in (further or {}).items():
+        table = table.append_column(name, pa.array(values, type=pa.string()))
+    return table
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """As Parquet; the file appears whole."""
     buffer = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pydict(columns, schema=_SCHEMA), buffer)
+    pq.write_table(table, buffer)
     write_atomic(path, buffer.getvalue().to_pybytes())
 
 
@@ -191,7 +209,7 @@ def _read(path: Path) -> Iterator[Prediction]:
         missing = [name for name in _SCHEMA.names if name not in file.schema_arrow.names]
         if missing:
             raise RefusedInput(f"{str(path)!r} has no column {missing[0]!r}: it holds no predictions")
-        for batch in file.iter_batches(batch_size=1024):
+        for batch in file.iter_batches(batch_size=1024, columns=_SCHEMA.names):
             for row in batch.to_pylist():
                 yield Prediction(**{**row, "rewards": tuple(row["rewards"] or ())})
     except (pa.ArrowException, OSError) as error:

@@ -29,7 +29,7 @@ def intervals(counting: Counting, *, seed: int, num_resamples: int = NUM_RESAMPL
     """The middle 95 % of each figure over units drawn again with replacement; None where no draw defines it.
 
     A draw in which something that a figure is taken of is missing, as all questions of a small category, is left out of
-    that figure.
+    that figure. One that is only printed, of whose questions nothing is known, has none.
 
     Args:
         seed: The same answers and seed give the same intervals, whatever the order of the units.
@@ -40,7 +40,7 @@ def intervals(counting: Counting, *, seed: int, num_resamples: int = NUM_RESAMPL
     values = np.concatenate(
         [_values(counting.figures, order, times) for times in _times(len(order), seed, num_resamples)]
     )
-    return {figure.name: _middle(values[:, i]) for i, figure in enumerate(counting.figures)}
+    return {figure.name: _middle(values[:, i]) if figure.terms else None for i, figure in enumerate(counting.figures)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

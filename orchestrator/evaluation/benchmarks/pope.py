@@ -47,6 +47,10 @@ def pope_lmms_eval(text: str) -> YesNo | None:
     return bare if bare in ("yes", "no") else None
 
 
+_LMMS_EVAL_NOTES = (
+    "the yes-ratio is that of the labels, not of the answers",
+    "recall leaves out the objects that were answered with neither word",
+)
 _READINGS = {"strict": parse_yes_no, "official": pope_official, "lmms_eval": pope_lmms_eval}
 
 
@@ -56,7 +60,8 @@ def count_pope(rows: Sequence[PopeRow], keys: Sequence[Hashable] | None = None, 
     A share of nothing is 0: precision without a yes, recall without a positive label, F1 without either.
 
     Args:
-        way: Who reads the responses: ``strict``, ``official`` or ``lmms_eval``, whose yes-ratio is that of the labels.
+        way: Who reads the responses: ``strict``, ``official`` or ``lmms_eval``, whose yes-ratio is that of the labels
+            and whose recall leaves out what is neither word.
         keys: Names of the questions; their numbers without.
     Source: Li et al. 2023 (POPE), its five metrics, https://arxiv.org/abs/2305.10355. VL-RLHF, whose script follows
         the released one, divides by zero in those cases, and reads a response that says nothing as yes.
@@ -72,7 +77,7 @@ def count_pope(rows: Sequence[PopeRow], keys: Sequence[Hashable] | None = None, 
         range(len(rows)) if keys is None else keys,
         figures,
         counts={"rows": len(rows), "unreadable": answers.count(None)},
-        notes=["the yes-ratio is that of the labels, not of the answers"] if way == "lmms_eval" else [],
+        notes=_LMMS_EVAL_NOTES if way == "lmms_eval" else (),
     )
 
 
@@ -83,12 +88,18 @@ def _figures(
     positive = masked([float(row.label == "yes") for row in rows], among)
     hit = masked([float(a == row.label == "yes") for a, row in zip(answers, rows, strict=True)], among)
     right = masked([float(a == row.label) for a, row in zip(answers, rows, strict=True)], among)
+    # To lmms-eval an object that was answered with neither word is not missed.
+    sought = [
+        float(row.label == "yes" and (way != "lmms_eval" or a is not None))
+        for a, row in zip(answers, rows, strict=True)
+    ]
+    wanted = masked(sought, among).part
     return [
         Figure(f"accuracy{suffix}", (right,)),
         Figure(f"precision{suffix}", (Ratio(hit.part, said.part),)),
-        Figure(f"recall{suffix}", (Ratio(hit.part, positive.part),)),
+        Figure(f"recall{suffix}", (Ratio(hit.part, wanted),)),
         # 2 TP + FP + FN = (TP + FP) + (TP + FN)
-        Figure(f"f1{suffix}", (Ratio(2 * hit.part, said.part + positive.part),)),
+        Figure(f"f1{suffix}", (Ratio(2 * hit.part, said.part + wanted),)),
         Figure(f"yes_ratio{suffix}", (positive if way == "lmms_eval" else said,)),
     ]
 

@@ -117,7 +117,12 @@ def test_pope_by_whose_rules_it_is_read() -> None:
     # lmms-eval reads "Yes", "Yes", "No", "No" and "NO" alone, of which 1, none, none, 1 and 1 are right.
     assert (lmms["accuracy"], lmms.counts["unreadable"]) == (3 / 10, 5)
     assert lmms["yes_ratio"] == 5 / 10
-    assert lmms.notes == ("the yes-ratio is that of the labels, not of the answers",)
+    # "yes." and "I have no idea." are neither word: TP 1, FP 1, and one "No" that is a missed object.
+    assert (lmms["precision"], lmms["recall"], lmms["f1"]) == (1 / 2, 1 / 2, 1 / 2)
+    assert lmms.notes == (
+        "the yes-ratio is that of the labels, not of the answers",
+        "recall leaves out the objects that were answered with neither word",
+    )
 
 
 def test_splits_of_pope_are_counted_apart() -> None:
