@@ -20,27 +20,27 @@ from orchestrator.evaluation.benchmarks.prompts import request_of
 from orchestrator.evaluation.benchmarks.registry import benchmark_of
 from orchestrator.evaluation.benchmarks.usable import usable_items
 from orchestrator.evaluation.predictions import forget_predictions
-from orchestrator.evaluation.results import TABLE_FILE, Scores, as_markdown, write_scores
+from orchestrator.evaluation.results import JSON_FILE, TABLE_FILE, Scores, as_markdown, write_scores
 from orchestrator.evaluation.scorers.choice import ScorerKind, asks_of, kind_of, role_of, scorer_of
 from orchestrator.preflight import check_model, check_processors
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.log import quiet_libraries
 
 
-def check_measure(measure: Measure, config: TrainConfig, known: TrainConfig) -> list[str]:
+def check_measure(
+    measure: Measure, config: TrainConfig, known: TrainConfig, *, makes: ScorerKind = "generative"
+) -> list[str]:
     """Refuse what can be refused before there is a model; say what will be asked.
 
     Args:
         known: The stage without what other stages make before it.
+        makes: What the stage makes whose model it measures.
     Raises:
         RefusedInput: in one sentence.
     """
-    benchmark = _benchmark(measure, config)
-    # What an earlier stage is to make is looked at once it is there.
-    model, kind, asks = made("model.path", config.model.path), "generative", benchmark.asks
-    if model is not None:
-        kind = kind_of(model)
-        asks = _asks(measure, benchmark, kind)
+    benchmark, model = _benchmark(measure, config), made("model.path", config.model.path)
+    kind = makes if model is None else kind_of(model)
+    asks = _asks(measure, benchmark, kind)
     if known.model.path is not None and kind != "scalar":  # which may be an adapter, and is looked at in its turn
         check_model(known)
         check_processors(known)
@@ -69,6 +69,8 @@ def measured(measure: Measure, config: TrainConfig) -> str:
     try:
         if config.run.resume == "never":
             forget_predictions(folder.root)
+            for name in (JSON_FILE, TABLE_FILE):
+                (folder.root / name).unlink(missing_ok=True)
         scores = _scores(measure, config, folder)
         write_scores(folder.root, scores)
     finally:
@@ -115,8 +117,6 @@ def _benchmark(measure: Measure, config: TrainConfig) -> Benchmark:
         raise RefusedInput(f"evaluate = {name!r} is rated by a judge: give reward.judge_url and reward.judge_model")
     if unknown := [way for way in measure.compat if way not in benchmark.ways]:
         raise RefusedInput(f"compat = {unknown[0]!r}: {name} is counted as {', '.join(benchmark.ways)}")
-    if measure.votes is not None and benchmark.asks != "verdict":
-        raise RefusedInput(f"votes = {measure.votes}: {name} is no benchmark of pairs")
     request_of(measure.form, measure.template)
     return benchmark
 
@@ -125,7 +125,7 @@ def _asks(measure: Measure, benchmark: Benchmark, kind: ScorerKind) -> Asks:
     """How the model is asked, which the stage's options fit."""
     asks = asks_of(benchmark.asks, kind, benchmark=measure.evaluate)
     if measure.votes is not None and asks != "verdict":
-        raise RefusedInput(f"votes = {measure.votes}: a {kind} reward model gives rewards, and no verdicts that vote")
+        raise RefusedInput(f"votes = {measure.votes}: {measure.evaluate} is asked for no verdicts that vote")
     return asks
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from algorithms.settings import Section
+from orchestrator.config.benchmarks import Measure
 from orchestrator.config.layers import layer_of
 from orchestrator.config.load import validated
 from orchestrator.config.schema import TrainConfig
@@ -32,7 +33,7 @@ def dry_run_all(runs: list[NamedRun]) -> None:
         if run.measure is None:
             dry_run(run.config, _known(run, runs))
         else:
-            sys.stdout.writelines(f"{line}\n" for line in check_measure(run.measure, run.config, _known(run, runs)))
+            sys.stdout.writelines(f"{line}\n" for line in _check_measure(run, run.measure, runs))
 
 
 def train_all(runs: list[NamedRun]) -> None:
@@ -58,7 +59,7 @@ def _refuse(runs: list[NamedRun]) -> None:
     for run in runs:
         known, made = _known(run, runs), run.made_elsewhere()
         if run.measure is not None:
-            check_measure(run.measure, run.config, known)
+            _check_measure(run, run.measure, runs)
             continue
         checked = check_run(run.config, known)
         if not made:
@@ -74,6 +75,15 @@ def _refuse(runs: list[NamedRun]) -> None:
                 raise RefusedInput(f"{told} is no {kind} reward model, as its algo is {judge.algo!r}")
     if runs[0].config.run.resume == "must" and not any(_has_begun(run) for run in runs):
         raise RefusedInput("run.resume = 'must', but no stage has a complete checkpoint")
+
+
+def _check_measure(run: NamedRun, measure: Measure, runs: list[NamedRun]) -> list[str]:
+    """What the stage asks; see ``check_measure``."""
+    maker = next((one for one in runs if one.name == run.made_elsewhere().get("model.path")), None)
+    head, makes = None if maker is None else maker.config.needs.head, "generative"
+    if head is not None:
+        makes = "critique" if head.keeps_language else "scalar"
+    return check_measure(measure, run.config, _known(run, runs), makes=makes)
 
 
 def _has_begun(run: NamedRun) -> bool:

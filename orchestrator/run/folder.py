@@ -13,7 +13,8 @@ from typing import IO, Any
 from orchestrator.errors import RefusedInput
 
 _WRITTEN_INTO = (
-    "metrics.jsonl", "log.jsonl", "reward_service.log", "verdicts.sqlite", "critiques.sqlite", "answers.sqlite",
+    "metrics.jsonl", "log.jsonl", "reward_service.log", "verdicts.sqlite", "critiques.sqlite", "scores.sqlite",
+    "answers.sqlite",
 )  # fmt: skip
 """Files whose names can be guessed and that are opened where they lie, instead of being replaced whole."""
 _STEP_NAME = re.compile(r"step_(\d{6,})(\.parquet|\.json)?")

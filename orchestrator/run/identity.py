@@ -138,7 +138,15 @@ def run_identity(
         "critic.path": None if config.critic_path is None else _folder(config.critic_path),
     }
     known = option_identity(config) | content
-    return {name: known[name] for name in options(type(config)) if name in known} | dict(facts or {})
+    told = dict(facts or {}) | _best_on(config)
+    return {name: known[name] for name in options(type(config)) if name in known} | told
+
+
+def _best_on(config: TrainConfig) -> dict[str, Any]:
+    """The benchmark's table by which the best checkpoint is found: figures of other rows do not compare."""
+    best = config.eval.best or ""
+    tables = [one.model_dump() for one in config.eval.benchmark if best.startswith(f"eval/{one.name}/")]
+    return {"eval.best on": tables[0]} if tables else {}
 
 
 def settled(identity: Identity) -> Identity:

@@ -17,10 +17,11 @@ from algorithms.registry import ALGORITHMS
 from orchestrator.cluster.choices import settled_dtype
 from orchestrator.cluster.placement import PlacementPlan
 from orchestrator.config import TrainConfig, load_config, option_names
+from orchestrator.config.benchmarks import EvalBenchmark
 from orchestrator.errors import RefusedInput
 from orchestrator.run.checkpoint import find_checkpoint
 from orchestrator.run.folder import RunFolder
-from orchestrator.run.identity import Identity, option_identity, rule_of, run_identity
+from orchestrator.run.identity import Identity, option_identity, rule_of, run_identity, settled
 from orchestrator.tasks.digits_model import build_digits_model
 from tests.contract.other_values import other_values, value_of, with_value
 
@@ -239,3 +240,17 @@ def test_an_unsettled_number_format_is_no_identity(model: Path) -> None:
     config = load_config(["--algo", "dpo", "--model.path", str(model), "--data.path", "rows"])[0]
     with pytest.raises(ValueError, match=r"model\.dtype = 'auto'"):
         option_identity(config)
+
+
+def test_the_best_checkpoint_is_found_on_the_same_rows(model: Path) -> None:
+    """Other tables measure a resumed run, but for the one by whose figure its checkpoints are ranked."""
+
+    def identity(best: str | None, rows: int) -> Identity:
+        config = with_value(_config("grpo", model), "eval.best", best)
+        table = EvalBenchmark(name="pope", path="pope.jsonl", rows=rows)
+        told = run_identity(with_value(config, "eval.benchmark", (table,)), rows="r", held_out=None)
+        return settled(told)
+
+    assert identity(None, 20) == identity(None, 200)
+    assert identity("eval/accuracy", 20) == identity("eval/accuracy", 200)
+    assert identity("eval/pope/accuracy", 20) != identity("eval/pope/accuracy", 200)

@@ -207,8 +207,8 @@ def test_all_that_a_folder_holds_is_measured_and_what_is_refused_stops_no_other(
 @pytest.mark.parametrize(
     ("names", "more", "message"),
     [
-        ((), (), "holds nothing named after one of llava_bench"),
-        (("images",), (), "holds nothing named after one of llava_bench"),
+        ((), (), "holds nothing named after one of judgements"),
+        (("images",), (), "holds nothing named after one of judgements"),
         (("pope", "POPE"), (), "refused: pope: POPE and pope are both named after it"),
         (("pope",), ("--compat", "r1_released"), "these benchmarks are counted as lmms_eval, official, strict"),
     ],

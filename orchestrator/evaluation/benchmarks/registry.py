@@ -28,6 +28,15 @@ BENCHMARKS = (
     "vl_reward_bench",
 )
 """Modules beside this one, each with a ``BENCHMARK``."""
+_RELEASED_AS = {
+    "llava_bench": ("LLaVA-Bench-COCO", "LLaVA-Bench-in-the-Wild"),
+    "mmbench": ("MMBench_DEV_EN", "MMBench_DEV_CN", "MMBench_DEV_EN_V11", "MMBench_DEV_CN_V11"),
+    "mmhal": ("MMHal-Bench",),
+    "mmmu": ("MMMU_DEV_VAL",),
+    "safety_bench": ("MM-RLHF-SafetyBench",),
+    "seed_bench": ("SEEDBench_IMG", "SEED-Bench-Image"),
+}
+"""Names of files and folders that are more than a benchmark's own. Not told by their beginning: MMMU-Pro is no MMMU."""
 
 
 def benchmark_of(name: str) -> Benchmark:
@@ -61,6 +70,7 @@ def holdings(folder: Path) -> Holdings:
         raise RefusedInput(f"data = {str(folder)!r} is no folder, and all benchmarks of one are asked for")
     found: dict[str, list[Path]] = {name: [] for name in BENCHMARKS}
     by_letters, unknown = {_letters(name): name for name in BENCHMARKS}, list[str]()
+    by_letters |= {_letters(other): name for name, others in _RELEASED_AS.items() for other in others}
     for path in sorted(one for one in folder.iterdir() if not one.name.startswith(".")):
         name = path.name if path.is_dir() else path.name.partition(".")[0]
         known = by_letters.get(_letters(name))

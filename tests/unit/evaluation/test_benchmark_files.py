@@ -14,7 +14,7 @@ from orchestrator.errors import RefusedInput
 from orchestrator.evaluation.benchmarks.asking import AskOptions, asked_of
 from orchestrator.evaluation.benchmarks.files import Items
 from orchestrator.evaluation.benchmarks.items import Item
-from orchestrator.evaluation.benchmarks.registry import BENCHMARKS, benchmark_of
+from orchestrator.evaluation.benchmarks.registry import BENCHMARKS, benchmark_of, holdings
 from tests.unit.evaluation.released_files import cell, jsonl, parquet, png, read, save, text_png, tsv, whole
 
 
@@ -448,3 +448,27 @@ def test_a_field_as_long_as_a_picture_is_read(tmp_path: Path) -> None:
     row = {"index": 1, "question": 'a "quoted"\tquestion\n?', "answer": "Yes", "category": "count", "image": text}
     item = _one(read("mme", tsv(tmp_path / "m.tsv", row)))
     assert (item.media[0].width, _words(item.question)) == (300, '[image]a "quoted"\tquestion\n?')
+
+
+@pytest.mark.parametrize(
+    ("name", "benchmark"),
+    [
+        ("VL-RewardBench", "vl_reward_bench"),
+        ("vl_rewardbench.tsv", "vl_reward_bench"),
+        ("multimodal-rewardbench-2", "multimodal_reward_bench_2"),
+        ("MMBench_DEV_EN.tsv", "mmbench"),
+        ("MMMU_DEV_VAL.tsv", "mmmu"),
+        ("SEEDBench_IMG.tsv", "seed_bench"),
+        ("MMHal-Bench", "mmhal"),
+        ("MM-RLHF-SafetyBench", "safety_bench"),
+        ("mm-vet.json", "mm_vet"),
+        ("MMMU-Pro", None),
+        ("MME-RealWorld", None),
+    ],
+)
+def test_what_a_folder_holds_is_told_by_released_names(name: str, benchmark: str | None, tmp_path: Path) -> None:
+    (tmp_path / "POPE").mkdir()
+    (tmp_path / name).mkdir() if "." not in name else (tmp_path / name).write_text("")
+    found = holdings(tmp_path)
+    assert [one for one in found.paths if one != "pope"] == ([] if benchmark is None else [benchmark])
+    assert list(found.unknown) == ([name] if benchmark is None else [])

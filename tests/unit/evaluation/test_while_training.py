@@ -111,7 +111,8 @@ def test_categories_are_named_as_rows_of_metrics_allow_and_never_as_another(tmp_
         _read(_config(tmp_path, _table("seed_bench", tsv(tmp_path / "t.tsv", *rows))), tmp_path)
 
 
-def test_every_answer_is_greedy_and_asked_in_shards(tmp_path: Path) -> None:
+def test_every_answer_is_greedy_and_asked_in_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.evaluation.benchmarks.asking._SHARD_SAMPLES", 256)
     (pairs,) = _read(_config(tmp_path, _table("vl_reward_bench", _pairs(tmp_path, 200))), tmp_path)
     shards: list[int] = []
     greedy: set[float] = set()

@@ -128,7 +128,9 @@ def test_a_dry_run_names_it_and_writes_nothing(file: Path, tmp_path: Path, capsy
     [
         ("votes = 3", "votes = 4", "stage 2 in {file}: votes = 4: expected an odd number"),
         ('"vl_reward_bench"', '"vl_bench"', "benchmark = 'vl_bench': expected one of"),
-        ('"vl_reward_bench"', '"reward_bench_2"', "evaluate = 'reward_bench_2' is of rewards"),
+        ('"vl_reward_bench"', '"reward_bench_2"', "compat = 'official': reward_bench_2 is counted as strict"),
+        ('compat = ["official"]', 'evaluate = "reward_bench_2"', "is of rewards, which only a reward model"),
+        ('algo = "dpo"', 'algo = "scalar_rm"', "votes = 3: vl_reward_bench is asked for no verdicts that vote"),
         ('"vl_reward_bench"', '"mmhal"', "evaluate = 'mmhal' is rated by a judge: give reward.judge_url"),
         ('"vl_reward_bench"', '"pope"', "compat = 'lmms': pope is counted as strict, official, lmms_eval"),
         ('["official"]', "[]\nalgo = 'sft'", "stage 2 in {file}: evaluate and algo both say what it does"),
@@ -146,6 +148,8 @@ def test_what_cannot_be_measured_is_refused_before_the_first_stage_starts(
     old, new = (word.replace("{root}", str(tmp_path)) for word in (old, new))
     assert old in text
     text = text.replace(old, new)
+    if new.startswith("evaluate"):
+        text = text.replace('evaluate = "vl_reward_bench"', "")
     file.write_text(text.replace('"official"', '"lmms"') if "lmms" in told else text)
     assert main(["--config", str(file)]) == 2
     assert told.format(file=file) in capsys.readouterr().err
