@@ -3,12 +3,13 @@
 A table of predictions, as ``orchestrator.evaluate`` writes it for a file of judgements, or JSONL with a row
 ``{"id", "verdicts": ["1", null, ...]}`` or ``{"id", "right", "tried"}`` for each judgement. Invariants: attempts are
 known by the id of their row, which holds a digest of what it says; and a pair that was tried in both orders is as hard
-as in the harder one, for whoever always says "1" solves each of them once.
+as in the harder one by whatever it is kept by, for whoever always says "1" solves each of them once.
 
 Source: R1-Reward, https://arxiv.org/abs/2505.02835, section 4: up to three attempts of GPT-4o, their number kept as the
 difficulty; learned from is what the first one did not solve.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ from orchestrator.errors import RefusedInput
 
 _COLUMNS = ("id", "sample", "status", "text")
 """Of a table of predictions."""
+_MOST_TRIED = 1_000_000
+"""Far above what anybody asks, and within the column that a table has for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +50,8 @@ class Attempts:
     """Those of a file, by pair."""
 
     name: str
-    by_pair: Mapping[str, Tries]
+    by_pair: Mapping[str, tuple[Tries, ...]]
+    """Of each of its orders that was tried."""
 
     def refuse_unordered(self) -> None:
         """Stop where nobody knows what the first attempts said.
@@ -55,8 +59,8 @@ class Attempts:
         Raises:
             RefusedInput: naming the pair.
         """
-        for uid, tries in self.by_pair.items():
-            if not tries.in_order:
+        for uid, orders in self.by_pair.items():
+            if not all(tries.in_order for tries in orders):
                 raise RefusedInput(
                     f"attempts {self.name!r} say of {uid!r} how many were right and not which: give --right LEAST MOST"
                 )
@@ -76,19 +80,23 @@ class Chosen:
 
     def keeps(self, uid: str) -> bool:
         """Whether a pair is kept; one without attempts is not."""
-        tries = self.attempts.by_pair.get(uid)
-        if tries is None:
+        if uid not in self.attempts.by_pair:
             self.num_untried += 1
             return False
         self._met.add(uid)
+        tries = self._hardest(uid)
         kept = tries.first_right != 1 if self.right is None else self.right[0] <= tries.right <= self.right[1]
         self.num_kept, self.num_dropped = self.num_kept + kept, self.num_dropped + (not kept)
         return kept
 
     def columns(self, uid: str) -> dict[str, int | None]:
         """What a row says of its attempts."""
-        tries = self.attempts.by_pair[uid]
+        tries = self._hardest(uid)
         return {"right": tries.right, "tried": tries.tried, "difficulty": tries.first_right}
+
+    def _hardest(self, uid: str) -> Tries:
+        """The attempts at the harder order: right last, or where they are kept by their number, right least."""
+        return max(self.attempts.by_pair[uid], key=_first_then_number if self.right is None else _number_then_first)
 
     def lines(self) -> Iterator[str]:
         """The counts, for people."""
@@ -111,18 +119,22 @@ def read_attempts(path: Path) -> Attempts:
     if not path.is_file():
         raise RefusedInput(f"attempts {str(path)!r} are not a file")
     found = _of_predictions(path) if is_table(path) else _of_json(path)
-    by_pair: dict[str, Tries] = {}
+    by_pair: dict[str, tuple[Tries, ...]] = {}
     for row_id, tries in found:
         uid, _ = pair_of(row_id)
-        other = by_pair.setdefault(uid, tries)
-        by_pair[uid] = max(tries, other, key=_hardness)
+        by_pair[uid] = (*by_pair.get(uid, ()), tries)
     if not by_pair:
         raise RefusedInput(f"attempts {str(path)!r} are at no judgement")
     return Attempts(str(path), by_pair)
 
 
-def _hardness(tries: Tries) -> tuple[int, int]:
-    return -tries.right, tries.first_right or tries.tried + 1
+def _first_then_number(tries: Tries) -> tuple[float, int]:
+    return math.inf if tries.first_right is None else tries.first_right, -tries.right
+
+
+def _number_then_first(tries: Tries) -> tuple[int, float]:
+    first, number = _first_then_number(tries)
+    return number, first
 
 
 def _of_predictions(path: Path) -> Iterator[tuple[str, Tries]]:
@@ -132,7 +144,12 @@ def _of_predictions(path: Path) -> Iterator[tuple[str, Tries]]:
             raise RefusedInput(f"attempts {str(path)!r} have no column {missing[0]!r}: they are no predictions")
         if row["status"] == "answered":
             row_id, label = _known(path, number, row["id"])
-            said.setdefault(row_id, {})[row["sample"]] = parse_verdict(row["text"]) == label
+            sample, text = row["sample"], row["text"]
+            if type(sample) is not int or sample < 0:
+                raise _refused(path, number, f"field 'sample' is {shown(sample)}, expected a whole number from 0")
+            if not isinstance(text, str):
+                raise _refused(path, number, f"field 'text' is {shown(text)}, expected what was answered")
+            said.setdefault(row_id, {})[sample] = parse_verdict(text) == label
     for row_id, samples in said.items():
         yield row_id, tries_of([samples[sample] for sample in sorted(samples)])
 
@@ -158,10 +175,9 @@ def _tries(path: Path, number: int, fields: Mapping[str, Any], label: str) -> Tr
             raise _refused(path, number, f"field 'verdicts' is {shown(verdicts)}, expected a list of 1, 2 or null")
         return tries_of([str(one) == label for one in verdicts])
     right, tried = fields.get("right"), fields.get("tried")
-    if type(right) is not int or type(tried) is not int or not 0 <= right <= tried or not tried:
-        raise _refused(
-            path, number, f"fields 'right' and 'tried' are {shown(right)} and {shown(tried)}, expected counts"
-        )
+    if type(right) is not int or type(tried) is not int or not 0 <= right <= tried or not 0 < tried <= _MOST_TRIED:
+        both = f"fields 'right' and 'tried' are {shown(right)} and {shown(tried)}"
+        raise _refused(path, number, f"{both}, expected counts, at most {_MOST_TRIED}")
     return Tries(right=right, tried=tried, first_right=None, in_order=False)
 
 

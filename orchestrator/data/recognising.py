@@ -131,6 +131,6 @@ def _is_rlhfv(row: Mapping[str, Any]) -> bool:
     """A JSON text of both answers."""
     try:
         inside = json.loads(row["text"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return False
     return isinstance(inside, dict) and {"question", "chosen", "rejected"} <= set(inside)

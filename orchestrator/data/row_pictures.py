@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from orchestrator.data.content_files import written
+from orchestrator.data.depth import TooDeep, shallow
 from orchestrator.data.keys import is_picture_name
 from orchestrator.data.rows import RowError, RowPicture, row_pictures
 from orchestrator.data.videos import video_kind
@@ -45,10 +46,10 @@ class RowPictures:
         A column that names pictures beside one that holds as many is given the same names: what is in the row counts.
 
         Raises:
-            RowError: a picture is none.
+            RowError: a picture is none, or a field is nested too deeply.
             RefusedInput: the folder cannot be written.
         """
-        return _beside_named({key: self._value(value, key, of_table=True) for key, value in row.items()})
+        return self._fields(row, of_table=True)
 
     def of_json(self, row: Any) -> Any:
         """The same of a row of JSON, whose other values stay as they are.
@@ -57,8 +58,12 @@ class RowPictures:
             RowError, RefusedInput: likewise.
         """
         if not isinstance(row, dict):
-            return row
-        return _beside_named({key: self._value(value, key, of_table=False) for key, value in row.items()})
+            return _walkable({"row": row})["row"]  # no field has a name
+        return self._fields(row, of_table=False)
+
+    def _fields(self, row: dict[str, Any], *, of_table: bool) -> dict[str, Any]:
+        walkable = _walkable(row)
+        return _beside_named({key: self._value(value, key, of_table=of_table) for key, value in walkable.items()})
 
     def _value(self, value: Any, key: str, *, of_table: bool) -> Any:
         if isinstance(value, str):
@@ -98,7 +103,7 @@ class RowPictures:
             inside = json.loads(text)
         except (ValueError, RecursionError):
             return text
-        return self._value(inside, key, of_table=False)
+        return self._value(_walkable({key: inside})[key], key, of_table=False)
 
     def _file(self, data: bytes, key: str) -> RowPicture:
         kind = video_kind(data) if key in _VIDEO_NAMES else kind_of(data)
@@ -106,6 +111,15 @@ class RowPictures:
             what = "video" if key in _VIDEO_NAMES else "image"
             raise RowError(f"field {key!r} holds {len(data)} bytes that are no {what} of a kind that is read")
         return RowPicture(written(self.folder, data, suffix=kind.lower()))
+
+
+def _walkable(row: dict[str, Any]) -> dict[str, Any]:
+    for key, value in row.items():
+        try:
+            shallow(value)
+        except TooDeep as error:
+            raise RowError(f"field {key!r} is {error}") from error
+    return row
 
 
 def _beside_named(row: dict[str, Any]) -> dict[str, Any]:

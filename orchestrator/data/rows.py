@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from orchestrator.data.depth import TooDeep, shallow
 from orchestrator.errors import RefusedInput, one_line
 
 _SHOWN_CHARS, _MOST_CHARS = 80, 600
@@ -54,7 +55,7 @@ def json_field(row: dict[str, Any], field: str) -> Any:
     """
     value = row.get(field)
     try:
-        return _decoded(value) if isinstance(value, str) else value
+        return shallow(_decoded(value)) if isinstance(value, str) else value
     except _JSON_ERRORS as error:
         raise RowError(f"field {field!r} is not valid JSON: {_json_problem(error)}") from error
 
@@ -276,7 +277,7 @@ def _json_problem(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         line = f"line {error.lineno} " if error.lineno > 1 else ""  # a JSONL row has but one, which has its own number
         return f"{error.msg} at {line}column {error.colno}"
-    if isinstance(error, _RepeatedKey):
+    if isinstance(error, _RepeatedKey | TooDeep):
         return str(error)
     return "nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
 

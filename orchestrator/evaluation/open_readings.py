@@ -10,7 +10,7 @@ _NUMBERS = tuple(
     re.compile(shape)
     for shape in (
         r"-?\b\d{1,3}(?:,\d{3})+\b",
-        r"-?\d+(?:\.\d+)?[eE][+-]?\d+",
+        r"-?(?<!\d)\d+(?:\.\d+)?[eE][+-]?\d+",  # the look behind finds the same, in one pass over many digits
         r"-?(?:\d+\.\d+|\.\d+|\d+\b)(?![eE][+-]?\d+)(?![,\d])",
     )
 )

@@ -9,6 +9,8 @@ from typing import Literal
 from orchestrator.data.verdicts import Verdict, parse_verdict, single_answer
 
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_MOST_DIGITS = 18
+"""Of a number that is read: Python refuses thousands of them."""
 _OFFICIAL = re.compile(
     r"(?:overall judgment|therefore).*answer\s*(\d+)\s*is\s*(?:the\s*)?(?:slightly\s*)?better", re.IGNORECASE
 )
@@ -49,7 +51,7 @@ def vl_reward_bench_number(text: str) -> int | None:
     Source: VL-RewardBench, cal.py, distribution; there a number that is not the worse answer's agrees.
     """
     found = _OFFICIAL.search(text.replace("\n", "").replace("*", ""))
-    return int(found[1]) if found else None
+    return int(found[1][:_MOST_DIGITS]) if found else None
 
 
 def unified_verdict(text: str, *, better: Verdict) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
+from orchestrator.data.depth import shallow
 from orchestrator.data.keys import is_empty
 from orchestrator.data.media import media_parts
 from orchestrator.data.rows import RowError, shown, unicode_text
@@ -15,6 +16,7 @@ from orchestrator.evaluation.benchmarks.items import Part
 
 _MARK = "<image>"
 _LONGEST_LIST = 1_000_000
+_MOST_DIGITS = 18
 _LIST_ERRORS = (ValueError, SyntaxError, RecursionError, MemoryError)
 
 
@@ -69,7 +71,7 @@ def json_of(row: Mapping[str, Any], name: str) -> Any:
     """A value that may be written as a text of JSON; None where there is none, or the text is no JSON."""
     value = row.get(name)
     try:
-        return json.loads(value) if isinstance(value, str) and value.strip() else value
+        return shallow(json.loads(value)) if isinstance(value, str) and value.strip() else value
     except _LIST_ERRORS:
         return None
 
@@ -127,6 +129,23 @@ def images_of(row: Mapping[str, Any], *names: str) -> tuple[Part, ...]:
     return ()
 
 
+def image_numbers(marks: Sequence[str], num_images: int, *, told: str) -> list[int]:
+    """Numbers of the images that marks in the words of a row name.
+
+    Args:
+        marks: The digits of each.
+        told: What a mark without an image is told as, with places for its digits and ``num_images``.
+    Raises:
+        RowError: the row has no such image.
+    """
+    # Python reads no number of thousands of digits.
+    numbers = [int(mark) if len(mark) <= _MOST_DIGITS else 0 for mark in marks]
+    for mark, number in zip(marks, numbers, strict=True):
+        if not 1 <= number <= num_images:
+            raise RowError(told.format(mark if len(mark) <= _MOST_DIGITS else f"{mark[:_MOST_DIGITS]}...", num_images))
+    return numbers
+
+
 def needed_images(row: Mapping[str, Any], *names: str) -> tuple[Part, ...]:
     """The same of a row that must have one.
 
@@ -161,10 +180,13 @@ def _written(text: str) -> Any:
     if len(text) > _LONGEST_LIST:
         return None
     try:
-        return json.loads(text)
+        return shallow(json.loads(text))
     except _LIST_ERRORS:
         pass
     try:
-        return ast.literal_eval(text)  # constants, lists and dicts alone: no name, no call
-    except _LIST_ERRORS:
+        value = ast.literal_eval(text)  # constants, lists and dicts alone: no name, no call
+        # Python writes sets, keys of any kind and hexadecimal numbers without end, too.
+        json.dumps(shallow(value))
+    except (*_LIST_ERRORS, TypeError):
         return None
+    return value

@@ -1,14 +1,15 @@
 """MathVista: choices, whole numbers, decimals and lists. Invariant: what cannot be read is wrong and counted."""
 
+import math
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from string import ascii_uppercase
 from typing import Any, Literal, get_args
 
 from orchestrator.data.keys import is_empty
-from orchestrator.data.rows import RowError, is_finite_number, shown
+from orchestrator.data.rows import RowError, is_finite_number, shown, unicode_text
 from orchestrator.evaluation.answers import parse_option
 from orchestrator.evaluation.benchmarks.fields import (
     asked,
@@ -20,7 +21,7 @@ from orchestrator.evaluation.benchmarks.fields import (
     unknown,
 )
 from orchestrator.evaluation.benchmarks.items import Answered, Benchmark, CountOptions, ItemDraft, keys_of
-from orchestrator.evaluation.benchmarks.mmmu import final_answer, normalised, read_number
+from orchestrator.evaluation.benchmarks.mmmu import decimal_of, final_answer, normalised, read_number
 from orchestrator.evaluation.figures import Counting, count, mean
 
 AnswerType = Literal["text", "integer", "float", "list"]
@@ -157,9 +158,8 @@ def _equals(answer: str, row: MathVistaRow) -> bool | None:
     number = read_number(answer)
     if number is None:
         return None
-    try:
-        truth = Decimal(row.answer)
-    except InvalidOperation:
+    truth = decimal_of(row.answer.strip())
+    if truth is None:
         return False
     places = 0 if row.answer_type == "integer" else row.precision or 0
     return abs(number - truth) <= (Decimal(5).scaleb(-places - 1) if places else Decimal(0))
@@ -193,6 +193,8 @@ _KNOWN = {
     "answer_type", "metadata", "query",
 }  # fmt: skip
 _KINDS = ("task", "skills")
+_MOST_DECIMALS = 15
+"""As many as a float has."""
 
 
 def read_math_vista(row: dict[str, Any], name: str) -> ItemDraft:
@@ -209,7 +211,6 @@ def read_math_vista(row: dict[str, Any], name: str) -> ItemDraft:
         raise RowError(f"field 'answer' is {shown(answer)}, which is none of the choices")
     told = json_of(row, "metadata")
     groups = told if isinstance(told, dict) else {}
-    precision = row.get("precision")
     return ItemDraft(
         id=text_of(row, "pid", default=""),
         question=asked(needed_images(row, "decoded_image", "image"), text_of(row, "query", "question")),
@@ -217,15 +218,27 @@ def read_math_vista(row: dict[str, Any], name: str) -> ItemDraft:
         truths=(answer,),
         meta={
             "answer_type": kind,
-            "precision": None if precision is None or not is_finite_number(precision) else int(precision),
+            "precision": _precision(row),
             "groups": {one: _group(groups.get(one)) for one in _KINDS if one in groups},
         },
         unread=unknown(row, _KNOWN),
     )
 
 
+def _precision(row: Mapping[str, Any]) -> int | None:
+    """Decimals of a number; in a table the column is NaN where there are none."""
+    value = row.get("precision")
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if not is_finite_number(value) or value != int(value) or not 0 <= value <= _MOST_DECIMALS:
+        raise RowError(
+            f"field 'precision' is {shown(value)}, expected a whole number of decimals, at most {_MOST_DECIMALS}"
+        )
+    return int(value)
+
+
 def _group(value: Any) -> list[str]:
-    return [str(one) for one in value] if isinstance(value, list) else [str(value)]
+    return [unicode_text(str(one), "metadata") for one in (value if isinstance(value, list) else [value])]
 
 
 def _count(answered: Sequence[Answered], options: CountOptions) -> Counting:

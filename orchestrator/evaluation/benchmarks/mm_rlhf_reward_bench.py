@@ -141,7 +141,7 @@ def read_mm_rlhf_reward_bench(row: dict[str, Any], name: str) -> ItemDraft:
     if not media:
         raise RowError("fields 'image' and 'video' are empty: the path tells the category")
     path = media[0][media[0]["type"]]
-    if PurePosixPath(path).parts[0] not in CATEGORIES:
+    if PurePosixPath(path).parts[:1] not in {(name,) for name in CATEGORIES}:
         raise RowError(f"media {shown(path)} must begin with one of the folders {', '.join(CATEGORIES)}")
     return ItemDraft(
         id=text_of(row, "id"),

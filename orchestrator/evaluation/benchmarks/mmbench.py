@@ -86,6 +86,7 @@ def _check_rotations(question: int, rows: Sequence[MmbenchRow]) -> None:
 
 
 _LETTERS = "ABCDE"
+_MOST_DIGITS = 18
 _KNOWN = {
     "index", "image", "question", "hint", "answer", "category", "l2-category", "split", "source", "comment",
     *_LETTERS,
@@ -100,8 +101,8 @@ def read_mmbench(row: dict[str, Any], name: str) -> ItemDraft:
         RowError: naming field and value.
     """
     index, options = text_of(row, "index"), options_of(row, _LETTERS)
-    if not index.isdecimal():
-        raise RowError(f"field 'index' is {shown(index)}, expected a whole number")
+    if not index.isdecimal() or len(index) > _MOST_DIGITS:
+        raise RowError(f"field 'index' is {shown(index)}, expected a whole number of at most {_MOST_DIGITS} digits")
     return ItemDraft(
         id=index,
         question=asked(needed_images(row), mmbench_prompt(row)),

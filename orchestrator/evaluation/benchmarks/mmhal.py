@@ -17,6 +17,8 @@ TYPES = ("attribute", "adversarial", "comparison", "counting", "relation", "envi
 """Of the question in row i of the released file, number i modulo 8."""
 NUM_ROWS = 96
 _RATINGS = range(7)
+_MOST_DIGITS = 18
+"""Python reads no number of thousands of them."""
 _LEAST_TRUE = 3
 """Ratings below it say that something is made up."""
 _RATING = re.compile(
@@ -43,7 +45,7 @@ def parse_rating(reply: str) -> int | None:
     if len(found) != 1:
         return None
     (number,) = found
-    return int(number) if number.isdecimal() and int(number) in _RATINGS else None
+    return int(number) if number.isdecimal() and len(number) <= _MOST_DIGITS and int(number) in _RATINGS else None
 
 
 def mmhal_official(reply: str) -> int | None:

@@ -4,13 +4,13 @@ import re
 import unicodedata
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from orchestrator.data.media import media_parts
-from orchestrator.data.rows import RowError
 from orchestrator.evaluation.answers import parse_option
 from orchestrator.evaluation.benchmarks.fields import (
+    image_numbers,
     images_of,
     letter_of,
     lettered,
@@ -25,6 +25,8 @@ from orchestrator.evaluation.open_readings import open_by_mmmu
 from orchestrator.evaluation.option_readings import option_by_mmmu
 
 _MIN_DECIMALS = 2
+_MOST_EXPONENT = 308
+"""Of ten: that of the largest float."""
 _MARKED = re.compile(r"(?i:\banswer\b[\s*_]*(?:is\b|:|>))[\s:*_]*")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 _TAIL = re.compile(r".*(?:\b(?:is|are|was|were|equals|be)\b|[=≈:])", re.IGNORECASE)
@@ -143,9 +145,21 @@ def read_number(answer: str) -> Decimal | None:
     """Return the one number after the last "is", "=" or ":", else of the whole sentence; None without exactly one."""
     answer = _TIMES_TEN.sub(r"e\1", answer)
     for part in (_tail(answer), answer):
-        if found := {_decimal(number) for number in _NUMBER.findall(part)}:
+        if found := {decimal_of(number) for number in _NUMBER.findall(part)}:
             return found.pop() if len(found) == 1 else None
     return None
+
+
+def decimal_of(number: str) -> Decimal | None:
+    """The number that a text writes; None where it writes none, or one that no float is near: none can be compared."""
+    try:
+        value = Decimal(number.replace(",", "").replace("−", "-"))
+    except InvalidOperation:
+        return None
+    last = value.as_tuple().exponent
+    if not isinstance(last, int):  # a letter: infinity, or none
+        return None
+    return value if max(abs(value.adjusted()), abs(last)) <= _MOST_EXPONENT else None
 
 
 def normalised(text: str) -> str:
@@ -160,8 +174,8 @@ def _tail(answer: str) -> str:
 
 
 def _equals_number(answer: str, truth: str) -> bool | None:
-    number, target = read_number(answer), _decimal(_bare(truth))
-    if number is None:
+    number, target = read_number(answer), decimal_of(_bare(truth))
+    if number is None or target is None:
         return None
     exponent = target.as_tuple().exponent
     assert isinstance(exponent, int)
@@ -175,15 +189,12 @@ def _equals_text(answer: str, truth: str) -> bool | None:
 
 
 def _is_number(truth: str) -> bool:
-    return _NUMBER.fullmatch(_bare(truth)) is not None
+    bare = _bare(truth)
+    return _NUMBER.fullmatch(bare) is not None and decimal_of(bare) is not None
 
 
 def _bare(truth: str) -> str:
     return _TIMES_TEN.sub(r"e\1", truth.strip()).strip("$% ")
-
-
-def _decimal(number: str) -> Decimal:
-    return Decimal(number.replace(",", "").replace("−", "-"))
 
 
 _LETTERS = "ABCDEFGHI"
@@ -244,9 +255,7 @@ def placed(text: str, images: Sequence[Part]) -> tuple[Part, ...]:
         nothing names is not shown.
     """
     pieces = _PLACE.split(text)
-    named = [int(number) for number in pieces[1::2]]
-    if missing := [number for number in named if not 1 <= number <= len(images)]:
-        raise RowError(f"the question names '<image {missing[0]}>', the row has {len(images)} images")
+    named = image_numbers(pieces[1::2], len(images), told="the question names '<image {}>', the row has {} images")
     shown_first = [part for number, part in enumerate(images, start=1) if number not in named]
     parts = [
         images[int(piece) - 1] if i % 2 else {"type": "text", "text": piece} for i, piece in enumerate(pieces) if piece

@@ -6,7 +6,7 @@ from typing import Any
 
 from orchestrator.data.media import media_parts
 from orchestrator.data.rows import RowError, shown
-from orchestrator.evaluation.benchmarks.fields import text_of, unknown
+from orchestrator.evaluation.benchmarks.fields import image_numbers, text_of, unknown
 from orchestrator.evaluation.benchmarks.items import Answered, Benchmark, CountOptions, ItemDraft, Part, keys_of
 from orchestrator.evaluation.benchmarks.pairs import (
     PairRow,
@@ -108,9 +108,9 @@ def _content(row: dict[str, Any], of: str) -> tuple[Part, ...]:
         return _listed(written, of)
     images = media_parts(row, image_fields=(f"{of}_images",))["image"]
     pieces = _PLACE.split(text_of(row, f"{of}_text", default=""))
-    named = [int(number) for number in pieces[1::2]]
-    if missing := [number for number in named if not 1 <= number <= len(images)]:
-        raise RowError(f"field '{of}_text' names '<image_{missing[0]}>', the row has {len(images)} images there")
+    named = image_numbers(
+        pieces[1::2], len(images), told=f"field '{of}_text' names '<image_{{}}>', the row has {{}} images there"
+    )
     parts = [
         images[int(piece) - 1] if i % 2 else {"type": "text", "text": piece} for i, piece in enumerate(pieces) if piece
     ]

@@ -146,7 +146,7 @@ def read_reward_bench_2(row: dict[str, Any], name: str) -> ItemDraft:
         raise RowError(f"field 'subset' is {shown(subset)}, expected one of {', '.join(SUBSETS)}")
     if not right or not wrong or (subset != TIES and len(right) > 1):
         raise RowError(f"the row has {len(right)} chosen and {len(wrong)} rejected responses")
-    if subset == TIES and identity.partition(":")[0] not in (_REF, _TIED):
+    if subset == TIES and (identity.partition(":")[0] not in (_REF, _TIED) or not identity.partition(":")[2]):
         raise RowError(f"field 'id' is {shown(identity)}, expected ref:N or tied:N of a tie")
     return ItemDraft(
         id=identity,

@@ -9,7 +9,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from orchestrator.data.rows import RowError, shown
+from orchestrator.data.rows import RowError, shown, unicode_text
 from orchestrator.evaluation.answers import parse_yes_no
 from orchestrator.evaluation.benchmarks.fields import asked, needed_images, text_of, unknown
 from orchestrator.evaluation.benchmarks.items import Answered, Benchmark, CountOptions, Item, ItemDraft
@@ -225,7 +225,7 @@ def read_safety_bench(row: dict[str, Any], name: str) -> ItemDraft:
         meta={
             "question": question,
             "label": text_of(row, "label", default=""),
-            "extra": {k: str(v) for k, v in extra.items()} if isinstance(extra, Mapping) else {},
+            "extra": {k: unicode_text(str(v), "extra") for k, v in extra.items()} if isinstance(extra, Mapping) else {},
         },
         unread=unknown(row, _KNOWN),
     )

@@ -316,7 +316,7 @@ def _tried(folder: Path, said: Sequence[Sequence[str]], *, orders: Orders = "one
 
 def _verdict(row: dict[str, Any], what: str) -> str:
     right = row["answer"][0][8]
-    number = {"right": right, "wrong": "12".replace(right, ""), "one": "1"}.get(what)
+    number = {"right": right, "wrong": "12".replace(right, ""), "one": "1", "two": "2"}.get(what)
     return f"<think>x</think><answer>{number}</answer>" if number else "I cannot say."
 
 
@@ -348,6 +348,18 @@ def test_a_pair_tried_in_both_orders_is_as_hard_as_in_the_harder(tmp_path: Path)
     assert _make(tmp_path / "d.jsonl", "hard.jsonl", "--attempts", str(tmp_path / "predictions.parquet")) == 0
     (row,) = _rows(tmp_path / "hard.jsonl")
     assert (row["question"], row["right"], row["tried"], row["difficulty"]) == ("p0", 0, 2, None)
+
+
+def test_the_harder_order_is_the_one_that_the_rule_asks_about(tmp_path: Path) -> None:
+    # "1" at first, then "2" twice: right at the first attempt of three in one order, at the last two in the other.
+    _tried(tmp_path, [("one", "two", "two")], orders="both")
+    attempts = ("--attempts", str(tmp_path / "predictions.parquet"))
+    assert _make(tmp_path / "d.jsonl", "hard.jsonl", *attempts) == 0
+    (row,) = _rows(tmp_path / "hard.jsonl")
+    assert (row["right"], row["tried"], row["difficulty"]) == (2, 3, 2)
+    assert _make(tmp_path / "d.jsonl", "once.jsonl", *attempts, "--right", "1", "1") == 0
+    (row,) = _rows(tmp_path / "once.jsonl")
+    assert (row["right"], row["tried"], row["difficulty"]) == (1, 3, 1)
 
 
 def test_attempts_of_other_words_are_of_no_pair_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -386,8 +398,15 @@ def test_attempts_are_read_from_lines_as_well(tmp_path: Path, capsys: pytest.Cap
         ({"id": "7", "verdicts": ["1"]}, "field 'id' is \"7\", expected the id of a judgement that was made here"),
         ({"id": "x:1", "verdicts": ["3"]}, "field 'verdicts' is [\"3\"], expected a list of 1, 2 or null"),
         ({"id": "x:1", "verdicts": []}, "field 'verdicts' is [], expected a list of 1, 2 or null"),
-        ({"id": "x:1", "right": 3, "tried": 2}, "fields 'right' and 'tried' are 3 and 2, expected counts"),
-        ({"id": "x:1"}, "fields 'right' and 'tried' are null and null, expected counts"),
+        (
+            {"id": "x:1", "right": 3, "tried": 2},
+            "fields 'right' and 'tried' are 3 and 2, expected counts, at most 1000000",
+        ),
+        (
+            {"id": "x:1", "right": 1, "tried": 3_000_000_000},
+            "fields 'right' and 'tried' are 1 and 3000000000, expected counts, at most 1000000",
+        ),
+        ({"id": "x:1"}, "fields 'right' and 'tried' are null and null, expected counts, at most 1000000"),
         ("x", "field 'id' is null, expected the id of a judgement that was made here"),
     ],
 )
@@ -397,6 +416,28 @@ def test_attempts_that_say_nothing_are_refused_by_row(
     file, attempts = write_jsonl(tmp_path / "d.jsonl", plain()), write_jsonl(tmp_path / "a.jsonl", line)
     assert _make(file, "j.jsonl", "--attempts", str(attempts)) == 2
     assert capsys.readouterr().err == f"refused: attempts {str(attempts)!r}, row 1: {reason}\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"text": None}, "field 'text' is null, expected what was answered"),
+        ({"text": 5}, "field 'text' is 5, expected what was answered"),
+        ({"sample": None}, "field 'sample' is null, expected a whole number from 0"),
+        ({"sample": -1}, "field 'sample' is -1, expected a whole number from 0"),
+        ({"sample": "0"}, "field 'sample' is \"0\", expected a whole number from 0"),
+        ({"id": None}, "field 'id' is null, expected the id of a judgement that was made here"),
+    ],
+)
+def test_predictions_that_are_none_are_refused_by_row(
+    said: dict[str, Any], reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, attempts = write_jsonl(tmp_path / "d.jsonl", plain()), tmp_path / "a.parquet"
+    unanswered = {"id": None, "sample": None, "status": "failed", "text": None}
+    rows = [{"id": "x:1", "sample": 0, "status": "answered", "text": ""} | said]
+    pq.write_table(pa.Table.from_pylist([unanswered, *rows]), attempts)
+    assert _make(file, "j.jsonl", "--attempts", str(attempts)) == 2
+    assert capsys.readouterr().err == f"refused: attempts {str(attempts)!r}, row 2: {reason}\n"
 
 
 @pytest.mark.parametrize(

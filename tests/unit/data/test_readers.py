@@ -104,6 +104,22 @@ def test_a_row_that_is_no_object_is_bad(tmp_path: Path, reader: str, row: Any) -
     assert bad == BadRow(2, f"the row is {json.dumps(row)}, expected an object")
 
 
+@pytest.mark.parametrize("reader", FORMATS)
+def test_a_row_that_nobody_can_walk_is_bad(tmp_path: Path, reader: str) -> None:
+    picture(tmp_path / "a.png")
+
+    def nested(levels: int) -> Any:
+        return [nested(levels - 1)] if levels else "x"
+
+    _, bad = records(tmp_path, reader, good_row(reader), good_row(reader) | {"responses": nested(450)})
+    assert bad == BadRow(2, "field 'responses' is nested more than 64 levels deep")
+    _, bad = records(tmp_path, reader, good_row(reader), nested(450))
+    assert bad == BadRow(2, "field 'row' is nested more than 64 levels deep")
+    shown = {"note": json.dumps(["data:image/", nested(450)])}
+    _, bad = records(tmp_path, reader, good_row(reader), good_row(reader) | shown)
+    assert bad == BadRow(2, "field 'note' is nested more than 64 levels deep")
+
+
 def test_plain_dpo_ranks_its_sides(tmp_path: Path) -> None:
     record = the_record(tmp_path, "plain_dpo", plain(id=7, other=[1]))
     assert record.responses == (Response(text="this", rank=1), Response(text="that", rank=2))
