@@ -68,6 +68,8 @@ def _pairs(file: Path, count: int) -> Path:
     return parquet(file, *({**row, "id": f"mathverse_{i % 3}", "rationale": str(i)} for i in range(count)))
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
 def test_a_killed_command_goes_on_to_the_same_scores(tmp_path: Path) -> None:
     """A judge whose verdicts are drawn is killed at one moment after another; ids repeat."""
     model = write_scripted_model(tmp_path / "model", FIRST, _SECOND)
