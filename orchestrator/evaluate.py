@@ -166,9 +166,13 @@ def run(command: Evaluate, rest: Sequence[str] = ()) -> Scores:
             other = scores_in(measured, Path(command.against))
             found = compared(other, scores, seed=config.run.seed)
             write_atomic(out / COMPARISON_FILE, comparison_markdown(found, first=other.model, second=scores.model))
-            against = Path(command.against)
             write_disagreements(
-                out, items.items, (other, scores), (against, kept.current()), reading=command.form, votes=command.votes
+                out,
+                items.items,
+                (other, scores),
+                (Path(command.against), kept.current()),
+                readings=(str(other.asked["reading"]), command.form),
+                votes=command.votes,
             )
     finally:
         folder.release()

@@ -9,7 +9,7 @@ import hashlib
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from orchestrator.errors import RefusedInput
 from orchestrator.evaluation.benchmarks.asking import AskOptions, ask_all, missing
 from orchestrator.evaluation.benchmarks.files import ItemFile, Items
 from orchestrator.evaluation.benchmarks.items import Benchmark, CountOptions, Item, Questions
-from orchestrator.evaluation.predictions import FILE, Prediction, Predictions, read_predictions
+from orchestrator.evaluation.predictions import FILE, READING, Prediction, Predictions, asked_in, read_predictions
 from orchestrator.evaluation.results import Scores, answered, score
 from orchestrator.evaluation.scorers.scorer import Ask, Scorer, with_workers
+from orchestrator.evaluation.verdict_readings import READINGS
 from orchestrator.rewards.asking import Writer
 from orchestrator.run.folder import RunFolder
 
@@ -120,12 +121,16 @@ def scores_of(run: BenchmarkRun, predictions: Sequence[Prediction], asked: dict[
 
 
 def scores_in(run: BenchmarkRun, folder: Path) -> Scores:
-    """Those of another model, from the answers in the folder of its run.
+    """Those of another model, from the answers in the folder of its run, whose verdicts are read as it was asked.
 
     Raises:
-        RefusedInput: there are none, or they are of other rows.
+        RefusedInput: there are none, they are of other rows, or their verdicts are in a form that nobody knows.
     """
-    return scores_of(run, read_predictions(folder / FILE), {}, model=folder.name)
+    asked = {READING: run.counting.reading} | asked_in(folder)
+    if (reading := str(asked[READING])) not in READINGS:
+        raise RefusedInput(f"{str(folder)!r} has verdicts of reading = {reading!r}: expected {', '.join(READINGS)}")
+    counted = replace(run, counting=replace(run.counting, reading=reading))
+    return scores_of(counted, read_predictions(folder / FILE), asked, model=folder.name)
 
 
 def _without_number(run: BenchmarkRun, predictions: Sequence[Prediction]) -> list[str]:
@@ -176,6 +181,7 @@ def _made_from(run: BenchmarkRun, scorer: Scorer) -> dict[str, object]:
         "benchmark": run.name,
         "file": run.file.sha256,
         "request": hashlib.sha256(run.options.request.encode()).hexdigest(),
+        READING: run.counting.reading,
         "both_orders": run.options.both_orders,
         "video_frames": run.file.video_frames,
         "judge": run.config.reward.judge_model if run.benchmark.judge is not None else None,

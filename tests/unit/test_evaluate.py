@@ -125,6 +125,32 @@ def test_a_judge_of_pairs_votes_and_is_compared(
     assert page.count("data:image/png") == 3
 
 
+def test_each_of_two_judges_is_read_in_the_form_that_it_was_asked_in(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"query": "What ?", "response": ["a", "b"], "human_ranking": [0, 1], "id": "mathverse_1", "image": cell(1)}
+    file, one = parquet(tmp_path / "v.parquet", row), tmp_path / "one"
+    StandInEngines(monkeypatch, model, "Answer 1 is better")
+    assert _measure(model, file, "vl_reward_bench", one, "--form", "answer_is_better") == 0
+    StandInEngines(monkeypatch, model, "<answer>2</answer>")
+    assert _measure(model, file, "vl_reward_bench", tmp_path / "two", "--against", str(one)) == 0
+    compared = (tmp_path / "two" / "comparison.md").read_text()
+    assert "| accuracy | 0.500 | 0.500 | +0.000" in compared and "| unreadable | 0.000 | 0.000 |" in compared
+    page = (tmp_path / "two" / "disagreements.html").read_text()
+    assert "as listed: for response 1" in page and "not readable" not in page
+    asked = json.loads((one / "asked.json").read_text())
+    assert asked.pop("reading") == "answer_is_better"
+    # A folder of before it was kept is read as the command says.
+    (one / "asked.json").write_text(json.dumps(asked))
+    assert _measure(model, file, "vl_reward_bench", one, "--form", "answer_is_better") == 0
+    assert _measure(model, file, "vl_reward_bench", tmp_path / "two", "--against", str(one)) == 0
+    assert "| unreadable | 1.000 | 0.000 |" in (tmp_path / "two" / "comparison.md").read_text()
+    (one / "asked.json").write_text('{"reading": ["tagged"]}')
+    capsys.readouterr()
+    assert _measure(model, file, "vl_reward_bench", tmp_path / "two", "--against", str(one)) == 2
+    assert "has verdicts of reading = \"['tagged']\": expected" in capsys.readouterr().err
+
+
 def test_judgements_that_a_model_does_not_solve_are_kept(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
