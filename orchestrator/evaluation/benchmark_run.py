@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config.schema import TrainConfig
-from orchestrator.errors import RefusedInput
+from orchestrator.errors import GuardStop, RefusedInput
 from orchestrator.evaluation.benchmarks.asking import AskOptions, ask_all, missing
 from orchestrator.evaluation.benchmarks.files import ItemFile, Items
 from orchestrator.evaluation.benchmarks.items import Benchmark, CountOptions, Item, Questions
@@ -71,7 +71,7 @@ def kept_answers(
         judge: Rates answers, where the questions have that.
     Raises:
         RefusedInput: rows that the model cannot be asked, or a folder that holds answers of something else.
-        GuardStop: engines, or the judge, cannot go on.
+        GuardStop: engines, or the judge, cannot go on, or everything is refused.
     """
     if unusable := scorer.unusable(items):
         (row, reason), count = unusable[0], len(unusable)
@@ -92,6 +92,8 @@ def kept_answers(
 
     if any(missing(item, scorer.asks, options, kept) for item in items):
         with_workers(scorer, folder, ask_with)
+    if items and not len(kept):
+        raise GuardStop(f"none of {len(items)} rows has an answer; {_why(kept.current()[0])}")
     kept.finish()
     return kept
 
@@ -147,12 +149,14 @@ def _failed(predictions: Sequence[Prediction]) -> list[str]:
     failed = [one for one in predictions if one.status == "failed"]
     if not failed:
         return []
-    first = failed[0]
-    why = "the judge gave no rating" if first.text else first.finish_reason
     return [
         f"{len(failed)} questions have no answer, and count as unreadable until the same command gets one; the first "
-        f"is about row {first.row}: {why}"
+        f"is {_why(failed[0])}"
     ]
+
+
+def _why(failed: Prediction) -> str:
+    return f"about row {failed.row}: {'the judge gave no rating' if failed.text else failed.finish_reason}"
 
 
 def _tell(kept: Predictions) -> None:

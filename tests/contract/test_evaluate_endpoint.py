@@ -136,6 +136,30 @@ def test_a_question_without_an_answer_is_asked_again_and_nothing_else(
     assert _strict(out)["accuracy"] == pytest.approx(1 / 3)
 
 
+@pytest.mark.parametrize("status", [400, 403])
+def test_questions_that_are_refused_for_good_are_told_and_stop_nothing(
+    status: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def filtered(request: dict[str, Any]) -> Say | Body:
+        if "question 1 " in _words(request):
+            return Body(b'{"error": {"message": "content filter"}}', status)
+        return _judging(_right).on(request)
+
+    file, out = _pairs(tmp_path, 3), tmp_path / "out"
+    with fake_judge(Depends(filtered)) as fake:
+        assert _measure("vl_reward_bench", fake, file, out) == 0
+        first = capsys.readouterr().out
+        assert _measure("vl_reward_bench", fake, file, out) == 0
+        assert capsys.readouterr().out == first and "2 questions have no answer" in first
+        # Whoever refuses everything has been measured on nothing.
+        fake.behave(Body(b'{"error": {"message": "content filter"}}', status))
+        assert _measure("vl_reward_bench", fake, file, tmp_path / "none") == 3
+    assert f"stopped: none of 3 rows has an answer; about row 1: served/m answered HTTP {status}" in (
+        capsys.readouterr().err
+    )
+    assert not (tmp_path / "none" / "scores.json").exists()
+
+
 @pytest.mark.parametrize("trouble", [Drop(), Body(b"<html>bad gateway</html>", 502), Body(b"<html>hello</html>")])
 def test_one_that_answers_nothing_stops_the_command_and_leaves_no_figure(
     trouble: Drop | Body, tmp_path: Path, capsys: pytest.CaptureFixture[str]

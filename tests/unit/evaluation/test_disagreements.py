@@ -59,7 +59,9 @@ def _compared(
     name: str, items: Sequence[Item], first: Sequence[Prediction], second: Sequence[Prediction], *, most: int = 20
 ) -> _Page:
     scores = _scores(name, items, first, "old"), _scores(name, items, second, "new")
-    return _Page(disagreement_page(items, scores, (first, second), readings=("tagged", "tagged"), votes=None, most_shown=most))
+    return _Page(
+        disagreement_page(items, scores, (first, second), readings=("tagged", "tagged"), votes=None, most_shown=most)
+    )
 
 
 def _pope(folder: Path, count: int, *, text: str = "Is there a dog ?") -> tuple[Item, ...]:
