@@ -154,7 +154,7 @@ def unreadable(answer: Answer) -> str:
 
 
 def outage(answers: Sequence[Answer]) -> str | None:
-    """Why none of these has a text; None where one has, where there are none, or where all are refused for themselves."""
+    """Why none of these has a text; None where one has, or where each is refused for itself."""
     if any(answer.text is not None for answer in answers):
         return None
     return next((answer.fault for answer in answers if not answer.is_refused), None)
