@@ -181,6 +181,7 @@ def _judge(config: TrainConfig) -> Writer:
 
 def _made_from(run: BenchmarkRun, scorer: Scorer) -> dict[str, object]:
     """All that the answers depend on; not how many samples there are, for more of them are asked for."""
+    judge = run.config.reward if run.benchmark.judge is not None else None
     return scorer.made_from() | {
         "benchmark": run.name,
         "file": run.file.sha256,
@@ -188,5 +189,6 @@ def _made_from(run: BenchmarkRun, scorer: Scorer) -> dict[str, object]:
         READING: run.counting.reading,
         "both_orders": run.options.both_orders,
         "video_frames": run.file.video_frames,
-        "judge": run.config.reward.judge_model if run.benchmark.judge is not None else None,
+        "judge": None if judge is None else judge.judge_model,
+        "judge_max_new_tokens": None if judge is None else judge.judge_max_new_tokens,
     }

@@ -12,7 +12,7 @@ import pytest
 from orchestrator.evaluate import main
 from orchestrator.evaluation.predictions import read_predictions
 from tests.contract.fake_judge import Body, Depends, Drop, FakeJudge, Say, fake_judge
-from tests.unit.evaluation.released_files import cell, jsonl, parquet, png, save
+from tests.unit.evaluation.released_files import cell, jsonl, parquet, png, save, whole
 
 _KEY = "sk-very-secret"
 
@@ -220,6 +220,17 @@ def test_addresses_that_are_none_are_refused(
     assert main([*own, *words]) == 2
     told = capsys.readouterr().err
     assert message in told and "u:pass" not in told
+
+
+def test_ratings_of_a_judge_that_may_write_less_are_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path / "a.png")
+    row = {"question_type": "other", "question": "q", "gt_answer": "x", "image_content": ["x"], "image_path": "a.png"}
+    file, out = whole(tmp_path / "h.json", [row]), tmp_path / "out"
+    with fake_judge(Say("Rating: 6")) as fake:
+        judge = ("--reward.judge_url", fake.url, "--reward.judge_model", "j")
+        assert _measure("mmhal", fake, file, out, *judge) == 0
+        assert _measure("mmhal", fake, file, out, *judge, "--reward.judge_max_new_tokens", "9") == 2
+    assert "holds answers made with judge_max_new_tokens = " in capsys.readouterr().err
 
 
 def test_nobody_serves_rewards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
