@@ -102,6 +102,16 @@ def test_a_policy_is_measured_and_measured_again_for_nothing(
     assert "holds answers made with seed = 0, now it is 7" in capsys.readouterr().err
 
 
+def test_pictures_that_are_resized_make_other_answers_than_those_that_are_not(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    StandInEngines(monkeypatch, model, "No.")
+    file, bound = _pope(tmp_path), ("--data.max_pixels", "10000")
+    assert _measure(model, file, "pope", tmp_path / "out", *bound) == 0
+    assert _measure(model, file, "pope", tmp_path / "out", *bound, "--data.oversize", "refuse") == 2
+    assert "holds answers made with max_pixels = 10000, now it is None" in capsys.readouterr().err
+
+
 def test_a_judge_of_pairs_votes_and_is_compared(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
