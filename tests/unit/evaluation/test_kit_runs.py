@@ -18,7 +18,7 @@ from orchestrator.evaluation.kits import serving
 from orchestrator.evaluation.kits.environment import check_environment
 from orchestrator.evaluation.kits.evalscope import KIT
 from orchestrator.evaluation.kits.process import ended, last_line, started
-from orchestrator.evaluation.kits.run import parsed
+from orchestrator.evaluation.kits.run import parsed, without_secrets
 from orchestrator.evaluation.kits.serving import ServeOptions, serve_command, served
 from orchestrator.evaluation.predictions import read_predictions
 from tests.tiny_models import write_released_qwen2_5_vl
@@ -67,7 +67,7 @@ def test_a_kits_figures_and_answers_stand_in_our_tables_beside_ours(
 ) -> None:
     files = evalscope_files(tmp_path / "files", "pope", {"random": TOLD}, {"accuracy": 0.5, "yes_ratio": 0.0})
     kit = _kit(tmp_path, leaving(files, "--work-dir"))
-    more = ("--benchmark", "pope", "--data", str(_pope(tmp_path)), "--kit-args", "--limit", "5")
+    more = ("--benchmark", "pope", "--data", str(_pope(tmp_path)), "--kit-args", "--limit", "5", "--api-key", "sk-1")
     assert _measured(tmp_path, model, kit, *more) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("# evalscope: pope: ")
@@ -80,7 +80,7 @@ def test_a_kits_figures_and_answers_stand_in_our_tables_beside_ours(
         "maybe",
     ]
     told = json.loads((out / "scores.json").read_text())
-    assert told["asked"]["kit"] == "evalscope 1.14.1" and told["asked"]["kit_args"] == "--limit 5"
+    assert told["asked"]["kit"] == "evalscope 1.14.1" and told["asked"]["kit_args"] == "--limit 5 --api-key '***'"
     kept = sorted(path.relative_to(files) for path in files.rglob("*") if path.is_file())
     assert [(out / "evalscope" / one).read_bytes() for one in kept] == [(files / one).read_bytes() for one in kept]
     assert (out / "evalscope.log").read_text() == "asking ...\n"
@@ -231,6 +231,24 @@ def test_a_programs_variables_are_told_and_taken_away(tmp_path: Path, monkeypatc
     process = started([sys.executable, "-c", code], {"PYTHONPATH": None, "HF_HUB_OFFLINE": "1"}, tmp_path / "log")
     assert process.wait() == 0
     assert last_line(tmp_path / "log") == "None 1"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--limit", "5", "--max_new_tokens", "9"], ["--limit", "5", "--max_new_tokens", "9"]),
+        (["--api-key", "sk-1", "sk-1", "--limit", "5"], ["--api-key", "***", "***", "--limit", "5"]),
+        (["--hf_token=sk-1", "--limit", "5"], ["--hf_token***", "--limit", "5"]),
+        (["--model_args", "limit=3,API_KEY=sk-1,x=sk-1"], ["--model_args", "limit=3,API_KEY***"]),
+        (["--judge", '{"id": "j", "api_key": "sk-1"}'], ["--judge", '{"id": "j", "api_key***']),
+        (
+            ["--judge", '{"max_tokens": 7, "headers": {"Authorization": "sk-1"}}'],
+            ["--judge", '{"max_tokens": 7, "headers": {"Authorization***'],
+        ),
+    ],
+)
+def test_keys_that_are_passed_on_are_told_nowhere(words: list[str], told: list[str]) -> None:
+    assert without_secrets(words) == told
 
 
 def test_all_that_follows_kit_args_is_the_kits() -> None:
