@@ -8,6 +8,7 @@ well. With ``--benchmark`` and ``--data`` its answers are counted by ours too.
 
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -90,8 +91,8 @@ class KitRun:
 
     @property
     def files(self) -> Path:
-        """Where the kit writes."""
-        return self.folder.root / self.command.kit
+        """Where the kit writes; they get its name once there are tables, so that a failed try refuses no other."""
+        return self.folder.root / f"{self.command.kit}.unfinished"
 
 
 def measured_by_kit(argv: Sequence[str]) -> Scores:
@@ -109,6 +110,7 @@ def measured_by_kit(argv: Sequence[str]) -> Scores:
         scores, predictions = scores_of(run, results)
         write_rows(run.folder.root / FILE, results.rows, predictions)
         write_scores(run.folder.root, scores)
+        run.files.rename(run.folder.root / run.command.kit)
     finally:
         run.folder.release()
     return scores
@@ -172,7 +174,7 @@ def _checked(argv: Sequence[str]) -> KitRun:
     kit = kit_of(command.kit)
     if not command.tasks:
         raise RefusedInput("tasks is empty: name what the kit is to measure")
-    if min(command.max_images, command.max_model_len or 1) < 1:
+    if command.max_images < 1 or (command.max_model_len is not None and command.max_model_len < 1):
         raise RefusedInput("max_images and max_model_len must be at least 1")
     out = Path(command.out or f"evaluations/{command.kit}")
     data = command.data or str(out)
@@ -224,6 +226,8 @@ def _items_of(command: KitCommand, config: TrainConfig, out: Path) -> Items | No
 def _results(run: KitRun) -> KitResults:
     from orchestrator.evaluation.kits.serving import NAME, ServeOptions, served  # deferred: it takes transformers
 
+    if run.files.exists():  # of an earlier try that failed
+        shutil.rmtree(run.files)
     run.files.mkdir()
     logs = run.folder.root
     options = ServeOptions(max_images=run.command.max_images, max_model_len=run.command.max_model_len)
@@ -255,8 +259,8 @@ def _fresh(log: Path) -> Path:
 def without_secrets(words: Sequence[str]) -> list[str]:
     """Words of a command line; what stands behind a name such as ``api_key``, ``hf-token`` or ``password`` is ``***``.
 
-    In the same word, as in ``api_key=...`` and in JSON, all of the rest is taken out, and behind a flag every word up to
-    the next one: rather too much than a piece of a key.
+    In the same word, as in ``api_key=...`` and in JSON, all of the rest is taken out, and behind a flag every word up
+    to the next one: rather too much than a piece of a key.
     """
     found, hides = list[str](), False
     for word in words:

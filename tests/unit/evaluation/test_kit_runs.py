@@ -117,6 +117,16 @@ def test_a_kit_that_fails_is_a_stop_with_its_last_words_and_no_tables(
     assert not list((tmp_path / "out").glob("scores.*")) and not (tmp_path / "out" / "predictions.parquet").exists()
 
 
+def test_a_kit_that_failed_is_tried_again_by_the_same_command(model: Path, serve: Serve, tmp_path: Path) -> None:
+    fails = "p = pathlib.Path(sys.argv[sys.argv.index('--work-dir') + 1], 'left')\np.write_text('')\nsys.exit(3)"
+    assert _measured(tmp_path, model, _kit(tmp_path, fails)) == 3
+    assert (tmp_path / "out" / "evalscope.unfinished" / "left").exists(), "for people to look at"
+    files = evalscope_files(tmp_path / "files", "pope", {"random": TOLD}, {"accuracy": 0.5})
+    assert _measured(tmp_path, model, _kit(tmp_path, leaving(files, "--work-dir"))) == 0
+    assert not (tmp_path / "out" / "evalscope" / "left").exists()
+    assert not (tmp_path / "out" / "evalscope.unfinished").exists()
+
+
 def test_a_kit_that_says_nothing_for_too_long_is_a_stop(
     model: Path, serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,6 +156,7 @@ def test_a_server_that_ends_under_the_kit_is_a_stop(
         ({"--benchmark": ["pope"], "--data": ["x"], "--tasks": ["a", "b"]}, "tasks names 2, but benchmark counts"),
         ({"--benchmark": ["pope"], "--data": ["no.json"]}, "no.json' is not a file"),
         ({"--max-images": ["0"]}, "max_images and max_model_len must be at least 1"),
+        ({"--max-model-len": ["0"]}, "max_images and max_model_len must be at least 1"),
         ({"--kit": ["opencompass"]}, "kit = 'opencompass': expected one of evalscope, lmms-eval"),
         ({"--model": ["no"]}, "model.path: 'no' is not a folder"),
         ({}, "kit-python = 'no' is no interpreter that runs"),
