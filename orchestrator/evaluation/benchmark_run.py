@@ -128,7 +128,9 @@ def scores_in(run: BenchmarkRun, folder: Path) -> Scores:
     Raises:
         RefusedInput: there are none, they are of other rows, or their verdicts are in a form that nobody knows.
     """
-    asked = {READING: run.counting.reading} | asked_in(folder)
+    asked = {"benchmark": run.name, READING: run.counting.reading} | asked_in(folder)
+    if asked["benchmark"] != run.name:
+        raise RefusedInput(f"{str(folder)!r} holds answers to {asked['benchmark']!r}, not to {run.name!r}")
     if (reading := str(asked[READING])) not in READINGS:
         raise RefusedInput(f"{str(folder)!r} has verdicts of reading = {reading!r}: expected {', '.join(READINGS)}")
     counted = replace(run, counting=replace(run.counting, reading=reading))

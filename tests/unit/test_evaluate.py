@@ -43,6 +43,14 @@ def _refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--benchmark", "vl_reward_bench", "--votes", "4"], "votes = 4: expected an odd number"),
         (["--benchmark", "vl_reward_bench", "--template", "no.txt"], "template 'no.txt' cannot be read as text"),
         (["--benchmark", "pope", "--form", "bracketed"], "form = 'bracketed' says how a verdict is asked for"),
+        (
+            ["--benchmark", "judgements", "--order", "one"],
+            "order = 'one' says how a verdict is asked for, and a judgement",
+        ),
+        (
+            ["--benchmark", "judgements", "--template", "t"],
+            "template = 't' says how a verdict is asked for, and a judge",
+        ),
         (["--benchmark", "pope", "--scorer", "scalar"], "has no reward head: it should be what scalar_rm leaves"),
         (["--benchmark", "pope", "--scorer", "critique"], "is no critique reward model (no request in reward_head"),
         (["--benchmark", "pope", "--algo", "dpo"], "--algo: a model is measured by --benchmark, --model, --data"),
@@ -100,6 +108,28 @@ def test_a_policy_is_measured_and_measured_again_for_nothing(
     assert capsys.readouterr().out == first.out
     assert _measure(model, file, "pope", tmp_path / "out", "--run.seed", "7") == 2
     assert "holds answers made with seed = 0, now it is 7" in capsys.readouterr().err
+
+
+def test_another_models_answers_are_looked_at_before_anything_is_asked(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines, file, other = StandInEngines(monkeypatch, model, "No."), _pope(tmp_path), tmp_path / "other"
+    assert _measure(model, file, "pope", tmp_path / "out", "--against", str(other)) == 2
+    assert "predictions.parquet' is not a file" in capsys.readouterr().err
+    other.mkdir()
+    (other / "asked.json").write_text('{"benchmark": "mme"}')
+    assert _measure(model, file, "pope", tmp_path / "out", "--against", str(other)) == 2
+    assert "holds answers to 'mme', not to 'pope'" in capsys.readouterr().err
+    assert engines.num_started == 0
+
+
+def test_answers_are_forgotten_where_nothing_is_to_be_resumed(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines, file = StandInEngines(monkeypatch, model, "No."), _pope(tmp_path)
+    for _ in range(2):
+        assert _measure(model, file, "pope", tmp_path / "out", "--run.resume", "never") == 0
+    assert engines.num_asked == 2
 
 
 def test_pictures_that_are_resized_make_other_answers_than_those_that_are_not(
