@@ -39,6 +39,7 @@ _SCHEMA = pa.schema(
         ("reply", pa.string()),
     ]
 )
+_NEEDED = [name for name in _SCHEMA.names if name not in ("rewards", "reply")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,6 +230,10 @@ def _read(path: Path) -> Iterator[Prediction]:
             raise RefusedInput(f"{str(path)!r} has no column {missing[0]!r}: it holds no predictions")
         for batch in file.iter_batches(batch_size=1024, columns=_SCHEMA.names):
             for row in batch.to_pylist():
+                if None in (row["rewards"] or ()) or any(row[name] is None for name in _NEEDED):
+                    raise RefusedInput(
+                        f"{str(path)!r} holds no predictions: row {row['row']} of the data lacks a value"
+                    )
                 yield Prediction(**{**row, "rewards": tuple(row["rewards"] or ())})
     except (pa.ArrowException, OSError) as error:
         raise RefusedInput(f"{str(path)!r} cannot be read as Parquet ({str(error).splitlines()[0]})") from error
