@@ -211,7 +211,7 @@ def _items_of(command: KitCommand, config: TrainConfig, out: Path) -> Items | No
     if len(command.tasks) != 1:
         raise RefusedInput(f"tasks names {len(command.tasks)}, but benchmark counts the answers of 1")
     root = config.data.media_root
-    return read_items(
+    items = read_items(
         ItemFile(
             path=path,
             media_root=beside(path) if root is None else Path(root),
@@ -221,6 +221,10 @@ def _items_of(command: KitCommand, config: TrainConfig, out: Path) -> Items | No
         ),
         benchmark,
     )
+    if items.bad_rows:
+        why = f"cannot be used, and a kit's rows are known by number; {next(iter(items.lines()))}"
+        raise RefusedInput(f"{len(items.bad_rows)} rows of {str(path)!r} {why}")
+    return items
 
 
 def _results(run: KitRun) -> KitResults:

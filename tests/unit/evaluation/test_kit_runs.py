@@ -88,6 +88,29 @@ def test_a_kits_figures_and_answers_stand_in_our_tables_beside_ours(
     assert "holds what evalscope left before: name another --out" in capsys.readouterr().err
 
 
+def test_rows_that_we_cannot_use_shift_no_others(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"question": "Is it ?", "answer": answer, "image": cell(1)} for answer in ("maybe", "yes")]
+    more = ("--benchmark", "pope", "--data", str(parquet(tmp_path / "pope.parquet", *rows)))
+    assert _measured(tmp_path, model, "no", *more) == 2
+    told = capsys.readouterr().err
+    assert (
+        "refused: 1 rows of" in told and "a kit's rows are known by number; row 1 is left out: field 'answer'" in told
+    )
+
+
+def test_a_kit_finds_no_module_of_the_folder_and_keeps_what_is_asked_without_a_proxy(
+    model: Path, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "data.example")
+    monkeypatch.delenv("no_proxy", raising=False)
+    code = "import os\nprint(os.environ['NO_PROXY'], os.environ['no_proxy'], os.environ['PYTHONSAFEPATH'])\nsys.exit(3)"
+    assert _measured(tmp_path, model, _kit(tmp_path, code)) == 3
+    hosts = "data.example,127.0.0.1,localhost"
+    assert (tmp_path / "out" / "evalscope.log").read_text() == f"{hosts} {hosts} 1\n"
+
+
 def test_lmms_eval_is_run_as_well(
     model: Path, serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
