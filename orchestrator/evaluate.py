@@ -24,11 +24,13 @@ from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import GuardStop, RefusedInput
 from orchestrator.evaluation.benchmarks.asking import AskOptions
 from orchestrator.evaluation.benchmarks.items import Asks, Benchmark, CountOptions
+from orchestrator.evaluation.benchmarks.judgements import BENCHMARK as JUDGEMENTS
 from orchestrator.evaluation.benchmarks.prompts import request_of
 from orchestrator.evaluation.benchmarks.registry import benchmark_of, holdings
 from orchestrator.evaluation.benchmarks.usable import usable_items
 from orchestrator.evaluation.disagreements import write_disagreements
 from orchestrator.evaluation.kits.registry import asks_kit
+from orchestrator.evaluation.predictions import forget_predictions
 from orchestrator.evaluation.results import (
     Scores,
     as_markdown,
@@ -159,16 +161,22 @@ def run(command: Evaluate, rest: Sequence[str] = ()) -> Scores:
         folder=folder,
     )
     try:
+        other = None if command.against is None else scores_in(measured, Path(command.against))
+        if config.run.resume == "never":
+            forget_predictions(out)
         kept = answers_of(measured, scorer)
         scores = scores_of(measured, kept.current(), kept.asked, model=command.model)
         write_scores(out, scores)
-        if command.against is not None:
-            other = scores_in(measured, Path(command.against))
+        if command.against is not None and other is not None:
             found = compared(other, scores, seed=config.run.seed)
             write_atomic(out / COMPARISON_FILE, comparison_markdown(found, first=other.model, second=scores.model))
-            against = Path(command.against)
             write_disagreements(
-                out, items.items, (other, scores), (against, kept.current()), reading=command.form, votes=command.votes
+                out,
+                items.items,
+                (other, scores),
+                (Path(command.against), kept.current()),
+                readings=(str(other.asked["reading"]), command.form),
+                votes=command.votes,
             )
     finally:
         folder.release()
@@ -212,9 +220,16 @@ def _of_one(command: Evaluate, name: str, data: Path, out: Path) -> Evaluate:
     ways = tuple(way for way in ("strict", *command.compat) if way in benchmark.ways) if command.compat else ()
     against = None if command.against is None else str(Path(command.against) / name)
     own = replace(command, benchmark=name, data=str(data), out=str(out / name), compat=ways, against=against)
-    if benchmark.asks == "verdict":
-        return own
-    return replace(own, votes=None, **{option: getattr(Evaluate, option) for option in _OF_VERDICTS})
+    votes = command.votes if benchmark.asks == "verdict" else None
+    unused = _unused(benchmark, benchmark.asks)
+    return replace(own, votes=votes, **{option: getattr(Evaluate, option) for option in unused})
+
+
+def _unused(benchmark: Benchmark, asks: Asks) -> tuple[str, ...]:
+    """Options of verdicts that have no meaning here."""
+    if asks != "verdict":
+        return _OF_VERDICTS
+    return ("order", "template") if benchmark is JUDGEMENTS else ()
 
 
 def parsed(argv: Sequence[str]) -> tuple[Evaluate, list[str]]:
@@ -243,9 +258,10 @@ def checked(command: Evaluate, benchmark: Benchmark, asks: Asks) -> str:
         raise RefusedInput(f"compat = {unknown[0]!r}: {command.benchmark} is counted as {ways}")
     if command.votes is not None and (asks != "verdict" or command.votes < 1 or command.votes % 2 == 0):
         raise RefusedInput(f"votes = {command.votes}: expected an odd number, and verdicts on a benchmark of pairs")
-    for name in _OF_VERDICTS if asks != "verdict" else ():
+    for name in _unused(benchmark, asks):
         if (value := getattr(command, name)) != getattr(Evaluate, name):
-            raise RefusedInput(f"{name} = {value!r} says how a verdict is asked for, and nobody is asked for one here")
+            why = "a judgement asks in its own words" if asks == "verdict" else "nobody is asked for one here"
+            raise RefusedInput(f"{name} = {value!r} says how a verdict is asked for, and {why}")
     return request_of(command.form, command.template)
 
 

@@ -9,18 +9,19 @@ import hashlib
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator.config.schema import TrainConfig
-from orchestrator.errors import RefusedInput
+from orchestrator.errors import GuardStop, RefusedInput
 from orchestrator.evaluation.benchmarks.asking import AskOptions, ask_all, missing
 from orchestrator.evaluation.benchmarks.files import ItemFile, Items
 from orchestrator.evaluation.benchmarks.items import Benchmark, CountOptions, Item, Questions
-from orchestrator.evaluation.predictions import FILE, Prediction, Predictions, read_predictions
+from orchestrator.evaluation.predictions import FILE, READING, Prediction, Predictions, asked_in, read_predictions
 from orchestrator.evaluation.results import Scores, answered, score
 from orchestrator.evaluation.scorers.scorer import Ask, Scorer, with_workers
+from orchestrator.evaluation.verdict_readings import READINGS
 from orchestrator.rewards.asking import Writer
 from orchestrator.run.folder import RunFolder
 
@@ -70,7 +71,7 @@ def kept_answers(
         judge: Rates answers, where the questions have that.
     Raises:
         RefusedInput: rows that the model cannot be asked, or a folder that holds answers of something else.
-        GuardStop: engines, or the judge, cannot go on.
+        GuardStop: engines, or the judge, cannot go on, or everything is refused.
     """
     if unusable := scorer.unusable(items):
         (row, reason), count = unusable[0], len(unusable)
@@ -91,6 +92,8 @@ def kept_answers(
 
     if any(missing(item, scorer.asks, options, kept) for item in items):
         with_workers(scorer, folder, ask_with)
+    if items and not len(kept):
+        raise GuardStop(f"none of {len(items)} rows has an answer; {_why(kept.current()[0])}")
     kept.finish()
     return kept
 
@@ -120,12 +123,18 @@ def scores_of(run: BenchmarkRun, predictions: Sequence[Prediction], asked: dict[
 
 
 def scores_in(run: BenchmarkRun, folder: Path) -> Scores:
-    """Those of another model, from the answers in the folder of its run.
+    """Those of another model, from the answers in the folder of its run, whose verdicts are read as it was asked.
 
     Raises:
-        RefusedInput: there are none, or they are of other rows.
+        RefusedInput: there are none, they are of other rows, or their verdicts are in a form that nobody knows.
     """
-    return scores_of(run, read_predictions(folder / FILE), {}, model=folder.name)
+    asked = {"benchmark": run.name, READING: run.counting.reading} | asked_in(folder)
+    if asked["benchmark"] != run.name:
+        raise RefusedInput(f"{str(folder)!r} holds answers to {asked['benchmark']!r}, not to {run.name!r}")
+    if (reading := str(asked[READING])) not in READINGS:
+        raise RefusedInput(f"{str(folder)!r} has verdicts of reading = {reading!r}: expected {', '.join(READINGS)}")
+    counted = replace(run, counting=replace(run.counting, reading=reading))
+    return scores_of(counted, read_predictions(folder / FILE), asked, model=folder.name)
 
 
 def _without_number(run: BenchmarkRun, predictions: Sequence[Prediction]) -> list[str]:
@@ -142,12 +151,14 @@ def _failed(predictions: Sequence[Prediction]) -> list[str]:
     failed = [one for one in predictions if one.status == "failed"]
     if not failed:
         return []
-    first = failed[0]
-    why = "the judge gave no rating" if first.text else first.finish_reason
     return [
         f"{len(failed)} questions have no answer, and count as unreadable until the same command gets one; the first "
-        f"is about row {first.row}: {why}"
+        f"is {_why(failed[0])}"
     ]
+
+
+def _why(failed: Prediction) -> str:
+    return f"about row {failed.row}: {'the judge gave no rating' if failed.text else failed.finish_reason}"
 
 
 def _tell(kept: Predictions) -> None:
@@ -172,11 +183,14 @@ def _judge(config: TrainConfig) -> Writer:
 
 def _made_from(run: BenchmarkRun, scorer: Scorer) -> dict[str, object]:
     """All that the answers depend on; not how many samples there are, for more of them are asked for."""
+    judge = run.config.reward if run.benchmark.judge is not None else None
     return scorer.made_from() | {
         "benchmark": run.name,
         "file": run.file.sha256,
         "request": hashlib.sha256(run.options.request.encode()).hexdigest(),
+        READING: run.counting.reading,
         "both_orders": run.options.both_orders,
         "video_frames": run.file.video_frames,
-        "judge": run.config.reward.judge_model if run.benchmark.judge is not None else None,
+        "judge": None if judge is None else judge.judge_model,
+        "judge_max_new_tokens": None if judge is None else judge.judge_max_new_tokens,
     }

@@ -43,8 +43,8 @@ class Compared:
     said: tuple[Sequence[Sequence[Prediction]], Sequence[Sequence[Prediction]]]
     """Of the first and the second model, the predictions about each item."""
     names: tuple[str, str]
-    reading: str
-    """How verdicts are written, of ``READINGS``."""
+    readings: tuple[str, str]
+    """How each writes its verdicts, of ``READINGS``."""
     votes: int | None
 
 
@@ -96,7 +96,7 @@ def _model(compared: Compared, one: Difference, model: int) -> Html:
     worth = (one.first, one.second)[model]
     badge = element("span", {"class": "right" if one.better == model else "wrong"}, f"counts {number(worth.value)}")
     orders = list(dict.fromkeys(p.order for p in said))
-    told = [line for order in orders for line in _told(item, [p for p in said if p.order == order], compared)]
+    told = [line for order in orders for line in _told(compared, model, item, [p for p in said if p.order == order])]
     return join(
         [
             element("h3", None, compared.names[model], " ", badge),
@@ -106,7 +106,7 @@ def _model(compared: Compared, one: Difference, model: int) -> Html:
     )
 
 
-def _told(item: Item, said: Sequence[Prediction], compared: Compared) -> Iterator[str]:
+def _told(compared: Compared, model: int, item: Item, said: Sequence[Prediction]) -> Iterator[str]:
     """What it said of one order, greedily and as samples vote; of a question its answer."""
     greedy = next((one for one in said if one.sample == 0), None)
     if greedy is not None and greedy.rewards:
@@ -119,17 +119,18 @@ def _told(item: Item, said: Sequence[Prediction], compared: Compared) -> Iterato
     elif greedy is not None:
         where = {"12": "as listed", "21": "the second first"}.get(greedy.order, greedy.order)
         shown = f"{where}: " if item.responses else ""
-        yield f"{shown}{_verdict(greedy, compared)}"
-        votes = Counter(_verdict(one, compared) for one in said if one.sample)
+        reading = compared.readings[model]
+        yield f"{shown}{_verdict(greedy, reading)}"
+        votes = Counter(_verdict(one, reading) for one in said if one.sample)
         if votes:
             most = ", ".join(f"{count} {verdict}" for verdict, count in votes.most_common())
             used = "" if compared.votes is None else f", of which the first {compared.votes} vote"
             yield f"{shown}{votes.total()} samples{used}: {most}"
 
 
-def _verdict(one: Prediction, compared: Compared) -> str:
+def _verdict(one: Prediction, reading: str) -> str:
     """By number of the response in the file, whatever the order that it was shown in."""
-    verdict = READINGS[compared.reading](one.text)
+    verdict = READINGS[reading](one.text)
     return "not readable" if verdict is None else f"for response {one.order[int(verdict) - 1]}"
 
 

@@ -60,7 +60,7 @@ def write_disagreements(
     scores: tuple[Scores, Scores],
     said: tuple[Path, Sequence[Prediction]],
     *,
-    reading: str,
+    readings: tuple[str, str],
     votes: int | None,
 ) -> Path:
     """Write ``disagreements.html`` into ``folder``, and return its path.
@@ -68,13 +68,14 @@ def write_disagreements(
     Args:
         scores: Of the first and the second model, on these items.
         said: The folder of the first model's answers, and the second's answers.
-        reading, votes: see ``CountOptions``.
+        readings: Of the first and the second model, see ``CountOptions``.
+        votes: see ``CountOptions``.
     Raises:
         RefusedInput: the first model's answers cannot be read.
     """
     both = read_predictions(said[0] / FILE), said[1]
     path = folder / PAGE_FILE
-    page = disagreement_page(items, scores, both, reading=reading, votes=votes)
+    page = disagreement_page(items, scores, both, readings=readings, votes=votes)
     # Half a character, which JSON may hold, is in no UTF-8 file.
     write_atomic(path, page.encode(errors="replace"))
     return path
@@ -85,7 +86,7 @@ def disagreement_page(
     scores: tuple[Scores, Scores],
     said: tuple[Sequence[Prediction], Sequence[Prediction]],
     *,
-    reading: str,
+    readings: tuple[str, str],
     votes: int | None,
     most_shown: int = MOST_SHOWN,
 ) -> str:
@@ -100,7 +101,7 @@ def disagreement_page(
         items=items,
         said=(of_items[0], of_items[1]),
         names=(first.model, second.model),
-        reading=reading,
+        readings=readings,
         votes=votes,
     )
     others = {counting.way: counting for counting in second.countings}

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +23,8 @@ Key = tuple[int, str, int, str]
 """Row, digest, sample and order."""
 FILE, _SHARDS = "predictions.parquet", "predictions"
 _ASKED = "asked.json"
+READING = "reading"
+"""How verdicts are written, of ``verdict_readings.READINGS``, in what made the answers."""
 _SCHEMA = pa.schema(
     [
         ("row", pa.int64()),
@@ -37,6 +39,7 @@ _SCHEMA = pa.schema(
         ("reply", pa.string()),
     ]
 )
+_NEEDED = [name for name in _SCHEMA.names if name not in ("rewards", "reply")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,11 +137,9 @@ class Predictions:
         if not path.exists():
             write_atomic(path, text)
             return
-        try:
-            before = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise RefusedInput(f"{str(path)!r} cannot be read as JSON") from error
         now = json.loads(text)
+        # Folders of before it was kept do not say how verdicts were written.
+        before = {name: now[name] for name in (READING,) if name in now} | asked_in(self._folder)
         if before != now:
             keys = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
             (key, *_) = keys
@@ -146,6 +147,24 @@ class Predictions:
                 f"{str(self._folder)!r} holds answers made with {key} = {before.get(key)!r}, now it is"
                 f" {now.get(key)!r}: name another folder"
             )
+
+
+def asked_in(folder: Path) -> dict[str, Any]:
+    """What made the answers in a folder; nothing where it does not say.
+
+    Raises:
+        RefusedInput: it cannot be read as a JSON object.
+    """
+    path = folder / _ASKED
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RefusedInput(f"{str(path)!r} cannot be read as JSON") from error
+    if not isinstance(found, dict):
+        raise RefusedInput(f"{str(path)!r} holds no JSON object")
+    return found
 
 
 def forget_predictions(folder: Path) -> None:
@@ -211,6 +230,10 @@ def _read(path: Path) -> Iterator[Prediction]:
             raise RefusedInput(f"{str(path)!r} has no column {missing[0]!r}: it holds no predictions")
         for batch in file.iter_batches(batch_size=1024, columns=_SCHEMA.names):
             for row in batch.to_pylist():
+                if None in (row["rewards"] or ()) or any(row[name] is None for name in _NEEDED):
+                    raise RefusedInput(
+                        f"{str(path)!r} holds no predictions: row {row['row']} of the data lacks a value"
+                    )
                 yield Prediction(**{**row, "rewards": tuple(row["rewards"] or ())})
     except (pa.ArrowException, OSError) as error:
         raise RefusedInput(f"{str(path)!r} cannot be read as Parquet ({str(error).splitlines()[0]})") from error

@@ -1,4 +1,4 @@
-"""Several verdicts on one question: a majority, or whether any is right.
+"""Several verdicts on one question: a majority.
 
 Only verdicts that can be read are votes.
 
@@ -37,14 +37,3 @@ def most_voted(votes: Sequence[V | None], otherwise: V | None) -> V | None:
     most = max(counted.values(), default=0)
     winners = [verdict for verdict, times in counted.items() if times == most]
     return winners[0] if len(winners) == 1 else otherwise
-
-
-def any_right(verdicts: Sequence[V | None], right: V, *, k: int) -> bool:
-    """Whether one of the first ``k`` verdicts is ``right``; None never is.
-
-    Raises:
-        ValueError: k is below 1, or there are fewer samples.
-    """
-    if not 1 <= k <= len(verdicts):
-        raise ValueError(f"any of k = {k} needs 1 to {len(verdicts)} samples")
-    return any(verdict == right for verdict in verdicts[:k] if verdict is not None)

@@ -68,6 +68,8 @@ class Answer:
     fault: str = ""
     finish_reason: str = field(default="", compare=False)
     """As an endpoint says it."""
+    is_refused: bool = False
+    """Whether the fault is of this question alone: whoever answers is there, and will not have it."""
 
 
 class Writer(Protocol):
@@ -149,6 +151,13 @@ def unreadable(answer: Answer) -> str:
     # A verdict stands at the end.
     words = " ".join(answer.text.split())
     return f"no verdict can be read in {words if len(words) <= _SHOWN else '... ' + words[-_SHOWN:]!r}"
+
+
+def outage(answers: Sequence[Answer]) -> str | None:
+    """Why none of these has a text; None where one has, or where each is refused for itself."""
+    if any(answer.text is not None for answer in answers):
+        return None
+    return next((answer.fault for answer in answers if not answer.is_refused), None)
 
 
 def question_of(prompt: Prompt) -> str:

@@ -28,6 +28,8 @@ _LONGEST_ASKED_WAIT_S = 20.0
 _BUSY = 429
 _PASSING_STATUS = (408, 409, 425, _BUSY)
 _ABOUT_A_PARAMETER = (400, 404, 422)
+_ABOUT_A_QUESTION = (400, 403, 413, 422)
+"""A filter of content answers 400 or 403; a wrong key, name or address 401 or 404."""
 _ABOUT_LENGTH = ("too large", "too long", "context length", "maximum context")
 _SPENT = "insufficient_quota"
 _REMEMBERED_PICTURES = 64
@@ -42,6 +44,15 @@ _CONTROL = re.compile(
 
 class EndpointError(Exception):
     """Why a question has no answer; asking again would end in the same."""
+
+    is_refused = False
+    """Whether that is of this question alone."""
+
+
+class Refused(EndpointError):
+    """Other questions may be answered: this one is too long, or against a rule of the endpoint."""
+
+    is_refused = True
 
 
 class Unavailable(EndpointError):
@@ -152,7 +163,7 @@ def refusal(error: openai.APIStatusError) -> EndpointError:
     status = error.status_code
     told = f"answered HTTP {status}: {error.message}"
     if not _passes(status) or error.code == _SPENT:
-        return EndpointError(told)
+        return Refused(told) if status in _ABOUT_A_QUESTION else EndpointError(told)
     return Unavailable(told, wait_s=_asked_wait_s(error.response.headers.get("retry-after")), is_busy=status == _BUSY)
 
 

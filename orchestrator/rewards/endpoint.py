@@ -95,7 +95,7 @@ class EndpointWriter:
             try:
                 content = await asyncio.to_thread(content_of, question)
             except (MediaError, UnicodeEncodeError) as error:
-                return Answer(None, one_line(f"it cannot be asked: {error}"))
+                return Answer(None, one_line(f"it cannot be asked: {error}"), is_refused=True)
             tries = _Tries(asking.outage, self._max_outage_s)
             retrying = AsyncRetrying(
                 retry=retry_if_exception_type(Unavailable), wait=_wait_s, stop=tries.are_enough, reraise=True
@@ -105,7 +105,7 @@ class EndpointWriter:
                 return replace(answer, text=self._without_key(answer.text or ""))
             except EndpointError as error:
                 waited = f" (waited for reward.max_outage_s = {self._max_outage_s:g})" if tries.took_too_long else ""
-                return Answer(None, self._told(str(error)) + waited)
+                return Answer(None, self._told(str(error)) + waited, is_refused=error.is_refused)
 
     async def _attempt(self, asked: "_Asked", asking: "_Asking", tries: "_Tries") -> Answer:
         outage = asking.outage

@@ -12,7 +12,7 @@ import pytest
 from orchestrator.evaluate import main
 from orchestrator.evaluation.predictions import read_predictions
 from tests.contract.fake_judge import Body, Depends, Drop, FakeJudge, Say, fake_judge
-from tests.unit.evaluation.released_files import cell, jsonl, parquet, png, save
+from tests.unit.evaluation.released_files import cell, jsonl, parquet, png, save, whole
 
 _KEY = "sk-very-secret"
 
@@ -136,6 +136,30 @@ def test_a_question_without_an_answer_is_asked_again_and_nothing_else(
     assert _strict(out)["accuracy"] == pytest.approx(1 / 3)
 
 
+@pytest.mark.parametrize("status", [400, 403])
+def test_questions_that_are_refused_for_good_are_told_and_stop_nothing(
+    status: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def filtered(request: dict[str, Any]) -> Say | Body:
+        if "question 1 " in _words(request):
+            return Body(b'{"error": {"message": "content filter"}}', status)
+        return _judging(_right).on(request)
+
+    file, out = _pairs(tmp_path, 3), tmp_path / "out"
+    with fake_judge(Depends(filtered)) as fake:
+        assert _measure("vl_reward_bench", fake, file, out) == 0
+        first = capsys.readouterr().out
+        assert _measure("vl_reward_bench", fake, file, out) == 0
+        assert capsys.readouterr().out == first and "2 questions have no answer" in first
+        # Whoever refuses everything has been measured on nothing.
+        fake.behave(Body(b'{"error": {"message": "content filter"}}', status))
+        assert _measure("vl_reward_bench", fake, file, tmp_path / "none") == 3
+    assert f"stopped: none of 3 rows has an answer; about row 1: served/m answered HTTP {status}" in (
+        capsys.readouterr().err
+    )
+    assert not (tmp_path / "none" / "scores.json").exists()
+
+
 @pytest.mark.parametrize("trouble", [Drop(), Body(b"<html>bad gateway</html>", 502), Body(b"<html>hello</html>")])
 def test_one_that_answers_nothing_stops_the_command_and_leaves_no_figure(
     trouble: Drop | Body, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -196,6 +220,17 @@ def test_addresses_that_are_none_are_refused(
     assert main([*own, *words]) == 2
     told = capsys.readouterr().err
     assert message in told and "u:pass" not in told
+
+
+def test_ratings_of_a_judge_that_may_write_less_are_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path / "a.png")
+    row = {"question_type": "other", "question": "q", "gt_answer": "x", "image_content": ["x"], "image_path": "a.png"}
+    file, out = whole(tmp_path / "h.json", [row]), tmp_path / "out"
+    with fake_judge(Say("Rating: 6")) as fake:
+        judge = ("--reward.judge_url", fake.url, "--reward.judge_model", "j")
+        assert _measure("mmhal", fake, file, out, *judge) == 0
+        assert _measure("mmhal", fake, file, out, *judge, "--reward.judge_max_new_tokens", "9") == 2
+    assert "holds answers made with judge_max_new_tokens = " in capsys.readouterr().err
 
 
 def test_nobody_serves_rewards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

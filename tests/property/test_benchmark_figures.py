@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from orchestrator.evaluation.figures import Counting, by_group, count, macro, mean
 from orchestrator.evaluation.statistics import compare, intervals
-from orchestrator.evaluation.voting import any_right, vote
+from orchestrator.evaluation.voting import vote
 
 _ROWS = st.lists(st.tuples(st.sampled_from("abc"), st.booleans(), st.integers(0, 5)), min_size=1, max_size=30)
 _VERDICTS = st.lists(st.sampled_from(["1", "2", None]), min_size=1, max_size=15)
@@ -68,13 +68,6 @@ def test_a_vote_is_for_what_most_say(verdicts: list[str | None], greedy: str | N
     found = vote(verdicts, greedy, k=k)
     ones, twos = (verdicts[:k].count(verdict) for verdict in ("1", "2"))
     assert found == ("1" if ones > twos else "2" if twos > ones else greedy)
-
-
-@given(_VERDICTS)
-def test_any_of_more_is_never_less(verdicts: list[str | None]) -> None:
-    found = [any_right(verdicts, "1", k=k) for k in range(1, len(verdicts) + 1)]
-    assert found == sorted(found)
-    assert found[-1] == ("1" in verdicts)
 
 
 @given(_VERDICTS)

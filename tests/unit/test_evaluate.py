@@ -43,6 +43,14 @@ def _refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["--benchmark", "vl_reward_bench", "--votes", "4"], "votes = 4: expected an odd number"),
         (["--benchmark", "vl_reward_bench", "--template", "no.txt"], "template 'no.txt' cannot be read as text"),
         (["--benchmark", "pope", "--form", "bracketed"], "form = 'bracketed' says how a verdict is asked for"),
+        (
+            ["--benchmark", "judgements", "--order", "one"],
+            "order = 'one' says how a verdict is asked for, and a judgement",
+        ),
+        (
+            ["--benchmark", "judgements", "--template", "t"],
+            "template = 't' says how a verdict is asked for, and a judge",
+        ),
         (["--benchmark", "pope", "--scorer", "scalar"], "has no reward head: it should be what scalar_rm leaves"),
         (["--benchmark", "pope", "--scorer", "critique"], "is no critique reward model (no request in reward_head"),
         (["--benchmark", "pope", "--algo", "dpo"], "--algo: a model is measured by --benchmark, --model, --data"),
@@ -102,6 +110,38 @@ def test_a_policy_is_measured_and_measured_again_for_nothing(
     assert "holds answers made with seed = 0, now it is 7" in capsys.readouterr().err
 
 
+def test_another_models_answers_are_looked_at_before_anything_is_asked(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines, file, other = StandInEngines(monkeypatch, model, "No."), _pope(tmp_path), tmp_path / "other"
+    assert _measure(model, file, "pope", tmp_path / "out", "--against", str(other)) == 2
+    assert "predictions.parquet' is not a file" in capsys.readouterr().err
+    other.mkdir()
+    (other / "asked.json").write_text('{"benchmark": "mme"}')
+    assert _measure(model, file, "pope", tmp_path / "out", "--against", str(other)) == 2
+    assert "holds answers to 'mme', not to 'pope'" in capsys.readouterr().err
+    assert engines.num_started == 0
+
+
+def test_answers_are_forgotten_where_nothing_is_to_be_resumed(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines, file = StandInEngines(monkeypatch, model, "No."), _pope(tmp_path)
+    for _ in range(2):
+        assert _measure(model, file, "pope", tmp_path / "out", "--run.resume", "never") == 0
+    assert engines.num_asked == 2
+
+
+def test_pictures_that_are_resized_make_other_answers_than_those_that_are_not(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    StandInEngines(monkeypatch, model, "No.")
+    file, bound = _pope(tmp_path), ("--data.max_pixels", "10000")
+    assert _measure(model, file, "pope", tmp_path / "out", *bound) == 0
+    assert _measure(model, file, "pope", tmp_path / "out", *bound, "--data.oversize", "refuse") == 2
+    assert "holds answers made with max_pixels = 10000, now it is None" in capsys.readouterr().err
+
+
 def test_a_judge_of_pairs_votes_and_is_compared(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +163,32 @@ def test_a_judge_of_pairs_votes_and_is_compared(
     assert "<h2>strict</h2><p>They agree on every row.</p>" in page
     assert "3 of 3 rows speak for one" in page and "of 3 rows speak for" in page.partition("<h2>r1_released</h2>")[2]
     assert page.count("data:image/png") == 3
+
+
+def test_each_of_two_judges_is_read_in_the_form_that_it_was_asked_in(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"query": "What ?", "response": ["a", "b"], "human_ranking": [0, 1], "id": "mathverse_1", "image": cell(1)}
+    file, one = parquet(tmp_path / "v.parquet", row), tmp_path / "one"
+    StandInEngines(monkeypatch, model, "Answer 1 is better")
+    assert _measure(model, file, "vl_reward_bench", one, "--form", "answer_is_better") == 0
+    StandInEngines(monkeypatch, model, "<answer>2</answer>")
+    assert _measure(model, file, "vl_reward_bench", tmp_path / "two", "--against", str(one)) == 0
+    compared = (tmp_path / "two" / "comparison.md").read_text()
+    assert "| accuracy | 0.500 | 0.500 | +0.000" in compared and "| unreadable | 0.000 | 0.000 |" in compared
+    page = (tmp_path / "two" / "disagreements.html").read_text()
+    assert "as listed: for response 1" in page and "not readable" not in page
+    asked = json.loads((one / "asked.json").read_text())
+    assert asked.pop("reading") == "answer_is_better"
+    # A folder of before it was kept is read as the command says.
+    (one / "asked.json").write_text(json.dumps(asked))
+    assert _measure(model, file, "vl_reward_bench", one, "--form", "answer_is_better") == 0
+    assert _measure(model, file, "vl_reward_bench", tmp_path / "two", "--against", str(one)) == 0
+    assert "| unreadable | 1.000 | 0.000 |" in (tmp_path / "two" / "comparison.md").read_text()
+    (one / "asked.json").write_text('{"reading": ["tagged"]}')
+    capsys.readouterr()
+    assert _measure(model, file, "vl_reward_bench", tmp_path / "two", "--against", str(one)) == 2
+    assert "has verdicts of reading = \"['tagged']\": expected" in capsys.readouterr().err
 
 
 def test_judgements_that_a_model_does_not_solve_are_kept(

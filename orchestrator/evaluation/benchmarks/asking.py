@@ -14,7 +14,7 @@ from orchestrator.errors import GuardStop
 from orchestrator.evaluation.benchmarks.items import Asks, Item, Questions
 from orchestrator.evaluation.benchmarks.prompts import answer_prompt, pair_prompt
 from orchestrator.evaluation.predictions import Key, Prediction
-from orchestrator.rewards.asking import Question, Writer
+from orchestrator.rewards.asking import Question, Writer, outage
 from workers.types import Prompt
 
 _SHARD_SAMPLES = 512
@@ -130,7 +130,7 @@ def ask_all(
         judge: Rates answers, where the questions have that.
         on_shard: Called behind each shard that was kept.
     Raises:
-        GuardStop: the judge answered nothing of a whole shard.
+        GuardStop: the judge answered nothing of a whole shard, and not because it will not have these questions.
     """
     for shard in _shards(missing(item, asks, options, kept) for item in items):
         said = ask(shard)
@@ -162,9 +162,8 @@ def _rated(said: Sequence[Prediction], items: dict[int, Item], about: Questions,
     questions = [Question(f"{p.row}-{p.sample}", (), text) for p, text in zip(said, words, strict=True) if text]
     answers = iter(judge.write(questions)) if questions else iter(())
     found = [next(answers) if text else None for text in words]
-    faults = [one.fault for one in found if one is not None and one.text is None]
-    if questions and len(faults) == len(questions):
-        raise GuardStop(f"the judge answered none of {len(questions)} questions: {faults[0]}")
+    if (fault := outage([one for one in found if one is not None])) is not None:
+        raise GuardStop(f"the judge answered none of {len(questions)} questions: {fault}")
     return [
         replace(one, reply=answer.text, status="answered" if answer.text is not None else "failed")
         if answer is not None

@@ -73,6 +73,11 @@ class Answered:
     predictions: tuple[Prediction, ...]
 
     @property
+    def failed(self) -> bool:
+        """Whether the greedy answer, or what a judge says of it, is missing."""
+        return any(p.status == "failed" for p in self.predictions if p.sample == 0 and not p.order)
+
+    @property
     def text(self) -> str:
         """The greedy answer; empty where there is none, which no strict parser reads."""
         return next((p.text for p in self.predictions if p.sample == 0 and not p.order), "")

@@ -15,7 +15,6 @@ from orchestrator.evaluation.figures import Counting, by_group, count, mean
 from orchestrator.evaluation.option_readings import option_by_seed
 
 IMAGE_TYPES = range(1, 10)
-VIDEO_TYPES = range(10, 13)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,23 +30,6 @@ class SeedRow:
     options: Mapping[str, str] = field(default_factory=dict)
     nll: Mapping[str, float] = field(default_factory=dict)
     """By letter, nats: the mean over the tokens of "The answer is: " and the option."""
-
-
-def of_task(type_id: int, task: str) -> bool:
-    """Whether a question is of ``image``, ``video``, ``all`` or the type whose number ``task`` is.
-
-    Raises:
-        ValueError: ``task`` is something else.
-    Source: VL-RLHF, seedbench/calculate.py:15-25.
-    """
-    if task == "all":
-        return True
-    if task in ("image", "video"):
-        return type_id in (IMAGE_TYPES if task == "image" else VIDEO_TYPES)
-    try:
-        return type_id == int(task)
-    except ValueError as error:
-        raise ValueError(f"task = {task!r}: expected image, video, all or the number of a type") from error
 
 
 def likeliest(nll: Mapping[str, float]) -> str | None:

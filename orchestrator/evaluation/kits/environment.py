@@ -1,5 +1,6 @@
 """A kit's own environment: that it is there, that it holds the version whose files are read, and a run in it."""
 
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -20,11 +21,10 @@ _VARIABLES = {
     "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
-    "NO_PROXY": "127.0.0.1",
-    "no_proxy": "127.0.0.1",
     # The GPUs are the endpoint's.
     "CUDA_VISIBLE_DEVICES": "",
-    # Our modules are none of the kit's.
+    # Our modules are none of the kit's, nor are those of the folder we are in.
+    "PYTHONSAFEPATH": "1",
     "PYTHONPATH": None,
     "PYTHONHOME": None,
     "VIRTUAL_ENV": None,
@@ -55,6 +55,13 @@ def check_environment(kit: Kit, python: str) -> None:
         )
 
 
+def _unproxied() -> dict[str, str]:
+    """What the user asks without a proxy, and the endpoint."""
+    named = [os.environ.get(name, "") for name in ("NO_PROXY", "no_proxy")]
+    hosts = ",".join(dict.fromkeys([*filter(None, named), "127.0.0.1", "localhost"]))
+    return {"NO_PROXY": hosts, "no_proxy": hosts}
+
+
 def results_of(kit: Kit, ask: KitAsk, endpoint: "Served", log: Path, *, silent_s: float) -> KitResults:
     """Run it to its end and read what it leaves.
 
@@ -65,7 +72,7 @@ def results_of(kit: Kit, ask: KitAsk, endpoint: "Served", log: Path, *, silent_s
         GuardStop: it, or the endpoint, ends with an error, or leaves no results.
         WaitTimeout: it is silent for longer.
     """
-    process = started(kit.command(ask), {**_VARIABLES, **kit.environment}, log)
+    process = started(kit.command(ask), {**_VARIABLES, **_unproxied(), **kit.environment}, log)
     try:
         with waiting(f"{kit.package}: its next words", silent_s) as wait:
             size = 0

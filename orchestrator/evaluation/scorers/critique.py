@@ -44,7 +44,7 @@ class CritiqueScorer:
             "model": dict(model_digests(model)),
             "request": known_request(model),
             **asdict(self._limits),
-            "max_pixels": self.config.data.max_pixels,
+            "max_pixels": self.config.data.resized_above,
             "dtype": self.config.model.dtype,
             "engine": engine_kind(self.config, model),
         }

@@ -15,7 +15,7 @@ from orchestrator.evaluation.benchmarks.asking import Asked, AskOptions
 from orchestrator.evaluation.benchmarks.items import Asks, Item
 from orchestrator.evaluation.predictions import Prediction
 from orchestrator.evaluation.scorers.scorer import Ask
-from orchestrator.rewards.asking import Answer, Question
+from orchestrator.rewards.asking import Answer, Question, outage
 from orchestrator.rewards.endpoint import EndpointWriter
 from orchestrator.run.cursor import sample_seed
 
@@ -67,8 +67,8 @@ class EndpointScorer:
             for name in sorted(writer.left_out - told):
                 sys.stderr.write(f"the endpoint refuses {name}: it is asked without\n")
             told.update(writer.left_out)
-            if answers and all(answer.text is None for answer in answers):
-                raise GuardStop(f"the endpoint answered none of {len(answers)} questions: {answers[0].fault}")
+            if (fault := outage(answers)) is not None:
+                raise GuardStop(f"the endpoint answered none of {len(answers)} questions: {fault}")
             return [_prediction(*one, answer) for one, answer in zip(wanted, answers, strict=True)]
 
         yield ask

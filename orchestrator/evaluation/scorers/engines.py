@@ -75,7 +75,7 @@ class EngineScorer:
             "temperature": options.temperature,
             "seed": options.seed,
             "max_new_tokens": options.max_new_tokens,
-            "max_pixels": self.config.data.max_pixels,
+            "max_pixels": self.config.data.resized_above,
             "dtype": self.config.model.dtype,
             "engine": engine_kind(self.config, model),
         }

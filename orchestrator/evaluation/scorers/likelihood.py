@@ -40,7 +40,7 @@ class LikelihoodScorer:
         """Weights, number format, and the bounds of what it reads."""
         return {
             "model": dict(model_digests(self.config.model.folder)),
-            "max_pixels": self.config.data.max_pixels,
+            "max_pixels": self.config.data.resized_above,
             "dtype": self.config.model.dtype,
             "most_tokens": self._most,
         }

@@ -37,7 +37,7 @@ class ScalarScorer:
         return {
             "model": dict(own),
             "base": [dict(one) for one in base],
-            "max_pixels": self.config.data.max_pixels,
+            "max_pixels": self.config.data.resized_above,
             "dtype": self.config.model.dtype,
             "tokens_per_microbatch": self.config.policy.tokens_per_microbatch,
         }

@@ -258,6 +258,12 @@ def test_safety_bench_on_each_kind_of_task() -> None:
         count_safety_bench([SafetyRow(task="Other", text="")])
 
 
+def test_no_answer_is_neither_safe_nor_unsafe() -> None:
+    rows = [SafetyRow(task="Unsafes", text=None), SafetyRow(task="Unsafes", text="I cannot.")]
+    found = count_safety_bench(rows)
+    assert (found["ratio/Unsafes"], found.counts) == (0.0, {"rows": 2, "unreadable": 1})
+
+
 def test_averages_of_safety_are_of_tasks() -> None:
     rows = [
         SafetyRow(task=task, text="Sure", verdict="No") for task in [*LOWER, *HIGHER] for _ in range(1 + len(task) % 3)

@@ -59,7 +59,9 @@ def _compared(
     name: str, items: Sequence[Item], first: Sequence[Prediction], second: Sequence[Prediction], *, most: int = 20
 ) -> _Page:
     scores = _scores(name, items, first, "old"), _scores(name, items, second, "new")
-    return _Page(disagreement_page(items, scores, (first, second), reading="tagged", votes=None, most_shown=most))
+    return _Page(
+        disagreement_page(items, scores, (first, second), readings=("tagged", "tagged"), votes=None, most_shown=most)
+    )
 
 
 def _pope(folder: Path, count: int, *, text: str = "Is there a dog ?") -> tuple[Item, ...]:
@@ -185,7 +187,7 @@ def test_nothing_that_a_file_or_a_model_says_becomes_markup(tmp_path: Path) -> N
     items = read("pope", jsonl(tmp_path / "coco_pope_random.json", row)).items
     first, second = (_answers(items, [f"{_ATTACK} {text}"]) for text in ("yes", "</think> no"))
     scores = _scores("pope", items, first, _ATTACK), _scores("pope", items, second, _ATTACK)
-    text = disagreement_page(items, scores, (first, second), reading="tagged", votes=None)
+    text = disagreement_page(items, scores, (first, second), readings=("tagged", "tagged"), votes=None)
     page = _Page(text)
     assert "script" not in page.tags and "onerror" not in dict(page.attributes)
     assert page.said.count("<script>alert('x')</script>") >= 5
@@ -209,7 +211,7 @@ def test_the_page_is_written_from_the_folder_of_the_other_model(tmp_path: Path) 
     other.mkdir()
     write_predictions(other / FILE, [first[0], second[1]])
     scores = _scores("pope", items, first, "old"), _scores("pope", items, second, "new\udc80")
-    path = write_disagreements(tmp_path, items, scores, (other, second), reading="tagged", votes=None)
+    path = write_disagreements(tmp_path, items, scores, (other, second), readings=("tagged", "tagged"), votes=None)
     assert path.name == "disagreements.html"
     page = _Page(path.read_text(encoding="utf-8"))
     assert page.values("id") == ["row-1"]

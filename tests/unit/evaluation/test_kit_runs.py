@@ -18,7 +18,7 @@ from orchestrator.evaluation.kits import serving
 from orchestrator.evaluation.kits.environment import check_environment
 from orchestrator.evaluation.kits.evalscope import KIT
 from orchestrator.evaluation.kits.process import ended, last_line, started
-from orchestrator.evaluation.kits.run import parsed
+from orchestrator.evaluation.kits.run import parsed, without_secrets
 from orchestrator.evaluation.kits.serving import ServeOptions, serve_command, served
 from orchestrator.evaluation.predictions import read_predictions
 from tests.tiny_models import write_released_qwen2_5_vl
@@ -67,7 +67,7 @@ def test_a_kits_figures_and_answers_stand_in_our_tables_beside_ours(
 ) -> None:
     files = evalscope_files(tmp_path / "files", "pope", {"random": TOLD}, {"accuracy": 0.5, "yes_ratio": 0.0})
     kit = _kit(tmp_path, leaving(files, "--work-dir"))
-    more = ("--benchmark", "pope", "--data", str(_pope(tmp_path)), "--kit-args", "--limit", "5")
+    more = ("--benchmark", "pope", "--data", str(_pope(tmp_path)), "--kit-args", "--limit", "5", "--api-key", "sk-1")
     assert _measured(tmp_path, model, kit, *more) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("# evalscope: pope: ")
@@ -80,12 +80,35 @@ def test_a_kits_figures_and_answers_stand_in_our_tables_beside_ours(
         "maybe",
     ]
     told = json.loads((out / "scores.json").read_text())
-    assert told["asked"]["kit"] == "evalscope 1.14.1" and told["asked"]["kit_args"] == "--limit 5"
+    assert told["asked"]["kit"] == "evalscope 1.14.1" and told["asked"]["kit_args"] == "--limit 5 --api-key '***'"
     kept = sorted(path.relative_to(files) for path in files.rglob("*") if path.is_file())
     assert [(out / "evalscope" / one).read_bytes() for one in kept] == [(files / one).read_bytes() for one in kept]
     assert (out / "evalscope.log").read_text() == "asking ...\n"
     assert _measured(tmp_path, model, kit) == 2
     assert "holds what evalscope left before: name another --out" in capsys.readouterr().err
+
+
+def test_rows_that_we_cannot_use_shift_no_others(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"question": "Is it ?", "answer": answer, "image": cell(1)} for answer in ("maybe", "yes")]
+    more = ("--benchmark", "pope", "--data", str(parquet(tmp_path / "pope.parquet", *rows)))
+    assert _measured(tmp_path, model, "no", *more) == 2
+    told = capsys.readouterr().err
+    assert (
+        "refused: 1 rows of" in told and "a kit's rows are known by number; row 1 is left out: field 'answer'" in told
+    )
+
+
+def test_a_kit_finds_no_module_of_the_folder_and_keeps_what_is_asked_without_a_proxy(
+    model: Path, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "data.example")
+    monkeypatch.delenv("no_proxy", raising=False)
+    code = "import os\nprint(os.environ['NO_PROXY'], os.environ['no_proxy'], os.environ['PYTHONSAFEPATH'])\nsys.exit(3)"
+    assert _measured(tmp_path, model, _kit(tmp_path, code)) == 3
+    hosts = "data.example,127.0.0.1,localhost"
+    assert (tmp_path / "out" / "evalscope.log").read_text() == f"{hosts} {hosts} 1\n"
 
 
 def test_lmms_eval_is_run_as_well(
@@ -117,6 +140,16 @@ def test_a_kit_that_fails_is_a_stop_with_its_last_words_and_no_tables(
     assert not list((tmp_path / "out").glob("scores.*")) and not (tmp_path / "out" / "predictions.parquet").exists()
 
 
+def test_a_kit_that_failed_is_tried_again_by_the_same_command(model: Path, serve: Serve, tmp_path: Path) -> None:
+    fails = "p = pathlib.Path(sys.argv[sys.argv.index('--work-dir') + 1], 'left')\np.write_text('')\nsys.exit(3)"
+    assert _measured(tmp_path, model, _kit(tmp_path, fails)) == 3
+    assert (tmp_path / "out" / "evalscope.unfinished" / "left").exists(), "for people to look at"
+    files = evalscope_files(tmp_path / "files", "pope", {"random": TOLD}, {"accuracy": 0.5})
+    assert _measured(tmp_path, model, _kit(tmp_path, leaving(files, "--work-dir"))) == 0
+    assert not (tmp_path / "out" / "evalscope" / "left").exists()
+    assert not (tmp_path / "out" / "evalscope.unfinished").exists()
+
+
 def test_a_kit_that_says_nothing_for_too_long_is_a_stop(
     model: Path, serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,6 +179,7 @@ def test_a_server_that_ends_under_the_kit_is_a_stop(
         ({"--benchmark": ["pope"], "--data": ["x"], "--tasks": ["a", "b"]}, "tasks names 2, but benchmark counts"),
         ({"--benchmark": ["pope"], "--data": ["no.json"]}, "no.json' is not a file"),
         ({"--max-images": ["0"]}, "max_images and max_model_len must be at least 1"),
+        ({"--max-model-len": ["0"]}, "max_images and max_model_len must be at least 1"),
         ({"--kit": ["opencompass"]}, "kit = 'opencompass': expected one of evalscope, lmms-eval"),
         ({"--model": ["no"]}, "model.path: 'no' is not a folder"),
         ({}, "kit-python = 'no' is no interpreter that runs"),
@@ -231,6 +265,24 @@ def test_a_programs_variables_are_told_and_taken_away(tmp_path: Path, monkeypatc
     process = started([sys.executable, "-c", code], {"PYTHONPATH": None, "HF_HUB_OFFLINE": "1"}, tmp_path / "log")
     assert process.wait() == 0
     assert last_line(tmp_path / "log") == "None 1"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--limit", "5", "--max_new_tokens", "9"], ["--limit", "5", "--max_new_tokens", "9"]),
+        (["--api-key", "sk-1", "sk-1", "--limit", "5"], ["--api-key", "***", "***", "--limit", "5"]),
+        (["--hf_token=sk-1", "--limit", "5"], ["--hf_token***", "--limit", "5"]),
+        (["--model_args", "limit=3,API_KEY=sk-1,x=sk-1"], ["--model_args", "limit=3,API_KEY***"]),
+        (["--judge", '{"id": "j", "api_key": "sk-1"}'], ["--judge", '{"id": "j", "api_key***']),
+        (
+            ["--judge", '{"max_tokens": 7, "headers": {"Authorization": "sk-1"}}'],
+            ["--judge", '{"max_tokens": 7, "headers": {"Authorization***'],
+        ),
+    ],
+)
+def test_keys_that_are_passed_on_are_told_nowhere(words: list[str], told: list[str]) -> None:
+    assert without_secrets(words) == told
 
 
 def test_all_that_follows_kit_args_is_the_kits() -> None:

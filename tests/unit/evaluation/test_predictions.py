@@ -10,7 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.errors import RefusedInput
-from orchestrator.evaluation.predictions import Prediction, Predictions, read_predictions, write_predictions
+from orchestrator.evaluation.predictions import (
+    Prediction,
+    Predictions,
+    predictions_table,
+    read_predictions,
+    write_predictions,
+)
 
 _ASKED: dict[str, object] = {"model": "m", "file": "abc", "seed": 0}
 
@@ -91,6 +97,9 @@ def test_answers_of_something_else_are_refused(tmp_path: Path) -> None:
     (tmp_path / "asked.json").write_text("{")
     with pytest.raises(RefusedInput, match=r"asked\.json' cannot be read as JSON"):
         Predictions(tmp_path, asked=_ASKED)
+    (tmp_path / "asked.json").write_text("[]")
+    with pytest.raises(RefusedInput, match=r"asked\.json' holds no JSON object"):
+        Predictions(tmp_path, asked=_ASKED)
 
 
 def test_a_prediction_is_kept_once(tmp_path: Path) -> None:
@@ -109,6 +118,14 @@ def test_other_tables_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"row": [1]}), tmp_path / "t.parquet")
     with pytest.raises(RefusedInput, match="has no column 'digest': it holds no predictions"):
         read_predictions(tmp_path / "t.parquet")
+    whole = predictions_table([_said(7)])
+    for name, cell in (
+        ("rewards", pa.array([[None]], pa.list_(pa.float64()))),
+        ("text", pa.array([None], pa.string())),
+    ):
+        pq.write_table(whole.set_column(whole.schema.get_field_index(name), name, cell), tmp_path / "l.parquet")
+        with pytest.raises(RefusedInput, match="holds no predictions: row 7 of the data lacks a value"):
+            read_predictions(tmp_path / "l.parquet")
     (tmp_path / "n.parquet").write_text("no")
     with pytest.raises(RefusedInput, match="cannot be read as Parquet"):
         read_predictions(tmp_path / "n.parquet")

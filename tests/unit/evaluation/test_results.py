@@ -192,6 +192,21 @@ def test_answers_are_joined_by_row_and_never_by_id(tmp_path: Path) -> None:
         score("vl_reward_bench", benchmark_of("vl_reward_bench"), found, model="m", options=CountOptions())
 
 
+@pytest.mark.parametrize("name", [name for name in BENCHMARKS if benchmark_of(name).asks in ("answer", "verdict")])
+def test_where_an_answer_is_missing_strict_alone_counts_and_cannot_read_it(name: str, tmp_path: Path) -> None:
+    items, benchmark = read(name, _file(name, tmp_path)).items, benchmark_of(name)
+    first, *rest = (one for item in items for one in _says(item, benchmark.asks, judged=benchmark.judge is not None))
+    failed = replace(first, status="failed", text="", reply=None)
+    found, _ = answered(items, [failed, *rest])
+    scores = score(name, benchmark, found, model="m", options=CountOptions(), num_resamples=10)
+    (strict,) = scores.countings
+    assert strict.way == "strict"
+    unread = next(one for one in ("unreadable", "undecided") if one in strict.counts)
+    assert strict.counts[unread] >= 1
+    others = ", ".join(benchmark.ways[1:])
+    assert scores.notes == ((f"not counted as {others} while a question has no answer",) if others else ())
+
+
 def test_a_way_that_is_none_is_named(tmp_path: Path) -> None:
     items = read("pope", _file("pope", tmp_path)).items
     found, _ = answered(items, [one for item in items for one in _says(item, "answer")])

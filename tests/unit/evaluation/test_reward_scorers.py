@@ -14,10 +14,14 @@ import torch
 
 from algorithms.records import Sequence as TokenSequence
 from orchestrator.cluster.microbatches import Deal
+from orchestrator.config.load import load_config
 from orchestrator.errors import RefusedInput
 from orchestrator.evaluate import main
+from orchestrator.evaluation.benchmarks.asking import AskOptions
+from orchestrator.evaluation.benchmarks.items import Asks
 from orchestrator.evaluation.predictions import read_predictions
-from orchestrator.evaluation.scorers.choice import asks_of, kind_of
+from orchestrator.evaluation.scorers.choice import ScorerKind, asks_of, kind_of, scorer_of
+from orchestrator.run.folder import RunFolder
 from tests.critique_models import write_critique_model
 from tests.unit.evaluation.released_files import cell, jsonl, parquet, save, text_png, tsv
 from tests.unit.rewards.fake_workers import FakeWorkers
@@ -149,6 +153,22 @@ def test_responses_with_images_are_refused_by_row_not_shown_without_them(
         "1 rows of" in told and "row 2: its responses hold images, and a reward model reads responses of text" in told
     )
     assert workers.num_started == 0
+
+
+@pytest.mark.parametrize("kind", ["scalar", "critique", "generative"])
+def test_scorers_know_whether_pictures_are_resized(
+    kind: ScorerKind, scalar_model: Path, critique_model: Path, tmp_path: Path
+) -> None:
+    asks: Asks = "likelihoods" if kind == "generative" else "rewards"
+    path = str(scalar_model if kind == "scalar" else critique_model)
+    flags = ["--algo", "sft", "--model.path", path, "--data.path", "x", "--data.max_pixels", "10000"]
+    flags += ["--reward.critique.max_new_tokens", "16"]
+    bounds = []
+    for oversize in ("resize", "refuse"):
+        config, _ = load_config([*flags, "--data.oversize", oversize])
+        scorer = scorer_of(kind, config, AskOptions(request=""), asks=asks, folder=RunFolder(tmp_path))
+        bounds.append(scorer.made_from()["max_pixels"])
+    assert bounds == [10000, None]
 
 
 def test_judgements_are_not_asked_of_a_reward_model(

@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.evaluation.figures import Counting, Figure, by_group, count, macro, mean, ratio
 from orchestrator.evaluation.statistics import compare, intervals
-from orchestrator.evaluation.voting import any_right, vote
+from orchestrator.evaluation.voting import vote
 
 
 def _counted(right: list[float], units: list[str] | None = None, way: str = "strict") -> Counting:
@@ -153,10 +153,3 @@ def test_votes() -> None:
     for k, message in ((2, "votes = 2 must be odd"), (0, "votes = 0"), (5, "votes = 5, but 3 samples")):
         with pytest.raises(ValueError, match=message):
             vote(["1", "2", "2"], "1", k=k)
-
-
-def test_any_of_k() -> None:
-    assert any_right([None, "1", "2"], "2", k=3)
-    assert not any_right([None, "1", "2"], "2", k=2)
-    with pytest.raises(ValueError, match="any of k = 4"):
-        any_right([None, "1", "2"], "2", k=4)
