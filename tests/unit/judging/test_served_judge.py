@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
 from orchestrator.config.load import load_config
 from orchestrator.errors import GuardStop, RefusedInput
@@ -115,6 +116,9 @@ def _with(*parts: Any, role: str = "user") -> dict[str, Any]:
         (_with(*[_PICTURE] * 9), 400, "the messages hold 9 images, at most 8 are taken"),
         (_with(_PICTURE, role="system"), 400, "a turn of role 'system' holds an image, which only the user's may"),
         (_with({"type": "text", "text": "\ud800"}), 400, "Invalid JSON"),
+        (_with(*[{"type": "text", "text": "a"}] * 257), 400, "expected at most 256 values, got"),
+        (_with(*[{"type": "text"}] * 200), 400, "TextPart"),
+        ({**_ASKED, **{f"k{n}": 1 for n in range(33)}}, 400, "35 keys, of which at most 32 are read"),
     ],
 )
 def test_what_cannot_be_asked_is_told_in_one_sentence(tmp_path: Path, body: Any, status: int, message: str) -> None:
@@ -123,6 +127,15 @@ def test_what_cannot_be_asked_is_told_in_one_sentence(tmp_path: Path, body: Any,
     error = reply.json()["error"]
     assert error["type"] == "invalid_request_error" and message in error["message"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_wrong_with_a_request_is_bounded_however_much_is_wrong() -> None:
+    wrong = {f"k{n}": 1 for n in range(30)}
+    body = {"model": "m", "messages": [{"role": "user", "content": [{**wrong, "type": "text"}] * 256, **wrong}] * 256}
+    with pytest.raises(RefusedInput, match=r"more problems$") as refused:
+        request_in(json.dumps(body).encode())
+    assert isinstance(error := refused.value.__cause__, ValidationError) and error.error_count() < 100
+    assert len(str(refused.value)) < 1000
 
 
 def test_bodies_and_pictures_are_bounded(tmp_path: Path) -> None:
