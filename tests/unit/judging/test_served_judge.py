@@ -228,6 +228,9 @@ def test_a_model_that_writes_is_asked_for_each_choice_with_a_seed_of_its_own(con
     assert _read(served, tmp_path, _ASKED)[0].seed != _read(served, tmp_path, _ASKED)[0].seed
     assert _read(served, tmp_path, {**_ASKED, "max_completion_tokens": 7})[0].max_new_tokens == 7
     assert _read(served, tmp_path, _ASKED)[0].max_new_tokens == 400
+    many = _with(*[{"type": "text", "text": "which " * 25}] * 256)
+    with pytest.raises(RefusedInput, match="have 38400 characters, at most 32768 are read for the 512 tokens"):
+        _read(served, tmp_path, many)
     with pytest.raises(RefusedInput, match="max_tokens is 512: together more than the 512 of this model's context"):
         _read(served, tmp_path, {**_ASKED, "max_tokens": 512})
 
@@ -269,5 +272,7 @@ def test_a_reward_model_criticises_the_last_turn_and_ends_in_a_line_of_json(conf
     assert scorer.measured == 2
     with pytest.raises(RefusedInput, match="should be the assistant's: it is what is rewarded"):
         _read(served, tmp_path, _ASKED)
+    with pytest.raises(RefusedInput, match="characters, at most 32768 are read"):
+        _read(served, tmp_path, {**_ASKED, "messages": [*turns[:1], {"role": "assistant", "content": "a" * 32769}]})
     with pytest.raises(RefusedInput, match="n = 2: a reward model says one thing"):
         _read(served, tmp_path, {**_ASKED, "messages": turns, "n": 2})
