@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import gc
 import json
+import threading
+import tracemalloc
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +15,13 @@ import pytest
 from pydantic import ValidationError
 
 from orchestrator.config.load import load_config
+from orchestrator.data.content_files import UnwritableFolder, written
 from orchestrator.errors import GuardStop, RefusedInput
 from orchestrator.evaluation.benchmarks.asking import Asked
 from orchestrator.evaluation.predictions import Prediction
 from orchestrator.judging.app import Bounds, create_app
 from orchestrator.judging.chat import ChatRequest, Choice, Reply, prompt_of, request_in
-from orchestrator.judging.desk import Desk
+from orchestrator.judging.desk import Desk, DeskError
 from orchestrator.judging.served import ServedRewarder, ServedWriter
 from orchestrator.judging.serving import listener_at
 from tests.tiny_models import write_released_qwen2_5_vl
@@ -195,6 +199,162 @@ def test_lost_workers_are_told_to_all_who_wait_and_end_the_server(tmp_path: Path
             return [first.status_code, later.status_code, (await client.get("/health")).status_code]
 
     assert (asyncio.run(run()), stopped) == ([503, 503, 503], ["stop"])
+
+
+def test_who_has_no_place_is_told_before_a_body_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.judging.desk._MOST_WAITING", 1)
+    served, goes_on, read = _Served(), threading.Event(), list[bytes]()
+
+    async def body() -> AsyncIterator[bytes]:
+        read.append(b"{")
+        yield b"{"
+
+    async def run() -> tuple[httpx.Response, httpx.Response]:
+        async with _client(tmp_path, served, answer=_after(goes_on, served)) as client:
+            first = asyncio.create_task(client.post("/v1/chat/completions", json=_ASKED))
+            await _until(lambda: served.batches)
+            second = await client.post("/v1/chat/completions", content=body())
+            goes_on.set()
+            return await first, second
+
+    first, second = asyncio.run(run())
+    assert (first.status_code, second.status_code, read) == (200, 503, [])
+    assert second.json()["error"]["message"] == "1 requests wait already"
+
+
+def _after(event: threading.Event, served: _Served) -> Callable[[Sequence[Any]], list[Reply]]:
+    def answer(works: Sequence[Any]) -> list[Reply]:
+        replies = served.answer(works)
+        event.wait(20)
+        return replies
+
+    return answer
+
+
+async def _until(holds: Callable[[], Any]) -> None:
+    async with asyncio.timeout(20):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+def test_of_a_request_that_waits_only_what_workers_are_asked_is_kept(tmp_path: Path) -> None:
+    served, goes_on = _Served(), threading.Event()
+    body = json.dumps({**_ASKED, "user": "x" * (8 << 20)}).encode()
+
+    async def run() -> int:
+        async with _client(tmp_path, served, answer=_after(goes_on, served)) as client:
+            tracemalloc.start()
+            try:
+                first = asyncio.create_task(client.post("/v1/chat/completions", content=body))
+                await _until(lambda: served.batches)
+                gc.collect()
+                return tracemalloc.get_traced_memory()[0]
+            finally:
+                tracemalloc.stop()
+                goes_on.set()
+                assert (await first).status_code == 200
+
+    assert asyncio.run(run()) < 4 << 20
+
+
+class _Gone:
+    """A client that hangs up once ``event`` is set; as the server sees it."""
+
+    def __init__(self, *messages: dict[str, Any]) -> None:
+        self._messages, self.event, self.statuses = list(messages), asyncio.Event(), list[int]()
+
+    async def receive(self) -> dict[str, Any]:
+        if self._messages:
+            return self._messages.pop(0)
+        await self.event.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Any) -> None:
+        self.statuses += [message["status"]] if "status" in message else []
+
+    async def ask(self, app: Any) -> None:
+        scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "query_string": b"", "headers": []}
+        await app(scope, self.receive, self.send)
+
+
+def test_nobody_is_asked_for_who_has_hung_up(tmp_path: Path) -> None:
+    served, goes_on = _Served(), threading.Event()
+    whole = {"type": "http.request", "body": json.dumps(_ASKED).encode(), "more_body": False}
+
+    async def run() -> list[int]:
+        desk = Desk(_after(goes_on, served), on_fault=lambda: None)
+        app = create_app(served, desk, model="m", bounds=Bounds(), folder=tmp_path)
+        async with app.router.lifespan_context(app):
+            busy, gone, half = _Gone(whole), _Gone(whole), _Gone({**whole, "body": b"{", "more_body": True})
+            first = asyncio.create_task(busy.ask(app))
+            await _until(lambda: served.batches)
+            leaving = [asyncio.create_task(one.ask(app)) for one in (gone, half)]
+            await asyncio.sleep(0.2)
+            for one in (gone, half):
+                one.event.set()
+            async with asyncio.timeout(10):
+                await asyncio.gather(*leaving)
+            goes_on.set()
+            await first
+            last = _Gone(whole)
+            await last.ask(app)
+            return [*busy.statuses, *gone.statuses, *half.statuses, *last.statuses]
+
+    assert asyncio.run(run()) == [200, 499, 499, 200]
+    assert (served.batches, list(tmp_path.iterdir())) == ([1, 1], [])
+
+
+def test_a_body_has_to_arrive_in_time(tmp_path: Path) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.sleep(20)
+
+    async def run() -> httpx.Response:
+        async with _client(tmp_path, _Served(), bounds=Bounds(body_s=0.1)) as client:
+            return await client.post("/v1/chat/completions", content=body())
+
+    reply = asyncio.run(run())
+    assert (reply.status_code, reply.json()["error"]["message"]) == (408, "the body took longer than 0.1 s")
+
+
+def test_a_full_disk_is_no_fault_of_who_asks(tmp_path: Path) -> None:
+    reply = _post(tmp_path / "missing", _with(_PICTURE))
+    assert reply.status_code == 503 and str(tmp_path) not in reply.text
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UnwritableFolder):
+        written(tmp_path / "file" / "pictures", b"a", suffix="png")
+    served = _Served()
+
+    def full(request: ChatRequest, prompt: Prompt) -> Prompt:
+        raise UnwritableFolder(f"pictures cannot be written into {str(tmp_path)!r} (No space left on device)")
+
+    served.read = full  # type: ignore[method-assign]
+
+    async def run() -> httpx.Response:
+        async with _client(tmp_path, served) as client:
+            return await client.post("/v1/chat/completions", json=_ASKED)
+
+    reply = asyncio.run(run())
+    assert reply.status_code == 503 and str(tmp_path) not in reply.text
+    assert reply.json()["error"]["type"] == "server_error"
+
+
+def test_workers_lost_while_nobody_asks_end_the_server() -> None:
+    stopped = list[str]()
+
+    def lost() -> None:
+        raise GuardStop("gone")
+
+    async def run() -> None:
+        desk = Desk(_Served().answer, on_fault=lambda: stopped.append("stop"), look=lost, look_every_s=0.05)
+        async with asyncio.timeout(20):
+            await desk.serve()
+        assert isinstance(desk.fault, GuardStop)
+        with pytest.raises(DeskError, match="the workers are lost"), desk.place():
+            pass
+
+    asyncio.run(run())
+    assert stopped == ["stop"]
 
 
 def test_only_this_machine_asks_without_a_token() -> None:
