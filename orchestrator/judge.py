@@ -167,9 +167,10 @@ def serve(command: Judge, rest: Sequence[str] = ()) -> None:
     with _answers_folder(None) as folder:
         config, _ = load_config([*_flags(command, folder.root), *rest])
         # Deferred: the refusals above need neither torch nor Ray.
+        from orchestrator.cluster.resources import available_cluster
         from orchestrator.judging.app import Bounds
         from orchestrator.judging.served import served_of
-        from orchestrator.judging.serving import listener_at, serve_at
+        from orchestrator.judging.serving import listener_at, refuse_several_machines, serve_at
         from orchestrator.rewards.check import secret_in
         from orchestrator.run.log import quiet_libraries
 
@@ -177,6 +178,8 @@ def serve(command: Judge, rest: Sequence[str] = ()) -> None:
         token = secret_in(command.token_file, option="token_file", what="token")
         options, asks = _options(command, config, ""), asks_of("verdict", kind, benchmark="a judgement")
         scorer = scorer_of(kind, config, options, asks=asks, folder=folder)
+        if scorer.plan is not None:
+            refuse_several_machines(available_cluster())
         served = served_of(kind, scorer, command.model, max_images=command.max_images)
         with listener_at(command.host, command.port, has_token=token is not None) as listener:
             bounds = Bounds(max_images=command.max_images, max_pixels=config.data.refused_above)
