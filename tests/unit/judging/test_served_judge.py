@@ -244,8 +244,8 @@ def test_of_a_request_that_waits_only_what_workers_are_asked_is_kept(tmp_path: P
     async def run() -> int:
         async with _client(tmp_path, served, answer=_after(goes_on, served)) as client:
             tracemalloc.start()
+            first = asyncio.create_task(client.post("/v1/chat/completions", content=body))
             try:
-                first = asyncio.create_task(client.post("/v1/chat/completions", content=body))
                 await _until(lambda: served.batches)
                 gc.collect()
                 return tracemalloc.get_traced_memory()[0]
