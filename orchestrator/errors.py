@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 _MOST_CHARS = 2000
 _MOST_CHARS_OF_A_VALUE = 200
+_MOST_TOLD = 20
 _EXPECTED = {
     "int_type": "expected an integer",
     "float_type": "expected a number",
@@ -51,12 +52,17 @@ def one_line(text: str, *, most: int) -> str:
 
 
 def refusal(error: ValidationError, *, sources: Mapping[str, str] | None = None) -> RefusedInput:
-    """Turn a pydantic failure into the one line a person needs; several problems are joined by ``;``.
+    """Turn a pydantic failure into the one line a person needs; several problems are joined by ``;``, of very many the
+    first is told.
 
     Args:
         sources: Where each value came from by dotted name: ``in a.toml`` or ``on the command line``.
     """
-    lines = [_line(dict(problem), sources or {}) for problem in error.errors(include_url=False)]
+    problems, count = error.errors(include_url=False), error.error_count()
+    told = problems if count <= _MOST_TOLD else problems[:1]
+    lines = [_line(dict(problem), sources or {}) for problem in told]
+    if len(told) < count:
+        lines.append(f"{count - len(told)} more problems")
     return RefusedInput("; ".join(lines))
 
 

@@ -10,7 +10,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -138,23 +138,19 @@ def run(command: Judge, rest: Sequence[str] = ()) -> list[str]:
     if asks != "verdict":
         _refuse_set(command, _OF_VERDICTS, f"a {kind} reward model writes no verdict")
     request = request_of(command.form, command.template)
-    with _answers_folder(command.out) as root:
-        config, _ = load_config([*_flags(command, root), *rest])
-        file, items = _asked(command, config, root)
+    with _answers_folder(command.out) as folder:
+        config, _ = load_config([*_flags(command, folder.root), *rest])
+        file, items = _asked(command, config, folder.root)
         # Deferred: the refusals above need neither torch nor Ray.
         from orchestrator.evaluation.benchmark_run import kept_answers
         from orchestrator.run.log import quiet_libraries
 
         quiet_libraries()
-        folder, options = RunFolder(root), _options(command, config, request)
+        options = _options(command, config, request)
         scorer = scorer_of(kind, config, options, asks=asks, folder=folder)
-        folder.create()
-        try:
-            asked = {"request": hashlib.sha256(request.encode()).hexdigest(), "video_frames": file.video_frames}
-            asked = scorer.made_from() | asked
-            kept = kept_answers(items, QUESTIONS, options, scorer, folder, asked=asked, of=file).current()
-        finally:
-            folder.release()
+        asked = {"request": hashlib.sha256(request.encode()).hexdigest(), "video_frames": file.video_frames}
+        asked = scorer.made_from() | asked
+        kept = kept_answers(items, QUESTIONS, options, scorer, folder, asked=asked, of=file).current()
         return _told(command, items, kept)
 
 
@@ -168,27 +164,26 @@ def serve(command: Judge, rest: Sequence[str] = ()) -> None:
         GuardStop: workers cannot go on.
     """
     kind = kind_of(command.model)
-    with _answers_folder(None) as root:
-        config, _ = load_config([*_flags(command, root), *rest])
+    with _answers_folder(None) as folder:
+        config, _ = load_config([*_flags(command, folder.root), *rest])
         # Deferred: the refusals above need neither torch nor Ray.
+        from orchestrator.cluster.resources import available_cluster
         from orchestrator.judging.app import Bounds
         from orchestrator.judging.served import served_of
-        from orchestrator.judging.serving import listener_at, serve_at
+        from orchestrator.judging.serving import listener_at, refuse_several_machines, serve_at
         from orchestrator.rewards.check import secret_in
         from orchestrator.run.log import quiet_libraries
 
         quiet_libraries()
         token = secret_in(command.token_file, option="token_file", what="token")
-        folder, options = RunFolder(root), _options(command, config, "")
-        scorer = scorer_of(kind, config, options, asks=asks_of("verdict", kind, benchmark="a judgement"), folder=folder)
+        options, asks = _options(command, config, ""), asks_of("verdict", kind, benchmark="a judgement")
+        scorer = scorer_of(kind, config, options, asks=asks, folder=folder)
+        if scorer.plan is not None:
+            refuse_several_machines(available_cluster())
         served = served_of(kind, scorer, command.model, max_images=command.max_images)
         with listener_at(command.host, command.port, has_token=token is not None) as listener:
-            folder.create()
-            try:
-                bounds = Bounds(max_images=command.max_images, max_pixels=config.data.refused_above)
-                serve_at(served, listener, folder, model=command.model, bounds=bounds, token=token)
-            finally:
-                folder.release()
+            bounds = Bounds(max_images=command.max_images, max_pixels=config.data.refused_above)
+            serve_at(served, listener, folder, model=command.model, bounds=bounds, token=token)
 
 
 def _flags(command: Judge, root: Path) -> list[str]:
@@ -237,20 +232,26 @@ def _options(command: Judge, config: TrainConfig, request: str) -> AskOptions:
 
 
 @contextmanager
-def _answers_folder(out: str | None) -> Iterator[Path]:
-    """Where answers are kept: beside ``--out``, or for as long as the command runs; a refusal leaves nothing new."""
-    if out is not None:
-        folder = Path(f"{out}.answers")
-        is_new = not folder.exists()
+def _answers_folder(out: str | None) -> Iterator[RunFolder]:
+    """Where answers are kept, locked: beside ``--out``, or for as long as the command runs.
+
+    A refusal leaves nothing new; but what another command is using, or has made, stays.
+    """
+    with ExitStack() as stack:
+        if out is None:
+            root = Path(stack.enter_context(TemporaryDirectory(prefix="raylign-judge-")))
+        else:
+            root = Path(f"{out}.answers")
+        is_new = not root.exists()
+        folder = RunFolder(root)
+        folder.create()
+        stack.callback(folder.release)
         try:
             yield folder
         except RefusedInput:
             if is_new:
-                shutil.rmtree(folder, ignore_errors=True)
+                shutil.rmtree(root, ignore_errors=True)
             raise
-        return
-    with TemporaryDirectory(prefix="raylign-judge-") as folder:
-        yield Path(folder)
 
 
 def _refuse_set(command: Judge, names: Sequence[str], why: str) -> None:

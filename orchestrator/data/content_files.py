@@ -7,11 +7,15 @@ from pathlib import Path
 from orchestrator.errors import RefusedInput
 
 
+class UnwritableFolder(RefusedInput):
+    """What is at fault is the folder, not what is written into it."""
+
+
 def written(folder: Path, data: bytes, *, suffix: str) -> Path:
     """The file of these bytes, named by them; nobody may have changed one that is there.
 
     Raises:
-        RefusedInput: the folder cannot be written.
+        UnwritableFolder: the folder cannot be written.
     """
     path = folder / f"{hashlib.sha256(data).hexdigest()}.{suffix}"
     try:
@@ -23,5 +27,5 @@ def written(folder: Path, data: bytes, *, suffix: str) -> Path:
                 file.write(data)
             partial.replace(path)
     except OSError as error:
-        raise RefusedInput(f"pictures cannot be written into {str(folder)!r} ({error.strerror})") from error
+        raise UnwritableFolder(f"pictures cannot be written into {str(folder)!r} ({error.strerror})") from error
     return path.resolve()

@@ -1,7 +1,8 @@
 """The wire: chat completions as OpenAI's clients ask for them, and what a request comes to.
 
 What a request says stays words, and its pictures are bytes in it: no address is ever fetched and no file named.
-Invariant: a key that nobody reads is refused by its name, so that nothing asked for is left undone in silence.
+Invariants: a key that nobody reads is refused by its name, so that nothing asked for is left undone in silence; what
+is wrong with a request is told in few words, however much of it is wrong.
 """
 
 import time
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from orchestrator.data.row_pictures import RowPictures
 from orchestrator.data.rows import RowError
@@ -20,11 +21,19 @@ from workers.multimodal.media import MediaError, probe_image
 from workers.types import FinishReason, Prompt
 
 _ADDRESS = "data:image/"
-_MOST_CHOICES, _MOST_MESSAGES = 64, 256
+_MOST_CHOICES, _MOST_MESSAGES, _MOST_PARTS, _MOST_KEYS = 64, 256, 256, 32
 
 
 class _Read(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_few_keys(cls, value: Any) -> Any:
+        """Each key that is not read is an error of its own."""
+        if isinstance(value, dict) and len(value) > _MOST_KEYS:
+            raise ValueError(f"{len(value)} keys, of which at most {_MOST_KEYS} are read")
+        return value
 
 
 class ImageAddress(_Read):
@@ -48,18 +57,21 @@ class TextPart(_Read):
     text: str
 
 
+Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+
+
 class Message(_Read):
     """A turn."""
 
     role: Literal["system", "user", "assistant"]
-    content: str | list[Annotated[TextPart | ImagePart, Field(discriminator="type")]]
+    content: str | Annotated[list[Part], Field(max_length=_MOST_PARTS, fail_fast=True)]
 
 
 class ChatRequest(_Read):
     """The body of ``POST /v1/chat/completions``."""
 
     model: str
-    messages: list[Message] = Field(min_length=1, max_length=_MOST_MESSAGES)
+    messages: list[Message] = Field(min_length=1, max_length=_MOST_MESSAGES, fail_fast=True)
     n: int = Field(default=1, ge=1, le=_MOST_CHOICES)
     temperature: float = Field(default=1.0, ge=0.0, le=2.0)
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)

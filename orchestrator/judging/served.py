@@ -27,10 +27,14 @@ from orchestrator.evaluation.scorers.scorer import Scorer, why_unusable
 from orchestrator.judging.chat import ChatRequest, Choice, Reply
 from orchestrator.run.cursor import sample_seed
 from workers.models.needs import max_positions
+from workers.multimodal.instructions import texts
+from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.types import Completion, EncodedPrompt, GenerationRequest, Prompt
 
 Work = TypeVar("Work")
 _SEED_BITS = 48
+_MOST_CHARS_OF_A_TOKEN = 64
+"""Texts of more for every token that a model can hold are far from fitting, and are not tokenized to show it."""
 _SIDE = 448
 """Of the images that the largest question is measured with, pixels."""
 
@@ -86,11 +90,11 @@ class ServedWriter:
         """
         self.config, self.plan, self._max_images = config, plan, max_images
         self._encoder = prompt_encoder(config)
-        longest = config.data.max_prompt_tokens + config.rollout.max_new_tokens
-        self._max_tokens = min(longest, max_positions(self._encoder.config) or longest)
+        self._max_tokens = _within(config.data.max_prompt_tokens + config.rollout.max_new_tokens, self._encoder)
 
     def read(self, request: ChatRequest, prompt: Prompt) -> list[GenerationRequest]:
         """One for each choice; see ``Served``."""
+        _refuse_far_too_long(prompt, self._max_tokens)
         encoded = _encoded(self._encoder.encode, prompt)
         room = self._max_tokens - len(encoded.prompt_ids)
         unasked = max(1, min(room, self.config.rollout.max_new_tokens))
@@ -159,6 +163,8 @@ class ServedRewarder:
         self.config, self.plan = scorer.config, scorer.plan
         self._scorer, self._max_images = scorer, max_images
         self._encoder = prompt_encoder(scorer.config, path)
+        asked = scorer.config.data.max_prompt_tokens + scorer.config.rollout.max_new_tokens
+        self._max_tokens = _within(max(asked, scorer.config.policy.tokens_per_microbatch), self._encoder)
 
     def read(self, request: ChatRequest, prompt: Prompt) -> tuple[Asked, int]:
         """The question and its length in tokens; see ``Served``."""
@@ -167,6 +173,7 @@ class ServedRewarder:
             raise RefusedInput("the last of several messages should be the assistant's: it is what is rewarded")
         if request.n != 1:
             raise RefusedInput(f"n = {request.n}: a reward model says one thing")
+        _refuse_far_too_long(prompt, self._max_tokens)
         asked = replace(prompt, messages=tuple(before))
         encoded = _encoded(self._encoder.encode, asked)
         text = "".join(part["text"] for part in last["content"])
@@ -214,6 +221,20 @@ def _item(uid: str, response: str, media: tuple[MediaRef, ...]) -> Item:
         group="",
         meta={},
     )
+
+
+def _within(tokens: int, encoder: PromptEncoder) -> int:
+    """As many tokens, or what the model has positions for."""
+    return min(tokens, max_positions(encoder.config) or tokens)
+
+
+def _refuse_far_too_long(prompt: Prompt, max_tokens: int) -> None:
+    length, most = sum(map(len, texts(prompt.messages))), max_tokens * _MOST_CHARS_OF_A_TOKEN
+    if length > most:
+        raise RefusedInput(
+            f"the messages have {length} characters, at most {most} are read for the {max_tokens} tokens of this "
+            f"model's context"
+        )
 
 
 def _encoded(encode: Callable[[Prompt], EncodedPrompt], prompt: Prompt) -> EncodedPrompt:

@@ -15,6 +15,9 @@ from typing import Any
 import uvicorn
 
 from orchestrator.cluster.launch import ray_cluster
+from orchestrator.cluster.placement import PlacementPlan
+from orchestrator.cluster.resources import ClusterResources, machine_of
+from orchestrator.cluster.waits import WorkerLost, silent_workers
 from orchestrator.config.addresses import is_loopback
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
@@ -28,6 +31,8 @@ from orchestrator.run.recovery import with_restarts
 _BACKLOG = 512
 # Longer than any client keeps an idle connection, so a request never meets a socket that is just being closed.
 _KEEP_ALIVE_S = 75
+_AFTER_LOSS_S = 10
+"""Seconds for which those who were told of a loss keep the server from starting again."""
 
 
 def listener_at(host: str, port: int, *, has_token: bool) -> socket.socket:
@@ -85,9 +90,10 @@ def _listen(
     token: str | None,
 ) -> None:
     def stop() -> None:
+        server.config.timeout_graceful_shutdown = _AFTER_LOSS_S
         server.should_exit = True
 
-    desk = Desk(answer, on_fault=stop)
+    desk = Desk(answer, on_fault=stop, look=lambda: look_at(served.plan))
     app = create_app(served, desk, model=model, bounds=bounds, folder=pictures, token=token)
     server = _Server(
         uvicorn.Config(
@@ -100,10 +106,35 @@ def _listen(
         model,
     )
     # The server closes what it listens on, and another may follow.
-    with _ends_quietly():
+    with _signals() as told_to_end:
         server.run([listener.dup()])
-    if desk.fault is not None:
+    if desk.fault is not None and not told_to_end:
         raise desk.fault
+
+
+def look_at(plan: PlacementPlan | None) -> None:
+    """Look at workers that nobody asks anything.
+
+    Raises:
+        WorkerLost: one of them has fallen silent.
+    """
+    names = [f"{worker.role}-{worker.index}" for worker in plan.workers] if plan is not None else []
+    for name, reason in silent_workers(names).items():
+        raise WorkerLost([name], reason)
+
+
+def refuse_several_machines(cluster: ClusterResources) -> None:
+    """Pictures of requests are kept in this machine's temporary folder, where workers of another do not find them.
+
+    Raises:
+        RefusedInput: there are others.
+    """
+    machines = {machine_of(node.name) for node in cluster.nodes}
+    if len(machines) > 1:
+        raise RefusedInput(
+            f"the cluster has {len(machines)} machines and the pictures of requests are on this one alone: --serve "
+            f"needs a cluster of one machine"
+        )
 
 
 class _Server(uvicorn.Server):
@@ -123,11 +154,13 @@ class _Server(uvicorn.Server):
 
 
 @contextmanager
-def _ends_quietly() -> Iterator[None]:
-    """Uvicorn raises the signal that ended it once more: to have been told to end is no fault."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)}
+def _signals() -> Iterator[list[int]]:
+    """Those that tell the server to end, even while it is ending: uvicorn raises those that it took once more."""
+    told = list[int]()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, lambda taken, _: told.append(taken)) for number in numbers}
     try:
-        yield
+        yield told
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

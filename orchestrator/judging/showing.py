@@ -36,7 +36,7 @@ def _of_votes(told: Compared) -> Iterator[str]:
         yield from (f"{pair.responses[0]} or {pair.responses[1]}: {_of_pair(pair)}" for pair in told.pairs)
     unreadable = f"; {told.unreadable} unreadable" if told.unreadable else ""
     if told.winner is None:
-        yield _undecided(told.tied, "no verdict can be read") + unreadable
+        yield _undecided(told.tied, f"no verdict{_on_which(told.pairs)} can be read") + unreadable
         return
     own = [pair for pair in told.pairs if told.winner in pair.responses]
     votes = sum(pair.votes[pair.responses.index(told.winner)] for pair in own)
@@ -47,7 +47,15 @@ def _of_votes(told: Compared) -> Iterator[str]:
     )
 
 
+def _on_which(pairs: Sequence[Pair]) -> str:
+    """The pairs that are not compared, unless none is."""
+    silent = [f"{pair.responses[0]} or {pair.responses[1]}" for pair in pairs if not pair.is_compared]
+    return f" on {', '.join(silent)}" if len(silent) < len(pairs) else ""
+
+
 def _of_pair(pair: Pair) -> str:
+    if not pair.is_compared:
+        return f"undecided, {pair.unreadable} unreadable"
     unreadable = f", {pair.unreadable} unreadable" if pair.unreadable else ""
     votes = f"{pair.votes[0]} and {pair.votes[1]} votes{unreadable}"
     return f"a tie, {votes}" if pair.winner is None else f"{pair.winner}, {votes}"

@@ -1,7 +1,8 @@
 """What verdicts or rewards say of the responses to one question: which is best, and how sure that is. Pure.
 
 A judge that writes compares every two responses in both orders; all verdicts on a pair are votes, in whatever order it
-was shown. One that cannot be read is no vote and is counted by itself. The response that wins most pairs is the best.
+was shown. One that cannot be read is no vote and is counted by itself. The response that wins most pairs is the best,
+unless one of its pairs has no verdict that can be read.
 """
 
 import math
@@ -40,6 +41,11 @@ class Pair:
     winner: int | None
     """None is a tie: as many votes for the one as for the other, and no greedy verdict that decides."""
 
+    @property
+    def is_compared(self) -> bool:
+        """False where nothing that was said of the two can be read."""
+        return self.winner is not None or sum(self.votes) > 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
@@ -47,7 +53,7 @@ class Compared:
 
     winner: int | None
     tied: tuple[int, ...]
-    """Where there is no winner, those that won equally many pairs; nobody where no verdict can be read."""
+    """Where there is no winner, those that won equally many pairs; nobody where one of their pairs is not compared."""
     confidence: float | None
     """Share of the readable votes in the winner's pairs that are for it, in [0, 1]; None without a winner or a vote."""
     unreadable: int
@@ -91,8 +97,11 @@ def compared(answered: Answered, *, form: str, votes: int | None) -> Compared:
         judgements.append(Judgement(order=order, sample=one.sample, verdict=said, text=one.text))
     pairs = [_pair(two, judgements, votes) for two in combinations(range(1, len(answered.item.responses) + 1), 2)]
     wins = Counter(pair.winner for pair in pairs if pair.winner is not None)
-    voted_on = {number for pair in pairs if sum(pair.votes) for number in pair.responses}
+    voted_on = {number for pair in pairs if pair.is_compared for number in pair.responses}
     best = [number for number, count in wins.items() if count == max(wins.values())] or voted_on
+    # Who was not compared with a rival may have lost to it.
+    if any(set(pair.responses) & set(best) for pair in pairs if not pair.is_compared):
+        best = []
     winner = next(iter(best)) if len(best) == 1 else None
     return Compared(
         winner=winner,

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from orchestrator.judge import main
+from orchestrator.run.folder import RunFolder
 from tests.tiny_models import write_released_qwen2_5_vl
 from tests.unit.evaluation.released_files import jsonl, save, text_png
 from tests.unit.stand_in_engines import StandInEngines
@@ -94,6 +95,22 @@ def test_one_bad_row_refuses_them_all_by_its_number(
     told = capsys.readouterr().err
     assert told.startswith(f"refused: row 2 of {str(file)!r}: ") and message in told
     assert not (tmp_path / "out.jsonl").exists() and not (tmp_path / "out.jsonl.answers").exists()
+
+
+def test_the_same_command_started_twice_leaves_the_first_ones_answers(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, create = RunFolder(tmp_path / "out.jsonl.answers"), RunFolder.create
+
+    def second(folder: RunFolder) -> None:
+        create(first)  # between the second's look at the folder and its attempt to lock it
+        create(folder)
+
+    monkeypatch.setattr(RunFolder, "create", second)
+    assert _ask(model, *_ASKED, "--out", str(tmp_path / "out.jsonl")) == 2
+    assert "is in use by another run" in capsys.readouterr().err
+    assert first.rollouts.is_dir()
+    first.release()
 
 
 def test_a_question_of_the_shell_is_answered_with_its_reasons(

@@ -92,6 +92,21 @@ def test_of_three_the_one_that_wins_most_pairs_is_the_best() -> None:
     assert (circle.winner, circle.tied) == (None, (1, 2, 3))
 
 
+def test_nobody_is_best_who_was_not_compared_with_a_rival() -> None:
+    nothing, for_2 = [None, None], {"23": "1", "32": "2"}
+    told = _told({"12": nothing, "21": nothing, "13": nothing, "31": nothing, **for_2}, votes=None)
+    assert (told.winner, told.tied, told.confidence) == (None, (), None)
+    assert list(lines_of(_item(3), told, with_texts=False))[-3:] == [
+        "row 3 (a): 1 or 3: undecided, 2 unreadable",
+        "row 3 (a): 2 or 3: 2, 2 and 0 votes",
+        "row 3 (a): undecided: no verdict on 1 or 2, 1 or 3 can be read; 4 unreadable",
+    ]
+    without_it = _told({"12": "2", "21": "1", "13": nothing, "31": nothing, **for_2}, votes=None)
+    assert (without_it.winner, without_it.confidence) == (2, 1.0)
+    both_won = _told({"12": nothing, "21": nothing, "13": "1", "31": "2", **for_2}, votes=None)
+    assert (both_won.winner, both_won.tied) == (None, ())
+
+
 @given(st.integers(2, 4).flatmap(lambda n: st.tuples(st.just(n), st.permutations(range(1, n + 1)))), st.data())
 def test_the_order_in_which_responses_are_listed_decides_nothing(
     numbers: tuple[int, list[int]], data: st.DataObject

@@ -1,6 +1,7 @@
 """A chat template is found where transformers finds it; a model without one, or a row it does not take, is refused."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,22 @@ def test_a_template_that_leaves_out_words_is_told_of(folder: Path, template: str
     )
     with pytest.raises(UnusablePrompt, match=f"^row d-000007: the chat template leaves out words of turn {told}$"):
         PromptEncoder(folder).encode(Prompt(uid="d-000007", messages=spoken, media=()))
+
+
+def test_a_turn_of_many_parts_is_looked_through_once(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text("{% for p in messages[0].content %}{{ p.text }}{% endfor %}")
+    parts = [{"type": "text", "text": f"{number:06d} {'which' * 40}"} for number in range(20_000)]
+    began = time.process_time()
+    assert PromptEncoder(folder).rendered([{"role": "user", "content": parts}]).text.startswith("000000 which")
+    assert time.process_time() - began < 10  # from the beginning for each part: minutes
+
+
+def test_a_template_may_put_a_turn_elsewhere(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text(
+        "{% for m in messages[1:] + messages[:1] %}{{ m.content[0].text }}{% endfor %}"
+    )
+    turns = [{"role": "user", "content": [{"type": "text", "text": words}]} for words in ("be", "which", "one")]
+    assert PromptEncoder(folder).rendered(turns).text == "whichonebe"
 
 
 def test_white_space_and_earlier_reasoning_are_a_templates_own(folder: Path) -> None:
