@@ -222,12 +222,16 @@ def test_answers_are_rated_by_a_judge(tmp_path: Path) -> None:
     ]
     assert "Image contents: a dog\n" in judge.asked[0].text and "Response: a {response} cat\n" in judge.asked[0].text
     found, _ = answered(items, kept.current())
-    (strict, official) = score("mmhal", benchmark, found, model="m", options=CountOptions(), num_resamples=10).countings
-    assert (strict["score"], strict.counts["unreadable"], official["score"]) == (5.0, 2, 5 / 3)
+    # While a rating has failed, no other way is shown: they would take it for a 0.
+    (strict,) = score("mmhal", benchmark, found, model="m", options=CountOptions(), num_resamples=10).countings
+    assert (strict["score"], strict.counts["unreadable"]) == (5.0, 2)
     # The one that failed is asked about again, and no other.
     again, judge = Predictions(tmp_path / "out", asked=_ASKED), _Judge("Rating: 2")
     ask_all(items, benchmark, _OPTIONS, asks="answer", ask=_ask(sample), kept=again, judge=judge)
     assert [p.reply for p in again.current()] == ["Rating: 5", "Rating: 2", "no rating"]
+    found, _ = answered(items, again.current())
+    (_, official) = score("mmhal", benchmark, found, model="m", options=CountOptions(), num_resamples=10).countings
+    assert official["score"] == 7 / 3
 
 
 def test_an_answer_that_is_none_is_not_rated(tmp_path: Path) -> None:
