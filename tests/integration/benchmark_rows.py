@@ -47,9 +47,9 @@ def _mme(folder: Path) -> Path:
 
 def _mmbench(folder: Path) -> Path:
     # Five questions, each in two rotations; "A" is right in both of the first, and in the first of the second.
-    truths = {1: "AA", 2: "AB", 3: "BA", 4: "BC", 5: "CB"}
+    truths = {1: "AA", 2: "AB", 3: "BA", 4: "BB", 5: "BB"}
     rows = [
-        {"index": q + 1_000_000 * turn, "question": f"row {q} ?", "A": "x", "B": "y", "C": "z", "answer": answer[turn]}
+        {"index": q + 1_000_000 * turn, "question": f"row {q} ?", "A": "x", "B": "y", "answer": answer[turn]}
         for turn in (0, 1)
         for q, answer in truths.items()
     ]
@@ -161,9 +161,9 @@ TEN_ROWS: Mapping[str, TenRows] = {
         YES,
         {
             "accuracy/count": 0.5, "accuracy_plus/count": 1 / 3, "score/count": 50 + 100 / 3,
-            "accuracy/color": 1.0, "accuracy_plus/color": 1.0, "score/color": 200.0, "score/perception": 250 + 100 / 3,
+            "accuracy/color": 1.0, "accuracy_plus/color": 1.0, "score/color": 200.0, "perception": 250 + 100 / 3,
         },
-        {"official": {"score/perception": 250 + 100 / 3}},
+        {"official": {"perception": 250 + 100 / 3}},
         {"rows": 10, "unreadable": 0},
     ),
     "mmbench": TenRows(
