@@ -95,7 +95,7 @@ class Clock:
 
             setattr(place, name, outer)
 
-        timed(evaluate, "usable", "reading")
+        timed(evaluate, "usable_items", "reading")
         timed(engines, "lengths", "encoding")
         timed(engines, "generate", "generation")
         timed(benchmark_run, "scores_of", "counting, with intervals")
