@@ -3,7 +3,7 @@
     PYTHONPATH=. python benchmarks/evaluate_rows.py OUT [--rows 10000] [--tokens 64]
 
 Writes a file in VL-RewardBench's layout whose ids repeat, with a thousand pictures, and has a tiny model of random
-weights judge it, each pair in one order. Prints where the time went and the driver's memory as rows go by.
+weights judge it, each pair in both orders. Prints where the time went and the driver's memory as rows go by.
 """
 
 import argparse
@@ -102,9 +102,9 @@ class Clock:
         timed(evaluate, "write_scores", "writing scores")
         tell = benchmark_run._tell
 
-        def told(kept: Any) -> None:
+        def told(kept: Any, wanted: int) -> None:
             self.memory.append((len(kept), psutil.Process().memory_info().rss / 2**20))
-            tell(kept)
+            tell(kept, wanted)
 
         benchmark_run._tell = told
 
@@ -135,7 +135,7 @@ def main() -> None:
     file = write_rows(asked.out / "rows.parquet", asked.rows)
     clock = Clock()
     clock.watch()
-    words = ["--benchmark", "vl_reward_bench", "--model", str(model), "--data", str(file), "--order", "one"]
+    words = ["--benchmark", "vl_reward_bench", "--model", str(model), "--data", str(file)]
     words += ["--out", str(asked.out / "answers"), "--rollout.max_new_tokens", str(asked.tokens)]
     begun = time.monotonic()
     code = evaluate.main(words)

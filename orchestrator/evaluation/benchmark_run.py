@@ -87,10 +87,13 @@ def kept_answers(
             ask=ask,
             kept=kept,
             judge=judge,
-            on_shard=lambda: _tell(kept),
+            on_shard=lambda: _tell(kept, wanted),
         )
 
-    if any(missing(item, scorer.asks, options, kept) for item in items):
+    to_go = sum(len(one.samples) for item in items for one in missing(item, scorer.asks, options, kept))
+    wanted = len(kept) + to_go
+    if to_go:
+        sys.stderr.write(f"{to_go} answers to ask for{'' if scorer.plan is None else '; workers are started'}\n")
         with_workers(scorer, folder, ask_with)
     if items and not len(kept):
         raise GuardStop(f"none of {len(items)} rows has an answer; {_why(kept.current()[0])}")
@@ -161,8 +164,8 @@ def _why(failed: Prediction) -> str:
     return f"about row {failed.row}: {'the judge gave no rating' if failed.text else failed.finish_reason}"
 
 
-def _tell(kept: Predictions) -> None:
-    sys.stderr.write(f"{len(kept)} answers are kept\n")
+def _tell(kept: Predictions, wanted: int) -> None:
+    sys.stderr.write(f"{len(kept)} of {wanted} answers are kept\n")
 
 
 def _judge(config: TrainConfig) -> Writer:

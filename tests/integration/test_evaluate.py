@@ -98,7 +98,8 @@ def test_a_killed_command_goes_on_to_the_same_scores(tmp_path: Path) -> None:
             driver.send_signal(signal.SIGKILL)
     assert 0 < shards() < 4, "it should be killed before it ends"
     resumed = finished("cut")
-    assert "512 answers are kept" not in resumed.stderr  # two samples a row, and none of the first shard again
+    assert "\n512 of 1800 answers" not in resumed.stderr  # two samples a row, and none of the first shard again
+    assert "\n1800 of 1800 answers are kept" in resumed.stderr
     one, other = ((tmp_path / out / "predictions.parquet").read_bytes() for out in ("whole", "cut"))
     assert one == other
     assert whole.stdout == resumed.stdout and "| rows (count) | 900 |" in whole.stdout

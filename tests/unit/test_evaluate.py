@@ -97,7 +97,7 @@ def test_a_policy_is_measured_and_measured_again_for_nothing(
     assert _measure(model, file, "pope", tmp_path / "out") == 0
     first = capsys.readouterr()
     assert "| accuracy | 0.667 " in first.out
-    assert "3 answers are kept" in first.err
+    assert "3 answers to ask for; workers are started\n3 of 3 answers are kept\n" in first.err
     assert (engines.num_asked, engines.num_started) == (3, 1)
     told = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert told["ways"]["official"]["figures"]["accuracy"]["value"] == pytest.approx(2 / 3)
