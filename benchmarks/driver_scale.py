@@ -37,7 +37,7 @@ from orchestrator.tasks.digits_model import build_digits_model
 from orchestrator.training.ask import RunAsk
 from orchestrator.training.online_step import OnlineWork
 from workers.multimodal.prompt_encoder import PromptEncoder
-from workers.types import Completion, RankUpdate
+from workers.types import Completion, Completions, RankUpdate
 
 _FULL = (64, 256, 4096, 8, 1000)
 _NAMES = ("engines", "ranks", "prompts", "samples", "tokens")
@@ -74,9 +74,9 @@ class FakeEngine:
         self._tokens = num_tokens
         self.submit, self.collect = Method(self._held.extend), Method(self._collect)
 
-    def _collect(self, max_wait_s: float) -> list[Completion]:
+    def _collect(self, max_wait_s: float) -> Completions:
         finished, self._held[:] = self._held[:_COLLECTED], self._held[_COLLECTED:]
-        return [self._completion(request) for request in finished]
+        return Completions.of(self._completion(request) for request in finished)
 
     def _completion(self, request: Any) -> Completion:
         return Completion(
@@ -100,6 +100,8 @@ class FakeRank:
 
 class FakeClient:
     """Scores at once, after the request has been spelled out."""
+
+    group_size = None
 
     def open_stream(self) -> RewardStream:
         return RewardStream(self)  # type: ignore[arg-type]
@@ -161,6 +163,7 @@ def _work(root: Path, size: tuple[int, ...]) -> OnlineWork:
     )
     pool: Any = WorkerPool.__new__(WorkerPool)
     pool._roles = {name: RoleWorkers(role, pool) for name, role in ROLES.items()}
+    pool.plan = SimpleNamespace(workers_of=lambda role: [SimpleNamespace(index=i) for i in range(ranks)])
     pool.role("rollout").actors = [FakeEngine(tokens) for _ in range(engines)]
     pool.role("policy").actors = [FakeRank() for _ in range(ranks)]
     pool.spec = SimpleNamespace(tokens_per_microbatch=config.policy.tokens_per_microbatch, share_prompts=True)
@@ -201,7 +204,7 @@ class _FakeSampling:
     def sleep(self) -> None:
         """Nothing is held."""
 
-    def sample(self, requests: Any, *, on_finished: Any) -> list[Completion]:
+    def sample(self, requests: Any, *, on_finished: Any) -> Completions:
         from orchestrator.cluster.feed import generate
 
         return generate(

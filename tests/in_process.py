@@ -12,7 +12,7 @@ from orchestrator.cluster.roles import ROLES, Role
 from orchestrator.cluster.sync import SyncResult
 from workers.models.loading import ModelSpec
 from workers.rollout.spec import EngineSpec
-from workers.types import Completion, EncodedPrompt, GenerationRequest
+from workers.types import Completion, Completions, EncodedPrompt, GenerationRequest
 
 _ENGINE = EngineSpec(
     kind="transformers",
@@ -82,11 +82,9 @@ class OneWord:
         self.log.append(f"sync {policy_version}")
         return SyncResult(policy_version=policy_version, seconds=0.0, digest="ab" * 32, probe_gap=0.0)
 
-    def sample(
-        self, requests: Sequence[GenerationRequest], *, on_finished: Any = lambda completion: None
-    ) -> list[Completion]:
+    def sample(self, requests: Sequence[GenerationRequest], *, on_finished: Any = lambda arrived: None) -> Completions:
         self.log.append("sample")
-        said = [
+        said = Completions.of(
             Completion(
                 uid=request.uid,
                 sample_index=request.sample_index,
@@ -97,9 +95,8 @@ class OneWord:
                 engine="one word",
             )
             for request in requests
-        ]
-        for completion in said:
-            on_finished(completion)
+        )
+        on_finished(said)
         return said
 
     def sleep(self) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from workers.types import Completion, GenerationRequest
+from workers.types import Completions, GenerationRequest
 from workers.weight_sync.manifest import WeightManifest
 
 
@@ -20,7 +20,7 @@ class RolloutEngine(Protocol):
         """Queue requests; their order is the order of scheduling."""
         ...
 
-    def collect(self, max_wait_s: float) -> list[Completion]:
+    def collect(self, max_wait_s: float) -> Completions:
         """Run until something has finished or ``max_wait_s`` has passed; empty when nothing is in flight."""
         ...
 

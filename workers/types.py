@@ -9,8 +9,10 @@ Media are named by the SHA-256 of their bytes and travel as references; bytes ar
 """
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Any, Literal, Self, overload
 
 import numpy as np
 
@@ -77,6 +79,14 @@ class GenerationRequest:
     top_p: float = 1.0
     """Below 1 for samples that nobody learns from."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A step sends tens of thousands; by way of ``dataclasses.fields`` each costs four times as much.
+        return _request, tuple(getattr(self, name) for name in self.__slots__)
+
+
+def _request(*values: Any) -> GenerationRequest:
+    return GenerationRequest(**dict(zip(GenerationRequest.__slots__, values, strict=True)))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
@@ -93,6 +103,107 @@ class Completion:
     policy_version: int
     """Optimizer steps behind the weights that sampled it."""
     engine: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Completions(Sequence[Completion]):
+    """Many completions as columns: they cross between processes without a copy, and a row is a view of them."""
+
+    uids: tuple[str, ...]
+    sample_indices: tuple[int, ...]
+    ends: np.ndarray
+    """int64 ``[B]``: where each ends in the two columns of tokens; the first begins at 0."""
+    completion_ids: np.ndarray
+    """int32 ``[N]``, one behind the other; see ``Completion``."""
+    rollout_logprobs: np.ndarray
+    """float32 ``[N]``."""
+    finish_reasons: tuple[FinishReason, ...]
+    policy_versions: tuple[int, ...]
+    engines: tuple[str, ...]
+
+    @classmethod
+    def of(cls, rows: Iterable[Completion]) -> Self:
+        """Columns of rows, in their order."""
+        rows = list(rows)
+        lengths = [len(row.completion_ids) for row in rows]
+        return cls(
+            uids=tuple(row.uid for row in rows),
+            sample_indices=tuple(row.sample_index for row in rows),
+            ends=np.cumsum(lengths, dtype=np.int64),
+            completion_ids=np.concatenate([np.empty(0, np.int32), *(row.completion_ids for row in rows)]),
+            rollout_logprobs=np.concatenate([np.empty(0, np.float32), *(row.rollout_logprobs for row in rows)]),
+            finish_reasons=tuple(row.finish_reason for row in rows),
+            policy_versions=tuple(row.policy_version for row in rows),
+            engines=tuple(row.engine for row in rows),
+        )
+
+    @property
+    def keys(self) -> list[tuple[str, int]]:
+        """Uid and sample index of each."""
+        return list(zip(self.uids, self.sample_indices, strict=True))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64 ``[B]``, tokens of each."""
+        return np.diff(self.ends, prepend=0)
+
+    def ids(self) -> list[np.ndarray]:
+        """The token ids of each, int32 ``[L]``: views."""
+        return _views(self.completion_ids, self.ends)
+
+    def logprobs(self) -> list[np.ndarray]:
+        """What the engine said of each token, float32 ``[L]``: views."""
+        return _views(self.rollout_logprobs, self.ends)
+
+    def __len__(self) -> int:
+        return len(self.uids)
+
+    @overload
+    def __getitem__(self, index: int) -> Completion: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Completion]: ...
+    def __getitem__(self, index: int | slice) -> Completion | list[Completion]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        end = int(self.ends[index])  # raises for an index out of range, as iteration needs
+        begin = int(self.ends[index - 1]) if index % len(self) else 0
+        return Completion(
+            uid=self.uids[index],
+            sample_index=self.sample_indices[index],
+            completion_ids=self.completion_ids[begin:end],
+            rollout_logprobs=self.rollout_logprobs[begin:end],
+            finish_reason=self.finish_reasons[index],
+            policy_version=self.policy_versions[index],
+            engine=self.engines[index],
+        )
+
+
+def joined(parts: Sequence[Completions], order: Iterable[tuple[str, int]]) -> Completions:
+    """The completions of ``parts`` that are named by ``order``, in its order, in one record.
+
+    Args:
+        order: Uid and sample index of each; the last part that has one counts.
+    """
+    found: Mapping[tuple[str, int], tuple[int, int]] = {
+        key: (number, row) for number, part in enumerate(parts) for row, key in enumerate(part.keys)
+    }
+    at = [found[key] for key in order]
+    ids, logprobs = [part.ids() for part in parts], [part.logprobs() for part in parts]
+    taken = [ids[part][row] for part, row in at]
+    return Completions(
+        uids=tuple(parts[part].uids[row] for part, row in at),
+        sample_indices=tuple(parts[part].sample_indices[row] for part, row in at),
+        ends=np.cumsum([len(row) for row in taken], dtype=np.int64),
+        completion_ids=np.concatenate([np.empty(0, np.int32), *taken]),
+        rollout_logprobs=np.concatenate([np.empty(0, np.float32), *(logprobs[part][row] for part, row in at)]),
+        finish_reasons=tuple(parts[part].finish_reasons[row] for part, row in at),
+        policy_versions=tuple(parts[part].policy_versions[row] for part, row in at),
+        engines=tuple(parts[part].engines[row] for part, row in at),
+    )
+
+
+def _views(column: np.ndarray, ends: np.ndarray) -> list[np.ndarray]:
+    return [column[begin:end] for begin, end in pairwise([0, *ends.tolist()])]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

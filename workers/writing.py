@@ -8,7 +8,7 @@ from typing import Any
 from workers.actor_base import WorkerBase
 from workers.rollout.spec import EngineSpec
 from workers.rollout.worker import build_engine
-from workers.types import Completion, GenerationRequest
+from workers.types import Completions, GenerationRequest, joined
 
 _COLLECT_S = 1.0
 
@@ -30,7 +30,7 @@ class WritingWorker(WorkerBase):
         self._timeout_s = spec.timeout_s
         self._engine = build_engine(name, spec.engine)
 
-    def write(self, microbatches: Seq[Seq[GenerationRequest]]) -> list[Completion]:
+    def write(self, microbatches: Seq[Seq[GenerationRequest]]) -> Completions:
         """A completion for each request, in the order given; the engine makes batches of its own.
 
         Raises:
@@ -38,13 +38,13 @@ class WritingWorker(WorkerBase):
         """
         requests = [request for batch in microbatches for request in batch]
         self._engine.submit(requests)
-        written: dict[tuple[str, int], Completion] = {}
+        parts: list[Completions] = []
         last = time.monotonic()
-        while len(written) < len(requests):
+        while sum(map(len, parts)) < len(requests):
             done = self._engine.collect(_COLLECT_S)
-            written |= {(c.uid, c.sample_index): c for c in done}
             if done:
+                parts.append(done)
                 last = time.monotonic()
             if time.monotonic() - last > self._timeout_s:
                 raise RuntimeError(f"nothing was finished within {self._timeout_s:g} s")
-        return [written[r.uid, r.sample_index] for r in requests]
+        return joined(parts, ((r.uid, r.sample_index) for r in requests))

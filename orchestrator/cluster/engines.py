@@ -8,7 +8,7 @@ from orchestrator.cluster.feed import engine_name, generate
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.sync import SyncResult, WeightSync
 from orchestrator.cluster.waits import WorkerLost, get
-from workers.types import Completion, EncodedPrompt, GenerationRequest
+from workers.types import Completions, EncodedPrompt, GenerationRequest
 
 _log = logging.getLogger(__name__)
 
@@ -43,8 +43,8 @@ class Engines:
         self,
         requests: Sequence[GenerationRequest],
         *,
-        on_finished: Callable[[Completion], None] = lambda completion: None,
-    ) -> list[Completion]:
+        on_finished: Callable[[Completions], None] = lambda arrived: None,
+    ) -> Completions:
         """Draw every request on the weights of the last sync; completions in the order of ``requests``."""
         if self._unsynced:
             self.revive()

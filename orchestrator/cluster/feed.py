@@ -19,7 +19,7 @@ import numpy as np
 from algorithms.records import Sequence as TokenSequence
 from orchestrator.cluster.waits import WaitTimeout, WorkerCannotStart, WorkerLost, get, silent_workers, waiting
 from orchestrator.errors import GuardStop
-from workers.types import Completion, EncodedPrompt, GenerationRequest
+from workers.types import Completion, Completions, EncodedPrompt, GenerationRequest, joined
 
 _COLLECT_S = 1.0
 _COLLECTS_AHEAD = 2
@@ -91,35 +91,37 @@ def generate(
     requests: Sequence[GenerationRequest],
     *,
     deadline_s: float,
-    on_finished: Callable[[Completion], None] = lambda completion: None,
+    on_finished: Callable[[Completions], None] = lambda arrived: None,
     keeper: EngineKeeper | None = None,
-) -> list[Completion]:
+) -> Completions:
     """Draw every request and return the completions in the order of ``requests``.
 
     Args:
         engines: Rollout actors by their index.
         deadline_s: Longest time without a single completion, seconds.
-        on_finished: Called with each completion as it arrives, so that scoring overlaps generation.
+        on_finished: Called with what an engine hands over, as it arrives, so that scoring overlaps generation.
         keeper: Takes care of engines that are lost; the rest go on without them. None lets the loss surface.
     Raises:
         WorkerLost: an engine died, fell silent or ran out of time, and there is no keeper.
         GuardStop: a prompt has taken two engines down.
     """
     feed = _Feed(engines, requests, deadline_s)
-    finished: dict[tuple[str, int], Completion] = {}
+    parts: list[Completions] = []
+    finished = 0
     with waiting("rollout: completions", deadline_s) as wait:
-        while len(finished) < len(requests):
+        while finished < len(requests):
             arrived, lost = feed.collect()
-            for completion in arrived:
-                finished[completion.uid, completion.sample_index] = completion
-                on_finished(completion)
+            for part in arrived:
+                parts.append(part)
+                finished += len(part)
+                on_finished(part)
             if arrived:
-                wait.progress(f"{len(finished)} of {len(requests)}")
+                wait.progress(f"{finished} of {len(requests)}")
             try:
                 wait.check()
             except WaitTimeout as error:
                 lost |= dict.fromkeys(feed.busy(), str(error))
-                wait.progress(f"{len(finished)} of {len(requests)}")
+                wait.progress(f"{finished} of {len(requests)}")
             for index, reason in lost.items():
                 if keeper is None:
                     raise WorkerLost([engine_name(index)], reason)
@@ -127,8 +129,8 @@ def generate(
                 keeper.lost(index, reason)
             if keeper is not None and not feed.engines:
                 feed.engines = dict(keeper.revive())
-                wait.progress(f"{len(finished)} of {len(requests)}")
-    return [finished[r.uid, r.sample_index] for r in requests]
+                wait.progress(f"{finished} of {len(requests)}")
+    return joined(parts, ((r.uid, r.sample_index) for r in requests))
 
 
 def completion_sequence(request: GenerationRequest, completion: Completion) -> TokenSequence:
@@ -161,7 +163,7 @@ class _Feed:
         """Engines that hold requests."""
         return [index for index in self.engines if self._held.get(index)]
 
-    def collect(self) -> tuple[list[Completion], dict[int, str]]:
+    def collect(self) -> tuple[list[Completions], dict[int, str]]:
         """Keep every engine fed and wait a moment; return what arrived, and the engines that are lost, with why."""
         import ray  # deferred: how long a probe is, is asked without
 
@@ -171,7 +173,7 @@ class _Feed:
         ray.wait(asked, num_returns=1, timeout=_COLLECT_S)
         # All that is ready: ray.wait does not pick in turn, and with many engines one's results could wait for ever.
         ready, _ = ray.wait(asked, num_returns=len(asked), timeout=0)
-        arrived: list[Completion] = []
+        arrived: list[Completions] = []
         lost: dict[int, str] = {}
         for ref in ready:
             index = self._collecting.pop(ref)
@@ -184,9 +186,9 @@ class _Feed:
             except WorkerLost as error:
                 lost[index] = error.reason
                 continue
-            for completion in done:
-                del self._held[index][completion.uid, completion.sample_index]
-            arrived += done
+            for key in done.keys:
+                del self._held[index][key]
+            arrived += [done] if done else []
         if time.monotonic() > self._look_at:
             self._look_at = time.monotonic() + _LOOK_EVERY_S
             by_name = {engine_name(index): index for index in self.busy()}

@@ -25,7 +25,7 @@ class Several:
     """Of a prompt's uid and the sample's index."""
 
 
-Sampler = Callable[[Sequence[GenerationRequest]], list[Completion]]
+Sampler = Callable[[Sequence[GenerationRequest]], Sequence[Completion]]
 
 
 def evaluate(

@@ -36,7 +36,7 @@ class Writes(Encoder, Decoder, Protocol):
     """Prompts in token ids, and back."""
 
 
-Sampler = Callable[[Sequence[GenerationRequest]], list[Completion]]
+Sampler = Callable[[Sequence[GenerationRequest]], Sequence[Completion]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

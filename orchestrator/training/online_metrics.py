@@ -14,7 +14,7 @@ from orchestrator.evaluation.right import is_right, readable_answer
 from orchestrator.rewards.reward import Reward, reward_metrics
 from orchestrator.run.rollout_store import RolloutRow
 from orchestrator.training.updates import Update, update_figures
-from workers.types import Completion, GenerationRequest, Prompt
+from workers.types import Completions, GenerationRequest, Prompt
 
 _DIGEST_HEX = 12
 FIGURES = (
@@ -53,7 +53,7 @@ class Sampled:
     """Answers and what they earned, all in one order."""
 
     requests: tuple[GenerationRequest, ...]
-    completions: tuple[Completion, ...]
+    completions: Completions
     rewards: tuple[Reward, ...]
     texts: Mapping[tuple[str, int], str]
     """What each completion says, by uid and sample index."""
@@ -86,7 +86,7 @@ class StepRecord:
 
 def online_metrics(record: StepRecord) -> dict[str, float]:
     """The figures of one online step, but for its times and the memory it takes."""
-    lengths = [len(c.completion_ids) for c in record.sampled.completions]
+    lengths = record.sampled.completions.lengths.tolist()
     mismatch = record.mismatch or Mismatch(float("nan"), float("nan"), 0)
     return {
         **reward_metrics(record.sampled.rewards),
@@ -104,16 +104,16 @@ def online_metrics(record: StepRecord) -> dict[str, float]:
         "guard/mismatch_strikes": float(record.mismatch_strikes),
         "faults/engine_restarts": float(record.num_engine_restarts),
         "length/mean": float(np.mean(lengths)),
-        "length/truncated_frac": float(np.mean([c.finish_reason == "length" for c in record.sampled.completions])),
+        "length/truncated_frac": float(np.mean([r == "length" for r in record.sampled.completions.finish_reasons])),
         "throughput/rollout_tokens_per_s": sum(lengths) / record.rollout_s,
     }
 
 
 def _by_source(sampled: Sampled, sources: Mapping[str, str]) -> dict[str, float]:
     earned: dict[str, list[float]] = {}
-    for completion, reward in zip(sampled.completions, sampled.rewards, strict=True):
-        if reward.value is not None and completion.uid in sources:
-            earned.setdefault(sources[completion.uid], []).append(reward.value)
+    for uid, reward in zip(sampled.completions.uids, sampled.rewards, strict=True):
+        if reward.value is not None and uid in sources:
+            earned.setdefault(sources[uid], []).append(reward.value)
     return {f"source/{name}/reward": float(np.mean(values)) for name, values in sorted(earned.items())}
 
 

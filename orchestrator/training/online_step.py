@@ -24,7 +24,7 @@ from orchestrator.training.online_metrics import Sampled, StepRecord, online_met
 from orchestrator.training.refills import drawn
 from orchestrator.training.session import Evaluation, Metrics
 from orchestrator.training.updates import after_updates, step_samples, take_updates
-from workers.types import Completion, GenerationRequest, Prompt
+from workers.types import Completion, Completions, GenerationRequest, Prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,10 +103,11 @@ class OnlineWork:
             stream, is_here = self.client.open_stream(), config.reward.url is None
             texts: dict[tuple[str, int], str] = {}
 
-            def finished(completion: Completion) -> None:
-                text = answering.encoder.decode(completion.completion_ids)
-                texts[completion.uid, completion.sample_index] = text
-                stream.add(reward_item(prompts[completion.uid], completion, text, is_here=is_here))
+            def finished(arrived: Completions) -> None:
+                for completion in arrived:
+                    text = answering.encoder.decode(completion.completion_ids)
+                    texts[completion.uid, completion.sample_index] = text
+                    stream.add(reward_item(prompts[completion.uid], completion, text, is_here=is_here))
 
             completions = answering.engines.sample(requests, on_finished=finished)
         with answering.session.phase("reward", clock):
@@ -123,7 +124,7 @@ class OnlineWork:
                 shares.append(found)
         return Sampled(
             requests=tuple(requests),
-            completions=tuple(completions),
+            completions=completions,
             texts=texts,
             rewards=tuple(rewards),
             tallies=added(shares),

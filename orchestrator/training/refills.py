@@ -14,7 +14,7 @@ from algorithms.figures import Figure, added
 from orchestrator.rewards.reward import Reward
 from orchestrator.run.cursor import PromptCursor, PromptPick
 from orchestrator.training.online_metrics import Sampled
-from workers.types import Prompt
+from workers.types import Prompt, joined
 
 FIGURES = (
     Figure("rollout/refills", "times that prompts were sampled in place of those whose samples all earned the same"),
@@ -97,22 +97,19 @@ def _counted(pick: PromptPick, times: dict[int, int]) -> PromptPick:
 
 def _equal(sampled: Sampled) -> set[str]:
     groups: dict[str, list[Reward]] = {}
-    for completion, reward in zip(sampled.completions, sampled.rewards, strict=True):
-        groups.setdefault(completion.uid, []).append(reward)
+    for uid, reward in zip(sampled.completions.uids, sampled.rewards, strict=True):
+        groups.setdefault(uid, []).append(reward)
     return {uid for uid, rewards in groups.items() if teaches_nothing(rewards)}
 
 
 def _joined(rounds: Sequence[Sampled], chosen: Mapping[str, Prompt]) -> Sampled:
-    rows = [
-        row
-        for one in rounds
-        for row in zip(one.requests, one.completions, one.rewards, strict=True)
-        if row[0].uid in chosen
-    ]
+    if len(rounds) == 1 and len(chosen) == len(set(rounds[0].completions.uids)):
+        return rounds[0]
+    rows = [row for one in rounds for row in zip(one.requests, one.rewards, strict=True) if row[0].uid in chosen]
     return Sampled(
-        requests=tuple(request for request, _, _ in rows),
-        completions=tuple(completion for _, completion, _ in rows),
-        rewards=tuple(reward for _, _, reward in rows),
+        requests=tuple(request for request, _ in rows),
+        completions=joined([one.completions for one in rounds], ((r.uid, r.sample_index) for r, _ in rows)),
+        rewards=tuple(reward for _, reward in rows),
         texts={key: text for one in rounds for key, text in one.texts.items()},
         tallies=added(one.tallies for one in rounds),
     )

@@ -22,7 +22,7 @@ from remote_rm.judges.rules import RulesJudge
 from remote_rm.parts import Part
 from remote_rm.rulebooks import COMPAT, PARTS, STRICT, Rulebook
 from tests.contract.service import in_process
-from workers.types import Completion, GenerationRequest, Prompt
+from workers.types import Completion, Completions, GenerationRequest, Prompt
 
 _RIGHT = "<think> response 2 says eight . </think><answer>2</answer>"
 _WRONG = "<think> response 1 says eight . </think><answer>1</answer>"
@@ -108,7 +108,7 @@ def _sampled(rewards: list[Reward]) -> tuple[dict[str, Prompt], Sampled]:
             )
             for uid in uids
         ),
-        completions=tuple(
+        completions=Completions.of(
             Completion(
                 uid=uid, sample_index=0, completion_ids=np.array([1], np.int32),
                 rollout_logprobs=np.array([-0.5], np.float32), finish_reason="stop", policy_version=0, engine="x",

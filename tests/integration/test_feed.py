@@ -11,7 +11,7 @@ import ray
 from orchestrator.cluster.feed import build_requests, generate
 from orchestrator.cluster.waits import WorkerLost
 from orchestrator.errors import GuardStop
-from workers.types import Completion, EncodedPrompt, GenerationRequest
+from workers.types import Completion, Completions, EncodedPrompt, GenerationRequest
 
 pytestmark = pytest.mark.integration
 _DEADLINE_S = 2.5
@@ -27,12 +27,12 @@ class Engine:
     def submit(self, requests: list[GenerationRequest]) -> None:
         self._held += requests
 
-    def collect(self, max_wait_s: float) -> list[Completion]:
+    def collect(self, max_wait_s: float) -> Completions:
         if self._stuck:
             time.sleep(0.2)
-            return []
+            return Completions.of([])
         held, self._held = self._held, []
-        return [
+        return Completions.of(
             Completion(
                 uid=r.uid,
                 sample_index=r.sample_index,
@@ -43,7 +43,7 @@ class Engine:
                 engine="fake",
             )
             for r in held
-        ]
+        )
 
 
 class Keeper:

@@ -19,7 +19,7 @@ from workers.models.policy_module import forget_generation_settings, generate
 from workers.multimodal.collate import Collator
 from workers.rollout.sleep import SleepCycle
 from workers.rollout.spec import EngineSpec
-from workers.types import Completion, FinishReason, GenerationRequest
+from workers.types import Completion, Completions, FinishReason, GenerationRequest
 from workers.weight_sync.manifest import NameLedger, SyncError, WeightManifest, tensor_digest
 from workers.weight_sync.shared_memory import WeightReader
 
@@ -46,16 +46,16 @@ class TransformersEngine:
         """Queue requests in the given order."""
         self._queue.extend(requests)
 
-    def collect(self, max_wait_s: float) -> list[Completion]:
+    def collect(self, max_wait_s: float) -> Completions:
         """Generate the next batch: the queue's head and the requests that can share its batch."""
         self._cycle.require("awake", "sample")
         if not self._queue:
-            return []
+            return Completions.of([])
         head = self._queue[0]
         batch = [r for r in self._queue if _can_share(r, head)][: self._spec.max_num_seqs]
         taken = {(r.uid, r.sample_index) for r in batch}
         self._queue = [r for r in self._queue if (r.uid, r.sample_index) not in taken]
-        return self._generate(batch)
+        return Completions.of(self._generate(batch))
 
     def connect(self, *, address: str, port: int, rank_offset: int, group_size: int) -> None:
         """Refuse: this engine reads shared memory only."""

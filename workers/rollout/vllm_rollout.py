@@ -19,7 +19,7 @@ from workers.multimodal.processor import engine_options
 from workers.rollout import vllm_onevision
 from workers.rollout.sleep import SleepCycle
 from workers.rollout.spec import EngineSpec
-from workers.types import Completion, GenerationRequest
+from workers.types import Completion, Completions, GenerationRequest
 from workers.weight_sync import vllm_engine
 from workers.weight_sync.manifest import NameLedger, WeightManifest
 
@@ -90,7 +90,7 @@ class VllmEngine:
             self._llm.llm_engine.add_request(key, prompt, self._sampling(request))  # type: ignore[arg-type]
             self._in_flight[key] = request
 
-    def collect(self, max_wait_s: float) -> list[Completion]:
+    def collect(self, max_wait_s: float) -> Completions:
         """Step the engine until something finished, and what else soon does; or time is up."""
         self._cycle.require("awake", "sample")
         deadline = time.monotonic() + max_wait_s
@@ -101,7 +101,7 @@ class VllmEngine:
                     finished.append(self._completion(output))
                     # Every message costs the processor that the engine computes on.
                     deadline = min(deadline, time.monotonic() + _LINGER_S)
-        return finished
+        return Completions.of(finished)
 
     def load_weights(self, manifest: WeightManifest) -> None:
         """Load published weights, then drop every cache that was computed with the old ones."""

@@ -6,7 +6,7 @@ from typing import Any
 from workers.actor_base import WorkerBase
 from workers.protocols import RolloutEngine
 from workers.rollout.spec import EngineSpec
-from workers.types import Completion, GenerationRequest
+from workers.types import Completions, GenerationRequest
 from workers.weight_sync.manifest import WeightManifest
 
 
@@ -21,7 +21,7 @@ class RolloutWorker(WorkerBase):
         """Queue requests."""
         self._engine.submit(requests)
 
-    def collect(self, max_wait_s: float) -> list[Completion]:
+    def collect(self, max_wait_s: float) -> Completions:
         """Run the engine until something has finished or the time is up."""
         return self._engine.collect(max_wait_s)
 

@@ -7,7 +7,7 @@ import pytest
 import ray
 
 from orchestrator.cluster.feed import build_requests, generate
-from workers.types import Completion, EncodedPrompt, GenerationRequest
+from workers.types import Completion, Completions, EncodedPrompt, GenerationRequest
 
 
 class _Method:
@@ -27,9 +27,9 @@ class _Engine:
         self._held: list[GenerationRequest] = []
         self.submit, self.collect = _Method(self._held.extend), _Method(self._collect)
 
-    def _collect(self, max_wait_s: float) -> list[Completion]:
+    def _collect(self, max_wait_s: float) -> Completions:
         held, self._held[:] = self._held[:], []
-        return [_completion(r) for r in held]
+        return Completions.of(_completion(r) for r in held)
 
 
 def _completion(request: GenerationRequest) -> Completion:

@@ -14,7 +14,7 @@ from orchestrator.run.metrics import NONFINITE, metrics_row
 from orchestrator.training.online_metrics import FIGURES, Sampled, StepRecord, online_metrics
 from orchestrator.training.updates import FIGURES as UPDATE_FIGURES
 from orchestrator.training.updates import Update, update_figures
-from workers.types import Completion, RankUpdate
+from workers.types import Completion, Completions, RankUpdate
 
 _FIGURES = {
     "policy/loss": Sum(0.5),
@@ -28,7 +28,7 @@ _FIGURES = {
 
 def _record(*rewards: Reward) -> StepRecord:
     """A step of ``rewards`` completions of two tokens each, the last one cut."""
-    completions = tuple(
+    completions = Completions.of(
         Completion(
             uid="train-000001",
             sample_index=index,
@@ -96,7 +96,7 @@ def test_every_figure_of_the_row_is_declared_where_it_is_computed_and_finite() -
 def test_rewards_are_told_by_source_where_there_are_several() -> None:
     record = _record(_reward(2.0, "scored"), _reward(1.0, "scored"), _reward(None, "failed"))
     first, *rest = record.sampled.completions
-    sampled = replace(record.sampled, completions=(replace(first, uid="maths-000001"), *rest))
+    sampled = replace(record.sampled, completions=Completions.of((replace(first, uid="maths-000001"), *rest)))
     row = online_metrics(replace(record, sampled=sampled, sources={"maths-000001": "maths", "train-000001": "seen"}))
     assert {name: row[name] for name in row if name.startswith("source/")} == {
         "source/maths/reward": 2.0,

@@ -13,7 +13,7 @@ from orchestrator.rewards.reward import Reward
 from orchestrator.run.cursor import PromptCursor, PromptPick, sample_seed
 from orchestrator.training.online_metrics import Sampled
 from orchestrator.training.refills import Drawn, drawn, teaches_nothing
-from workers.types import Completion, GenerationRequest, Prompt
+from workers.types import Completion, Completions, GenerationRequest, Prompt
 
 _SAMPLES = 4
 
@@ -58,7 +58,7 @@ class _World:
                                   max_new_tokens=1, temperature=1.0)
                 for u, i in keys
             ),
-            completions=tuple(
+            completions=Completions.of(
                 Completion(uid=u, sample_index=i, completion_ids=np.array([1], np.int32), finish_reason="stop",
                            rollout_logprobs=np.array([0.0], np.float32), policy_version=self.version, engine="e")
                 for u, i in keys
