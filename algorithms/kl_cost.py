@@ -22,14 +22,14 @@ COEF = Figure(
 
 
 def nats(own: AlgorithmSection, rollouts: Sequence[Rollout], mask: "Tensor") -> "Tensor":
-    """The KL to the reference of every token, ``[B, T]``; 0 without a reference, and outside the mask."""
+    """The KL to the reference of every token, ``[B, T]``; 0 outside the mask, and without a reference, in one place."""
     import torch
 
     from algorithms.maths.logprobs import kl_estimate
 
     refs = [r.ref_logprobs for r in rollouts if r.ref_logprobs is not None]
     if not refs:
-        return torch.zeros(mask.shape)
+        return torch.zeros(()).expand(mask.shape)
     olds = stacked([r.old_logprobs for r in rollouts if r.old_logprobs is not None])
     return kl_estimate(olds, stacked(refs), mask, estimator=own.kl_estimator)
 
@@ -55,7 +55,7 @@ def after(now: "KlController", kl: "Tensor") -> "KlController":
 
 def of_a_response(kl: "Tensor") -> float:
     """The KL of a whole response, nats, mean over the rollouts."""
-    return float(kl.double().sum(dim=1).mean())
+    return float(kl.double().sum(dim=1).mean()) if kl.stride() != (0, 0) else 0.0
 
 
 def check(own: AlgorithmSection, config: Any, *, algo: str, in_loss: bool) -> None:

@@ -16,7 +16,7 @@ from algorithms.figures import Figure
 from algorithms.policy_objective import CLIP, CORRECTION, GUARDS, PRECLIP, PolicyObjective, PolicyTokens
 from algorithms.policy_settings import AlgorithmSection
 from algorithms.records import Rollout, TrainSample
-from algorithms.tokens import ENTROPY, stacked, step_weights
+from algorithms.tokens import ENTROPY, action_masks, step_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -158,7 +158,7 @@ class PolicyGradient(Algorithm):
 
         scored = [r for r in batch if r.reward is not None]
         uids, number = [r.sequence.uid for r in scored], dict[str, int]()
-        mask = stacked([r.sequence.action_mask for r in scored]).bool()
+        mask = action_masks([r.sequence for r in scored])
         kl = kl_cost.nats(self.section, scored, mask)
         scores = torch.tensor([r.reward for r in scored], dtype=torch.float32)
         try:
@@ -167,17 +167,19 @@ class PolicyGradient(Algorithm):
             found = self.charging(cost.coef).estimate(scored, scores, prompts, kl, mask)
         except ValueError as error:
             raise Unlearnable(f"advantages cannot be computed: {error}") from error
-        if not bool(torch.isfinite(found.advantages[mask]).all()):
+        if not bool((torch.isfinite(found.advantages) | ~mask).all()):
             raise Unlearnable("advantages cannot be computed: a reward or a log-prob behind one is not finite")
         filtered = filter_advantages(found.advantages, mask, rule=self.section.adv_filter, raw_mean=found.raw_mean)
         rows, epochs = filtered.advantages.numpy(), range(self.epochs_at(ask.step))
         updates = [
-            self._update([scored[i] for i in part], rows[part], ask)
+            self._update([scored[i] for i in part], [rows[i] for i in part], ask)
             for epoch in epochs
             for part in ask.deal(uids, epoch=epoch)
         ]
         of_critic = [] if found.returns is None else self.critic_updates(scored, found.returns, ask)
-        told = (filtered.filtered_pos_frac, filtered.filtered_neg_frac, float(masked_mean(kl, mask)))
+        # Without a reference ``kl`` is one 0, to be looked at once and not at every token.
+        refers = kl.stride() != (0, 0)
+        told = (filtered.filtered_pos_frac, filtered.filtered_neg_frac, float(masked_mean(kl, mask)) if refers else 0.0)
         figures = {figure.name: value for figure, value in zip(_OF_STEP, told, strict=True)}
         figures |= {} if self.section.kl_target is None else {kl_cost.COEF.name: cost.coef}
         # A policy that waits for its critic says nothing of what the cost does to it.
@@ -256,7 +258,7 @@ class PolicyGradient(Algorithm):
             out.append(replace(sample, loss_weight=sample.loss_weight * weights[0].numpy()))
         return out
 
-    def _update(self, rollouts: Sequence[Rollout], advantages: np.ndarray, ask: Ask) -> list[TrainSample]:
+    def _update(self, rollouts: Sequence[Rollout], advantages: Sequence[np.ndarray], ask: Ask) -> list[TrainSample]:
         """Samples of one optimizer step; their weights count over exactly these rollouts."""
         weights = step_weights(
             [r.sequence for r in rollouts],

@@ -40,7 +40,7 @@ class Sequence:
     uid: str
     sample_index: int
     input_ids: np.ndarray
-    """int64 ``[T]``: expanded prompt ids, then completion ids."""
+    """int64 ``[T]``, int32 of what was sampled until it is at its rank: expanded prompt ids, then completion ids."""
     prompt_len: int
     media: tuple[MediaRef, ...]
 

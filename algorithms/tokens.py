@@ -52,27 +52,46 @@ def step_weights(
     Args:
         longest_response: Divisor of ``seq-mean-token-sum-norm``.
     """
-    from algorithms.maths.aggregation import token_weights
+    import torch
 
-    mask = stacked([s.action_mask for s in sequences]).bool()
-    weights = token_weights(
-        mask,
+    from algorithms.maths.aggregation import row_weights
+
+    lengths = [len(s.input_ids) - s.prompt_len for s in sequences]
+    weights = row_weights(
+        torch.tensor(lengths),
         mode=aggregation,
-        global_num_sequences=int(mask.any(dim=1).sum()),
-        global_num_tokens=int(mask.sum()),
+        global_num_sequences=sum(length > 0 for length in lengths),
+        global_num_tokens=sum(lengths),
         max_tokens=longest_response,
     )
-    return [row[: len(s.input_ids)].numpy() for row, s in zip(weights, sequences, strict=True)]
+    # Rows of one weight are views of one array: all of them would be the largest thing in the driver.
+    before, behind, shared = max(s.prompt_len for s in sequences), max(lengths), dict[float, np.ndarray]()
+    rows = []
+    for sequence, length, weight in zip(sequences, lengths, weights.tolist(), strict=True):
+        if weight not in shared:
+            shared[weight] = np.concatenate([np.zeros(before), np.full(behind, weight)])
+        rows.append(shared[weight][before - sequence.prompt_len : before + length])
+    return rows
 
 
 def stacked(rows: Sequence[np.ndarray]) -> "Tensor":
     """Right-pad rows with zeros to one float32 ``[B, T]`` tensor."""
     import torch
 
-    out = torch.zeros(len(rows), max(len(r) for r in rows), dtype=torch.float32)
-    for index, row in enumerate(rows):
-        out[index, : len(row)] = torch.from_numpy(np.array(row, dtype=np.float32))
-    return out
+    out = np.zeros((len(rows), max(len(r) for r in rows)), np.float32)
+    for slots, row in zip(out, rows, strict=True):
+        slots[: len(row)] = row
+    return torch.from_numpy(out)
+
+
+def action_masks(sequences: Sequence[TokenSequence]) -> "Tensor":
+    """``Sequence.action_mask`` of each, as bool ``[B, T]``."""
+    import torch
+
+    begins = torch.tensor([s.prompt_len for s in sequences])[:, None]
+    ends = torch.tensor([len(s.input_ids) for s in sequences])[:, None]
+    slots = torch.arange(int(ends.max()))
+    return (slots >= begins) & (slots < ends)
 
 
 def of_actions(samples: Sequence[Any], field: str, like: "Tensor") -> "Tensor":

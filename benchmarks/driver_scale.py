@@ -1,16 +1,24 @@
 """What the driver costs at scale: real driver code, and fake workers that answer at once.
 
-PYTHONPATH=. python benchmarks/driver_scale.py [ENGINES RANKS PROMPTS SAMPLES TOKENS]
+PYTHONPATH=. python benchmarks/driver_scale.py [ENGINES RANKS PROMPTS SAMPLES TOKENS [STEPS]]
 
 Without arguments: 64 engines, 256 policy ranks, 4,096 prompts x 8 samples of 1,000 tokens, and that with each number
-halved and quartered. What travels between driver and workers goes through Ray's object store as it would; the time the
-fakes take to make their answers is taken off.
+halved and quartered. What travels between driver and workers goes through Ray's object store as it would. Seconds are
+those that processors spend in the driver, of all its threads, whatever else the machine does: less what the fakes take
+to make their answers, and with what passes while engines sample. "beside" are those of other threads than the driver's
+own. A process takes each size twice and tells both: the first step finds the object store's pages untouched.
+
+Memory is of the process: private, and with the pages of the object store that it has mapped. With STEPS, that many
+steps in one process, and its memory at a tenth, at half and at the end.
 """
 
+import gc
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -49,6 +57,7 @@ class Answers:
     """Seconds the fakes took, which no driver would."""
 
     seconds = 0.0
+    """Of a processor, less what other threads did meanwhile."""
 
 
 class Method:
@@ -59,9 +68,9 @@ class Method:
 
     def remote(self, *args: Any, **options: Any) -> Any:
         sent = ray.put((args, options))
-        began = time.monotonic()
+        began = time.thread_time()
         ref = ray.put(self._answer(*args))
-        Answers.seconds += time.monotonic() - began
+        Answers.seconds += time.thread_time() - began
         del sent
         return ref
 
@@ -120,14 +129,20 @@ class FakeClient:
 
 
 def main() -> None:
-    """Print a row for the full size and for each number halved and quartered."""
-    sizes = [tuple(map(int, sys.argv[1:6]))] if len(sys.argv) > 1 else _sizes()
+    """Print a row for the full size and for each number halved and quartered, or memory over many steps."""
+    told = list(map(int, sys.argv[1:7]))
     print("\n".join(machine_lines()))  # noqa: T201
-    print("| " + " | ".join((*_NAMES, "driver s", *("rollout", "reward", "train", "other"), "peak GiB")) + " |")  # noqa: T201
-    print("| --- " * 11 + "|")  # noqa: T201
     ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=6 << 30)
-    for size in sizes:
-        print("| " + " | ".join(map(str, (*size, *_measure(size)))) + " |", flush=True)  # noqa: T201
+    if len(told) > len(_NAMES):
+        _soak(tuple(told[:-1]), told[-1])
+        return
+    columns = (*_NAMES, "step", "driver s", "beside s", "private GiB", "peak GiB")
+    print("| " + " | ".join(columns) + " |")  # noqa: T201
+    print("| --- " * len(columns) + "|")  # noqa: T201
+    for size in [tuple(told)] if told else _sizes():
+        with tempfile.TemporaryDirectory() as folder:
+            for step, figures in enumerate(_steps(Path(folder), size, 2)):
+                print("| " + " | ".join(map(str, (*size, step + 1, *figures))) + " |", flush=True)  # noqa: T201
 
 
 def _sizes() -> list[tuple[int, ...]]:
@@ -135,20 +150,34 @@ def _sizes() -> list[tuple[int, ...]]:
     return [_FULL, *smaller]
 
 
-def _measure(size: tuple[int, ...]) -> tuple[str, ...]:
+def _soak(size: tuple[int, ...], steps: int) -> None:
+    shown = {0, steps // 10, steps // 2, steps - 1}
     with tempfile.TemporaryDirectory() as folder:
-        work = _work(Path(folder), size)
-        cursor = PromptCursor(num_prompts=len(work.answering.train), seed=0)
-        progress = Progress(step=0, num_updates=0, policy_version=0, cursor=cursor)
-        clock = PhaseClock()
-        Answers.seconds = 0.0
-        work.step(progress, clock)
-        times = clock.metrics()
-    whole = times["time/step_s"]
-    phases = [times[f"time/{name}_s"] for name in ("rollout", "reward", "train")]
-    peak = psutil.Process().memory_info().rss / 2**30
-    figures = [whole - Answers.seconds, *phases, whole - sum(phases)]
-    return (*(f"{figure:.1f}" for figure in figures), f"{peak:.1f}")
+        for step, (*_, private, peak) in enumerate(_steps(Path(folder), size, steps)):
+            if step in shown:
+                print(f"after step {step + 1}: private {private} GiB, peak so far {peak} GiB", flush=True)  # noqa: T201
+
+
+def _steps(root: Path, size: tuple[int, ...], steps: int) -> Iterator[tuple[str, ...]]:
+    """What each step of a run costs: seconds of a processor, of them beside, GiB at its end and at its most."""
+    work = _work(root, size)
+    cursor = PromptCursor(num_prompts=len(work.answering.train), seed=0)
+    progress = Progress(step=0, num_updates=0, policy_version=0, cursor=cursor)
+    for _ in range(steps):
+        gc.collect()
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins again
+        Answers.seconds, whole, own = 0.0, time.process_time(), time.thread_time()
+        done, _ = work.step(progress, PhaseClock())
+        progress = replace(done, mismatch_strikes=0)
+        own = time.thread_time() - own
+        seconds, beside = time.process_time() - whole - Answers.seconds, time.process_time() - whole - own
+        yield f"{seconds:.1f}", f"{beside:.1f}", f"{psutil.Process().memory_full_info().uss / 2**30:.3f}", _peak()
+
+
+def _peak() -> str:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith("VmHWM"))
+    return f"{int(line.split()[1]) / 2**20:.3f}"
 
 
 def _work(root: Path, size: tuple[int, ...]) -> OnlineWork:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from algorithms.records import Sequence
+from workers.columns import Slots
 from workers.models.loading import draw_afresh
 from workers.models.policy_module import ValueModule
 from workers.models.reward_head import RewardHead, load_reward_head
@@ -32,14 +33,14 @@ class CriticWorker(TrainedRank):
 
     loss_figure = "critic/loss"
 
-    def values(self, microbatches: Seq[Seq[Sequence]]) -> list[np.ndarray]:
+    def values(self, microbatches: Seq[Seq[Sequence]]) -> Slots:
         """What the state before each action token is worth: float32 ``[T]`` a sequence, 0 elsewhere, in order."""
         found: list[np.ndarray] = []
         with torch.no_grad():
             for sequences in microbatches:
                 batch = self._collate(sequences)
                 found += as_slots(sequences, batch.split(self._forward(batch).values))
-        return found
+        return Slots(found, [s.prompt_len for sequences in microbatches for s in sequences])
 
     def _module(self, model: Any, *, lockstep: bool) -> nn.Module:
         spec = self._spec

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from algorithms.records import PLAIN, SamplingDistribution, Sequence
+from workers.columns import Slots
 from workers.models.loading import load_model
 from workers.models.lora import without_adapters
 from workers.models.policy_module import (
@@ -77,7 +78,7 @@ class PolicyWorker(TrainedRank):
 
     def score(
         self, microbatches: Seq[Seq[Sequence]], *, sampling: SamplingDistribution = PLAIN, adapters: bool = True
-    ) -> list[np.ndarray]:
+    ) -> Slots:
         """Log-probs under the current weights: one float32 ``[T]`` array per sequence, in the order given.
 
         Args:
@@ -95,7 +96,7 @@ class PolicyWorker(TrainedRank):
             for sequences in microbatches:
                 batch = self._collate(sequences)
                 scored += as_slots(sequences, batch.split(token_scores(self._forward(batch, sampling)).logprobs))
-        return scored
+        return Slots(scored, [s.prompt_len for sequences in microbatches for s in sequences])
 
     def rewards(self, microbatches: Seq[Seq[Sequence]]) -> list[float]:
         """The reward of each sequence under a model that has a scalar head, in the order given."""

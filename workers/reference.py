@@ -8,6 +8,7 @@ import torch
 
 from algorithms.records import PLAIN, SamplingDistribution, Sequence
 from workers.actor_base import WorkerBase
+from workers.columns import Slots
 from workers.models.loading import Loader, ModelSpec, load_model
 from workers.models.policy_module import PolicyModule
 from workers.multimodal.collate import Collator, as_slots
@@ -33,7 +34,7 @@ class ReferenceWorker(WorkerBase):
         self._module = PolicyModule(model, lockstep=False).requires_grad_(False)
         self._collate = Collator.of(spec)
 
-    def score(self, microbatches: Seq[Seq[Sequence]], *, sampling: SamplingDistribution = PLAIN) -> list[np.ndarray]:
+    def score(self, microbatches: Seq[Seq[Sequence]], *, sampling: SamplingDistribution = PLAIN) -> Slots:
         """Reference log-probs: one float32 ``[T]`` array per sequence, in the order given.
 
         Args:
@@ -45,4 +46,4 @@ class ReferenceWorker(WorkerBase):
                 batch = self._collate(sequences)
                 scores = self._module(batch.to(self._device), sampling)
                 scored += as_slots(sequences, batch.split(scores.logprobs))
-        return scored
+        return Slots(scored, [s.prompt_len for sequences in microbatches for s in sequences])

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -36,14 +37,14 @@ def place_terminal_reward(
     Source: Ziegler et al. 2019, eq. 2, https://arxiv.org/abs/1909.08593; last_column: ppo_trainer.py:112-149
     """
     clipped = scores if reward_clip is None else scores.clamp(-reward_clip, reward_clip)
-    positions = torch.arange(action_mask.shape[1], device=action_mask.device)
-    if placement == "last_column":
-        is_last = (positions == action_mask.shape[1] - 1).expand(action_mask.shape)
-    else:
-        last = torch.where(action_mask, positions, -1).amax(dim=1, keepdim=True)
-        is_last = (positions == last) & action_mask
-    shaped = keep(-max(kl_coef, 0.0) * kl, action_mask)
-    return shaped + torch.where(is_last, clipped.unsqueeze(1).to(shaped), torch.zeros_like(shaped))
+    rows, last = torch.arange(len(kl), device=kl.device), torch.full((len(kl),), kl.shape[1] - 1, device=kl.device)
+    if placement == "eos":
+        rows = rows[action_mask.any(dim=1)]
+        last = last[rows] - action_mask[rows].flip(1).byte().argmax(dim=1)
+    shaped = -max(kl_coef, 0.0) * kl
+    shaped = shaped.masked_fill_(~action_mask, 0.0).add_(0.0)  # no -0
+    shaped[rows, last] += clipped[rows].to(shaped)
+    return shaped
 
 
 def discounted_returns(
@@ -59,6 +60,11 @@ def discounted_returns(
     if not 0.0 <= gamma <= 1.0:
         raise ValueError(f"gamma = {gamma} is outside [0, 1]")
     kept = keep(rewards, action_mask)
+    if gamma == 1.0 and kept.device.type == "cpu" and not kept.requires_grad:
+        # The same additions in the same order, row by row in memory.
+        backwards = kept.numpy()[:, ::-1]
+        np.add.accumulate(backwards, axis=1, out=backwards)
+        return kept.masked_fill_(~action_mask, 0.0)
     returns = torch.zeros_like(kept)
     running = kept.new_zeros(kept.shape[0])
     for t in range(kept.shape[1] - 1, -1, -1):
@@ -87,17 +93,17 @@ def token_moments(values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Mo
     Raises:
         ValueError: a counted value is not finite. The released code turns one such value into a rollout of zeros.
     """
-    chosen = values[mask].double()
+    # Selected by numpy, which needs no index of every token.
+    chosen = torch.from_numpy(values.numpy(force=True)[mask.numpy(force=True)].astype(np.float64))
     if chosen.numel() == 0:
         return Moments(0.0, 0.0)
-    finite = torch.isfinite(values) | ~mask
-    if not bool(finite.all()):
-        row, slot = (~finite).nonzero()[0].tolist()
+    mean = chosen.mean()
+    if not bool(torch.isfinite(mean)):  # a sum of float32 is finite in float64
+        row, slot = (mask & ~torch.isfinite(values)).nonzero()[0].tolist()
         raise ValueError(
             f"return of row {row}, token {slot} is {values[row, slot].item()}: it must be finite, or masked out"
         )
-    mean = chosen.mean()
-    return Moments(mean.item(), (chosen - mean).square().sum().item() / chosen.numel())
+    return Moments(mean.item(), chosen.sub_(mean).square_().sum().item() / chosen.numel())
 
 
 def whiten(values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], moments: Moments) -> Float[Tensor, "B T"]:
@@ -109,7 +115,7 @@ def whiten(values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"], moments: Mom
     Source: R1-Reward, Algorithm 1, https://arxiv.org/abs/2505.02835
     """
     scale = max(moments.variance, _MIN_VARIANCE) ** -0.5
-    return keep((values - moments.mean) * scale, mask)
+    return (values - moments.mean).mul_(scale).masked_fill_(~mask, 0.0)
 
 
 def group_advantages(
@@ -123,9 +129,9 @@ def group_advantages(
         Hu 2025, https://arxiv.org/abs/2501.03262, whose advantages are whitened over the batch afterwards
     """
     advantages = torch.zeros_like(scores)
-    for group in group_ids.unique():
-        members = group_ids == group
-        count = int(members.sum())
+    in_groups, sizes = torch.argsort(group_ids, stable=True), group_ids.unique(return_counts=True)[1]
+    for members in in_groups.split(sizes.tolist()):
+        count = len(members)
         if count < 2:
             continue
         rewards = scores[members]
@@ -200,20 +206,21 @@ def filter_advantages(
         its release yfzhang114/r1_reward, replay_buffer.py:265-275
     """
     if rule == "none":
-        kept = torch.ones_like(mask)
-    elif rule == "sigma3":
-        kept = z.abs() <= _SIGMAS
+        return FilterResult(keep(z, mask), 0.0, 0.0)
+    if rule == "sigma3":
+        kept = (z >= -_SIGMAS) & (z <= _SIGMAS)
     else:
-        low, high = raw_mean - _SIGMAS, raw_mean + _SIGMAS
-        kept = (z >= low) & (z <= high) & torch.isfinite(z) & (z.abs() <= _RELEASED_BOUND)
+        low, high = max(raw_mean - _SIGMAS, -_RELEASED_BOUND), min(raw_mean + _SIGMAS, _RELEASED_BOUND)
+        kept = (z >= low) & (z <= high)
+    advantages = keep(z, mask & kept)
     dropped = mask & ~kept
     return FilterResult(
-        advantages=torch.where(mask & kept, z, torch.zeros_like(z)),
-        filtered_pos_frac=_share(dropped & (z > 0), mask & (z > 0)),
-        filtered_neg_frac=_share(dropped & (z < 0), mask & (z < 0)),
+        advantages=advantages,
+        filtered_pos_frac=_share(dropped, mask, z > 0),
+        filtered_neg_frac=_share(dropped, mask, z < 0),
     )
 
 
-def _share(part: Tensor, whole: Tensor) -> float:
-    total = int(whole.sum())
-    return int(part.sum()) / total if total else 0.0
+def _share(part: Tensor, whole: Tensor, side: Tensor) -> float:
+    total = int((whole & side).count_nonzero())
+    return int((part & side).count_nonzero()) / total if total else 0.0

@@ -32,9 +32,31 @@ def token_weights(
     Raises:
         ValueError: a count below 1 while the mask counts tokens, or ``max_tokens`` missing where it is needed.
     """
-    per_row = mask.sum(dim=1, keepdim=True)
-    weights = mask.double()
-    if not bool(mask.any()):
+    of_rows = row_weights(
+        mask.sum(dim=1),
+        mode=mode,
+        global_num_sequences=global_num_sequences,
+        global_num_tokens=global_num_tokens,
+        max_tokens=max_tokens,
+    )
+    return keep(of_rows[:, None].expand(mask.shape), mask)
+
+
+def row_weights(
+    lengths: Int[Tensor, " B"],
+    *,
+    mode: Aggregation,
+    global_num_sequences: int,
+    global_num_tokens: int,
+    max_tokens: int | None = None,
+) -> Float[Tensor, " B"]:
+    """The weight that ``token_weights`` gives to each counted token of a row, float64.
+
+    Args:
+        lengths: Counted tokens of each row; the others are as in ``token_weights``.
+    """
+    weights = (lengths > 0).double()
+    if not bool(weights.any()):
         return weights
     if global_num_sequences < 1 or global_num_tokens < 1:
         raise ValueError(f"global counts ({global_num_sequences}, {global_num_tokens}) must be at least 1")
@@ -42,7 +64,7 @@ def token_weights(
         return weights / global_num_tokens
     weights = weights / global_num_sequences
     if mode == "seq-mean-token-mean":
-        return weights / per_row.clamp(min=1)
+        return weights / lengths.clamp(min=1)
     if mode == "seq-mean-token-sum-norm":
         if max_tokens is None or max_tokens < 1:
             raise ValueError(f"max_tokens = {max_tokens} must be at least 1 for {mode}")

@@ -95,5 +95,6 @@ def logprob_mismatch(
     num_nonfinite = int(mask.sum() - usable.sum())
     if not bool(usable.any()):
         return Mismatch(0.0, 0.0, num_nonfinite)
-    gap = (old_logprobs - rollout_logprobs)[usable].abs()
+    gap = old_logprobs - rollout_logprobs
+    gap = (gap.flatten() if bool(usable.all()) else gap[usable]).abs()
     return Mismatch(gap.mean().item(), gap.max().item(), num_nonfinite)

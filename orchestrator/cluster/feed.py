@@ -19,7 +19,7 @@ import numpy as np
 from algorithms.records import Sequence as TokenSequence
 from orchestrator.cluster.waits import WaitTimeout, WorkerCannotStart, WorkerLost, get, silent_workers, waiting
 from orchestrator.errors import GuardStop
-from workers.types import Completion, Completions, EncodedPrompt, GenerationRequest, joined
+from workers.types import Completions, EncodedPrompt, GenerationRequest, joined
 
 _COLLECT_S = 1.0
 _COLLECTS_AHEAD = 2
@@ -133,16 +133,29 @@ def generate(
     return joined(parts, ((r.uid, r.sample_index) for r in requests))
 
 
-def completion_sequence(request: GenerationRequest, completion: Completion) -> TokenSequence:
-    """Join a prompt, as the model's forward sees it, with the ids sampled for it."""
-    ids = np.concatenate([np.asarray(request.prompt_ids, dtype=np.int64), completion.completion_ids])
-    return TokenSequence(
-        uid=request.uid,
-        sample_index=request.sample_index,
-        input_ids=ids,
-        prompt_len=len(request.prompt_ids),
-        media=request.media,
-    )
+def completion_sequences(requests: Sequence[GenerationRequest], completions: Completions) -> list[TokenSequence]:
+    """Join prompts, as the model's forward sees them, with the ids sampled for them: int32 views of one array."""
+    spelled = {id(r.prompt_ids): r.prompt_ids for r in requests}
+    prompts = {key: np.asarray(ids, np.int32) for key, ids in spelled.items()}  # once for all samples of a prompt
+    responses, pieces = completions.ids(), list[np.ndarray]()
+    for request, response in zip(requests, responses, strict=True):
+        pieces += (prompts[id(request.prompt_ids)], response)
+    flat, begin = np.concatenate([np.empty(0, np.int32), *pieces]), 0
+    sequences = []
+    for request, response in zip(requests, responses, strict=True):
+        prompt_len = len(request.prompt_ids)
+        end = begin + prompt_len + len(response)
+        sequences.append(
+            TokenSequence(
+                uid=request.uid,
+                sample_index=request.sample_index,
+                input_ids=flat[begin:end],
+                prompt_len=prompt_len,
+                media=request.media,
+            )
+        )
+        begin = end
+    return sequences
 
 
 class _Feed:

@@ -1,7 +1,7 @@
 """The live worker pool: actors on their placement groups, addressed by role. The only module that creates actors."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from orchestrator.cluster.placement import PlacementPlan, WorkerPlacement
 from orchestrator.cluster.roles import ROLES, Role
 from orchestrator.cluster.tenants import Tenant
 from orchestrator.cluster.waits import WorkerCannotStart, WorkerFailed, WorkerLost, get, start_of
+from workers.columns import Microbatches
 from workers.rollout.spec import EngineSpec
 
 _log = logging.getLogger(__name__)
@@ -187,7 +188,7 @@ class RoleWorkers:
         shares = (deal or self._pool.microbatches)(items, num_ranks=len(self.actors))
         if not self.role.trainable:  # Only ranks wait for each other.
             shares = [[batch for batch in batches if batch] for batches in shares]
-        told = [[[items[i] for i in batch] for batch in batches] for batches in shares]
+        told = [Microbatches([items[i] for i in batch] for batch in batches) for batches in shares]
 
         def ask() -> list[Any]:
             refs = [getattr(a, method).remote(mine, **options) for a, mine in zip(self.actors, told, strict=True)]
@@ -208,9 +209,11 @@ class RoleWorkers:
 
         return self._asked(ask)
 
-    def update(self, per_rank: Sequence[Sequence[Sequence[Any]]], *, deadline_s: float) -> list[Any]:
+    def update(self, per_rank: Iterable[Sequence[Sequence[Any]]], *, deadline_s: float) -> list[Any]:
         """Run one optimizer step, each rank on its own micro-batches."""
-        refs = [actor.update.remote(batches) for actor, batches in zip(self.actors, per_rank, strict=True)]
+        refs = [
+            actor.update.remote(Microbatches(batches)) for actor, batches in zip(self.actors, per_rank, strict=True)
+        ]
         return self._results(refs, "update", deadline_s)
 
     def _meet(self) -> None:

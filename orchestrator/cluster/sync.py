@@ -20,7 +20,7 @@ from algorithms.records import SamplingDistribution
 from orchestrator.cluster.feed import (
     PROBE_TOKENS,
     build_requests,
-    completion_sequence,
+    completion_sequences,
     engine_name,
     generate,
     off_course,
@@ -245,7 +245,7 @@ class WeightSync:
         completions = generate({index: engine}, requests, deadline_s=self._deadline_s)
         if any(c.policy_version != policy_version for c in completions):
             return float("inf")
-        sequences = [completion_sequence(r, c) for r, c in zip(requests, completions, strict=True)]
+        sequences = completion_sequences(requests, completions)
         scored = self._pool.role("policy").each(
             "score", sequences, deadline_s=self._deadline_s, sampling=self._sampling
         )

@@ -23,10 +23,10 @@ def parse_verdict(text: str) -> Verdict | None:
 
 def single_answer(text: str) -> str | None:
     """What stands in the single ``<answer>`` block, or None when there is none or more than one."""
-    blocks = _ANSWER.findall(text)
-    if len(blocks) != 1 or text.count("<answer>") != 1 or text.count("</answer>") != 1:
+    if text.count("<answer>") != 1 or text.count("</answer>") != 1:
         return None
-    return blocks[0].strip()
+    block = _ANSWER.search(text)
+    return block.group(1).strip() if block else None
 
 
 def parse_scores(text: str, names: Sequence[str], *, low: float, high: float) -> dict[str, float] | None:

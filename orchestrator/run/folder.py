@@ -6,9 +6,11 @@ import os
 import re
 import shutil
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 from orchestrator.errors import RefusedInput
 
@@ -21,14 +23,25 @@ _STEP_NAME = re.compile(r"step_(\d{6,})(\.parquet|\.json)?")
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write ``content`` under a temporary name, flush it to disk, then rename; readers see all of it or nothing."""
+    """Write ``content`` so that readers see all of it or nothing."""
+    with written_atomic(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def written_atomic(path: Path) -> Iterator[BinaryIO]:
+    """A file under a temporary name; behind the block it is flushed to disk and renamed, unless the block fails."""
     partial = path.with_name(f".{path.name}.partial")
     partial.unlink(missing_ok=True)  # a crash left it, or somebody planted a link: never written through
-    with partial.open("xb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
     flush(path.parent)
 
 

@@ -4,10 +4,13 @@ import logging
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
+import torch
+
 from algorithms.figures import added
 from algorithms.maths.logprobs import Mismatch, logprob_mismatch
 from algorithms.records import Rollout
-from algorithms.tokens import MISMATCH, stacked
+from algorithms.tokens import MISMATCH
 from orchestrator.errors import GuardStop
 from workers.types import RankUpdate
 
@@ -58,11 +61,12 @@ def mismatch_remedy(mismatch: Mismatch, strikes: int, *, bound: float) -> tuple[
 def mismatch_of(rollouts: Sequence[Rollout]) -> Mismatch | None:
     """The gap on the rollouts that have a reward; None where the trainer's log-probs are not known yet."""
     scored = [r for r in rollouts if r.reward is not None]
-    olds = [r.old_logprobs for r in scored if r.old_logprobs is not None]
-    if not olds:
+    known = [(r.old_logprobs, r.rollout_logprobs, r.sequence.prompt_len) for r in scored if r.old_logprobs is not None]
+    if not known:
         return None
-    mask = stacked([r.sequence.action_mask for r in scored]).bool()
-    return logprob_mismatch(stacked(olds), stacked([r.rollout_logprobs for r in scored]), mask)
+    old = torch.from_numpy(np.concatenate([row[begin:] for row, _, begin in known]))[None]
+    rollout = torch.from_numpy(np.concatenate([row[begin:] for _, row, begin in known]))[None]
+    return logprob_mismatch(old, rollout, torch.ones(rollout.shape, dtype=torch.bool))
 
 
 def mismatch_in(updates: Sequence[Sequence[RankUpdate]]) -> Mismatch | None:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.run.folder import write_atomic
+from orchestrator.run.folder import written_atomic
 
 _SCHEMA = pa.schema(
     [
@@ -33,6 +33,10 @@ _SCHEMA = pa.schema(
 )
 OWN_COLUMNS = frozenset(_SCHEMA.names)
 """Any other column is a part of the reward, by its name."""
+_TOKENS = ("completion_ids", "rollout_logprobs")
+_NEVER_TWICE = ("completion_text", "rollout_logprobs")
+"""Long columns in whose values it is in vain to look for the same again."""
+_ROW_GROUP = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,16 +69,38 @@ class RolloutRow:
 
 
 def write_rollouts(path: Path, rows: Sequence[RolloutRow]) -> None:
-    """Write one step's rollouts; the file appears whole."""
-    buffer = pa.BufferOutputStream()
-    # By columns, so that arrays of tokens never become Python numbers.
-    columns = {name: [getattr(row, name) for row in rows] for name in _SCHEMA.names}
+    """Write one step's rollouts, a row group after the other; the file appears whole."""
     schema, behind_status = _SCHEMA, _SCHEMA.get_field_index("reward_status") + 1
     for index, name in enumerate(dict.fromkeys(name for row in rows for name in row.parts)):
         schema = schema.insert(behind_status + index, pa.field(name, pa.float64()))
-        columns[name] = [row.parts.get(name) for row in rows]
-    pq.write_table(pa.Table.from_pydict(columns, schema=schema), buffer)
-    write_atomic(path, buffer.getvalue().to_pybytes())
+    leaves = [f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name for field in schema]
+    packing = {leaf: "none" if leaf.startswith("rollout_logprobs") else "snappy" for leaf in leaves}
+    repeating = [leaf for leaf in leaves if not leaf.startswith(_NEVER_TWICE)]
+    with (
+        written_atomic(path) as file,
+        pq.ParquetWriter(file, schema, compression=packing, use_dictionary=repeating) as writer,
+    ):
+        for start in range(0, len(rows), _ROW_GROUP):
+            writer.write_table(_table(rows[start : start + _ROW_GROUP], schema))
+
+
+def _table(rows: Sequence[RolloutRow], schema: pa.Schema) -> pa.Table:
+    columns = []
+    for field in schema:
+        if field.name in _TOKENS:
+            columns.append(_lists([getattr(row, field.name) for row in rows], field.type))
+        elif field.name in OWN_COLUMNS:
+            columns.append(pa.array([getattr(row, field.name) for row in rows], field.type))
+        else:
+            columns.append(pa.array([row.parts.get(field.name) for row in rows], field.type))
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _lists(rows: Sequence[Sequence[float] | np.ndarray], kind: pa.ListType) -> pa.Array:
+    """Arrays of tokens as one column, without a Python number for any of them."""
+    ends = np.cumsum([0, *map(len, rows)], dtype=np.int32)
+    flat = np.concatenate([np.empty(0, kind.value_type.to_pandas_dtype()), *rows])
+    return pa.ListArray.from_arrays(pa.array(ends), pa.array(flat, kind.value_type), type=kind)
 
 
 def read_rollouts(path: Path) -> list[RolloutRow]:

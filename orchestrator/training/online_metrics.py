@@ -124,7 +124,7 @@ def rollout_rows(prompts: Mapping[str, Prompt], sampled: Sampled, *, judging: bo
         prompts: By uid.
         judging: Whether the run's prompts ask for verdicts.
     """
-    rows = []
+    rows, asked = [], {uid: prompt_text(prompt) for uid, prompt in prompts.items()}
     for request, completion, reward in zip(sampled.requests, sampled.completions, sampled.rewards, strict=True):
         prompt = prompts[request.uid]
         text = sampled.texts[request.uid, request.sample_index]
@@ -133,7 +133,7 @@ def rollout_rows(prompts: Mapping[str, Prompt], sampled: Sampled, *, judging: bo
             RolloutRow(
                 uid=request.uid,
                 sample_index=request.sample_index,
-                prompt_text=prompt_text(prompt),
+                prompt_text=asked[request.uid],
                 media=tuple(m.sha256 for m in prompt.media),
                 media_paths=tuple(m.path for m in prompt.media),
                 completion_text=text,

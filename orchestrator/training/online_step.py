@@ -7,7 +7,7 @@ import numpy as np
 
 from algorithms.figures import Tallies, added
 from algorithms.records import Rollout
-from orchestrator.cluster.feed import build_requests, completion_sequence
+from orchestrator.cluster.feed import build_requests, completion_sequences
 from orchestrator.evaluation.right import is_judging
 from orchestrator.rewards.asking import SampleJudge
 from orchestrator.rewards.client import RewardClient
@@ -24,6 +24,7 @@ from orchestrator.training.online_metrics import Sampled, StepRecord, online_met
 from orchestrator.training.refills import drawn
 from orchestrator.training.session import Evaluation, Metrics
 from orchestrator.training.updates import after_updates, step_samples, take_updates
+from workers.columns import behind_prompts
 from workers.types import Completion, Completions, GenerationRequest, Prompt
 
 
@@ -173,7 +174,8 @@ def reward_item(prompt: Prompt, completion: Completion, text: str, *, is_here: b
 def _rollouts(answering: Answering, sampled: Sampled, *, ask_first: bool) -> list[Rollout]:
     """Join completions with the trainer's view of them, where it is asked before the update."""
     pool, asked = answering.session.pool, {"deadline_s": answering.session.deadline_s, "sampling": answering.sampling}
-    sequences = [completion_sequence(r, c) for r, c in zip(sampled.requests, sampled.completions, strict=True)]
+    sequences = completion_sequences(sampled.requests, sampled.completions)
+    engine = behind_prompts(sampled.completions.logprobs(), [s.prompt_len for s in sequences])
     old: list[np.ndarray | None] = [None] * len(sequences)
     refs: list[np.ndarray | None] = [None] * len(sequences)
     values: list[np.ndarray | None] = [None] * len(sequences)
@@ -189,14 +191,14 @@ def _rollouts(answering: Answering, sampled: Sampled, *, ask_first: bool) -> lis
         Rollout(
             sequence=s,
             reward=reward.value,
-            rollout_logprobs=np.concatenate([np.zeros(s.prompt_len, np.float32), c.rollout_logprobs]),
+            rollout_logprobs=logprobs,
             old_logprobs=o,
             ref_logprobs=ref,
             values=value,
             parts=reward.parts if reward.weights else {},
             part_weights=reward.weights,
         )
-        for s, c, reward, o, ref, value in zip(
-            sequences, sampled.completions, sampled.rewards, old, refs, values, strict=True
+        for s, logprobs, reward, o, ref, value in zip(
+            sequences, engine, sampled.rewards, old, refs, values, strict=True
         )
     ]

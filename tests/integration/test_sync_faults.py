@@ -11,7 +11,7 @@ import pytest
 import ray
 
 from algorithms.records import SamplingDistribution, Sequence
-from orchestrator.cluster.feed import build_requests, completion_sequence, generate
+from orchestrator.cluster.feed import build_requests, completion_sequences, generate
 from orchestrator.cluster.pool import WorkerPool, worker_environment
 from orchestrator.cluster.sync import WeightSync
 from orchestrator.cluster.waits import WorkerCannotStart
@@ -140,7 +140,7 @@ def test_engine_and_trainer_speak_of_the_distribution_that_was_sampled_from(
         top_p=1.0,
     )  # fmt: skip
     done = generate({0: pool.role("rollout").actors[0]}, requests, deadline_s=120.0)
-    sequences = [completion_sequence(r, c) for r, c in zip(requests, done, strict=True)]
+    sequences = completion_sequences(requests, done)
     scored = pool.role("policy").each("score", sequences, deadline_s=60.0, sampling=sampling)
     plain = pool.role("policy").each("score", sequences, deadline_s=60.0)
     engine = np.concatenate([c.rollout_logprobs for c in done])

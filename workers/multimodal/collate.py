@@ -167,7 +167,7 @@ class Collator:
 
     def _packed(self, sequences: Seq[Sequence]) -> Batch:
         packed = pack(sequences)
-        input_ids = torch.from_numpy(packed.input_ids)[None]
+        input_ids = torch.from_numpy(packed.input_ids).long()[None]
         return Batch(
             input_ids=input_ids,
             attention_mask=torch.ones_like(input_ids, dtype=torch.bool),
@@ -257,7 +257,7 @@ def as_slots(sequences: Seq[Sequence], values: Seq[Tensor]) -> list[np.ndarray]:
 def _actions(sequences: Seq[Sequence], ends: Seq[int]) -> dict[str, Any]:
     asked = [i for i, s in enumerate(sequences) if s.media != (_BLANK_REF,)]
     return {
-        "targets": torch.from_numpy(np.concatenate([s.input_ids[s.prompt_len :] for s in sequences])),
+        "targets": torch.from_numpy(np.concatenate([s.input_ids[s.prompt_len :] for s in sequences])).long(),
         "ends": torch.tensor([ends[i] for i in asked], dtype=torch.long),
         "counts": tuple(len(sequences[i].input_ids) - sequences[i].prompt_len for i in asked),
     }
