@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -63,7 +62,7 @@ def discounted_returns(
     if gamma == 1.0 and kept.device.type == "cpu" and not kept.requires_grad:
         # The same additions in the same order, row by row in memory.
         backwards = kept.numpy()[:, ::-1]
-        np.add.accumulate(backwards, axis=1, out=backwards)
+        backwards.cumsum(axis=1, out=backwards)
         return kept.masked_fill_(~action_mask, 0.0)
     returns = torch.zeros_like(kept)
     running = kept.new_zeros(kept.shape[0])
@@ -94,7 +93,7 @@ def token_moments(values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Mo
         ValueError: a counted value is not finite. The released code turns one such value into a rollout of zeros.
     """
     # Selected by numpy, which needs no index of every token.
-    chosen = torch.from_numpy(values.numpy(force=True)[mask.numpy(force=True)].astype(np.float64))
+    chosen = torch.from_numpy(values.numpy(force=True)[mask.numpy(force=True)].astype("float64"))
     if chosen.numel() == 0:
         return Moments(0.0, 0.0)
     mean = chosen.mean()

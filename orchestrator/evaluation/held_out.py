@@ -102,7 +102,7 @@ def _greedy(sample: Sampler, encoder: PromptEncoder, prompts: Sequence[Prompt], 
         temperature=0.0,
         top_p=1.0,
     )
-    return [encoder.decode(c.completion_ids) for c in sample(requests)]
+    return encoder.decode_all([c.completion_ids for c in sample(requests)])
 
 
 def _several(

@@ -76,10 +76,8 @@ def write_rollouts(path: Path, rows: Sequence[RolloutRow]) -> None:
     leaves = [f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name for field in schema]
     packing = {leaf: "none" if leaf.startswith("rollout_logprobs") else "snappy" for leaf in leaves}
     repeating = [leaf for leaf in leaves if not leaf.startswith(_NEVER_TWICE)]
-    with (
-        written_atomic(path) as file,
-        pq.ParquetWriter(file, schema, compression=packing, use_dictionary=repeating) as writer,
-    ):
+    options: dict[str, Any] = {"compression": packing, "use_dictionary": repeating}
+    with written_atomic(path) as file, pq.ParquetWriter(file, schema, **options) as writer:
         for start in range(0, len(rows), _ROW_GROUP):
             writer.write_table(_table(rows[start : start + _ROW_GROUP], schema))
 

@@ -1,6 +1,7 @@
 """One online step: a rollout, its rewards and updates, and a verified sync."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -105,12 +106,18 @@ class OnlineWork:
             texts: dict[tuple[str, int], str] = {}
 
             def finished(arrived: Completions) -> None:
-                for completion in arrived:
-                    text = answering.encoder.decode(completion.completion_ids)
+                for completion, text in zip(arrived, answering.encoder.decode_all(arrived.ids()), strict=True):
                     texts[completion.uid, completion.sample_index] = text
                     stream.add(reward_item(prompts[completion.uid], completion, text, is_here=is_here))
 
-            completions = answering.engines.sample(requests, on_finished=finished)
+            # In a thread of its own, one after the other: engines are fed meanwhile.
+            with ThreadPoolExecutor(1, thread_name_prefix="decode") as beside:
+                read: list[Future[None]] = []
+                completions = answering.engines.sample(
+                    requests, on_finished=lambda arrived: read.append(beside.submit(finished, arrived))
+                )
+                for future in read:
+                    future.result()
         with answering.session.phase("reward", clock):
             by_id = stream.results()
             rewards = [by_id[f"{c.uid}/{c.sample_index}"] for c in completions]

@@ -154,6 +154,12 @@ class PromptEncoder:
         """Decode a completion without its special tokens."""
         return self.tokenizer.decode(np.asarray(ids), skip_special_tokens=True)
 
+    def decode_all(self, rows: Sequence[np.ndarray]) -> list[str]:
+        """The same of many; while it lasts, other threads go on."""
+        if self.tokenizer.clean_up_tokenization_spaces or not self.tokenizer.is_fast:
+            return [self.decode(row) for row in rows]
+        return self.tokenizer.backend_tokenizer.decode_batch([row.tolist() for row in rows], skip_special_tokens=True)
+
     def rendered(self, messages: Iterable[dict[str, Any]]) -> Rendered:
         """The turns as text, in which what their words spell is masked.
 
