@@ -7,9 +7,9 @@ Pickled one by one, the records of a step of 32,768 completions of 1,000 tokens 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from itertools import accumulate, chain, pairwise
-from typing import Any, Self, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
@@ -25,7 +25,7 @@ class Microbatches(Sequence[list[Any]]):
         self._batches = [list(batch) for batch in batches]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Microbatches._of, ([len(b) for b in self._batches], _packed(list(chain.from_iterable(self._batches))))
+        return _microbatches, ([len(b) for b in self._batches], _packed(list(chain.from_iterable(self._batches))))
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -37,11 +37,6 @@ class Microbatches(Sequence[list[Any]]):
     def __getitem__(self, index: int | slice) -> list[Any] | list[list[Any]]:
         return self._batches[index]
 
-    @classmethod
-    def _of(cls, sizes: Sequence[int], packed: Any) -> Self:
-        rows = iter(_rows(packed))
-        return cls([next(rows) for _ in range(size)] for size in sizes)
-
 
 class Slots(Sequence[np.ndarray]):
     """A value for every token that was sampled: a row ``[T]`` a sequence, 0 on its prompt, which does not travel."""
@@ -51,7 +46,7 @@ class Slots(Sequence[np.ndarray]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         said = [row[begin:] for row, begin in zip(self._rows, self._prompt_lens, strict=True)]
-        return Slots._of, (tuple(self._prompt_lens), tuple(map(len, said)), np.concatenate([_NO_VALUES, *said]))
+        return _slots, (tuple(self._prompt_lens), tuple(map(len, said)), np.concatenate([_NO_VALUES, *said]))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -63,9 +58,15 @@ class Slots(Sequence[np.ndarray]):
     def __getitem__(self, index: int | slice) -> np.ndarray | Sequence[np.ndarray]:
         return self._rows[index]
 
-    @classmethod
-    def _of(cls, prompt_lens: Sequence[int], lengths: Sequence[int], said: np.ndarray) -> Self:
-        return cls(behind_prompts(_views(said, lengths), prompt_lens), prompt_lens)
+
+# By name in the module: methods of a class would be pickled with their code.
+def _microbatches(sizes: Sequence[int], packed: Any) -> Microbatches:
+    rows = iter(_rows(packed))
+    return Microbatches([next(rows) for _ in range(size)] for size in sizes)
+
+
+def _slots(prompt_lens: Sequence[int], lengths: Sequence[int], said: np.ndarray) -> Slots:
+    return Slots(behind_prompts(_views(said, lengths), prompt_lens), prompt_lens)
 
 
 def behind_prompts(said: Sequence[np.ndarray], prompt_lens: Sequence[int]) -> list[np.ndarray]:
@@ -77,16 +78,14 @@ def behind_prompts(said: Sequence[np.ndarray], prompt_lens: Sequence[int]) -> li
     return rows
 
 
-@dataclass(frozen=True, slots=True)
-class _Arrays:
+class _Arrays(NamedTuple):
     """Many arrays ``[T]`` of one kind, one behind the other."""
 
     flat: np.ndarray
     lengths: list[int]
 
 
-@dataclass(frozen=True, slots=True)
-class _Sequences:
+class _Sequences(NamedTuple):
     """Sequences whose neighbours may have the same prompt."""
 
     prompts: _Arrays
@@ -96,8 +95,7 @@ class _Sequences:
     """Uid, sample index and media of each."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Records:
+class _Records(NamedTuple):
     """Records of one class, field by field."""
 
     kind: type[Any]
