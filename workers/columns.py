@@ -136,12 +136,14 @@ def _arrays(rows: list[np.ndarray]) -> _Arrays:
 
 
 def _sequences(rows: list[TokenSequence]) -> _Sequences:
-    prompts, prompt_of = list[np.ndarray](), list[int]()
+    prompts, prompt_of, last = list[np.ndarray](), list[int](), None
     for row in rows:
         prompt = row.input_ids[: row.prompt_len]
-        if not (prompts and np.array_equal(prompts[-1], prompt)):
+        spelled = (prompt.dtype, prompt.tobytes())
+        if spelled != last:
             prompts.append(prompt)
         prompt_of.append(len(prompts) - 1)
+        last = spelled
     return _Sequences(
         prompts=_ids(prompts),
         prompt_of=prompt_of,
