@@ -24,6 +24,9 @@ class Engine:
     def __init__(self, *, stuck: bool) -> None:
         self._stuck, self._held = stuck, []
 
+    def started(self) -> None:
+        """Answered once there is a process, which on a busy machine may take longer than the feed waits."""
+
     def submit(self, requests: list[GenerationRequest]) -> None:
         self._held += requests
 
@@ -57,7 +60,13 @@ class Keeper:
         self.lost_engines.append((index, reason))
 
     def revive(self) -> Mapping[int, Any]:
-        return {index: Engine.remote(stuck=self._stuck) for index, _ in self.lost_engines}
+        return {index: _engine(stuck=self._stuck) for index, _ in self.lost_engines}
+
+
+def _engine(*, stuck: bool) -> Any:
+    engine = Engine.remote(stuck=stuck)
+    ray.get(engine.started.remote())
+    return engine
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -77,7 +86,7 @@ def _requests(count: int) -> list[GenerationRequest]:
 
 def test_what_a_stuck_engine_held_is_sampled_elsewhere_with_the_same_seeds() -> None:
     requests, keeper = _requests(200), Keeper(successor_stuck=False)
-    engines = {0: Engine.remote(stuck=True), 1: Engine.remote(stuck=False)}
+    engines = {0: _engine(stuck=True), 1: _engine(stuck=False)}
     done = generate(engines, requests, deadline_s=_DEADLINE_S, keeper=keeper)
     assert [index for index, _ in keeper.lost_engines] == [0]
     assert "rollout: completions" in keeper.lost_engines[0][1]
@@ -88,10 +97,10 @@ def test_what_a_stuck_engine_held_is_sampled_elsewhere_with_the_same_seeds() -> 
 def test_the_only_engine_is_revived_and_what_holds_up_its_successor_too_stops_the_run() -> None:
     keeper = Keeper(successor_stuck=True)
     with pytest.raises(GuardStop, match="prompt p000 was being sampled on two engines when they were lost"):
-        generate({0: Engine.remote(stuck=True)}, _requests(3), deadline_s=_DEADLINE_S, keeper=keeper)
+        generate({0: _engine(stuck=True)}, _requests(3), deadline_s=_DEADLINE_S, keeper=keeper)
     assert len(keeper.lost_engines) == 1
 
 
 def test_without_a_keeper_the_loss_surfaces() -> None:
     with pytest.raises(WorkerLost, match="rollout-0"):
-        generate({0: Engine.remote(stuck=True)}, _requests(3), deadline_s=_DEADLINE_S)
+        generate({0: _engine(stuck=True)}, _requests(3), deadline_s=_DEADLINE_S)
