@@ -10,7 +10,6 @@ from safetensors.torch import load_file
 from algorithms.records import Sequence
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.sync import WeightSync
-from orchestrator.cluster.waits import WorkerFailed
 from orchestrator.data.reading import SourceFile, read_prompts
 from orchestrator.tasks.digits import DigitsPaths
 from tests.integration.pools import engine_spec, make_pool, policy_spec
@@ -115,15 +114,3 @@ def test_engines_get_plain_weights(
     released = load_file(random_model / "model.safetensors")
     assert set(manifest.digests) < set(released), "only weights that an adapter touches"
     assert not any(name.startswith("visual.blocks.") for name in manifest.digests)
-
-
-def test_a_policy_without_adapters_has_no_base_to_ask(
-    cluster: None, random_model: Path, sequences: list[Sequence]
-) -> None:
-    pool = make_pool(num_ranks=1)
-    try:
-        pool.role("policy").start(policy_spec(random_model, zero_stage=2))
-        with pytest.raises(WorkerFailed, match=r"the policy has no adapters: set model\.lora_rank"):
-            _score(pool, sequences, adapters=False)
-    finally:
-        pool.close()

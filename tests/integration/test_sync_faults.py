@@ -14,7 +14,7 @@ from algorithms.records import SamplingDistribution, Sequence
 from orchestrator.cluster.feed import build_requests, completion_sequences, generate
 from orchestrator.cluster.pool import WorkerPool, worker_environment
 from orchestrator.cluster.sync import WeightSync
-from orchestrator.cluster.waits import WorkerCannotStart
+from orchestrator.cluster.waits import WorkerCannotStart, WorkerFailed
 from orchestrator.data.reading import SourceFile, read_prompts
 from orchestrator.errors import GuardStop
 from orchestrator.tasks.digits import DigitsPaths
@@ -93,15 +93,19 @@ def probe(random_model: Path, digits: DigitsPaths) -> list[EncodedPrompt]:
     return [encoder.encode(p) for p in dataset.prompts[:2]]
 
 
-def _learn(pool: WorkerPool, probe: list[EncodedPrompt]) -> None:
-    """Two large supervised steps, so that old weights are clearly wrong, the vision tower's included."""
+def _sequences(probe: list[EncodedPrompt]) -> list[Sequence]:
     sequences = []
     for p in probe:
         ids = np.asarray((*p.prompt_ids, 8, 12, 13, 14, 2))
         sequences.append(
             Sequence(uid=p.uid, sample_index=0, input_ids=ids, prompt_len=len(p.prompt_ids), media=p.media)
         )
-    samples = demonstrations(sequences, aggregation="token-mean")
+    return sequences
+
+
+def _learn(pool: WorkerPool, probe: list[EncodedPrompt]) -> None:
+    """Two large supervised steps, so that old weights are clearly wrong, the vision tower's included."""
+    samples = demonstrations(_sequences(probe), aggregation="token-mean")
     for _ in range(2):
         pool.role("policy").update([[samples]], deadline_s=60.0)
 
@@ -154,6 +158,11 @@ def test_engine_and_trainer_speak_of_the_distribution_that_was_sampled_from(
     assert not going_on & set(pool.engine_spec.stop_token_ids)
     ends = {int(c.completion_ids[-1]) for c in done if c.finish_reason == "stop"}
     assert ends <= set(pool.engine_spec.stop_token_ids)
+
+
+def test_a_policy_without_adapters_has_no_base_to_ask(pool: WorkerPool, probe: list[EncodedPrompt]) -> None:
+    with pytest.raises(WorkerFailed, match=r"the policy has no adapters: set model\.lora_rank"):
+        pool.role("policy").each("score", _sequences(probe), deadline_s=60.0, adapters=False)
 
 
 def test_an_engine_that_cannot_start_says_why_once(
