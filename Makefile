@@ -4,22 +4,33 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 EXTRA  ?= cpu
 
-.PHONY: demo test soak check install lock clean
+.PHONY: demo test unit integration soak check lint types install lock clean
 
 demo: install
 	$(BIN)/python -m orchestrator.train --algo stable_reinforce --run.dir runs/demo
 
-test: install check
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not soak and not integration"
-	$(BIN)/python -m pytest -q -m "integration and not soak"
+# Types are one core's work, and so stand beside the tests; what a linter has to say comes at once.
+test: lint
+	$(MAKE) --jobs 2 types unit
+	$(MAKE) integration
+
+unit: install
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations 15 -m "not soak and not integration"
+
+integration: install
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder --durations 15 -m "integration and not soak"
 
 soak: install
 	$(BIN)/python -m pytest -q -m soak
 
-check: install
+check: lint types
+
+lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+
+types: install
 	$(BIN)/pyright
 
 install: $(VENV)/.ready-$(EXTRA)

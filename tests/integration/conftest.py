@@ -14,8 +14,25 @@ from orchestrator.tasks.digits import DigitsPaths, build_digits_data
 from orchestrator.tasks.digits_model import build_digits_model
 from tests.integration.runs import WARM_UP_STEPS, online_arguments, warm_up_arguments
 
+_SHARED_RUNS = {"warm_model", "unbroken_run"}
 
-def run_cli(*arguments: str, timeout_s: float = 280.0) -> subprocess.CompletedProcess[str]:
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For ``--dist loadgroup``: a file is one process's, and all that looks at the shared runs is, too, and is first.
+
+    Otherwise each process would make these runs for itself; and they take the longest.
+    """
+    groups = {}
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            shared = _SHARED_RUNS & set(getattr(item, "fixturenames", ()))
+            groups[item] = "shared runs" if shared else item.path.stem
+            item.add_marker(pytest.mark.xdist_group(groups[item]))
+    items.sort(key=lambda item: groups.get(item) != "shared runs")
+
+
+def run_cli(*arguments: str, timeout_s: float = 800.0) -> subprocess.CompletedProcess[str]:
     """Run ``python -m orchestrator.train`` as a user would."""
     return subprocess.run(
         [sys.executable, "-m", "orchestrator.train", *arguments],
