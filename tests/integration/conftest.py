@@ -12,7 +12,7 @@ import ray
 from orchestrator.cluster.pool import worker_environment
 from orchestrator.tasks.digits import DigitsPaths, build_digits_data
 from orchestrator.tasks.digits_model import build_digits_model
-from tests.integration.runs import WARM_UP_STEPS, online_arguments, warm_up_arguments
+from tests.integration.runs import WARM_UP_STEPS, benchmark_arguments, online_arguments, warm_up_arguments
 
 _SHARED_RUNS = {"warm_model", "unbroken_run"}
 
@@ -81,8 +81,8 @@ def cluster() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def unbroken_run(tmp_path_factory: pytest.TempPathFactory, warm_model: Path, digits: DigitsPaths) -> Path:
-    """Five online steps that nobody disturbed."""
+    """Five online steps that nobody disturbed, measured on a benchmark."""
     run_dir = tmp_path_factory.mktemp("runs") / "unbroken"
-    result = run_cli(*online_arguments(warm_model, digits, run_dir))
+    result = run_cli(*online_arguments(warm_model, digits, run_dir), *benchmark_arguments(digits))
     assert result.returncode == 0, result.stderr[-3000:]
     return run_dir

@@ -3,14 +3,17 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from orchestrator.run.rollout_store import read_rollouts
-from orchestrator.tasks.digits import DigitsPaths
+from orchestrator.tasks.digits import QUESTION, DigitsPaths
+from tests.unit.evaluation.released_files import parquet
 
 STEPS = 5
 WARM_UP_STEPS = 30
 MAX_NEW_TOKENS = 32
 NUM_HELD_OUT = 24
+BENCHMARK = "vl_reward_bench"
 _COMPARED = (
     "reward/mean",
     "policy/loss",
@@ -39,6 +42,32 @@ def online_arguments(model: Path, digits: DigitsPaths, run_dir: Path) -> list[st
         *("--rollout.prompts_per_step", "16", "--rollout.samples_per_prompt", "2", "--policy.train_batch_size", "16"),
         *("--rollout.max_new_tokens", str(MAX_NEW_TOKENS), "--optimizer.lr", "1e-3", "--optimizer.schedule", "linear"),
     ]
+
+
+def benchmark_arguments(digits: DigitsPaths) -> list[str]:
+    """Measure a run on a benchmark of four pairs at every evaluation, also in its files beside the held-out data."""
+    folder = digits.held_out.parent
+    pairs, template, table = (folder / name for name in ("pairs.parquet", "template.txt", "benchmark.toml"))
+    judgements = digits.held_out.read_text().splitlines()[:8:2]
+    parquet(pairs, *(_pair(line, folder) for line in judgements))
+    template.write_text("{question} {first} 1 , {second} 2 .")
+    table.write_text(f'[[eval.benchmark]]\nname = "{BENCHMARK}"\npath = "{pairs}"\ntemplate = "{template}"\n')
+    return ["--config", str(table)]
+
+
+def _pair(line: str, folder: Path) -> dict[str, Any]:
+    """A row of the benchmark from a judgement of a digit; the right one is listed first."""
+    image, text = json.loads(json.loads(line)["message"])[0]["content"]
+    right, _, _, wrong, _, _ = text["text"].removeprefix(QUESTION).split()
+    picture = {"bytes": (folder / image["image"]).read_bytes(), "path": None}
+    return {"id": "mmmu", "query": QUESTION, "response": [right, wrong], "human_ranking": [0, 1], "image": picture}
+
+
+def benchmark_trace(run_dir: Path) -> dict[float, dict[str, float]]:
+    """What the benchmark said, by step."""
+    own = f"eval/{BENCHMARK}/"
+    told = {row["step"]: {k: v for k, v in row.items() if k.startswith(own)} for row in metric_rows(run_dir)}
+    return {step: figures for step, figures in told.items() if figures}
 
 
 def warm_up_arguments(model: Path, digits: DigitsPaths, run_dir: Path) -> list[str]:

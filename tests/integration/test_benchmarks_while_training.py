@@ -1,90 +1,68 @@
-"""A real run that is measured on a benchmark, killed and gone on with: the figures of the run that was left alone.
+"""A real run that is measured on a benchmark: the stage behind it measures the same on the same file.
 
-The stage behind it measures what came of it on the same file, with the same answers.
+That a killed one is measured as the unbroken one is seen where it is killed, in ``test_resume.py``.
 """
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from orchestrator.tasks.digits import QUESTION, DigitsPaths
+from orchestrator.tasks.digits import DigitsPaths
 from tests.integration.conftest import run_cli
-from tests.integration.kills import run_and_kill
-from tests.integration.runs import MAX_NEW_TOKENS, metric_rows
-from tests.unit.evaluation.released_files import parquet
+from tests.integration.runs import BENCHMARK, STEPS, benchmark_arguments, benchmark_trace, online_arguments
 
-_OWN = "eval/vl_reward_bench/"
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
-_TRAINED = """
-run.dir = "{root}/{name}"
-run.eval_every = 1
-run.checkpoint_every = 1
-model.path = "{model}"
-rollout.engine = "transformers"
-rollout.max_new_tokens = {max_new_tokens}
-
-[[stage]]
-name = "judge"
-algo = "grpo"
-data.path = "{train}"
-run.steps = 2
-optimizer.lr = 1e-3
-rollout.prompts_per_step = 4
-rollout.samples_per_prompt = 2
-policy.train_batch_size = 8
-eval.benchmark = [{{ name = "vl_reward_bench", path = "{root}/pairs.parquet", template = "{root}/template.txt" }}]
-"""
-_MEASURED = """
-[[stage]]
-name = "measured"
-evaluate = "vl_reward_bench"
-from = "judge"
-data.path = "{root}/pairs.parquet"
-template = "{root}/template.txt"
-"""
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
-def test_a_killed_run_is_measured_as_the_unbroken_one_and_as_the_stage_behind_it(
-    tmp_path: Path, warm_model: Path, digits: DigitsPaths
+def test_the_stage_behind_it_gives_the_figures_of_its_end(
+    unbroken_run: Path, warm_model: Path, digits: DigitsPaths, tmp_path: Path
 ) -> None:
-    (tmp_path / "template.txt").write_text("{question} {first} 1 , {second} 2 .")
-    judgements = digits.held_out.read_text().splitlines()[:8:2]
-    parquet(tmp_path / "pairs.parquet", *(_pair(line, digits.held_out.parent) for line in judgements))
-    for name, stages in (("whole", _TRAINED), ("cut", _TRAINED + _MEASURED)):
-        text = stages.format(
-            root=tmp_path, name=name, model=warm_model, train=digits.train, max_new_tokens=MAX_NEW_TOKENS
-        )
-        (tmp_path / f"{name}.toml").write_text(text)
+    figures = benchmark_trace(unbroken_run)
+    assert list(figures) == [0, 3, STEPS] and all(f"eval/{BENCHMARK}/accuracy" in row for row in figures.values())
+    assert figures[0][f"eval/{BENCHMARK}/unreadable"] < 1.0
 
-    done = run_cli("--config", str(tmp_path / "whole.toml"))
+    file, out = tmp_path / "stages.toml", unbroken_run.parent / "measured"
+    file.write_text(_stages(unbroken_run, warm_model, digits))
+    done = run_cli("--config", str(file))
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "benchmark vl_reward_bench: 4 of 4 rows, 8 questions at every evaluation" in done.stdout
-    unbroken = _figures(tmp_path / "whole" / "judge")
-    assert list(unbroken) == [0, 1, 2] and all(f"{_OWN}accuracy" in row for row in unbroken.values())
-    assert unbroken[0][f"{_OWN}unreadable"] < 1.0
-
-    cut = ["--config", str(tmp_path / "cut.toml")]
-    run_and_kill(cut, tmp_path / "cut" / "judge", rows_before=2, delay_s=0.0)
-    again = run_cli(*cut)
-    assert again.returncode == 0, again.stderr[-3000:]
-    assert _figures(tmp_path / "cut" / "judge") == unbroken
-
-    scores = json.loads((tmp_path / "cut" / "measured" / "scores.json").read_text())
-    strict = scores["ways"]["strict"]["figures"]
-    told = {name.removeprefix(_OWN): value for name, value in unbroken[2].items()}
+    assert f"benchmark {BENCHMARK}: 4 of 4 rows, 8 questions at every evaluation" in done.stdout
+    assert f"{unbroken_run}, made before" in done.stdout
+    strict = json.loads((out / "scores.json").read_text())["ways"]["strict"]["figures"]
+    told = {name.removeprefix(f"eval/{BENCHMARK}/"): value for name, value in figures[STEPS].items()}
     assert {name: strict[name]["value"] for name in told} == told
-    assert again.stdout.endswith((tmp_path / "cut" / "measured" / "scores.md").read_text())
+    assert done.stdout.endswith((out / "scores.md").read_text())
 
 
-def _pair(line: str, folder: Path) -> dict[str, Any]:
-    """A row of the benchmark from a judgement of a digit; the right one is listed first."""
-    image, text = json.loads(json.loads(line)["message"])[0]["content"]
-    right, _, _, wrong, _, _ = text["text"].removeprefix(QUESTION).split()
-    picture = {"bytes": (folder / image["image"]).read_bytes(), "path": None}
-    return {"id": "mmmu", "query": QUESTION, "response": [right, wrong], "human_ranking": [0, 1], "image": picture}
+def _stages(run: Path, model: Path, digits: DigitsPaths) -> str:
+    """The run as a stage, and one that measures what came of it."""
+    _, table = benchmark_arguments(digits)
+    words = online_arguments(model, digits, run)
+    options = dict(zip(words[::2], words[1::2], strict=True))
+    assert options.pop("--run.dir") == str(run)
+    own = {name: options.pop(f"--{name}") for name in ("algo", "data.path", "run.steps")}
+    shared = [f"{name.removeprefix('--')} = {_value(text)}" for name, text in options.items()]
+    measured = {"name": "measured", "evaluate": BENCHMARK, "from": run.name}
+    measured |= {"data.path": str(digits.held_out.parent / "pairs.parquet")}
+    measured |= {"template": str(digits.held_out.parent / "template.txt")}
+    return "\n".join(
+        (
+            f'run.dir = "{run.parent}"',
+            *shared,
+            "[[stage]]",
+            f'name = "{run.name}"',
+            *(f"{name} = {_value(text)}" for name, text in own.items()),
+            Path(table).read_text().replace("[[eval.benchmark]]", "[[stage.eval.benchmark]]"),
+            "[[stage]]",
+            *(f"{name} = {_value(text)}" for name, text in measured.items()),
+        )
+    )
 
 
-def _figures(run_dir: Path) -> dict[float, dict[str, float]]:
-    return {row["step"]: {name: row[name] for name in row if name.startswith(_OWN)} for row in metric_rows(run_dir)}
+def _value(text: str) -> str:
+    """As TOML writes it."""
+    try:
+        float(text)
+    except ValueError:
+        return json.dumps(text)
+    return text
