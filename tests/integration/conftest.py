@@ -14,22 +14,20 @@ from orchestrator.tasks.digits import DigitsPaths, build_digits_data
 from orchestrator.tasks.digits_model import build_digits_model
 from tests.integration.runs import WARM_UP_STEPS, benchmark_arguments, online_arguments, warm_up_arguments
 
-_SHARED_RUNS = {"warm_model", "unbroken_run"}
+_SHARED = {"warm_model": "runs", "unbroken_run": "runs", "cluster": "cluster"}
+"""What is made once a process and takes long, and the group of the tests that look at it."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For ``--dist loadgroup``: a file is one process's, and all that looks at the shared runs is, too, and is first.
-
-    Otherwise each process would make these runs for itself; and they take the longest.
-    """
-    groups = {}
+    """For ``--dist loadgroup``: a group is one process's, first those of what is shared, then file by file."""
+    order, groups = ["runs", "cluster"], {}
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
-            shared = _SHARED_RUNS & set(getattr(item, "fixturenames", ()))
-            groups[item] = "shared runs" if shared else item.path.stem
+            found = [_SHARED[name] for name in getattr(item, "fixturenames", ()) if name in _SHARED]
+            groups[item] = min(found, key=order.index, default=item.path.stem)
             item.add_marker(pytest.mark.xdist_group(groups[item]))
-    items.sort(key=lambda item: groups.get(item) != "shared runs")
+    items.sort(key=lambda item: order.index(groups[item]) if groups.get(item) in order else len(order))
 
 
 def run_cli(*arguments: str, timeout_s: float = 800.0) -> subprocess.CompletedProcess[str]:
@@ -64,9 +62,9 @@ def warm_model(tmp_path_factory: pytest.TempPathFactory, digits: DigitsPaths, ra
     return run_dir / "checkpoints" / f"step_{WARM_UP_STEPS:06d}" / "policy"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
-    """A Ray cluster of four logical processors on this machine."""
+    """A Ray cluster of four logical processors on this machine; whoever starts a pool closes it."""
     ray.init(
         "local",
         num_cpus=4,

@@ -1,7 +1,7 @@
 """The feed keeps going when an engine lives, answers, and finishes nothing: real actors, no model."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from orchestrator.cluster.waits import WorkerLost
 from orchestrator.errors import GuardStop
 from workers.types import Completion, Completions, EncodedPrompt, GenerationRequest
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("cluster")]
 _DEADLINE_S = 2.5
 
 
@@ -67,13 +67,6 @@ def _engine(*, stuck: bool) -> Any:
     engine = Engine.remote(stuck=stuck)
     ray.get(engine.started.remote())
     return engine
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _ray() -> Iterator[None]:
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 def _requests(count: int) -> list[GenerationRequest]:
