@@ -18,7 +18,7 @@ unit: install
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations 15 -m "not soak and not integration"
 
 integration: install
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder --durations 15 -m "integration and not soak"
+	$(BIN)/python -m pytest -q -n 2 --durations 15 -m "integration and not soak" tests/integration
 
 soak: install
 	$(BIN)/python -m pytest -q -m soak
