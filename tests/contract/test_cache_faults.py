@@ -138,7 +138,7 @@ def test_a_cache_that_recovers_is_used_again(tmp_path: Path) -> None:
 def test_a_full_disk_loses_verdicts_and_nothing_else(tmp_path: Path) -> None:
     """In a process of its own, whose files may not grow."""
     command = [sys.executable, "-c", _FULL, str(tmp_path / "v.sqlite")]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert (ended.returncode, ended.stdout) == (0, "1\n"), ended.stderr
     assert ended.stderr.count("verdicts are not kept") == 1
 

@@ -50,7 +50,7 @@ def test_refusals(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
 
 def test_a_refusal_of_the_real_command_is_one_line_and_exit_code_2() -> None:
     ended = subprocess.run(
-        [sys.executable, "-m", "remote_rm.serve", "--host", "0.0.0.0"], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "remote_rm.serve", "--host", "0.0.0.0"], capture_output=True, text=True, timeout=600
     )
     line = "remote_rm.serve: --host 0.0.0.0 is not loopback, so --token-file is needed\n"
     assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", line)

@@ -76,7 +76,7 @@ with CritiqueCache(Path(sys.argv[1])) as cache:
 def test_processes_write_side_by_side(tmp_path: Path) -> None:
     path = tmp_path / "c.sqlite"
     writers = [subprocess.Popen([sys.executable, "-c", _WRITER, str(path), name]) for name in ("one", "two")]
-    assert [writer.wait(timeout=60) for writer in writers] == [0, 0]
+    assert [writer.wait(timeout=600) for writer in writers] == [0, 0]
     with CritiqueCache(path) as cache:
         found = cache.get(map(str, range(200)))
     assert [found[str(i)].reward for i in range(200)] == list(range(200))
