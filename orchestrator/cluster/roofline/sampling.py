@@ -75,7 +75,7 @@ def prefill(engines: Engines, lengths: Lengths, *, best_number: float) -> Phase:
         calls = math.ceil(laid.tokens / number / _PREFILLED_AT_ONCE)
         return Work(flops=flops / number / engines.tp, memory=calls * read / engines.tp)
 
-    busy = engines.number * math.ceil(each) / each if each < 1 else engines.number
+    busy = len(lengths) / math.ceil(each)  # as if all had as many prompts as the one with the most
     return phase_of(
         "prefill", on(best_number), on(busy), engines.machine, engines.reach, gpus=round(engines.number * engines.tp)
     )
