@@ -60,7 +60,7 @@ class Case:
 
     def run(self) -> Outcome:
         """Simulate; in turn and without partial rollouts every step is as the first."""
-        steps = 1 if self.setting.staleness == 0 and not self.setting.partial else 4
+        steps = 1 if self.setting.staleness == 0 and not self.setting.partial else 3
         many = len(self.latencies)
         late = self.latencies
         return Cluster(self.setting, self.groups, lambda g, s: late[(g * _SAMPLES + s) % many], steps=steps).run()
@@ -89,7 +89,7 @@ def main() -> None:
         answers = _answers(options)
         named = options.model or "Qwen2.5-VL-7B"
         told = options.rollouts or f"log-normal, mean {options.mean:g}, longest {options.longest}"
-        print(f"{options.gpu}, {Path(model).name}: {_PROMPT} tokens a prompt, {_SAMPLES} answers each, {told}")  # noqa: T201
+        print(f"{options.gpu}, {named}: {_PROMPT} tokens a prompt, {_SAMPLES} answers each, {told}")  # noqa: T201
         for mode in options.mode:
             for constant in options.constant:
                 _table(options, model, answers, mode, weak=constant == "work")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from orchestrator.cluster.roofline.hardware import GPU_KINDS, NETWORK_GB_S, GpuKind, gpu_kind
+from orchestrator.cluster.roofline.hardware import GPU_KINDS, NETWORK_GB_S, GpuKind, gpu_kind, kind_of_device
 from orchestrator.errors import RefusedInput, refusal
 
 GIB = 2**30
@@ -129,5 +129,6 @@ def this_machine() -> ClusterResources:
     """This machine's processors and GPUs."""
     import torch  # deferred: configuration errors are answered before torch is loaded
 
-    node = NodeResources(name="this machine", cpus=float(os.cpu_count() or 1), gpus=torch.cuda.device_count())
-    return ClusterResources(nodes=(node,))
+    gpus = torch.cuda.device_count()
+    node = NodeResources(name="this machine", cpus=float(os.cpu_count() or 1), gpus=gpus)
+    return ClusterResources(nodes=(node,), gpu=kind_of_device(torch.cuda.get_device_name()) if gpus else None)

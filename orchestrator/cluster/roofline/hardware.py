@@ -50,6 +50,14 @@ def gpu_kind(told: Any) -> Any:
     return GPU_KINDS[told]
 
 
+def kind_of_device(name: str) -> GpuKind | None:
+    """The kind of a GPU by what its driver calls it; None for boards of other numbers, and for those not known."""
+    if any(board in name for board in ("PCIe", "NVL", "GH200", "GB200", "MIG")):
+        return None
+    found = (kind for kind in GPU_KINDS if all(part in name for part in kind.removesuffix("G").split("-")))
+    return GPU_KINDS.get(next(found, ""))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
     """Shares of the data sheets' numbers that a step is taken to get at best."""

@@ -137,8 +137,15 @@ def _learning(asked: StepQuestion, shape: ModelCounts, laid: Laid, trained: Trai
         "needed": total(forward) + total(backward),
         "layers again": recomputed_flops(shape, laid, trained) if asked.config.model.gradient_checkpointing else 0.0,
         "scores again": again * forward["attention"],
-        "head again": forward["head"] if asked.head_recomputed else 0.0,
+        "head again": forward["head"] if _in_pieces(shape, laid) else 0.0,
     }
+
+
+def _in_pieces(shape: ModelCounts, laid: Laid) -> bool:
+    """Whether logits are cut into pieces that the backward pass computes again."""
+    from workers.models.policy_module import LOGITS_AT_ONCE  # deferred: it imports torch
+
+    return laid.predicted * shape.head / shape.hidden > LOGITS_AT_ONCE
 
 
 def _excess(

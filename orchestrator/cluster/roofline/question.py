@@ -47,8 +47,6 @@ class StepQuestion:
     """Models of other roles, by role, where they are not the policy's."""
     reach: Reach = field(default_factory=Reach)
     driver: DriverCost = field(default_factory=DriverCost)
-    head_recomputed: bool = True
-    """Our head's logits are cut into pieces that the backward pass computes again."""
 
     @property
     def width(self) -> int:

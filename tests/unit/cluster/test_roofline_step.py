@@ -13,7 +13,7 @@ from orchestrator.cluster.choices import settled_dtype
 from orchestrator.cluster.plan import plan_run
 from orchestrator.cluster.resources import ClusterResources, cluster_of_nodes, load_cluster_file
 from orchestrator.cluster.roofline import learning, moving
-from orchestrator.cluster.roofline.hardware import GPU_KINDS, Machine, Reach
+from orchestrator.cluster.roofline.hardware import GPU_KINDS, Machine, Reach, kind_of_device
 from orchestrator.cluster.roofline.lengths import Lengths, drawn_lengths, log_normal
 from orchestrator.cluster.roofline.passes import backward_flops, forward_flops, total
 from orchestrator.cluster.roofline.plan import machine_of_cluster, step_question
@@ -123,6 +123,7 @@ def test_what_is_beyond_the_best_plan_adds_up(ask: Ask) -> None:
     update = learning.update(asked)
     assert update.ours.flops == pytest.approx(update.best.flops + sum(update.excess.values()), rel=1e-9)
     assert all(amount >= -1e-6 * update.ours.flops for amount in update.excess.values())
+    assert update.excess["scores again"] > 0
 
 
 def test_a_single_update_without_reference_asks_nothing_first(ask: Ask) -> None:
@@ -252,6 +253,24 @@ def test_ray_says_which_gpus_it_has() -> None:
     assert cluster_of_nodes([{**node, "Resources": offer}]).gpu == GPU_KINDS["H100"]
     odd = [{**node, "NodeID": "b", "Resources": {**offer, "accelerator_type:T4": 1.0}}, {**node, "Resources": offer}]
     assert cluster_of_nodes(odd).gpu is None
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("NVIDIA H200", "H200"),
+        ("NVIDIA A100-SXM4-80GB", "A100-80G"),
+        ("NVIDIA L40S", "L40S"),
+        ("NVIDIA B200", "B200"),
+        ("NVIDIA A100-SXM4-40GB", ""),
+        ("NVIDIA H100 PCIe", ""),
+        ("NVIDIA GH200 480GB", ""),
+        ("NVIDIA GeForce RTX 4090", ""),
+    ],
+)
+def test_a_driver_calls_a_kind_by_another_name(name: str, kind: str) -> None:
+    assert kind_of_device(name) == GPU_KINDS.get(kind)
 
 
 @pytest.mark.parametrize(
