@@ -81,6 +81,13 @@ def off_course(prompt: EncodedPrompt, media_ids: Sequence[int], policy_version: 
     return replace(prompt, engine_prompt_ids=prompt.engine_prompt_ids + tail, prompt_ids=prompt.prompt_ids + tail)
 
 
+def window_prompts(num_prompts: int, *, num_engines: int) -> int:
+    """Prompts that an engine is handed at a time: no more than its share, or the last engines would have none."""
+    if num_engines == 1:
+        return num_prompts
+    return max(1, min(_WINDOW_PROMPTS, -(-num_prompts // max(1, num_engines))))
+
+
 def engine_name(index: int) -> str:
     """The name under which an engine reports its health."""
     return f"rollout-{index}"
@@ -165,7 +172,7 @@ class _Feed:
         self.engines = dict(engines)
         self._deadline_s = deadline_s
         self._queue = deque(list(group) for _, group in groupby(requests, key=lambda r: r.uid))
-        self._window = len(self._queue) if len(engines) == 1 else _WINDOW_PROMPTS
+        self._window = window_prompts(len(self._queue), num_engines=len(engines))
         self._held: dict[int, dict[tuple[str, int], GenerationRequest]] = {}
         self._collecting: dict[Any, int] = {}
         self._asked: Counter[int] = Counter()

@@ -7,14 +7,17 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from orchestrator.cluster.roofline.hardware import GPU_KINDS, NETWORK_GB_S, GpuKind, gpu_kind, kind_of_device
 from orchestrator.errors import RefusedInput, refusal
 
 GIB = 2**30
 _SEPARATOR = "#"
+_KIND = "accelerator_type:"
+"""Ray's name for a node's kind of GPU follows it."""
 
 
 class NodeResources(BaseModel):
@@ -42,6 +45,10 @@ class ClusterResources(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     nodes: tuple[NodeResources, ...] = Field(strict=False)
+    gpu: Annotated[GpuKind | None, BeforeValidator(gpu_kind)] = None
+    """Of every node, a kind by its name or its numbers; None = not stated, so nothing is said of a step's time."""
+    network_gb_s: float = Field(default=NETWORK_GB_S, gt=0)
+    """Of one GPU to other nodes, one direction, 10^9 bytes/s."""
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
@@ -55,7 +62,8 @@ class ClusterResources(BaseModel):
 
 
 def load_cluster_file(path: str) -> ClusterResources:
-    """Read a cluster from TOML: one ``[[nodes]]`` table a machine with the fields of ``NodeResources``.
+    """Read a cluster from TOML: one ``[[nodes]]`` table a machine with the fields of ``NodeResources``, and before
+    them the other fields of ``ClusterResources``.
 
     Raises:
         RefusedInput: the file is missing, is not TOML, or has a wrong key or value.
@@ -77,10 +85,12 @@ def cluster_of_nodes(nodes: Iterable[Mapping[str, Any]]) -> ClusterResources:
     """
     found: list[NodeResources] = []
     taken: Counter[str] = Counter()
+    kinds: set[str] = set()
     for node in sorted(nodes, key=lambda node: (node["NodeManagerAddress"], node["NodeID"])):
         if node["Alive"]:
             offer, address = node["Resources"], node["NodeManagerAddress"]
             taken[address] += 1
+            kinds |= {name.removeprefix(_KIND) for name in offer if name.startswith(_KIND)}
             found.append(
                 NodeResources(
                     name=address if taken[address] == 1 else f"{address}{_SEPARATOR}{taken[address]}",
@@ -89,7 +99,7 @@ def cluster_of_nodes(nodes: Iterable[Mapping[str, Any]]) -> ClusterResources:
                     memory_gib=float(offer["memory"]) / GIB if "memory" in offer else None,
                 )
             )
-    return ClusterResources(nodes=tuple(found))
+    return ClusterResources(nodes=tuple(found), gpu=GPU_KINDS.get(kinds.pop()) if len(kinds) == 1 else None)
 
 
 def machine_of(node: str) -> str:
@@ -119,5 +129,6 @@ def this_machine() -> ClusterResources:
     """This machine's processors and GPUs."""
     import torch  # deferred: configuration errors are answered before torch is loaded
 
-    node = NodeResources(name="this machine", cpus=float(os.cpu_count() or 1), gpus=torch.cuda.device_count())
-    return ClusterResources(nodes=(node,))
+    gpus = torch.cuda.device_count()
+    node = NodeResources(name="this machine", cpus=float(os.cpu_count() or 1), gpus=gpus)
+    return ClusterResources(nodes=(node,), gpu=kind_of_device(torch.cuda.get_device_name()) if gpus else None)

@@ -10,6 +10,7 @@ from orchestrator.cluster.memory_plan import describe_memory
 from orchestrator.cluster.placement import PlacementPlan, describe_plan
 from orchestrator.cluster.plan import plan_memory, plan_run
 from orchestrator.cluster.resources import ClusterResources
+from orchestrator.cluster.roofline.plan import describe_step_bound
 from orchestrator.config.data_folders import holds_shards
 from orchestrator.config.schema import TrainConfig, resolved_json
 from orchestrator.data.image_check import describe_bound
@@ -68,7 +69,7 @@ def dry_run(config: TrainConfig, known: TrainConfig) -> None:
     lines = [*describe_batches(config), *describe_plan(plan), *describe_stages(stages_of(config, cluster))]
     judge_is_known = bool(known.reward.critique.path) or not config.reward.critique.path
     if known.model.path is not None and judge_is_known:
-        lines += [*_memory_lines(known, cluster, plan), *describe_bound(known)]
+        lines += [*_cost_lines(known, cluster, plan), *describe_bound(known)]
     if here:
         _check_files(known)
     lines += data_lines(known if known.data == config.data else config)
@@ -176,11 +177,12 @@ def _placed(config: TrainConfig, known: TrainConfig) -> TrainConfig:
     return config.model_copy(update={"model": known.model})
 
 
-def _memory_lines(config: TrainConfig, cluster: ClusterResources, plan: PlacementPlan) -> list[str]:
+def _cost_lines(config: TrainConfig, cluster: ClusterResources, plan: PlacementPlan) -> list[str]:
     gpu_memory_gib = min((n.gpu_memory_gib for n in cluster.nodes if n.gpu_memory_gib is not None), default=None)
     roles = plan_memory(config, plan, gpu_memory_gib=gpu_memory_gib)
     colocated = config.placement.layout == "colocated"
-    return describe_memory(roles, colocated=colocated, gpu_memory_gib=gpu_memory_gib)
+    told = describe_memory(roles, colocated=colocated, gpu_memory_gib=gpu_memory_gib)
+    return [*told, *describe_step_bound(config, cluster, plan)]
 
 
 def _check_measured(config: TrainConfig) -> None:

@@ -58,3 +58,28 @@ def test_no_engine_is_kept_waiting_by_others_that_are_always_ready(monkeypatch: 
     engines = {index: _Engine() for index in range(3)}
     done = generate(engines, requests, deadline_s=1.0)
     assert [(c.uid, c.sample_index) for c in done] == [(r.uid, r.sample_index) for r in requests]
+
+
+def test_fewer_prompts_than_windows_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "wait", lambda refs, *, num_returns, timeout: (refs[:num_returns], refs[num_returns:]))
+    monkeypatch.setattr(ray, "get", lambda ref, *, timeout: ref.value)
+    asked = dict.fromkeys(range(8), 0)
+
+    class Counted(_Engine):
+        def __init__(self, index: int) -> None:
+            super().__init__()
+            extend = self._held.extend
+
+            def submit(batch: list[GenerationRequest]) -> None:
+                asked[index] += len(batch)
+                extend(batch)
+
+            self.submit = _Method(submit)
+
+    prompts = [EncodedPrompt(uid=f"p{i}", engine_prompt_ids=(1,), prompt_ids=(1,), media=()) for i in range(60)]
+    requests = build_requests(
+        prompts, samples_per_prompt=2, seed_of=lambda uid, i: i, max_new_tokens=1, temperature=1.0, top_p=1.0
+    )
+    generate({index: Counted(index) for index in asked}, requests, deadline_s=1.0)
+    assert sum(asked.values()) == 120
+    assert min(asked.values()) >= 8
