@@ -15,7 +15,7 @@ from workers.models.adapters import adapter_for
 from workers.models.reward_head import RewardHead
 from workers.models.shared_prompt import positions, segment_mask
 from workers.multimodal.collate import Batch
-from workers.multimodal.packing import Spans
+from workers.multimodal.packing import Segments
 
 LOGITS_AT_ONCE = 1 << 27
 """Numbers; half a gigabyte in float32."""
@@ -162,22 +162,22 @@ def _hidden_states(model: Any, batch: Batch, *, at: Tensor, all_take_part: bool)
     if batch.segments is not None:
         layout = {
             "attention_mask": segment_mask(batch.segments),
-            "position_ids": positions(batch.segments, _prompt_positions(model, batch, batch.segments.prompts)),
+            "position_ids": positions(batch.segments, _prompt_positions(model, batch, batch.segments)),
         }
     hidden = backbone.hidden_states(model, batch.mm_inputs, input_ids=batch.input_ids, **layout)
     chosen = hidden.flatten(0, 1)[at]
     return chosen + 0.0 * hidden.sum() if all_take_part else chosen
 
 
-def _prompt_positions(model: Any, batch: Batch, prompts: Spans) -> Tensor:
+def _prompt_positions(model: Any, batch: Batch, at: Segments) -> Tensor:
     """Positions of the prompts as the model itself counts them: ``[G, P]``, or three axes where it has images."""
     if "mm_token_type_ids" not in batch.mm_inputs:
-        return torch.arange(prompts.positions.shape[1], device=prompts.positions.device).expand_as(prompts.positions)
+        return torch.arange(at.prompts.shape[1], device=at.prompts.device).expand_as(at.prompts)
     grids = {k: v for k, v in batch.mm_inputs.items() if k.endswith("_grid_thw")}
     of_prompts, _ = model.model.get_rope_index(
-        batch.input_ids[0][prompts.positions],
-        mm_token_type_ids=batch.mm_inputs["mm_token_type_ids"][0][prompts.positions],
-        attention_mask=prompts.real.long(),
+        batch.input_ids[0][at.prompts],
+        mm_token_type_ids=batch.mm_inputs["mm_token_type_ids"][0][at.prompts],
+        attention_mask=at.real.long(),
         **grids,
     )
     return of_prompts
