@@ -105,10 +105,10 @@ class _InTwoParts(torch.autograd.Function):
         if len(at.responses):
             out_b, lse_b = kernel.forward(_rows(q, at.responses), _rows(k, at.answered), _rows(v, at.answered), prompt)
             out_a, lse_a = _rows(out, at.responses), lse.index_select(1, at.responses)
-            both = torch.logaddexp(lse_a, lse_b)
-            joined = _weighed(out_a, lse_a - both).add_(_weighed(out_b, lse_b - both))
+            share = torch.sigmoid(lse_b - lse_a)  # exp(L_B - L)
+            joined = torch.lerp(out_a.to(lse.dtype), out_b.to(lse.dtype), share.mT.unsqueeze(-1))
             out.index_copy_(0, at.responses, joined.to(out.dtype))
-            lse.index_copy_(1, at.responses, both)
+            lse.index_copy_(1, at.responses, torch.logaddexp(lse_a, lse_b))
         ctx.save_for_backward(q, k, v, out, lse)
         ctx.told = at, kernel, scale
         return out
@@ -221,8 +221,3 @@ def _looks(at: Segments, scale: float) -> tuple[Look, Look]:
 def _rows(t: Tensor, at: Tensor) -> Tensor:
     # Not by indexing, which is slower.
     return t.index_select(0, at)
-
-
-def _weighed(out: Tensor, log_weight: Tensor) -> Tensor:
-    """``[T, heads, D]`` times exp ``[heads, T]``, in the latter's precision."""
-    return out * log_weight.exp().mT.unsqueeze(-1)

@@ -112,7 +112,8 @@ def test_logits_in_pieces_change_nothing(
     module, batch = _module(folder), _batch(folder, sequences, share=True)
     whole, entropy, _ = module(batch)
     wanted = _gradients(module, whole)
-    monkeypatch.setattr(policy_module, "LOGITS_AT_ONCE", 3 * module.model.config.get_text_config().vocab_size)
+    three_tokens = 3 * 4 * module.model.config.get_text_config().vocab_size
+    monkeypatch.setattr(policy_module, "BYTES_KEPT", {"cpu": three_tokens})
     pieces, entropy_of_pieces, _ = module(batch)
     torch.testing.assert_close(pieces, whole)
     torch.testing.assert_close(entropy_of_pieces, entropy)
