@@ -46,6 +46,8 @@ def plan_run(config: TrainConfig) -> tuple[ClusterResources, PlacementPlan]:
     sync_backend(config, plan)
     if config.model.quantize is not None:
         _check_quantize(plan)
+    if config.model.attention == "flex_attention" and not all(w.num_gpus for w in plan.workers_of("policy")):
+        raise RefusedInput("model.attention = 'flex_attention' needs a GPU for every policy rank: it learns on no CPU")
     return cluster, plan
 
 

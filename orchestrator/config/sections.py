@@ -43,8 +43,11 @@ class ModelSection(Section):
     """Hugging Face model folder; none = the small model of the embedded task."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of weights and activations; auto = bfloat16 on GPU, float32 on CPU."""
-    attention: Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3", "flash_attention_4"] = "sdpa"
-    """Attention implementation of the trainer; flash_attention_4 (Hopper, Blackwell) comes with the gpu extra."""
+    attention: Literal[
+        "sdpa", "eager", "flash_attention_2", "flash_attention_3", "flash_attention_4", "flex_attention"
+    ] = "sdpa"
+    """Attention of the trainer, vision tower and packed rows; flash_attention_4 (Hopper, Blackwell) comes with the gpu
+    extra, flex_attention learns on GPUs and leaves the tower to sdpa."""
     freeze: tuple[Literal["vision", "bridge", "language"], ...] = Field(default=(), strict=False)
     """Parts that stay as they are: vision tower, bridge into the language model, language model."""
     lora_rank: Count | None = None

@@ -228,6 +228,10 @@ SPOILED: dict[str, tuple[Callable[[Case], None], tuple[str, ...]]] = {
         lambda c: c.flags.update({"--model.attention": "flash_attention_4", "--model.dtype": "bfloat16"}),
         ("model.attention = 'flash_attention_4'", "package flash-attn-4 is"),
     ),
+    "FlexAttention without a GPU": (
+        _set("--model.attention", "flex_attention"),
+        ("model.attention = 'flex_attention'", "GPU for every policy rank"),
+    ),
     "LoRA's alpha without its rank": (_set("--model.lora_alpha", "8"), ("model.lora_alpha = 8", "model.lora_rank")),
     "quantised weights that are to be trained": (
         _set("--model.quantize", "nf4"),

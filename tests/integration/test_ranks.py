@@ -29,7 +29,7 @@ class PiecewisePolicy(PolicyWorker):
     """Has its logits in pieces of some twenty tokens, so that ranks need different numbers of them."""
 
     def setup(self, master_address: str, master_port: int) -> int:
-        policy_module.LOGITS_AT_ONCE = 20 * 37
+        policy_module.BYTES_KEPT = {"cpu": 20 * 37 * 4}
         return super().setup(master_address, master_port)
 
 

@@ -56,6 +56,8 @@ def load_model(spec: ModelSpec) -> tuple[Any, ModelAdapter]:
         ValueError: the weights cannot be quantised here, or the folder lacks some that the model has.
     """
     options: dict[str, Any] = {}
+    # Few towers know FlexAttention.
+    around = "sdpa" if spec.share_prompts and spec.attention == "flex_attention" else spec.attention
     if spec.quantize is not None:
         check_quantize(has_gpu=torch.cuda.is_available())
         options["quantization_config"] = BitsAndBytesConfig(
@@ -68,7 +70,7 @@ def load_model(spec: ModelSpec) -> tuple[Any, ModelAdapter]:
     loaded: Any = AutoModelForImageTextToText.from_pretrained(
         Path(spec.path),
         dtype=spec.torch_dtype,
-        attn_implementation=spec.attention,
+        attn_implementation=around,
         trust_remote_code=spec.trust_remote_code,
         output_loading_info=True,
         **options,
@@ -78,7 +80,7 @@ def load_model(spec: ModelSpec) -> tuple[Any, ModelAdapter]:
         raise ValueError(f"{spec.path!r} lacks {len(missing)} of the model's tensors; the first is {missing[0]!r}")
     if spec.share_prompts:
         shared_prompt.register()
-        model.set_attn_implementation({"": spec.attention, "text_config": shared_prompt.NAME})
+        model.set_attn_implementation({"": around, "text_config": shared_prompt.NAMES[spec.attention]})
     return worn(model.eval(), spec.adapter), adapter_for(model.config.model_type)
 
 

@@ -8,17 +8,18 @@ from torch.utils.checkpoint import checkpoint
 from transformers import GenerationConfig
 
 from algorithms.algorithm import Scores
-from algorithms.maths.logprobs import TokenScores, token_logprobs
+from algorithms.maths.logprobs import TokenScores
 from algorithms.records import PLAIN, SamplingDistribution
 from workers.models import policy_module as backbone
 from workers.models.adapters import adapter_for
+from workers.models.fused_head import BYTES_KEPT, Reading, score_frozen, score_logits
 from workers.models.reward_head import RewardHead
 from workers.models.shared_prompt import positions, segment_mask
 from workers.multimodal.collate import Batch
-from workers.multimodal.packing import Spans
+from workers.multimodal.packing import Segments
 
 LOGITS_AT_ONCE = 1 << 27
-"""Numbers; half a gigabyte in float32."""
+"""Of a frozen head, whose logits are not kept; half a gigabyte in float32."""
 
 
 class PolicyModule(nn.Module):
@@ -51,27 +52,35 @@ class PolicyModule(nn.Module):
         return self._score(hidden, batch.targets, sampling)
 
     def _score(self, hidden: Tensor, targets: Tensor, sampling: SamplingDistribution) -> TokenScores:
-        """The head, in pieces whose logits are not kept for the backward pass; one piece keeps them."""
-        vocabulary = self.model.config.get_text_config().vocab_size
-        num_pieces = max(1, -(-len(targets) * vocabulary // LOGITS_AT_ONCE))
+        """The head, once a token; only where its logits are too many to keep, in pieces that are computed twice."""
+        config, head = self.model.config.get_text_config(), self.model.get_output_embeddings()
+        reading = Reading(sampling.temperature, sampling.banned_ids, getattr(config, "final_logit_softcapping", None))
+        learns = torch.is_grad_enabled() and hidden.requires_grad
+        if learns and not any(_learns_or_is_apart(p) for p in head.parameters()):
+            pieces = -(-len(targets) * config.vocab_size // LOGITS_AT_ONCE)
+            return score_frozen(head, hidden, targets, reading, pieces=max(1, pieces))
+        kept = len(targets) * config.vocab_size * hidden.element_size()
+        pieces = -(-kept // BYTES_KEPT.get(hidden.device.type, min(BYTES_KEPT.values())))
         if self.lockstep:
-            most = torch.tensor(num_pieces, device=targets.device)
+            most = torch.tensor(pieces, device=targets.device)
             torch.distributed.all_reduce(most, op=torch.distributed.ReduceOp.MAX)
-            num_pieces = int(most)
-        if num_pieces == 1:
-            return self._head(hidden, targets, sampling)
-        pieces = zip(hidden.tensor_split(num_pieces), targets.tensor_split(num_pieces), strict=True)
+            pieces = int(most)
+        if pieces <= 1:
+            return score_logits(head(hidden), targets, reading)
         scored: list[TokenScores] = [
-            checkpoint(self._head, *piece, sampling, use_reentrant=False, preserve_rng_state=False) for piece in pieces
+            checkpoint(_score_again, head, *piece, reading, use_reentrant=False, preserve_rng_state=False)
+            for piece in zip(hidden.tensor_split(pieces), targets.tensor_split(pieces), strict=True)
         ]
         return TokenScores(*map(torch.cat, zip(*scored, strict=True)))
 
-    def _head(self, hidden: Tensor, targets: Tensor, sampling: SamplingDistribution) -> TokenScores:
-        logits = self.model.get_output_embeddings()(hidden)
-        cap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
-        if cap is not None:
-            logits = cap * torch.tanh(logits / cap)
-        return token_logprobs(logits, targets, temperature=sampling.temperature, banned_ids=sampling.banned_ids)
+
+def _score_again(head: nn.Module, hidden: Tensor, targets: Tensor, reading: Reading) -> TokenScores:
+    return score_logits(head(hidden), targets, reading)
+
+
+def _learns_or_is_apart(parameter: Tensor) -> bool:
+    # A parameter that ZeRO-3 cut up comes together for the passes of its module, and for no pass inside another.
+    return parameter.requires_grad or hasattr(parameter, "ds_id")
 
 
 class CritiqueScores(NamedTuple):
@@ -162,22 +171,22 @@ def _hidden_states(model: Any, batch: Batch, *, at: Tensor, all_take_part: bool)
     if batch.segments is not None:
         layout = {
             "attention_mask": segment_mask(batch.segments),
-            "position_ids": positions(batch.segments, _prompt_positions(model, batch, batch.segments.prompts)),
+            "position_ids": positions(batch.segments, _prompt_positions(model, batch, batch.segments)),
         }
     hidden = backbone.hidden_states(model, batch.mm_inputs, input_ids=batch.input_ids, **layout)
     chosen = hidden.flatten(0, 1)[at]
     return chosen + 0.0 * hidden.sum() if all_take_part else chosen
 
 
-def _prompt_positions(model: Any, batch: Batch, prompts: Spans) -> Tensor:
+def _prompt_positions(model: Any, batch: Batch, at: Segments) -> Tensor:
     """Positions of the prompts as the model itself counts them: ``[G, P]``, or three axes where it has images."""
     if "mm_token_type_ids" not in batch.mm_inputs:
-        return torch.arange(prompts.positions.shape[1], device=prompts.positions.device).expand_as(prompts.positions)
+        return torch.arange(at.prompts.shape[1], device=at.prompts.device).expand_as(at.prompts)
     grids = {k: v for k, v in batch.mm_inputs.items() if k.endswith("_grid_thw")}
     of_prompts, _ = model.model.get_rope_index(
-        batch.input_ids[0][prompts.positions],
-        mm_token_type_ids=batch.mm_inputs["mm_token_type_ids"][0][prompts.positions],
-        attention_mask=prompts.real.long(),
+        batch.input_ids[0][at.prompts],
+        mm_token_type_ids=batch.mm_inputs["mm_token_type_ids"][0][at.prompts],
+        attention_mask=at.real.long(),
         **grids,
     )
     return of_prompts

@@ -4,22 +4,47 @@
     y_k           attends to its prompt and, causally, to itself
 
 A mask of the row's full square would make every response pay for all others: K responses of length L cost (P + KL)²
-there and P² + KL(P + L) here. Prompts and responses are cut out of the row, attended to as ordinary batches, and put
-back. It is registered with transformers as an attention of its own; other batches go on to SDPA.
+there and P² + KL(P + L) here. So it is done in two parts, either of which a flash kernel can do: every piece of the row
+attends causally to itself, and the responses of a prompt, end to end, attend to all of that prompt. It is registered
+with transformers as an attention of its own; other batches go on to SDPA.
 """
 
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from workers.multimodal.packing import Segments, Spans
+from workers.models.attention_kernels import (
+    CpuKernel,
+    EfficientKernel,
+    Kernel,
+    Look,
+    PlainKernel,
+)
+from workers.models.flash_kernels import FlashAttention2Kernel, FlashKernel
+from workers.models.flex_rows import flex_row, row_mask
+from workers.multimodal.packing import Segments
 
-NAME = "sdpa_shared_prompt"
+# transformers loads packages for names with "flash" in them.
+NAMES = {
+    "sdpa": "shared_prompt_sdpa",
+    "eager": "shared_prompt_plain",
+    "flash_attention_2": "shared_prompt_fa2",
+    "flash_attention_3": "shared_prompt_fa3",
+    "flash_attention_4": "shared_prompt_fa4",
+    "flex_attention": "shared_prompt_flex",
+}
+"""For each ``model.attention`` what transformers knows it by, in a language model that sees packed rows."""
+
+_SAY_NOTHING = {"position_ids", "use_cache", "output_hidden_states", "output_attentions", "is_causal"}
+"""What layers hand on that changes no score: positions are in queries and keys already."""
+_MOST_FLASH_WIDTH = 256
+"""Numbers of a head, a multiple of 8, that torch's flash kernels take."""
 
 
 class SegmentMask(Tensor):
@@ -27,16 +52,14 @@ class SegmentMask(Tensor):
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
     segments: Segments
-    response_sees: tuple[Tensor, ...]
-    """For each batch of responses bool ``[S, 1, L, P + L]``: of the prompt, then of itself."""
+    blocks: Any
+    """The mask in FlexAttention's form, made by the first layer that asks for it."""
 
 
 def segment_mask(segments: Segments) -> SegmentMask:
     """The mask of a row with these segments, for ``attend``."""
-    prompts = segments.prompts.real
-    mask = prompts.new_empty(1, 1, 1, 1).as_subclass(SegmentMask)
-    mask.segments = segments
-    mask.response_sees = tuple(_sees(prompts[some.prompt_of], some.real) for some in segments.responses)
+    mask = segments.real.new_empty(1, 1, 1, 1).as_subclass(SegmentMask)
+    mask.segments, mask.blocks = segments, None
     return mask
 
 
@@ -49,13 +72,84 @@ def positions(segments: Segments, of_prompts: Tensor) -> Tensor:
         ``[1, T]``, or ``[A, 1, T]``.
     """
     axes = of_prompts.unsqueeze(0) if of_prompts.ndim == 2 else of_prompts
-    ends = axes.masked_fill(~segments.prompts.real, -1).amax(dim=(0, 2)) + 1
-    parts = [axes.flatten(1)]
-    for some in segments.responses:
-        counted = ends[some.prompt_of][:, None] + torch.arange(some.positions.shape[1], device=ends.device)
-        parts.append(counted.flatten().expand(len(axes), -1))
-    row = torch.cat(parts, dim=1)[:, segments.found_at]
+    ends = axes.masked_fill(~segments.real, -1).amax(dim=(0, 2)) + 1
+    row = (ends[segments.group] + segments.offset).repeat(len(axes), 1)
+    # Filling is written where the last token of its prompt is, with that token's positions.
+    last = segments.real.sum(dim=1, keepdim=True) - 1
+    filled = axes.where(segments.real, axes.gather(2, last.expand(len(axes), -1, -1)))
+    row[:, segments.prompts.flatten()] = filled.flatten(1)
     return row if of_prompts.ndim == 2 else row.unsqueeze(1)
+
+
+class _InTwoParts(torch.autograd.Function):
+    """Softmax attention of a row's tokens, with keys in two disjoint parts A and B.
+
+    Let S be the scores of a query, L_A and L_B the log-sum-exps of those in A and B, O_A and O_B the outputs of
+    attending to one part alone. Over both, the log-sum-exp is L = log(exp L_A + exp L_B), a key's weight is
+    P = exp(S - L), which is exp(S - L_A) exp(L_A - L) in A, and so the output O = exp(L_A - L) O_A + exp(L_B - L) O_B.
+
+    Backward, with dO the output's gradient: dV_j = sum_i P_ij dO_i, and dS_ij = P_ij (dO_i·V_j - sum_l P_il dO_i·V_l),
+    where the sum over the keys of both parts is dO_i·O_i. So a part needs no more of the other than L and O: a kernel
+    that computes exp(S - its log-sum-exp) and dO·(its output) is given those of both parts in place of its own, and
+    returns exactly what its part contributes. dQ is the sum of both contributions.
+
+    Source: joining by log-sum-exps as in Ring Attention, https://arxiv.org/abs/2310.01889; backward of one part as in
+    FlashAttention-2, https://arxiv.org/abs/2307.08691, section 3.1.2
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, at: Segments, kernel: Kernel, scale: float) -> Tensor:
+        """``[T, heads, D]``."""
+        itself, prompt = _looks(at, scale)
+        out, lse = kernel.forward(q, k, v, itself)
+        if len(at.responses):
+            out_b, lse_b = kernel.forward(_rows(q, at.responses), _rows(k, at.answered), _rows(v, at.answered), prompt)
+            out_a, lse_a = _rows(out, at.responses), lse.index_select(1, at.responses)
+            share = torch.sigmoid(lse_b - lse_a)  # exp(L_B - L)
+            joined = torch.lerp(out_a.to(lse.dtype), out_b.to(lse.dtype), share.mT.unsqueeze(-1))
+            out.index_copy_(0, at.responses, joined.to(out.dtype))
+            lse.index_copy_(1, at.responses, torch.logaddexp(lse_a, lse_b))
+        ctx.save_for_backward(q, k, v, out, lse)
+        ctx.told = at, kernel, scale
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of q, k and v."""
+        q, k, v, out, lse = ctx.saved_tensors
+        at, kernel, scale = ctx.told
+        itself, prompt = _looks(at, scale)
+        grad = grads[0].contiguous()
+        dq, dk, dv = kernel.backward(grad, q, k, v, out, lse, itself)
+        if len(at.responses):
+            of_responses, of_prompts = partial(_rows, at=at.responses), partial(_rows, at=at.answered)
+            more = kernel.backward(
+                *(of_responses(grad), of_responses(q), of_prompts(k), of_prompts(v), of_responses(out)),
+                *(lse.index_select(1, at.responses), prompt),
+            )
+            for own, other, where in zip((dq, dk, dv), more, (at.responses, at.answered, at.answered), strict=True):
+                own.index_copy_(0, where, other.add_(_rows(own, where)))
+        return dq, dk, dv, None, None, None
+
+
+def two_parts(q: Tensor, k: Tensor, v: Tensor, at: Segments, *, kernel: Kernel, scale: float) -> Tensor:
+    """Attention of a row's tokens, each as its segment asks.
+
+    Args:
+        q: ``[T, heads, D]``.
+        k: ``[T, key heads, D]``, and v too.
+    Returns:
+        ``[T, heads, D]``.
+    """
+    return _InTwoParts.apply(q, k, v, at, kernel, scale)  # type: ignore[return-value]
+
+
+def kernel_for(attention: str, q: Tensor) -> Kernel:
+    """What computes ``model.attention`` for queries like these."""
+    if attention == "sdpa" and not q.is_cuda:
+        return _made("cpu")
+    fits = q.dtype != torch.float32 and q.shape[-1] % 8 == 0 and q.shape[-1] <= _MOST_FLASH_WIDTH
+    return _made("efficient" if attention == "sdpa" and not fits else attention)
 
 
 def attend(
@@ -66,53 +160,64 @@ def attend(
     attention_mask: Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
+    *,
+    attention: str = "sdpa",
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention function: ``[1, heads, T, D]`` in, ``[1, T, heads, D]`` out.
 
+    Args:
+        attention: One of ``NAMES``.
     Raises:
-        ValueError: the layer attends to a window only, which the segments do not know.
+        ValueError: the layer asks for what the two parts do not do, as a window or a cap on scores.
     """
     if not isinstance(attention_mask, SegmentMask):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
-    if kwargs.get("sliding_window") is not None:
-        raise ValueError("sliding-window attention cannot share prompts; use batching.mode = 'pairs'")
-    at, groups = attention_mask.segments, query.shape[1] // key.shape[1]
-    row_q, row_k, row_v = (t[0].transpose(0, 1) for t in (query, key, value))
-    prompt_k, prompt_v = _cut(row_k, at.prompts, groups), _cut(row_v, at.prompts, groups)
-    options: dict[str, Any] = {"dropout_p": dropout, "scale": scaling}
-    # Filling is at the end, where nothing real sees it.
-    parts = [scaled_dot_product_attention(_cut(row_q, at.prompts, 1), prompt_k, prompt_v, is_causal=True, **options)]
-    for some, sees in zip(at.responses, attention_mask.response_sees, strict=True):
-        keys = torch.cat([prompt_k.index_select(0, some.prompt_of), _cut(row_k, some, groups)], dim=2)
-        values = torch.cat([prompt_v.index_select(0, some.prompt_of), _cut(row_v, some, groups)], dim=2)
-        parts.append(scaled_dot_product_attention(_cut(row_q, some, 1), keys, values, attn_mask=sees, **options))
-    joined = torch.cat([part.transpose(1, 2).flatten(0, 1) for part in parts])
-    return joined.index_select(0, at.found_at).unsqueeze(0), None
+    asked = {name for name, told in kwargs.items() if name not in _SAY_NOTHING and not (told is None or told is False)}
+    if asked or dropout:
+        raise ValueError(
+            f"attention with {', '.join(sorted(asked)) or 'dropout'} cannot share prompts; use batching.mode = 'pairs'"
+        )
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if attention == "flex_attention":
+        if attention_mask.blocks is None:
+            attention_mask.blocks = row_mask(attention_mask.segments)
+        return flex_row(query, key, value, attention_mask.blocks, scale=scale).transpose(1, 2), None
+    q, k, v = (t[0].transpose(0, 1).contiguous() for t in (query, key, value))
+    out = two_parts(q, k, v, attention_mask.segments, kernel=kernel_for(attention, query), scale=scale)
+    return out.unsqueeze(0), None
 
 
 def register() -> None:
     """Make the attention known to transformers in this process."""
-    AttentionInterface.register(NAME, attend)
-    # Other batches are masked as for SDPA.
-    AttentionMaskInterface.register(NAME, sdpa_mask)  # type: ignore[arg-type]
+    for attention, name in NAMES.items():
+        AttentionInterface.register(name, partial(attend, attention=attention))
+        # Other batches are masked as for SDPA.
+        AttentionMaskInterface.register(name, sdpa_mask)  # type: ignore[arg-type]
 
 
-def _cut(row: Tensor, spans: Spans, repeats: int) -> Tensor:
-    """``[T, heads, D]`` to ``[S, heads * repeats, L, D]``."""
-    # Not by indexing, whose backward pass adds up one element after the other.
-    cut = row.index_select(0, spans.positions.flatten()).view(*spans.positions.shape, *row.shape[1:])
-    return repeat_kv(cut.transpose(1, 2), repeats)
+_KERNELS: dict[str, Callable[[], Kernel]] = {
+    "eager": PlainKernel,
+    "cpu": CpuKernel,
+    "efficient": EfficientKernel,
+    "sdpa": FlashKernel,
+    "flash_attention_2": FlashAttention2Kernel,
+    "flash_attention_3": partial(FlashKernel, "FA3"),
+    "flash_attention_4": partial(FlashKernel, "FA4"),
+}
 
 
-def _sees(prompt_real: Tensor, real: Tensor) -> Tensor:
-    longest = real.shape[1]
-    # Filling has itself to look at, or its attention would be nothing but NaN.
-    own = (_causal(longest, real.device) & real[:, None, :]) | torch.eye(longest, device=real.device).bool()
-    return torch.cat([prompt_real[:, None, :].expand(-1, longest, -1), own], dim=2).unsqueeze(1)
+@cache
+def _made(name: str) -> Kernel:
+    return _KERNELS[name]()
 
 
-def _causal(size: int, device: torch.device) -> Tensor:
-    return torch.ones(size, size, dtype=torch.bool, device=device).tril()
+def _looks(at: Segments, scale: float) -> tuple[Look, Look]:
+    return Look(at.pieces, at.pieces, True, scale), Look(at.prompted, at.prompting, False, scale)
+
+
+def _rows(t: Tensor, at: Tensor) -> Tensor:
+    # Not by indexing, which is slower.
+    return t.index_select(0, at)
