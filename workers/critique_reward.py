@@ -15,6 +15,7 @@ from algorithms.records import Sequence
 from workers.models.loading import ModelSpec, load_model
 from workers.models.policy_module import CritiqueRewardModule
 from workers.models.reward_head import load_reward_head
+from workers.models.vision_features import keep_features
 from workers.multimodal.collate import Collator
 from workers.writing import WritingSpec, WritingWorker
 
@@ -35,12 +36,13 @@ class CritiqueRewardWorker(WritingWorker):
     def __init__(self, *, spec: CritiqueRewardSpec, num_threads: int, name: str, board: Any = None) -> None:
         super().__init__(spec=spec, num_threads=num_threads, name=name, board=board)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model, _ = load_model(spec.model)
+        model, adapter = load_model(spec.model)
         head = load_reward_head(
             Path(spec.model.path), model.config.get_text_config().hidden_size, dtype=spec.model.torch_dtype
         )
         module = CritiqueRewardModule(model, head, lockstep=False)
         self._module = module.to(self._device).requires_grad_(False)
+        self._features = keep_features(self._module, adapter)
         self._collate = Collator.of(spec.model)
 
     def rewards(self, microbatches: Seq[Seq[Sequence]]) -> list[float]:
@@ -50,4 +52,5 @@ class CritiqueRewardWorker(WritingWorker):
             for sequences in microbatches:
                 rewards += self._module(self._collate(sequences).to(self._device)).rewards.tolist()
         self._collate.forget_untouched()
+        self._features.forget_untouched()
         return rewards

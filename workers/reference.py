@@ -11,6 +11,7 @@ from workers.actor_base import WorkerBase
 from workers.columns import Slots
 from workers.models.loading import Loader, ModelSpec, load_model
 from workers.models.policy_module import PolicyModule
+from workers.models.vision_features import keep_features
 from workers.multimodal.collate import Collator, as_slots
 
 
@@ -28,10 +29,11 @@ class ReferenceWorker(WorkerBase):
     ) -> None:
         super().__init__(num_threads=num_threads, name=name, board=board)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model, _ = load(spec)
+        model, adapter = load(spec)
         # Four-bit weights are where they belong from the start.
         model = model if spec.quantize else model.to(self._device)
         self._module = PolicyModule(model, lockstep=False).requires_grad_(False)
+        keep_features(self._module, adapter)
         self._collate = Collator.of(spec)
 
     def score(self, microbatches: Seq[Seq[Sequence]], *, sampling: SamplingDistribution = PLAIN) -> Slots:

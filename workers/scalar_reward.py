@@ -12,6 +12,7 @@ from workers.actor_base import WorkerBase
 from workers.models.loading import Loader, ModelSpec, load_model
 from workers.models.policy_module import RewardModule
 from workers.models.reward_head import load_reward_head
+from workers.models.vision_features import keep_features
 from workers.multimodal.collate import Collator
 
 
@@ -37,11 +38,12 @@ class ScalarRewardWorker(WorkerBase):
     ) -> None:
         super().__init__(num_threads=num_threads, name=name, board=board)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model, _ = load(spec.model)
+        model, adapter = load(spec.model)
         size, dtype = model.config.get_text_config().hidden_size, spec.model.torch_dtype
         head = load_reward_head(Path(spec.model.adapter or spec.model.path), size, dtype=dtype)
         module = RewardModule(model, head, lockstep=False)
         self._module = module.to(self._device).requires_grad_(False)
+        self._features = keep_features(self._module, adapter)
         self._collate = Collator.of(spec.model)
 
     def rewards(self, microbatches: Seq[Seq[Sequence]]) -> list[float]:
@@ -51,4 +53,5 @@ class ScalarRewardWorker(WorkerBase):
             for sequences in microbatches:
                 rewards += self._module(self._collate(sequences).to(self._device)).tolist()
         self._collate.forget_untouched()
+        self._features.forget_untouched()
         return rewards

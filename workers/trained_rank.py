@@ -22,6 +22,7 @@ from workers.models.loading import Loader, ModelSpec, freeze_modules, load_model
 from workers.models.lora import LoraSpec, adapter_tensors, add_adapters, plain_parameters, save_adapter
 from workers.models.policy_module import nothing, scores_of
 from workers.models.reward_head import save_reward_head
+from workers.models.vision_features import keep_features
 from workers.multimodal.collate import Batch, Collator
 from workers.types import RankUpdate
 
@@ -89,8 +90,10 @@ class TrainedRank(WorkerBase, ABC):
         # Alone it is for the image: without one, a frozen language model leaves nothing to differentiate.
         lockstep = self._world_size > 1 or "language" in self._spec.freeze
         self._collate = Collator.of(self._spec.model, always_an_image=lockstep)
+        module = self._module(model, lockstep=lockstep)
+        self._features = keep_features(module, self._adapter)
         self._engine = DeepSpeedEngine(
-            self._module(model, lockstep=lockstep),
+            module,
             self._spec.optimizer,
             bf16=self._spec.model.torch_dtype == torch.bfloat16,
             world_size=self._world_size,
@@ -151,6 +154,7 @@ class TrainedRank(WorkerBase, ABC):
         if not file.is_file():
             raise ValueError(f"checkpoint {folder} holds no optimizer state of rank {self._rank}")
         self._engine.load_state_tensors(load_file(file), num_steps=num_steps)
+        self._features.clear()
 
     def _named(self) -> Iterator[tuple[str, Tensor, bool]]:
         """Released name, whole tensor and whether training changes it."""

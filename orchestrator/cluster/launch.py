@@ -17,6 +17,7 @@ from orchestrator.cluster.pool import PoolSpec, WorkerPool, worker_environment
 from orchestrator.cluster.reaper import reaped_processes
 from orchestrator.cluster.resources import ray_is_running
 from orchestrator.cluster.roles import ROLES, shares_base
+from orchestrator.cluster.row_work import row_weights
 from orchestrator.cluster.specs import model_spec, sampled_from
 from orchestrator.cluster.sync import WeightSync
 from orchestrator.cluster.waits import start_of, watched_by
@@ -63,12 +64,19 @@ def ray_cluster(plan: PlacementPlan) -> Iterator[None]:
 @contextmanager
 def worker_pool(config: TrainConfig, plan: PlacementPlan, spec: EngineSpec | None) -> Iterator[WorkerPool]:
     """Create the pool and start its engines, if it has any; what else the plan has follows stage by stage."""
+    # Deferred: whoever only connects to a cluster needs no model.
+    from transformers import AutoConfig
+
+    model = config.model
+    shape = AutoConfig.from_pretrained(model.folder, trust_remote_code=model.trust_remote_code)
     ranks = max(1, len(plan.workers_of("policy")))
     pool = WorkerPool(
         plan,
         PoolSpec(
             tokens_per_microbatch=config.policy.tokens_per_microbatch,
-            share_prompts=shares_prompts(config, config.model.folder),
+            share_prompts=shares_prompts(config, model.folder),
+            weights=row_weights(shape, tower_runs="vision" not in model.freeze),
+            max_pixels=config.data.resized_above,
             # Roles take turns, so one rank may use every core of a small machine.
             num_threads=max(1, (os.cpu_count() or 1) // ranks),
             silent_after_s=config.run.silent_after_s,

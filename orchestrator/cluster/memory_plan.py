@@ -146,8 +146,9 @@ def _of_rank(asked: MemoryQuestion, shape: ModelShape) -> RoleMemory:
     policy, ranks = config.policy, config.policy.num_ranks
     stage = policy.zero_stage
     weights = shape.num_params * width / (ranks if stage == 3 else 1)
-    # Added up in float32 where they are sharded.
-    gradients = shape.num_trainable * (_BYTES["float32"] / ranks if stage >= 2 else width)
+    # Added up in float32 where they are sharded; where that is asked for and they are not, beside those of a backward.
+    whole = width if policy.grad_dtype == "auto" else width + _BYTES["float32"]
+    gradients = shape.num_trainable * (_BYTES["float32"] / ranks if stage >= 2 else whole)
     optimizer = shape.num_trainable * _ADAM_BYTES / (ranks if stage >= 1 else 1)
     tokens = policy.tokens_per_microbatch
     layer = tokens * shape.hidden * _LAYER_BYTES * width / 2

@@ -12,9 +12,10 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from algorithms.algorithm import Sample
 from algorithms.records import Sequence as TokenSequence
 from orchestrator.cluster.health import Health, ended
-from orchestrator.cluster.microbatches import Deal, SampleSize, Shares, group_cost, plan_microbatches, plan_samples
+from orchestrator.cluster.microbatches import Deal, GroupSize, SampleSize, Shares, plan_groups, plan_samples
 from orchestrator.cluster.placement import PlacementPlan, WorkerPlacement
 from orchestrator.cluster.roles import ROLES, Role
+from orchestrator.cluster.row_work import TOKENS_ALONE, RowWeights
 from orchestrator.cluster.tenants import Tenant
 from orchestrator.cluster.waits import WorkerCannotStart, WorkerFailed, WorkerLost, get, start_of
 from workers.columns import Microbatches
@@ -30,6 +31,9 @@ class PoolSpec:
     tokens_per_microbatch: int
     share_prompts: bool
     num_threads: int
+    weights: RowWeights = TOKENS_ALONE
+    """What makes a row of the trainer's forwards slow."""
+    max_pixels: int | None = None
     start_deadline_s: float = 600.0
     silent_after_s: float = 60.0
     """A worker that has not been heard of for so long is lost."""
@@ -67,23 +71,34 @@ class WorkerPool:
     def microbatches(self, items: Sequence[TokenSequence], *, num_ranks: int) -> Shares:
         """Micro-batches of sequences for each of ``num_ranks`` ranks, as indices."""
         return plan_samples(
-            [SampleSize(s.uid, s.prompt_len, len(s.input_ids)) for s in items],
+            [SampleSize(s.uid, s.prompt_len, len(s.input_ids), self._patches(s)) for s in items],
             share_prompts=self.spec.share_prompts,
             num_ranks=num_ranks,
             token_budget=self.spec.tokens_per_microbatch,
+            weights=self.spec.weights,
         )
 
     def group_microbatches(self, groups: Sequence[Sample], *, num_ranks: int) -> Shares:
         """Micro-batches of ``groups``, each of which stays whole, for each of ``num_ranks`` ranks, as indices."""
-        costs = [
-            group_cost(
+        sizes = [
+            GroupSize(
                 group.sequences[0].prompt_len,
-                [len(s.input_ids) - s.prompt_len for s in group.sequences],
-                share_prompts=self.spec.share_prompts,
+                tuple(len(s.input_ids) - s.prompt_len for s in group.sequences),
+                self._patches(group.sequences[0]),
             )
             for group in groups
         ]
-        return plan_microbatches(costs, num_ranks=num_ranks, token_budget=self.spec.tokens_per_microbatch)
+        return plan_groups(
+            sizes,
+            share_prompts=self.spec.share_prompts,
+            num_ranks=num_ranks,
+            token_budget=self.spec.tokens_per_microbatch,
+            weights=self.spec.weights,
+        )
+
+    def _patches(self, sequence: TokenSequence) -> int:
+        sizes = [(ref.width, ref.height) for ref in sequence.media]
+        return self.spec.weights.patches_of(sizes, max_pixels=self.spec.max_pixels)
 
     def start_worker(self, role: Role, index: int, spec: Any) -> Any:
         """Start one worker in its place; returns before it is up, calls queue behind its construction."""

@@ -93,6 +93,7 @@ def policy_spec(config: TrainConfig, saved: str | None, sampling: SamplingDistri
             weight_decay=optimizer.weight_decay,
             max_grad_norm=optimizer.max_grad_norm,
             offload_optimizer=config.policy.offload_optimizer,
+            grad_dtype=config.policy.grad_dtype,
             schedule=Schedule(
                 peak_lr=optimizer.lr,
                 kind=optimizer.schedule,

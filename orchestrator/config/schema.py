@@ -278,8 +278,6 @@ class TrainConfig(Section):
                 raise ValueError(f"model.{name} = {value!r} needs model.lora_rank, which is not set")
         if self.model.quantize is not None and self.policy.zero_stage == 3:
             raise ValueError(f"model.quantize = {self.model.quantize!r} needs policy.zero_stage below 3, not 3")
-        if self.policy.offload_optimizer and self.policy.zero_stage == 0:
-            raise ValueError("policy.offload_optimizer = true needs policy.zero_stage of at least 1, not 0")
         # CUDA IPC hands over memory of one GPU; NCCL refuses two ranks on one GPU.
         needed = {"ipc": "colocated", "nccl": "separate"}.get(self.sync.backend)
         if needed is not None and self.placement.layout != needed:

@@ -167,6 +167,23 @@ class PolicySection(Section):
     """Longest sequence times number of sequences of one forward pass on one rank, tokens."""
     offload_optimizer: bool = False
     """Keep the optimizer state in CPU memory."""
+    grad_dtype: Literal["auto", "float32"] = "auto"
+    """Number format in which bfloat16 gradients of micro-batches add up; auto = float32 where they are sharded (ZeRO
+    stages 2 and 3) or the optimizer is offloaded, else bfloat16, which takes half the memory."""
+
+    def check(self, config: Any) -> None:
+        """Refuse what DeepSpeed has for sharded optimizers only.
+
+        Raises:
+            ValueError: naming the option.
+        """
+        if self.zero_stage == 0:
+            for name, value, meant in (
+                ("offload_optimizer", "true", self.offload_optimizer),
+                ("grad_dtype", "'float32'", self.grad_dtype == "float32"),
+            ):
+                if meant:
+                    raise ValueError(f"policy.{name} = {value} needs policy.zero_stage of at least 1, not 0")
 
 
 class BatchingSection(Section):

@@ -63,11 +63,19 @@ def _batches(model: Path, digits: DigitsPaths) -> list[list[TokenSample]]:
     return [demonstrations(part, aggregation="seq-mean-token-mean") for part in parts]
 
 
-def _train(model: Path, batches: list[list[TokenSample]], out: Path, *, num_ranks: int, zero_stage: int):
+def _train(
+    model: Path,
+    batches: list[list[TokenSample]],
+    out: Path,
+    *,
+    num_ranks: int,
+    zero_stage: int,
+    freeze: tuple[str, ...],
+):
     """First loss, the exported weights after all steps and what they say of one sample."""
     pool = make_pool(num_ranks=num_ranks)
     try:
-        pool.role("policy").start(policy_spec(model, zero_stage=zero_stage))
+        pool.role("policy").start(replace(policy_spec(model, zero_stage=zero_stage), freeze=freeze))
         losses = []
         for samples in batches:
             if num_ranks == 2 and losses:
@@ -98,7 +106,14 @@ def _refuse_a_broken_batch(pool: WorkerPool, samples: list[TokenSample]) -> None
     assert [math.isnan(rank.grad_norm) for rank in stats] == [True, True]
 
 
-@pytest.mark.parametrize("others", [[(2, 3)], pytest.param([(2, 2), (1, 3)], marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    ("others", "freeze"),
+    [
+        ([(2, 3)], ()),
+        ([(2, 3)], ("vision",)),  # where the ranks lack different numbers of features
+        pytest.param([(2, 2), (1, 3)], (), marks=pytest.mark.soak),
+    ],
+)
 def test_ranks_and_zero_stages_agree(
     cluster: None,
     random_model: Path,
@@ -106,14 +121,17 @@ def test_ranks_and_zero_stages_agree(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     others: list[tuple[int, int]],
+    freeze: tuple[str, ...],
 ) -> None:
     piecewise = replace(ROLES["policy"], actor=f"{__name__}:{PiecewisePolicy.__name__}")
     monkeypatch.setitem(ROLES, "policy", piecewise)
     batches = _batches(random_model, digits)
     settings = [(1, 2), *others]
     runs = {
-        (ranks, stage): _train(random_model, batches, tmp_path / f"{ranks}-{stage}", num_ranks=ranks, zero_stage=stage)
-        for ranks, stage in settings
+        (n, stage): _train(
+            random_model, batches, tmp_path / f"{n}-{stage}", num_ranks=n, zero_stage=stage, freeze=freeze
+        )
+        for n, stage in settings
     }
     start = load_file(random_model / "model.safetensors")
     first_loss, weights, scored = runs[1, 2]

@@ -5,7 +5,15 @@ from itertools import chain
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.cluster.microbatches import SampleSize, plan_microbatches, plan_samples
+from orchestrator.cluster.microbatches import (
+    GroupSize,
+    SampleSize,
+    Shares,
+    plan_groups,
+    plan_microbatches,
+    plan_samples,
+)
+from orchestrator.cluster.row_work import TOKENS_ALONE, RowWeights
 from orchestrator.run.cursor import PromptCursor, shuffled_order, split_whole
 
 _LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=40)
@@ -144,3 +152,73 @@ def test_optimizer_steps_take_every_sample_once_and_whole_prompts_where_they_can
     assert together or max(sizes) - min(sizes) <= 1, "what is not dealt by prompts is dealt evenly"
     if len(set(prompts)) % parts == 0 and together:
         assert len({len(owner) for owner in owners}) == 1
+
+
+_WEIGHTS = st.builds(RowWeights, pair=st.floats(0.0, 0.2), action=st.floats(0.0, 2.0), patch=st.floats(0.0, 2.0))
+_SIZED = st.lists(
+    st.tuples(st.integers(0, 9), st.integers(1, 60), st.integers(1, 60), st.integers(0, 30)), min_size=1, max_size=60
+)
+
+
+def _work(samples: list[SampleSize], weights: RowWeights, plan: Shares, *, share: bool) -> list[list[int]]:
+    """Of every micro-batch of a plan; without sharing, samples are filled up to the longest."""
+
+    def of_batch(batch: list[int]) -> int:
+        rows: dict[object, list[SampleSize]] = {}
+        for i in batch:
+            rows.setdefault(samples[i].uid if share else i, []).append(samples[i])
+        each = [
+            weights.of_row(some[0].prompt_len, [s.length - s.prompt_len for s in some], some[0].patches)
+            for some in rows.values()
+        ]
+        return sum(each) if share else max(each, default=0) * len(each)
+
+    return [[of_batch(batch) for batch in own] for own in plan]
+
+
+def _rounds(work: list[list[int]]) -> int:
+    """How long all micro-batches take where every rank waits for the slowest."""
+    return sum(map(max, zip(*work, strict=True)))
+
+
+@given(_SIZED, _WEIGHTS, st.integers(1, 8), st.integers(120, 600))
+def test_ranks_wait_no_longer_than_by_tokens_alone_and_no_longer_than_one_micro_batch(
+    drawn: list[tuple[int, int, int, int]], weights: RowWeights, ranks: int, budget: int
+) -> None:
+    samples = [SampleSize(str(i), prompt, prompt + n, patches) for i, (_, prompt, n, patches) in enumerate(drawn)]
+    plan, alone = (
+        plan_samples(samples, share_prompts=False, num_ranks=ranks, token_budget=budget, weights=w)
+        for w in (weights, TOKENS_ALONE)
+    )
+    work = _work(samples, weights, plan, share=False)
+    assert _rounds(work) <= _rounds(_work(samples, weights, alone, share=False))
+    total = sum(map(sum, work))
+    assert _rounds(work) * ranks <= total + ranks * max(map(max, work))
+
+
+@given(_SIZED, _WEIGHTS, st.integers(1, 8), st.integers(300, 900))
+def test_balanced_by_work_every_sample_is_learned_once_within_the_budget(
+    drawn: list[tuple[int, int, int, int]], weights: RowWeights, ranks: int, budget: int
+) -> None:
+    prompts = {uid: (prompt, patches) for uid, prompt, _, patches in drawn}
+    samples = [SampleSize(str(uid), prompts[uid][0], prompts[uid][0] + n, prompts[uid][1]) for uid, _, n, _ in drawn]
+    plan, again = (
+        plan_samples(samples, share_prompts=True, num_ranks=ranks, token_budget=budget, weights=weights)
+        for _ in range(2)
+    )
+    assert plan == again and sorted(chain.from_iterable(chain.from_iterable(plan))) == list(range(len(samples)))
+    assert len({len(own) for own in plan}) == 1
+    for batch in chain.from_iterable(plan):
+        tokens = {samples[i].uid: samples[i].prompt_len for i in batch}
+        assert sum(tokens.values()) + sum(samples[i].length - samples[i].prompt_len for i in batch) <= budget
+    work = _work(samples, weights, plan, share=True)
+    assert _rounds(work) * ranks <= sum(map(sum, work)) + ranks * max(map(max, work))
+
+
+@given(_SIZED, _WEIGHTS, st.integers(1, 8), st.booleans())
+def test_groups_stay_whole_whatever_they_weigh(
+    drawn: list[tuple[int, int, int, int]], weights: RowWeights, ranks: int, share: bool
+) -> None:
+    groups = [GroupSize(prompt, (n, n + 3), patches) for _, prompt, n, patches in drawn]
+    plan = plan_groups(groups, share_prompts=share, num_ranks=ranks, token_budget=300, weights=weights)
+    assert sorted(chain.from_iterable(chain.from_iterable(plan))) == list(range(len(groups)))

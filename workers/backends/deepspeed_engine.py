@@ -13,7 +13,8 @@ from typing import Any
 import deepspeed
 import torch
 from deepspeed.ops.op_builder import ShareMemCommBuilder  # type: ignore[attr-defined]
-from deepspeed.runtime.zero.stage_1_and_2 import INITIAL_MICRO_STEP_ID
+from deepspeed.runtime.bf16_optimizer import BF16_Optimizer
+from deepspeed.runtime.zero.stage_1_and_2 import INITIAL_MICRO_STEP_ID, DeepSpeedZeroOptimizer
 from torch import Tensor, nn
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
@@ -55,8 +56,10 @@ class DeepSpeedEngine:
         # Seen before DeepSpeed shards or averages them, so that the micro-batch at fault is known.
         for parameter in trainable:
             parameter.register_hook(self._look_at)
+        # Also on a host, where offloading keeps the masters: it is as fast there as DeepSpeed's CPUAdam, and needs no
+        # compiler (benchmarks/adam.py).
         optimizer = torch.optim.AdamW(
-            trainable, lr=spec.schedule.lr(0), betas=spec.betas, weight_decay=spec.weight_decay
+            trainable, lr=spec.schedule.lr(0), betas=spec.betas, weight_decay=spec.weight_decay, fused=True
         )
         # DeepSpeed types its optimizer as the union of everything it might be; here it is known by the stage.
         self.engine: Any = deepspeed.initialize(
@@ -87,7 +90,7 @@ class DeepSpeedEngine:
             optimizer._overflow_clean_up(None)
             return
         optimizer.zero_grad(set_to_none=True)
-        if self._spec.zero_stage in (1, 2):
+        if isinstance(optimizer, DeepSpeedZeroOptimizer):
             for group in optimizer.averaged_gradients:
                 optimizer.averaged_gradients[group] = optimizer.all_grad_tensors[group] = None
             # Else the next step takes its first micro-batch for a later one, and adds what offloading kept of these.
@@ -168,10 +171,8 @@ class DeepSpeedEngine:
             moments = {k.split(".", 1)[1]: v for k, v in tensors.items() if k.startswith(f"{index}.")}
             moments.pop("master")
             if moments:
-                # AdamW keeps its step counter on the CPU and its moments beside the parameter.
-                self._adam.state[master] = {
-                    key: value.clone() if key == "step" else value.to(master.device) for key, value in moments.items()
-                }
+                # Fused, AdamW keeps its step counter beside the parameter, as its moments.
+                self._adam.state[master] = {key: value.to(master.device) for key, value in moments.items()}
         self.num_steps = num_steps
 
     @property
@@ -182,6 +183,8 @@ class DeepSpeedEngine:
     def _master_partitions(self) -> list[Tensor]:
         if self._spec.zero_stage == 3:
             return list(self.engine.optimizer.fp32_partitioned_groups_flat)
+        if isinstance(self.engine.optimizer, BF16_Optimizer):
+            return list(self.engine.optimizer.fp32_groups_flat_partition)
         if self._spec.zero_stage in (1, 2):
             return list(self.engine.optimizer.single_partition_of_fp32_groups)
         return [p for group in self._adam.param_groups for p in group["params"]]
@@ -199,8 +202,7 @@ def _engine_config(spec: OptimizerSpec, *, bf16: bool) -> dict[str, Any]:
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": bf16},
-        # In bfloat16 a sum stops growing where the next micro-batch is a 256th of it. DeepSpeed adds up in float32 from
-        # stage 2 on, and with offloading.
-        "data_types": {"grad_accum_dtype": "fp32" if spec.zero_stage >= 2 or spec.offload_optimizer else None},
+        # In bfloat16 a sum stops growing where the next micro-batch is a 256th of it.
+        "data_types": {"grad_accum_dtype": "fp32" if spec.sums_in_float32 else None},
         "steps_per_print": 1 << 60,
     }

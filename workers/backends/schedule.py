@@ -40,4 +40,11 @@ class OptimizerSpec:
     max_grad_norm: float
     """Global gradient norm is clipped to this."""
     offload_optimizer: bool
+    grad_dtype: Literal["auto", "float32"] = "auto"
+    """Of sums over micro-batches; see ``sums_in_float32``."""
     schedule: Schedule
+
+    @property
+    def sums_in_float32(self) -> bool:
+        """Whether bfloat16 gradients add up in float32: DeepSpeed always does from stage 2 on, and with offloading."""
+        return self.zero_stage >= 2 or self.offload_optimizer or self.grad_dtype == "float32"

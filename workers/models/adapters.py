@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from workers.models.vision_tower import VisionTower
+
 MODULES = ("vision", "bridge", "language")
 
 ImageFacts = Callable[[Any, int, int], dict[str, Any]]
@@ -27,6 +29,8 @@ class ModelAdapter:
     """Parameters of the vision tower."""
     bridge: str
     """Parameters between the tower and the language model (projector, merger)."""
+    tower: VisionTower | None = None
+    """None where nobody looked: then it runs in every forward, also where it is frozen."""
     token_types: str | None = None
     """The forward's input that tells the tokens of images from those of a text, where it has one."""
     shares_prompts: bool
@@ -128,6 +132,7 @@ QWEN2_5_VL = ModelAdapter(
     model_type="qwen2_5_vl",
     vision=r"model\.visual\.(?!merger\.)",
     bridge=r"model\.visual\.merger\.",
+    tower=VisionTower("model.visual", ("pooler_output",), ("merger",)),
     token_types="mm_token_type_ids",
     shares_prompts=True,
     checkpoint_names=_QWEN_NAMES,
@@ -141,6 +146,7 @@ QWEN3_VL = replace(
     model_type="qwen3_vl",
     vision=r"model\.visual\.(?!merger\.|deepstack_merger_list\.)",
     bridge=r"model\.visual\.(merger|deepstack_merger_list)\.",
+    tower=VisionTower("model.visual", ("pooler_output", "deepstack_features"), ("merger", "deepstack_merger_list")),
     checkpoint_names=(),
     vllm_score="score",
 )
@@ -158,15 +164,18 @@ LLAVA = ModelAdapter(
     model_type="llava",
     vision=r"model\.vision_tower\.",
     bridge=r"model\.multi_modal_projector\.",
+    tower=VisionTower("model.vision_tower", ("hidden_states",)),
     shares_prompts=True,
     checkpoint_names=_LLAVA_NAMES,
     vllm_score="language_model.score",
 )
 LLAVA_NEXT = replace(LLAVA, model_type="llava_next", bridge=r"model\.(multi_modal_projector\.|image_newline$)")
 LLAVA_ONEVISION = replace(LLAVA_NEXT, model_type="llava_onevision", tiles_alone=True)
+# It reads the last of the hidden states by the other name.
 INTERNVL = replace(
     LLAVA,
     model_type="internvl",
+    tower=VisionTower("model.vision_tower", ("last_hidden_state", "hidden_states")),
     checkpoint_names=((r"^model\.vision_tower\.", "vision_tower."), *_LLAVA_HEAD_NAMES),
     image_facts=_patches,
 )
@@ -174,6 +183,7 @@ IDEFICS3 = ModelAdapter(
     model_type="idefics3",
     vision=r"model\.vision_model\.",
     bridge=r"model\.connector\.",
+    tower=VisionTower("model.vision_model"),
     shares_prompts=True,
     checkpoint_names=(),
     image_facts=_rows_and_columns,
@@ -186,6 +196,7 @@ SMOLVLM = replace(IDEFICS3, model_type="smolvlm")
 GEMMA3 = replace(
     LLAVA,
     model_type="gemma3",
+    tower=VisionTower("model.vision_tower"),
     token_types="token_type_ids",
     shares_prompts=False,
     image_facts=lambda processor, height, width: {"num_crops": [0]},
@@ -198,6 +209,7 @@ GEMMA4 = ModelAdapter(
     model_type="gemma4",
     vision=r"model\.(vision|audio)_tower\.",
     bridge=r"model\.embed_(vision|audio)\.",
+    tower=VisionTower("model.vision_tower"),
     token_types="mm_token_type_ids",
     shares_prompts=False,
     checkpoint_names=(),
@@ -209,6 +221,7 @@ INSTRUCTBLIP = ModelAdapter(
     model_type="instructblip",
     vision=r"vision_model\.",
     bridge=r"(qformer\.|language_projection\.|query_tokens$)",
+    tower=VisionTower("vision_model"),
     shares_prompts=True,
     checkpoint_names=(),
     qformer=True,

@@ -1,12 +1,10 @@
 """From sequences and their media to the tensors of one forward; an image is processed once a step."""
 
-from collections import OrderedDict
-from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -21,44 +19,7 @@ from workers.multimodal.instructions import qformer_inputs
 from workers.multimodal.media import load_image
 from workers.multimodal.packing import Segments, pack
 from workers.multimodal.processor import image_expansions, load_processor
-
-V = TypeVar("V")
-
-
-class StepCache(Generic[V]):
-    """Values by digest; the least recently used leave first where bytes run out."""
-
-    def __init__(self, max_bytes: int, *, num_bytes: Callable[[V], int]) -> None:
-        """
-        Args:
-            max_bytes: Bound on the sum of ``num_bytes``; a single value above it is kept until the next.
-            num_bytes: Size of one value.
-        """
-        self._max_bytes, self._size_of = max_bytes, num_bytes
-        self._values: OrderedDict[str, V] = OrderedDict()
-        self._touched: set[str] = set()
-        self.num_bytes = 0
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def get(self, digest: str, make: Callable[[], V]) -> V:
-        """The value of ``digest``, made if it is not here."""
-        self._touched.add(digest)
-        if digest not in self._values:
-            self._values[digest] = make()
-            self.num_bytes += self._size_of(self._values[digest])
-            while self.num_bytes > self._max_bytes and len(self._values) > 1:
-                self.num_bytes -= self._size_of(self._values.popitem(last=False)[1])
-        self._values.move_to_end(digest)
-        return self._values[digest]
-
-    def forget_untouched(self) -> None:
-        """Drop what nobody has asked for since the last call, so that memory does not follow the number of images."""
-        for digest in self._values.keys() - self._touched:
-            self.num_bytes -= self._size_of(self._values.pop(digest))
-        self._touched.clear()
-
+from workers.multimodal.step_cache import StepCache
 
 _FEATURE_CACHE_BYTES = 1 << 30
 _TILED_NDIM = 5
@@ -67,6 +28,15 @@ _PER_PROMPT = "batch_num_images"
 """The input that says how many images each prompt has."""
 _BLANK_IMAGE = Image.new("RGB", (56, 56))
 _BLANK_REF = MediaRef(sha256="blank", path="", width=_BLANK_IMAGE.width, height=_BLANK_IMAGE.height)
+
+
+class ImageRows(NamedTuple):
+    """One image among those of a batch."""
+
+    key: str
+    """The same for the same pixels, whatever is beside them."""
+    rows: int
+    """Patches or tiles that it takes of the vision tower's input."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +58,8 @@ class Batch:
     mm_inputs: dict[str, Tensor]
     counts: tuple[int, ...]
     """Action tokens of each sequence, in the order they were given."""
+    images: tuple[ImageRows, ...] = ()
+    """What ``mm_inputs`` is made of, image after image."""
 
     def to(self, device: torch.device) -> Self:
         """The same batch on another device."""
@@ -129,7 +101,7 @@ class Collator:
         self._image_options = getattr(processor.valid_processor_kwargs, "_defaults", {}).get("images_kwargs", {})
         self._image_token_id: int = config.image_token_id
         self._adapter: ModelAdapter = adapter_for(config.model_type)
-        self._dtype, self._share_prompts = dtype, share_prompts
+        self._dtype, self._share_prompts, self._max_pixels = dtype, share_prompts, max_pixels
         self._cache = StepCache[dict[str, Tensor]](_FEATURE_CACHE_BYTES, num_bytes=_num_bytes)
         self._blank = self._process(_BLANK_IMAGE, tiled=True)
         (blank_tokens,) = image_expansions(processor, config, [_BLANK_IMAGE.size])
@@ -173,7 +145,7 @@ class Collator:
             attention_mask=torch.ones_like(input_ids, dtype=torch.bool),
             segments=packed.segments,
             predictors=torch.from_numpy(np.concatenate(packed.predictors)),
-            mm_inputs=self._mm_inputs([sequences[i] for i in packed.owners], input_ids),
+            **self._media([sequences[i] for i in packed.owners], input_ids),
             **_actions(sequences, packed.ends),
         )
 
@@ -190,7 +162,7 @@ class Collator:
             attention_mask=attention_mask,
             segments=None,
             predictors=torch.from_numpy(np.concatenate(at)),
-            mm_inputs=self._mm_inputs(sequences, input_ids),
+            **self._media(sequences, input_ids),
             **_actions(sequences, [row * width + len(s.input_ids) - 1 for row, s in enumerate(sequences)]),
         )
 
@@ -205,11 +177,11 @@ class Collator:
                 f"{in_prompt} placeholder tokens in its prompt and {sampled} in its completion"
             )
 
-    def _mm_inputs(self, sequences: Seq[Sequence], input_ids: Tensor) -> dict[str, Tensor]:
-        tiled = [not self._adapter.tiles_alone or len(s.media) == 1 for s in sequences]
-        features = [self._features(ref, tiled=t) for s, t in zip(sequences, tiled, strict=True) for ref in s.media]
+    def _media(self, sequences: Seq[Sequence], input_ids: Tensor) -> dict[str, Any]:
+        asked = [(ref, not self._adapter.tiles_alone or len(s.media) == 1) for s in sequences for ref in s.media]
+        features = [self._features(ref, tiled=tiled) for ref, tiled in asked]
         if not features:
-            return {}
+            return {"mm_inputs": {}}
         join = partial(torch.cat, dim=1) if self._adapter.one_row_of_tiles else _joined
         merged = {key: join([f[key] for f in features]) for key in features[0]}
         if self._adapter.tiles_alone:
@@ -219,7 +191,12 @@ class Collator:
         if self._adapter.qformer:
             prompts = [s.input_ids[: s.prompt_len] for s in sequences for _ in s.media]
             merged |= qformer_inputs(self._processor, self._config, prompts)
-        return merged
+        images = [
+            # Another bound on pixels makes other pixels of a file, for another role that shares what is kept of it.
+            ImageRows(f"{_key(ref, tiled=tiled)} {self._max_pixels}", _num_rows(f["pixel_values"]))
+            for (ref, tiled), f in zip(asked, features, strict=True)
+        ]
+        return {"mm_inputs": merged, "images": tuple(images)}
 
     def forget_untouched(self) -> None:
         """Drop the images that no batch has used since the last call."""
@@ -228,8 +205,7 @@ class Collator:
     def _features(self, ref: MediaRef, *, tiled: bool) -> dict[str, Tensor]:
         if ref is _BLANK_REF:
             return self._blank
-        key = ref.sha256 if tiled else f"{ref.sha256} beside others"
-        return self._cache.get(key, lambda: self._process(load_image(ref), tiled=tiled))
+        return self._cache.get(_key(ref, tiled=tiled), lambda: self._process(load_image(ref), tiled=tiled))
 
     def _process(self, image: Image.Image, *, tiled: bool) -> dict[str, Tensor]:
         processor = self._processor.image_processor
@@ -270,6 +246,15 @@ def _joined(tensors: list[Tensor]) -> Tensor:
     most = max(t.shape[1] for t in tensors)
     filling = [0] * (2 * (_TILED_NDIM - 2))
     return torch.cat([torch.nn.functional.pad(t, [*filling, 0, most - t.shape[1]]) for t in tensors], dim=0)
+
+
+def _key(ref: MediaRef, *, tiled: bool) -> str:
+    return ref.sha256 if tiled else f"{ref.sha256} beside others"
+
+
+def _num_rows(pixel_values: Tensor) -> int:
+    """Rows of a tower's input that one image takes; tiles may lie one axis further in."""
+    return pixel_values.shape[1 if pixel_values.ndim == _TILED_NDIM else 0]
 
 
 def _num_bytes(features: dict[str, Tensor]) -> int:

@@ -13,9 +13,9 @@ from vllm.config import WeightTransferConfig
 from algorithms.records import MediaRef
 from workers.models.adapters import adapter_for
 from workers.models.folder import read_model_config
-from workers.multimodal.collate import StepCache
 from workers.multimodal.media import load_image, pixel_bytes
 from workers.multimodal.processor import engine_options
+from workers.multimodal.step_cache import StepCache
 from workers.rollout import vllm_onevision
 from workers.rollout.sleep import SleepCycle
 from workers.rollout.spec import EngineSpec

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from workers.backends.schedule import OptimizerSpec, Schedule
 # DeepSpeed calls what torch 2.13 has renamed.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("one_rank")]
 _SCHEDULE = Schedule(peak_lr=1e-2, kind="linear", total_steps=10, warmup_frac=0.2, min_lr_frac=0.1)
+Sums = Literal["auto", "float32"]
 _STAGES = [(0, False), (1, False), (1, True), (2, False), (2, True), (3, False), (3, True)]
 
 
@@ -21,13 +23,14 @@ def _model() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
 
 
-def _engine(stage: int, offload: bool, *, bf16: bool = False) -> DeepSpeedEngine:
+def _engine(stage: int, offload: bool, *, bf16: bool = False, sums: Sums = "auto") -> DeepSpeedEngine:
     spec = OptimizerSpec(
         zero_stage=stage,
         betas=(0.9, 0.95),
         weight_decay=0.0,
         max_grad_norm=1.0,
         offload_optimizer=offload,
+        grad_dtype=sums,
         schedule=_SCHEDULE,
     )
     model = _model().bfloat16() if bf16 else _model()
@@ -95,9 +98,12 @@ def test_a_skipped_step_leaves_nothing_behind(stage: int, offload: bool) -> None
                 assert torch.allclose(ours.detach(), theirs, atol=1e-6)
 
 
-@pytest.mark.parametrize(("stage", "offload"), _STAGES)
-def test_bfloat16_learns_alike_at_every_stage_after_a_skipped_step(stage: int, offload: bool) -> None:
-    engine, reference = _engine(stage, offload, bf16=True), _engine(2, False, bf16=True)
+_IN_BFLOAT16: list[tuple[int, bool, Sums]] = [*((*one, "auto") for one in _STAGES), (1, False, "float32")]
+
+
+@pytest.mark.parametrize(("stage", "offload", "sums"), _IN_BFLOAT16)
+def test_bfloat16_learns_alike_at_every_stage_after_a_skipped_step(stage: int, offload: bool, sums: Sums) -> None:
+    engine, reference = _engine(stage, offload, bf16=True, sums=sums), _engine(2, False, bf16=True)
     start, unsharded = _masters(engine), _masters(reference)
     _take(engine, ["0x", "a", "1x", "b"])
     _take(reference, ["a", "b"])
@@ -105,13 +111,13 @@ def test_bfloat16_learns_alike_at_every_stage_after_a_skipped_step(stage: int, o
     assert float(moved) == pytest.approx(float(wanted), rel=1e-2)
 
 
-@pytest.mark.parametrize(("stage", "offload"), [(2, False), (3, True)])
-def test_small_micro_batches_in_bfloat16_add_up(stage: int, offload: bool) -> None:
+@pytest.mark.parametrize(("stage", "offload", "sums"), [(2, False, "auto"), (3, True, "auto"), (1, False, "float32")])
+def test_small_micro_batches_in_bfloat16_add_up(stage: int, offload: bool, sums: Sums) -> None:
     """Each is a 600th of the first: in bfloat16 the sum of gradients would not change."""
     norms = []
     (batch, _) = _batches("a")
     for shares in ([1.0], [1.0, *[1 / 600] * 60]):
-        engine = _engine(stage, offload, bf16=True)
+        engine = _engine(stage, offload, bf16=True, sums=sums)
         for index, share in enumerate(shares):
             engine.backward(_loss(engine.forward(batch.bfloat16())) * share, last=index == len(shares) - 1)
         norms.append(engine.step())
@@ -128,3 +134,21 @@ def test_gradients_that_only_together_are_not_finite_are_not_applied(stage: int)
     assert torch.equal(_masters(engine), before)
     (norm,) = _take(engine, ["a"])
     assert norm is not None and math.isclose(norm, _by_hand("a")[1][0], rel_tol=1e-5)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize(("stage", "offload", "sums"), _IN_BFLOAT16)
+def test_a_resumed_rank_goes_on_to_the_last_bit(stage: int, offload: bool, sums: Sums, bf16: bool) -> None:
+    unbroken = _engine(stage, offload, bf16=bf16, sums=sums)
+    _take(unbroken, "ab")
+    saved = {name: tensor.clone() for name, tensor in unbroken.state_tensors().items()}
+    with unbroken.gathered(list(unbroken.module.parameters())):
+        weights = {name: tensor.clone() for name, tensor in unbroken.module.state_dict().items()}
+    resumed = _engine(stage, offload, bf16=bf16, sums=sums)
+    with resumed.gathered(list(resumed.module.parameters())):
+        resumed.module.load_state_dict(weights)
+    resumed.load_state_tensors(saved, num_steps=2)
+    assert _take(resumed, "cd") == _take(unbroken, "cd")
+    left, right = unbroken.state_tensors(), resumed.state_tensors()
+    assert left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+    assert {name.split(".")[1] for name in left} == {"master", "step", "exp_avg", "exp_avg_sq"}

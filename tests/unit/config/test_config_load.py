@@ -274,6 +274,10 @@ def test_broken_toml_is_refused_with_its_place(tmp_path: Path) -> None:
             ["--policy.offload_optimizer", "true", "--policy.zero_stage", "0"],
             "policy.offload_optimizer = true needs policy.zero_stage of at least 1, not 0",
         ),
+        (
+            ["--policy.grad_dtype", "float32", "--policy.zero_stage", "0"],
+            "policy.grad_dtype = 'float32' needs policy.zero_stage of at least 1, not 0",
+        ),
         (["--sync.backend", "nccl"], "sync.backend = 'nccl' needs placement.layout = 'separate', not 'colocated'"),
     ],
 )

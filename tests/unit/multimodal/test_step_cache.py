@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.multimodal.collate import StepCache
+from workers.multimodal.step_cache import StepCache
 
 
 @pytest.fixture

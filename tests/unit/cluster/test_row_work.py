@@ -1,0 +1,45 @@
+"""What makes a row slow, counted by hand and read off every architecture's configuration."""
+
+from pathlib import Path
+
+import pytest
+from transformers import AutoConfig, Qwen2_5_VLConfig
+
+from orchestrator.cluster.row_work import RowWeights, row_weights
+from tests.tiny_models import TINY_MODELS
+
+
+def test_a_shared_prompt_is_attended_by_each_response_and_runs_once() -> None:
+    weights = RowWeights(pair=1.0, action=0.0, patch=0.0)
+    tokens, pairs = 4 + 2 + 6, 4 * 4 / 2 + (4 * 2 + 2 * 2 / 2) + (4 * 6 + 6 * 6 / 2)
+    assert weights.of_row(4, [2, 6], 0) == 1024 * (tokens + pairs)
+
+
+def test_images_count_once_a_row_and_only_where_they_weigh_something() -> None:
+    weights = RowWeights(pair=0.0, action=0.5, patch=2.0, patch_side=10)
+    patches = weights.patches_of([(100, 50), (1000, 1000)], max_pixels=10_000)
+    assert patches == 50 + 100
+    assert weights.of_row(4, [2, 6], patches) == 1024 * (12 + 4 + 300)
+    assert RowWeights(pair=0.0, action=0.5, patch=0.0).patches_of([(100, 50)], max_pixels=None) == 0
+
+
+def test_the_weights_of_qwen2_5_vl_7b_are_those_of_its_layers() -> None:
+    """Its 28 layers have 6.5 billion weights; a pair costs what 28 x 28 heads of 128 take twice."""
+    text = {
+        "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
+        "num_key_value_heads": 4, "vocab_size": 152064,
+    }  # fmt: skip
+    vision = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 3584}
+    config = Qwen2_5_VLConfig(text_config=text, vision_config=vision)
+    weights, layers = row_weights(config, tower_runs=True), 6_525_288_448
+    assert weights.pair == pytest.approx(2 * 28 * 28 * 128 / layers)
+    assert weights.action == pytest.approx(3584 * 152064 / layers)
+    assert weights.patch == pytest.approx(32 * (4 * 1280**2 + 3 * 1280 * 3420) / layers) and weights.patch_side == 14
+    assert not row_weights(config, tower_runs=False).patch
+
+
+@pytest.mark.parametrize("model_type", TINY_MODELS)
+def test_every_architecture_says_what_its_rows_weigh(model_type: str, tmp_path: Path) -> None:
+    config = AutoConfig.from_pretrained(TINY_MODELS[model_type](tmp_path / "model"))
+    weights = row_weights(config, tower_runs=True)
+    assert min(weights.pair, weights.action, weights.patch) > 0.0
