@@ -229,7 +229,7 @@ class SyncSection(Section):
     """Transport; auto = shared memory within one machine, else CUDA IPC when colocated, NCCL when separate."""
     tolerance: float | None = Field(default=None, gt=0.0)
     """Largest accepted gap of a probe's log-probs, nats; none = 1e-4 in float32, 5e-2 in bfloat16."""
-    probe_prompts: Count = 2
+    probe_prompts: Count = 1
     """Prompts scored by engine and trainer after each sync."""
 
 
