@@ -98,6 +98,8 @@ class RolloutSection(Section):
     """Share of a GPU's memory an engine may take."""
     max_num_seqs: Count = 256
     """Sequences an engine generates at once."""
+    cuda_graphs: bool = True
+    """Engines on GPUs replay recorded decoding steps, at the cost of some memory; without effect on a CPU."""
     timeout_s: Seconds = 600.0
     """Longest time without a single finished completion, seconds."""
 

@@ -26,6 +26,8 @@ from workers.weight_sync.manifest import NameLedger, WeightManifest
 _BAN = float("-inf")
 _IMAGE_CACHE_BYTES = 256 << 20
 _LINGER_S = 0.1
+_CPU_BLOCK = 32
+"""Tokens; the smallest that vLLM's kernels for a CPU take. Of a prompt whole blocks are shared."""
 _CPU_BATCHED_TOKENS = 8192
 _CPU_BATCHED_TOKENS_LIMIT = 65536
 
@@ -62,7 +64,7 @@ class VllmEngine:
             # What is done to logits stands in the request, and log-probs are of what was sampled from.
             generation_config="vllm",
             logprobs_mode="processed_logprobs",
-            enforce_eager=True,
+            enforce_eager=not (spec.cuda_graphs and torch.cuda.is_available()),
             enable_sleep_mode=self._can_sleep,
             seed=spec.seed,
             **_scheduling(spec),
@@ -114,9 +116,12 @@ class VllmEngine:
         self._policy_version = manifest.policy_version
 
     def sleep(self) -> None:
-        """Weights go to the host (level 1 keeps what a transfer does not carry: buffers), the cache goes away."""
+        """The cache goes away and the weights too; a copy stays on the host of those that no transfer brings again.
+
+        vLLM keeps buffers at both levels.
+        """
         if self._cycle.sleep() and self._can_sleep:
-            self._llm.sleep(level=1)
+            self._llm.sleep(level=2 if self._ledger.next_sets_all() else 1)
 
     def wake_weights(self) -> None:
         """Bring the weights back to the GPU, to be written over."""
@@ -180,11 +185,17 @@ class VllmEngine:
 
 
 def _scheduling(spec: EngineSpec) -> dict[str, Any]:
-    """On a CPU every prompt must be prefilled in one piece.
+    """The samples of a prompt are requests of their own, which compute it once: the first fills the cache for the rest.
 
-    vLLM rewinds a seeded request's generator after a partial prefill, which torch's CPU generator cannot do.
+    On a CPU every prompt must be prefilled in one piece. vLLM rewinds a seeded request's generator after a partial
+    prefill, which torch's CPU generator cannot do.
     """
     if torch.cuda.is_available():
-        return {}
+        return {"enable_prefix_caching": True, "enable_chunked_prefill": True}
     batched = min(max(_CPU_BATCHED_TOKENS, spec.max_num_seqs * spec.max_model_len), _CPU_BATCHED_TOKENS_LIMIT)
-    return {"enable_chunked_prefill": False, "max_num_batched_tokens": max(batched, spec.max_model_len)}
+    return {
+        "enable_prefix_caching": True,
+        "block_size": _CPU_BLOCK,
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(batched, spec.max_model_len),
+    }
