@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from vllm import LLM, SamplingParams
 from vllm.config import WeightTransferConfig
+from vllm.sampling_params import RequestOutputKind
 
 from algorithms.records import MediaRef
 from workers.models.adapters import adapter_for
@@ -17,6 +18,7 @@ from workers.multimodal.collate import StepCache
 from workers.multimodal.media import load_image, pixel_bytes
 from workers.multimodal.processor import engine_options
 from workers.rollout import vllm_onevision
+from workers.rollout.cpu_sampling import draw_by_inversion
 from workers.rollout.sleep import SleepCycle
 from workers.rollout.spec import EngineSpec
 from workers.types import Completion, Completions, GenerationRequest
@@ -70,6 +72,8 @@ class VllmEngine:
             **_scheduling(spec),
             weight_transfer_config=WeightTransferConfig(backend=vllm_engine.BACKENDS[spec.sync_backend]),
         )
+        if not torch.cuda.is_available():
+            self._llm.collective_rpc(draw_by_inversion)
         if spec.sync_backend != "nccl":
             self._llm.init_weight_transfer_engine({"init_info": {}})
         if spec.shares_device:
@@ -161,6 +165,8 @@ class VllmEngine:
             ignore_eos=True,
             stop_token_ids=list(self._spec.stop_token_ids),
             detokenize=False,
+            # An unfinished one is asked for by nobody, and would be put together anew for every token.
+            output_kind=RequestOutputKind.FINAL_ONLY,
         )
 
     def _completion(self, output: Any) -> Completion:
