@@ -57,5 +57,7 @@ class Inversion:
 
 
 def draw_by_inversion(worker: Any) -> None:
-    """Let a worker of vLLM's sample so."""
-    worker.model_runner.sampler.topk_topp_sampler.forward = Inversion()
+    """Let a worker of vLLM's sample so; vLLM's other model runner, for a CPU with Triton, draws in its own way."""
+    last_part = getattr(worker.model_runner.sampler, "topk_topp_sampler", None)
+    if last_part is not None:
+        last_part.forward = Inversion()

@@ -21,6 +21,8 @@ from workers.weight_sync.manifest import SyncError
 Given = dict[nn.Module, list[tuple[str, Any, Tensor]]]
 """For each layer: the name of a parameter or buffer, which part of it, and the tensor that it was loaded from."""
 _PACKING = (UnquantizedLinearMethod, UnquantizedEmbeddingMethod)
+_UNKNOWN = torch.empty(0)
+"""In place of what a loader takes under another name."""
 _SHARDS = {"q": 0, "k": 1, "v": 2}
 
 
@@ -31,7 +33,7 @@ def noted(given: Given) -> Iterator[None]:
 
     def process(layer: nn.Module, info: Any) -> None:
         arguments = [(name, bound.arguments) for name, bound in info.loaded_weights]
-        given[layer] = [(name, a.get("loaded_shard_id"), a["loaded_weight"]) for name, a in arguments]
+        given[layer] = [(name, a.get("loaded_shard_id"), a.get("loaded_weight", _UNKNOWN)) for name, a in arguments]
         original(layer, info)
 
     layerwise._layerwise_process = process
