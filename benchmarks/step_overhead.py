@@ -138,7 +138,7 @@ def _rollout(digits: DigitsPaths, model: Path) -> str:
 
 def _sync(digits: DigitsPaths, model: Path) -> str:
     pool = _pool(model)
-    probe = _encoded(digits, model, 2)
+    probe = _encoded(digits, model, 1)
     sync = WeightSync(pool, run_id="large", tolerance=1e-3, deadline_s=300.0)
     num_bytes = 4 * sum(p.numel() for p in Qwen2_5_VLForConditionalGeneration.from_pretrained(model).parameters())
     source = np.ones(num_bytes // 4, dtype=np.float32)

@@ -25,7 +25,7 @@ _COLLECT_S = 1.0
 _COLLECTS_AHEAD = 2
 _WINDOW_PROMPTS = 64
 _LOOK_EVERY_S = 2.0
-PROBE_TOKENS = 3
+PROBE_TOKENS = 2
 """Tokens that an engine samples and the trainer scores."""
 _PROBE_TAIL = 8
 PROBE_LENGTH = _PROBE_TAIL + PROBE_TOKENS

@@ -155,6 +155,7 @@ def engine_spec(
         tensor_parallel_size=config.rollout.tensor_parallel_size,
         max_model_len=max_model_len,
         max_num_seqs=config.rollout.max_num_seqs,
+        cuda_graphs=config.rollout.cuda_graphs,
         max_images_per_prompt=max(1, max_images),
         gpu_memory_utilization=config.rollout.gpu_memory_utilization,
         banned_token_ids=encoder.vision_token_ids,

@@ -246,11 +246,12 @@ class WeightSync:
         if any(c.policy_version != policy_version for c in completions):
             return float("inf")
         sequences = completion_sequences(requests, completions)
+        # What the probe itself cached must not make this step differ from the same step after a resume.
+        reset = engine.reset_caches.remote()
         scored = self._pool.role("policy").each(
             "score", sequences, deadline_s=self._deadline_s, sampling=self._sampling
         )
-        # What the probe itself cached must not make this step differ from the same step after a resume.
-        self._get(engine.reset_caches.remote(), index, "caches")
+        self._get(reset, index, "caches")
         gaps = [
             np.abs(trainer[s.prompt_len :] - c.rollout_logprobs).max()
             for trainer, s, c in zip(scored, sequences, completions, strict=True)

@@ -101,6 +101,8 @@ class RolloutSection(Section):
     """Share of a GPU's memory an engine may take."""
     max_num_seqs: Count = 256
     """Sequences an engine generates at once."""
+    cuda_graphs: bool = True
+    """Engines on GPUs replay recorded decoding steps, at the cost of some memory; without effect on a CPU."""
     timeout_s: Seconds = 600.0
     """Longest time without a single finished completion, seconds."""
 
@@ -249,7 +251,7 @@ class SyncSection(Section):
     """Transport; auto = shared memory within one machine, else CUDA IPC when colocated, NCCL when separate."""
     tolerance: float | None = Field(default=None, gt=0.0)
     """Largest accepted gap of a probe's log-probs, nats; none = 1e-4 in float32, 5e-2 in bfloat16."""
-    probe_prompts: Count = 2
+    probe_prompts: Count = 1
     """Prompts scored by engine and trainer after each sync."""
 
 

@@ -45,6 +45,7 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("placement.layout", "placement.cluster", "sync.backend"), "free"),
     **dict.fromkeys(("rollout.num_engines", "rollout.tensor_parallel_size"), "free"),
     **dict.fromkeys(("rollout.gpu_memory_utilization", "rollout.max_num_seqs", "model.gradient_checkpointing"), "free"),
+    "rollout.cuda_graphs": "free",
     **dict.fromkeys(("reference.num_ranks", "reward.critique.num_workers", "reward.judge_workers"), "free"),
     "reward.scalar_workers": "free",
     # How it is measured says nothing of what is learned.

@@ -22,6 +22,8 @@ class EngineSpec:
     """Vision tokens: they stand for media in prompts and must never be sampled."""
     stop_token_ids: tuple[int, ...]
     seed: int
+    cuda_graphs: bool = True
+    """On GPUs a decoding step is recorded once and replayed; a CPU has none."""
     sync_backend: Backend = "shared_memory"
     """How weights arrive."""
     shares_device: bool = False

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from vllm import LLM, SamplingParams
 from vllm.config import WeightTransferConfig
+from vllm.sampling_params import RequestOutputKind
 
 from algorithms.records import MediaRef
 from workers.models.adapters import adapter_for
@@ -17,6 +18,7 @@ from workers.multimodal.media import load_image, pixel_bytes
 from workers.multimodal.processor import engine_options
 from workers.multimodal.step_cache import StepCache
 from workers.rollout import vllm_onevision
+from workers.rollout.cpu_sampling import draw_by_inversion
 from workers.rollout.sleep import SleepCycle
 from workers.rollout.spec import EngineSpec
 from workers.types import Completion, Completions, GenerationRequest
@@ -26,6 +28,8 @@ from workers.weight_sync.manifest import NameLedger, WeightManifest
 _BAN = float("-inf")
 _IMAGE_CACHE_BYTES = 256 << 20
 _LINGER_S = 0.1
+_CPU_BLOCK = 32
+"""Tokens; the smallest that vLLM's kernels for a CPU take. Of a prompt whole blocks are shared."""
 _CPU_BATCHED_TOKENS = 8192
 _CPU_BATCHED_TOKENS_LIMIT = 65536
 
@@ -62,12 +66,14 @@ class VllmEngine:
             # What is done to logits stands in the request, and log-probs are of what was sampled from.
             generation_config="vllm",
             logprobs_mode="processed_logprobs",
-            enforce_eager=True,
+            enforce_eager=not (spec.cuda_graphs and torch.cuda.is_available()),
             enable_sleep_mode=self._can_sleep,
             seed=spec.seed,
             **_scheduling(spec),
             weight_transfer_config=WeightTransferConfig(backend=vllm_engine.BACKENDS[spec.sync_backend]),
         )
+        if not torch.cuda.is_available():
+            self._llm.collective_rpc(draw_by_inversion)
         if spec.sync_backend != "nccl":
             self._llm.init_weight_transfer_engine({"init_info": {}})
         if spec.shares_device:
@@ -114,9 +120,12 @@ class VllmEngine:
         self._policy_version = manifest.policy_version
 
     def sleep(self) -> None:
-        """Weights go to the host (level 1 keeps what a transfer does not carry: buffers), the cache goes away."""
+        """The cache goes away and the weights too; a copy stays on the host of those that no transfer brings again.
+
+        vLLM keeps buffers at both levels.
+        """
         if self._cycle.sleep() and self._can_sleep:
-            self._llm.sleep(level=1)
+            self._llm.sleep(level=2 if self._ledger.next_sets_all() else 1)
 
     def wake_weights(self) -> None:
         """Bring the weights back to the GPU, to be written over."""
@@ -156,6 +165,8 @@ class VllmEngine:
             ignore_eos=True,
             stop_token_ids=list(self._spec.stop_token_ids),
             detokenize=False,
+            # An unfinished one is asked for by nobody, and would be put together anew for every token.
+            output_kind=RequestOutputKind.FINAL_ONLY,
         )
 
     def _completion(self, output: Any) -> Completion:
@@ -180,11 +191,17 @@ class VllmEngine:
 
 
 def _scheduling(spec: EngineSpec) -> dict[str, Any]:
-    """On a CPU every prompt must be prefilled in one piece.
+    """The samples of a prompt are requests of their own, which compute it once: the first fills the cache for the rest.
 
-    vLLM rewinds a seeded request's generator after a partial prefill, which torch's CPU generator cannot do.
+    On a CPU every prompt must be prefilled in one piece. vLLM rewinds a seeded request's generator after a partial
+    prefill, which torch's CPU generator cannot do.
     """
     if torch.cuda.is_available():
-        return {}
+        return {"enable_prefix_caching": True, "enable_chunked_prefill": True}
     batched = min(max(_CPU_BATCHED_TOKENS, spec.max_num_seqs * spec.max_model_len), _CPU_BATCHED_TOKENS_LIMIT)
-    return {"enable_chunked_prefill": False, "max_num_batched_tokens": max(batched, spec.max_model_len)}
+    return {
+        "enable_prefix_caching": True,
+        "block_size": _CPU_BLOCK,
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(batched, spec.max_model_len),
+    }

@@ -103,6 +103,15 @@ class NameLedger:
                 f"{len(extra)} not expected {extra[:3]}"
             )
 
+    def next_sets_all(self) -> bool:
+        """Whether the next transfer will set every tensor that a full one does: nothing before it needs to be kept.
+
+        The first is a full one. What those after it carry is known once one of them has come.
+        """
+        if not self._names:
+            return True
+        return self._names[True] <= self._names.get(False, frozenset())
+
 
 _HEAD, _EMBEDDING = "lm_head", "embed_tokens.weight"
 

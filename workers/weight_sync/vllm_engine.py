@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
 from vllm.distributed.weight_transfer.base import (
     WeightTransferEngine,
     WeightTransferInitInfo,
@@ -15,6 +16,7 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 from vllm.platforms import current_platform
 
 from workers.weight_sync.manifest import Backend, WeightManifest, has_tied_head, must_set_every_parameter
+from workers.weight_sync.places import Given, Places, learned, noted
 from workers.weight_sync.shared_memory import WeightReader
 
 BACKENDS: dict[Backend, str] = {"shared_memory": "raylign_shared_memory", "nccl": "raylign_nccl", "ipc": "raylign_ipc"}
@@ -37,6 +39,7 @@ class SharedMemoryUpdateInfo(WeightTransferUpdateInfo):
     shapes: list[list[int]]
     full: bool
     """Every parameter of the model must be among the tensors."""
+    policy_version: int
 
 
 class SharedMemoryEngine(WeightTransferEngine[SharedMemoryInitInfo, SharedMemoryUpdateInfo]):
@@ -48,27 +51,52 @@ class SharedMemoryEngine(WeightTransferEngine[SharedMemoryInitInfo, SharedMemory
     def init_transfer_engine(self, init_info: SharedMemoryInitInfo) -> None:
         """No rendezvous is needed."""
         self._reader = WeightReader()
+        self._places: Places | None = None
+        self._version = -1
+        self._reload: tuple[Given, dict[str, Tensor]] | None = None
 
     def start_weight_update(self) -> None:
-        """Let vLLM restore checkpoint-shaped parameters: kernels may have re-packed them."""
-        initialize_layerwise_reload(self.model)
-        if current_platform.is_cpu():
-            _forget_packed_experts(self.model)
+        """Nothing yet: what there is to prepare depends on what is sent."""
 
     def receive_weights(self, update_info: SharedMemoryUpdateInfo) -> None:
         """Load the tensors once their content is found to be what was announced.
 
+        A version that is sent again is one that was found wanting: vLLM reloads it as it did the first.
+
         Raises:
             SyncError: a tensor is missing or different, or a full transfer left an engine parameter unset.
         """
-        model: Any = self.model  # every vLLM model has load_weights; torch's Module does not say so
         info = update_info
-        with must_set_every_parameter(model, full=info.full, tied_head=has_tied_head(self.model_config)):
-            model.load_weights(self._reader.read(info.path, info.digests, info.dtypes, info.shapes))
+        tensors = dict(self._reader.read(info.path, info.digests, info.dtypes, info.shapes))
+        places, self._places = self._places, None
+        if places is not None and info.policy_version != self._version and places.cover(tensors, full=info.full):
+            self._version = info.policy_version
+            places.load(tensors)
+            self._places = places
+            return
+        self._version = info.policy_version
+        self._by_reload(tensors, full=info.full)
 
     def finish_weight_update(self) -> None:
-        """Re-pack the kernels' weights."""
-        finalize_layerwise_reload(self.model, self.model_config)
+        """Where vLLM reloaded: re-pack what is left, and see where everything is now."""
+        if self._reload is None:
+            return
+        (given, tensors), self._reload = self._reload, None
+        with noted(given):
+            finalize_layerwise_reload(self.model, self.model_config)
+        if current_platform.is_cpu():
+            self._places = learned(self.model, given, tensors)
+
+    def _by_reload(self, tensors: dict[str, Tensor], *, full: bool) -> None:
+        # Restores checkpoint-shaped parameters: kernels may have re-packed them.
+        initialize_layerwise_reload(self.model)
+        if current_platform.is_cpu():
+            _forget_packed_experts(self.model)
+        model: Any = self.model  # every vLLM model has load_weights; torch's Module does not say so
+        given: Given = {}
+        self._reload = given, tensors
+        with noted(given), must_set_every_parameter(model, full=full, tied_head=has_tied_head(self.model_config)):
+            model.load_weights(tensors.items())
 
     def shutdown(self) -> None:
         """The mapping goes with the process."""
@@ -100,7 +128,8 @@ def update_info(manifest: WeightManifest) -> dict[str, Any]:
     """A manifest as the keyword arguments of its transport's update record."""
     common: dict[str, Any] = {"shapes": [list(shape) for shape in manifest.shapes], "full": manifest.full}
     if manifest.backend == "shared_memory":
-        return common | {"path": manifest.path, "digests": manifest.digests, "dtypes": list(manifest.dtypes)}
+        own = {"path": manifest.path, "digests": manifest.digests, "dtypes": list(manifest.dtypes)}
+        return common | own | {"policy_version": manifest.policy_version}
     info = common | {"names": list(manifest.digests), "dtype_names": list(manifest.dtypes)}
     return info if manifest.backend == "nccl" else info | {"ipc_handles": list(manifest.ipc_handles)}
 
