@@ -8,7 +8,7 @@ No weights change while a request is in an engine. What waits is part of the run
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -61,7 +61,7 @@ class AheadWork:
         progress = replace(progress, ahead=rest)
         steps_left = session.config.run.steps - progress.step - 1
         most = min(rollout.staleness, steps_left) * rollout.prompts_per_step
-        with Meanwhile(lambda: self._sampled(progress, most)) as meanwhile:
+        with Meanwhile(lambda: self._sampled(progress, most, found.prompts)) as meanwhile:
             learned = learn(answering, progress, found, clock)
             with session.phase("rollout", clock):
                 later = meanwhile.result()
@@ -83,9 +83,9 @@ class AheadWork:
         found = sample_ahead(self.waiting, progress, most=most, due=progress.step, draw=engines.sample)
         return replace(progress, cursor=found.cursor, ahead=found.groups), found.rate
 
-    def _sampled(self, progress: Progress, most: int) -> Stretch:
-        draw = self.online.answering.engines.sample_meanwhile
-        return sample_ahead(self.waiting, progress, most=most, due=progress.step + 1, draw=draw)
+    def _sampled(self, progress: Progress, most: int, beside: Collection[str]) -> Stretch:
+        draw, due = self.online.answering.engines.sample_meanwhile, progress.step + 1
+        return sample_ahead(self.waiting, progress, most=most, due=due, draw=draw, beside=beside)
 
     def _batch(self, progress: Progress) -> Taken | None:
         rollout = self.waiting.config.rollout

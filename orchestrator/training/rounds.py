@@ -11,7 +11,7 @@ Nothing of it depends on a clock: which answers are in which batch follows from 
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any, Protocol
@@ -51,20 +51,23 @@ class Stretch:
     """Answers that no engine was left for."""
 
 
-def sample_ahead(waiting: Waiting, progress: Progress, *, most: int, due: int, draw: Draw) -> Stretch:
+def sample_ahead(
+    waiting: Waiting, progress: Progress, *, most: int, due: int, draw: Draw, beside: Collection[str] = ()
+) -> Stretch:
     """Go round until the batch of step ``due`` is there; once at least, where there is something to ask.
 
     Args:
         progress: Where the weights in use stand, and what waits.
         most: Prompts that may wait.
         due: Steps finished by the weights that will learn from that batch.
+        beside: Names of what is learned from meanwhile, of the same weights: under one of them the same would be drawn.
     """
     rollout, began, num_late = waiting.config.rollout, time.monotonic(), 0
 
     def batch(groups: Sequence[AheadGroup]) -> Taken | None:
         return next_batch(groups, count=rollout.prompts_per_step, step=due, staleness=rollout.staleness)
 
-    groups, cursor = _filled(waiting, progress, most)
+    groups, cursor = _filled(waiting, progress, most, beside)
     rounds = _Rounds(waiting, groups, progress)
     try:
         while rounds.go(draw) and batch(rounds.groups) is None:
@@ -78,11 +81,13 @@ def sample_ahead(waiting: Waiting, progress: Progress, *, most: int, due: int, d
     return Stretch(groups=found, cursor=cursor, rate=rate, num_late=num_late)
 
 
-def _filled(waiting: Waiting, progress: Progress, most: int) -> tuple[list[AheadGroup], PromptCursor]:
-    """What waits and the next prompts; one that waits already gets a name of its own."""
+def _filled(
+    waiting: Waiting, progress: Progress, most: int, beside: Collection[str]
+) -> tuple[list[AheadGroup], PromptCursor]:
+    """What waits and the next prompts; one that is there already gets a name of its own."""
     groups, cursor = list(progress.ahead), progress.cursor
     picks, cursor = cursor.take(most - len(groups)) if most > len(groups) else ([], cursor)
-    names, train = {group.uid for group in groups}, waiting.work.answering.train
+    names, train = {group.uid for group in groups}.union(beside), waiting.work.answering.train
     for pick in picks:
         repeat = 0
         while (uid := named_prompt(train, PromptPick(pick.index, repeat)).uid) in names:
