@@ -8,7 +8,7 @@ import numpy as np
 from orchestrator.cluster.engines import NoEngineLeft
 from orchestrator.cluster.sync import SyncResult
 from orchestrator.run.cursor import sample_seed
-from workers.types import Completion, EncodedPrompt, GenerationRequest
+from workers.types import Completion, Completions, EncodedPrompt, GenerationRequest
 
 
 class SeededEngines:
@@ -35,13 +35,13 @@ class SeededEngines:
         return SyncResult(policy_version=policy_version, seconds=0.0, digest="ab" * 32, probe_gap=0.0)
 
     def sample(
-        self, requests: Sequence[GenerationRequest], *, on_finished: Any = lambda completion: None
-    ) -> list[Completion]:
+        self, requests: Sequence[GenerationRequest], *, on_finished: Any = lambda arrived: None
+    ) -> Completions:
         order = sorted(requests, key=lambda r: sample_seed(1, r.uid, r.sample_index, 0))  # in no order of the caller's
         found = {(r.uid, r.sample_index): self._answer(r) for r in order}
         for completion in found.values():
-            on_finished(completion)
-        return [found[r.uid, r.sample_index] for r in requests]
+            on_finished(Completions.of([completion]))
+        return Completions.of(found[r.uid, r.sample_index] for r in requests)
 
     def sample_meanwhile(self, requests: Sequence[GenerationRequest], *, on_finished: Any) -> None:
         if self.lost_after is None:
