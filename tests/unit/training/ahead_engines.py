@@ -34,9 +34,7 @@ class SeededEngines:
         self.version = policy_version
         return SyncResult(policy_version=policy_version, seconds=0.0, digest="ab" * 32, probe_gap=0.0)
 
-    def sample(
-        self, requests: Sequence[GenerationRequest], *, on_finished: Any = lambda arrived: None
-    ) -> Completions:
+    def sample(self, requests: Sequence[GenerationRequest], *, on_finished: Any = lambda arrived: None) -> Completions:
         order = sorted(requests, key=lambda r: sample_seed(1, r.uid, r.sample_index, 0))  # in no order of the caller's
         found = {(r.uid, r.sample_index): self._answer(r) for r in order}
         for completion in found.values():
