@@ -176,8 +176,8 @@ class _Rounds:
         """Ask the reference about those that are whole, and about each once."""
         answering = self._waiting.work.answering
         reference = answering.session.pool.role("reference")
-        groups = [self._by_uid[uid] for uid in self._by_uid if uid in set(uids) and uid not in self._asked]
-        groups = [group for group in groups if group.is_whole]
+        wanted = set(uids).difference(self._asked)
+        groups = [group for uid, group in self._by_uid.items() if uid in wanted and group.is_whole]
         if not groups or not reference.actors:
             return
         sequences = [sequence for group in groups for sequence in self._waiting.sequences(group)]
