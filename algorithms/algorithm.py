@@ -189,6 +189,12 @@ class Algorithm:
         """What it asks of the run, with these settings."""
         raise NotImplementedError
 
+    @property
+    def weight_cap(self) -> float | None:
+        """Most that ``corrected`` lets a token count; None where nothing can be learned from what earlier weights
+        sampled."""
+        return None
+
     def epochs_at(self, step: int) -> int:
         """Times that the policy goes through a step's samples, where answers are sampled to learn from.
 

@@ -62,6 +62,11 @@ class Distill(PolicyGradient):
         own = self._own
         return Needs(data=("prompts",), reference=True, teacher=own.teacher_path, rewards=own.reward_weight > 0)
 
+    @property
+    def weight_cap(self) -> float | None:
+        """None: its advantage is the gap to the teacher, which no weight brings back to the weights that sampled."""
+        return None
+
     def check(self, config: Any) -> None:
         """Refuse a run without a teacher, and a second KL."""
         super().check(config)

@@ -77,6 +77,11 @@ class FactPpo(Ppo):
         assert isinstance(own, FactPpoSection)
         return own.columns == "released"
 
+    @property
+    def weight_cap(self) -> float | None:
+        """None: Fact-RLHF learns from what the policy samples, and columns of padding have no weight."""
+        return None
+
     def check(self, config: Any) -> None:
         """Refuse other means than over all columns, and fewer rollouts than the release whitens."""
         super().check(config)

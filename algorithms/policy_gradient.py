@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 UNGUARDED = {"algorithm.adv_filter": "none", "algorithm.preclip_min": None, "algorithm.preclip_max": None}
 """Neither advantages are filtered nor ratios clamped: defaults of those that are not StableReinforce."""
-
-
 _OF_STEP = (
     Figure(
         "adv/filtered_pos_frac",
@@ -76,6 +74,11 @@ class PolicyGradient(Algorithm):
     def needs(self) -> Needs:
         """Prompts; a reference where leaving it costs."""
         return Needs(data=("prompts",), reference=self.section.kl_coef > 0)
+
+    @property
+    def weight_cap(self) -> float | None:
+        """As its section says."""
+        return _CORRECTION_CAP if self.section.correction == "none" else self.section.correction_max
 
     def epochs_at(self, step: int) -> int:
         """As its section says; none where the policy waits for its critic."""

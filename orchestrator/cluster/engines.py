@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.cluster.feed import engine_name, generate
@@ -11,6 +12,10 @@ from orchestrator.cluster.waits import WorkerLost, get
 from workers.types import Completions, EncodedPrompt, GenerationRequest
 
 _log = logging.getLogger(__name__)
+
+
+class NoEngineLeft(RuntimeError):
+    """Every engine was lost while the policy learned."""
 
 
 class Engines:
@@ -50,6 +55,25 @@ class Engines:
             self.revive()
         return generate(self._by_index(), requests, deadline_s=self._deadline_s, on_finished=on_finished, keeper=self)
 
+    def sample_meanwhile(
+        self, requests: Sequence[GenerationRequest], *, on_finished: Callable[[Completions], None]
+    ) -> None:
+        """Draw while the policy learns: engines that are left take over what a lost one held.
+
+        Raises:
+            NoEngineLeft: successors need weights, which the policy cannot send now; what came back has been told.
+        """
+        left = {index: engine for index, engine in self._by_index().items() if index not in self._unsynced}
+        if not left:
+            raise NoEngineLeft
+        generate(left, requests, deadline_s=self._deadline_s, on_finished=on_finished, keeper=_Meanwhile(self))
+
+    def make_ready(self) -> None:
+        """Fresh caches, and the weights in use for successors: the policy has them still."""
+        self.reset_caches()
+        if self._unsynced:
+            self.revive()
+
     def reset_caches(self) -> None:
         """Make every engine forget prefixes and encoded images, so that a step never depends on what came before."""
         self._on_each("reset_caches")
@@ -88,3 +112,16 @@ class Engines:
 
     def _by_index(self) -> dict[int, Any]:
         return dict(enumerate(self._pool.role("rollout").actors))
+
+
+@dataclass(frozen=True, slots=True)
+class _Meanwhile:
+    """Replaces engines that are lost while the policy learns; they sample after its next sync."""
+
+    engines: Engines
+
+    def lost(self, index: int, reason: str) -> None:
+        self.engines.lost(index, reason)
+
+    def revive(self) -> Mapping[int, Any]:
+        raise NoEngineLeft

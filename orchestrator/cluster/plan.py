@@ -44,6 +44,11 @@ def plan_run(config: TrainConfig) -> tuple[ClusterResources, PlacementPlan]:
     cluster = _cluster_of(config)
     plan = plan_placement(cluster, role_requests(config, cluster), layout=config.placement.layout)
     sync_backend(config, plan)
+    if config.rollout.staleness and plan.layout == "colocated" and any(w.num_gpus for w in plan.workers_of("rollout")):
+        raise RefusedInput(
+            f"rollout.staleness = {config.rollout.staleness} needs placement.layout = 'separate' on GPUs, not "
+            "'colocated': engines sample while the policy learns"
+        )
     if config.model.quantize is not None:
         _check_quantize(plan)
     if config.model.attention == "flex_attention" and not all(w.num_gpus for w in plan.workers_of("policy")):

@@ -200,19 +200,33 @@ class RoleWorkers:
             deal: None takes the items for sequences, which fill micro-batches within their budget.
             options: Of ``method``.
         """
+        return self.begin_each(method, items, deadline_s=deadline_s, deal=deal, **options)()
+
+    def begin_each(
+        self, method: str, items: Sequence[Any], *, deadline_s: float, deal: Deal | None = None, **options: Any
+    ) -> Callable[[], list[Any]]:
+        """Ask as ``each`` does and go on; what is returned waits for the answers."""
         shares = (deal or self._pool.microbatches)(items, num_ranks=len(self.actors))
         if not self.role.trainable:  # Only ranks wait for each other.
             shares = [[batch for batch in batches if batch] for batches in shares]
         told = [Microbatches([items[i] for i in batch] for batch in batches) for batches in shares]
 
-        def ask() -> list[Any]:
-            refs = [getattr(a, method).remote(mine, **options) for a, mine in zip(self.actors, told, strict=True)]
-            return self._results(refs, method, deadline_s)
+        def send() -> list[Any]:
+            return [getattr(a, method).remote(mine, **options) for a, mine in zip(self.actors, told, strict=True)]
 
-        answers: list[Any] = [None] * len(items)
-        for batches, rows in zip(shares, self._asked(ask), strict=True):
-            for index, row in zip((i for batch in batches for i in batch), rows, strict=True):
-                answers[index] = row
+        asked, sent = self.actors, send()
+
+        def ask() -> list[Any]:
+            # Workers that were started again meanwhile have heard nothing of it.
+            return self._results(sent if self.actors is asked else send(), method, deadline_s)
+
+        def answers() -> list[Any]:
+            found: list[Any] = [None] * len(items)
+            for batches, rows in zip(shares, self._asked(ask), strict=True):
+                for index, row in zip((i for batch in batches for i in batch), rows, strict=True):
+                    found[index] = row
+            return found
+
         return answers
 
     def shared(self, method: str, *args: Any, deadline_s: float, **kwargs: Any) -> list[Any]:

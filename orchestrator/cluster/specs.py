@@ -174,5 +174,6 @@ def following_engine_spec(
     return replace(
         engine_spec(config, config.model.folder, encoder, max_model_len=length, max_images=max_images),
         sync_backend=sync_backend(config, plan),
-        shares_device=config.placement.layout == "colocated",
+        # Engines that sample while the policy learns never sleep; on a GPU of its own, ``plan_run`` has seen to it.
+        shares_device=config.placement.layout == "colocated" and not config.rollout.staleness,
     )

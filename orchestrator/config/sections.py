@@ -92,6 +92,11 @@ class RolloutSection(Section):
     """Times that a step samples the next prompts in place of those whose samples all earned the same."""
     max_new_tokens: Count = 1024
     """Longest completion, tokens."""
+    staleness: int = Field(default=0, ge=0)
+    """Steps that an answer may be older than the weights that learn from it: engines sample while the policy learns."""
+    tokens_per_round: Count | None = None
+    """Tokens after which engines ask again for what is not whole, long answers going on under the next weights; none =
+    answers are sampled whole."""
     temperature: float = Field(default=1.0, ge=0.01)
     """Sampling temperature, of what is trained too: log-probs are those of the distribution that was sampled from."""
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
@@ -105,6 +110,35 @@ class RolloutSection(Section):
     """Engines on GPUs replay recorded decoding steps, at the cost of some memory; without effect on a CPU."""
     timeout_s: Seconds = 600.0
     """Longest time without a single finished completion, seconds."""
+
+    def check(self, config: Any) -> None:
+        """Refuse to sample ahead where nothing can be learned from it, and rounds that end no answer.
+
+        Raises:
+            ValueError: naming the option.
+        """
+        rounds, ahead = self.tokens_per_round, f"rollout.staleness = {self.staleness}"
+        if rounds is not None and self.staleness < 2:
+            raise ValueError(
+                f"rollout.tokens_per_round = {rounds} needs rollout.staleness of at least 2, not {self.staleness}: "
+                "before that every answer must be whole when the next weights come"
+            )
+        if rounds is not None and rounds >= self.max_new_tokens:
+            raise ValueError(
+                f"rollout.tokens_per_round = {rounds} must be below rollout.max_new_tokens = {self.max_new_tokens}"
+            )
+        if not self.staleness:
+            return
+        if not config.online:
+            raise ValueError(f"{ahead} has no meaning for algo = {config.algo!r}, which learns from no samples")
+        if config.learner.weight_cap is None:
+            raise ValueError(
+                f"{ahead} must be 0 for algo = {config.algo!r}, which cannot weigh what earlier weights sampled"
+            )
+        if self.max_refills:
+            raise ValueError(f"{ahead} must be 0 with rollout.max_refills = {self.max_refills}: no refill waits for it")
+        if config.placement.share_base:
+            raise ValueError(f"{ahead} must be 0 with placement.share_base: whoever learns cannot answer meanwhile")
 
 
 class EvalSection(Section):

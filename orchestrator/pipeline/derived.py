@@ -62,6 +62,6 @@ def critique_rm_config(config: TrainConfig) -> TrainConfig:
 
 def _changed(config: TrainConfig, layer: Layer, *, folder: str, without: str = " ") -> TrainConfig:
     # What ends the run itself, and what is kept of it, is not meant of what comes before.
-    left = (without, "eval.best", "eval.patience", "eval.benchmark")
+    left = (without, "eval.best", "eval.patience", "eval.benchmark", "rollout.staleness", "rollout.tokens_per_round")
     kept = {name: value for name, value in layer_of(config).items() if not name.startswith(left)}
     return validated(type(config), kept | layer | {"run.dir": str(Path(config.run.dir) / folder)}, sources={})

@@ -23,12 +23,14 @@ from orchestrator.run.identity import option_identity
 from orchestrator.run.manifest import write_config
 from orchestrator.run.recovery import with_restarts
 from orchestrator.tasks.digits import DEMONSTRATIONS
+from orchestrator.training.ahead import AheadWork
 from orchestrator.training.answering import answering, online_identity
 from orchestrator.training.figures import figures_of
 from orchestrator.training.loop import Outcome, kept_outcome, run
 from orchestrator.training.online_step import OnlineWork
 from orchestrator.training.session import Session, open_session
 from orchestrator.training.supervised import SupervisedWork
+from orchestrator.training.waiting import Waiting
 from workers.models.needs import max_positions
 
 
@@ -110,9 +112,10 @@ def reinforce(running: Running, tell: Tell) -> None:
             ):
                 version, benchmarks = start.policy_version, running.benchmarks
                 asked = answering(session, encoder, data, policy_version=version, benchmarks=benchmarks)
-                return run(
-                    session, OnlineWork(answering=asked, client=client, judges=judges, critiques=critiques), start
-                )
+                work = OnlineWork(answering=asked, client=client, judges=judges, critiques=critiques)
+                if again.rollout.staleness:
+                    return run(session, AheadWork(online=work, waiting=Waiting(work)), start)
+                return run(session, work, start)
 
         running.outcome = with_restarts(online, running.config, folder)
 

@@ -144,8 +144,22 @@ def describe_batches(config: TrainConfig) -> list[str]:
         f"step: {config.rollout.prompts_per_step} prompts x {config.rollout.samples_per_prompt} samples = {samples} "
         f"completions on {config.rollout.num_engines} engines",
         f"updates: {samples} / {size} = {samples // size} optimizer steps of {size} samples, {size // ranks} a rank",
+        *_describe_ahead(config),
         *_describe_epochs(config),
         *_describe_judges(config),
+    ]
+
+
+def _describe_ahead(config: TrainConfig) -> list[str]:
+    """What waits to be learned from, where engines sample while the policy learns."""
+    rollout = config.rollout
+    if not rollout.staleness:
+        return []
+    ahead, rounds = rollout.staleness * rollout.prompts_per_step, rollout.tokens_per_round
+    told = f"in rounds of {rounds} tokens an answer" if rounds else "answers whole"
+    return [
+        f"ahead: up to {ahead} prompts are sampled while the policy learns, {told}; none is learned from more than "
+        f"{rollout.staleness} steps later"
     ]
 
 

@@ -22,7 +22,8 @@ class RememberedWriter:
             judge: Who answers, and with which settings: another one answers anew.
         """
         self._writer, self._judge = writer, judge
-        self._db = sqlite3.connect(path, timeout=30.0)
+        # Whoever opens it need not be the thread that asks; two never ask at a time.
+        self._db = sqlite3.connect(path, timeout=30.0, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, text TEXT)")
 

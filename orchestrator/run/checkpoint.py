@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
+from orchestrator.run.ahead import FILE, AheadGroup, read_ahead, write_ahead
 from orchestrator.run.cursor import PromptCursor
 from orchestrator.run.folder import RunFolder, flush, write_atomic
 from orchestrator.run.identity import Identity, refuse_another
@@ -32,6 +33,8 @@ class Progress:
     """Optimizer steps that the critic has taken."""
     learner_state: Mapping[str, float] = field(default_factory=dict)
     """What the algorithm carries from step to step."""
+    ahead: tuple[AheadGroup, ...] = ()
+    """Sampled and not learned from yet, in the order of issue; ``cursor`` is behind it."""
 
     @property
     def by_role(self) -> dict[str, int]:
@@ -64,6 +67,8 @@ def save_checkpoint(
     target.mkdir(parents=True)
     for workers in pool.trained:
         workers.shared("save", str(target / (workers.role.saved_in or "")), deadline_s=deadline_s)
+    if progress.ahead:
+        write_ahead(target, progress.ahead)
     for file in target.rglob("*"):
         flush(file)
     manifest = {
@@ -74,6 +79,7 @@ def save_checkpoint(
         "mismatch_strikes": progress.mismatch_strikes,
         "num_critic_updates": progress.num_critic_updates,
         "learner_state": dict(progress.learner_state),
+        **({"ahead": FILE} if progress.ahead else {}),
         "identity": identity,
         **extra,
     }
@@ -102,6 +108,7 @@ def find_checkpoint(folder: RunFolder, config: TrainConfig, identity: Identity) 
         mismatch_strikes=manifest["mismatch_strikes"],
         num_critic_updates=manifest.get("num_critic_updates", 0),
         learner_state=manifest.get("learner_state", {}),
+        ahead=read_ahead(checkpoint) if "ahead" in manifest else (),
     )
 
 

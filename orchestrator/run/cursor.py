@@ -9,9 +9,14 @@ from typing import Any, Self
 _SEED_BITS = 63
 
 
-def sample_seed(run_seed: int, uid: str, sample_index: int, policy_version: int) -> int:
-    """Seed of one sample, 63 bits: the same for the same four arguments, on any machine."""
-    return _digest("sample", run_seed, uid, sample_index, policy_version) >> (256 - _SEED_BITS)
+def sample_seed(run_seed: int, uid: str, sample_index: int, policy_version: int, drawn: int = 0) -> int:
+    """Seed of one sample, 63 bits: the same for the same arguments, on any machine.
+
+    Args:
+        drawn: Tokens of it that are there already, sampled by other seeds.
+    """
+    parts = ("sample", run_seed, uid, sample_index, policy_version, *((drawn,) if drawn else ()))
+    return _digest(*parts) >> (256 - _SEED_BITS)
 
 
 def shuffled_order(num_prompts: int, *, seed: int | str, epoch: int) -> list[int]:

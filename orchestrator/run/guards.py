@@ -58,15 +58,23 @@ def mismatch_remedy(mismatch: Mismatch, strikes: int, *, bound: float) -> tuple[
     return _LADDER[strikes], strikes
 
 
-def mismatch_of(rollouts: Sequence[Rollout]) -> Mismatch | None:
-    """The gap on the rollouts that have a reward; None where the trainer's log-probs are not known yet."""
-    scored = [r for r in rollouts if r.reward is not None]
-    known = [(r.old_logprobs, r.rollout_logprobs, r.sequence.prompt_len) for r in scored if r.old_logprobs is not None]
-    if not known:
+def mismatch_of(rollouts: Sequence[Rollout], *, among: Sequence[np.ndarray] | None = None) -> Mismatch | None:
+    """The gap on the rollouts that have a reward; None where the trainer's log-probs are not known yet.
+
+    Args:
+        among: bool ``[T]`` for each rollout, tokens that are looked at; None looks at all. Where there is none, nor is
+            there a gap.
+    """
+    masks = [r.sequence.action_mask for r in rollouts] if among is None else among
+    known = [
+        (r.old_logprobs[begin:], r.rollout_logprobs[begin:], mask[begin:])
+        for r, mask, begin in zip(rollouts, masks, (r.sequence.prompt_len for r in rollouts), strict=True)
+        if r.reward is not None and r.old_logprobs is not None
+    ]
+    if not known or (among is not None and not any(mask.any() for *_, mask in known)):
         return None
-    old = torch.from_numpy(np.concatenate([row[begin:] for row, _, begin in known]))[None]
-    rollout = torch.from_numpy(np.concatenate([row[begin:] for _, row, begin in known]))[None]
-    return logprob_mismatch(old, rollout, torch.ones(rollout.shape, dtype=torch.bool))
+    old, rollout, looked_at = (torch.from_numpy(np.concatenate(rows))[None] for rows in zip(*known, strict=True))
+    return logprob_mismatch(old, rollout, looked_at)
 
 
 def mismatch_in(updates: Sequence[Sequence[RankUpdate]]) -> Mismatch | None:

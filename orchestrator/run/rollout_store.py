@@ -29,6 +29,7 @@ _SCHEMA = pa.schema(
         ("finish_reason", pa.string()),
         ("seed", pa.int64()),
         ("policy_version", pa.int64()),
+        ("oldest_version", pa.int64()),
     ]
 )
 OWN_COLUMNS = frozenset(_SCHEMA.names)
@@ -66,6 +67,9 @@ class RolloutRow:
     finish_reason: str
     seed: int
     policy_version: int
+    """Of the weights that sampled its last token."""
+    oldest_version: int
+    """Of those that sampled its first."""
 
 
 def write_rollouts(path: Path, rows: Sequence[RolloutRow]) -> None:
@@ -109,5 +113,6 @@ def read_rollouts(path: Path) -> list[RolloutRow]:
         row |= {name: tuple(row[name]) for name in tuples}
         if "answer_right" not in row:  # of an earlier version, which knew judgements alone
             row["answer_right"] = None if row["label"] is None else row["verdict"] == row["label"]
+        row.setdefault("oldest_version", row["policy_version"])  # of one that knew no other
         row["parts"] = {name: row.pop(name) for name in list(row) if name not in OWN_COLUMNS}
     return [RolloutRow(**row) for row in rows]

@@ -11,7 +11,7 @@ from orchestrator.errors import RefusedInput
 from orchestrator.evaluation.while_training import meaning_of
 from orchestrator.rewards import asking, pairwise, reward, rubric
 from orchestrator.run.metrics import MEMORY_PREFIX, NONFINITE
-from orchestrator.training import offline, online_metrics, refills, session, updates
+from orchestrator.training import offline, online_metrics, refills, session, staleness, updates
 
 _NOT_BETTER = ("loss", "unreadable", "shuffled", "first_position", "yes_ratio")
 """In names of figures that are no better for being larger."""
@@ -26,7 +26,7 @@ EVERY_STEP = (
 )
 ONLINE = (
     *session.JUDGED, *reward.FIGURES, online_metrics.BY_SOURCE, *online_metrics.FIGURES, *asking.FIGURES,
-    *pairwise.FIGURES, *rubric.FIGURES, *refills.FIGURES,
+    *pairwise.FIGURES, *rubric.FIGURES, *refills.FIGURES, *staleness.FIGURES,
 )  # fmt: skip
 """Besides, of a run that samples."""
 OFFLINE = offline.FIGURES

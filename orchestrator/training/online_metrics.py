@@ -12,6 +12,7 @@ from orchestrator.cluster.sync import SyncResult
 from orchestrator.evaluation.held_out import prompt_text
 from orchestrator.evaluation.right import is_right, readable_answer
 from orchestrator.rewards.reward import Reward, reward_metrics
+from orchestrator.run.ahead import Span
 from orchestrator.run.rollout_store import RolloutRow
 from orchestrator.training.updates import Update, update_figures
 from workers.types import Completions, GenerationRequest, Prompt
@@ -59,6 +60,18 @@ class Sampled:
     """What each completion says, by uid and sample index."""
     tallies: Tallies = field(default_factory=dict)
     """Of whoever looked at them, beside the rewards."""
+    ref_logprobs: tuple[np.ndarray, ...] = ()
+    """float32 ``[L]`` of each, where the reference was asked while others were sampled; empty where it was not."""
+    spans: tuple[tuple[Span, ...], ...] = ()
+    """Of each, where weights of several versions may have sampled it; empty where they were all of one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """What the engines did in a step."""
+
+    tokens: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,26 +88,26 @@ class StepRecord:
     num_planned_updates: int
     """Those, and those for which there were no samples with a reward."""
     sync: SyncResult
-    rollout_s: float
-    """Seconds of sampling."""
+    rate: Rate
     mismatch_strikes: int = 0
     num_engine_restarts: int = 0
     """Since the run or its last restart began."""
+    learns_stale: bool = False
+    """Whether earlier weights may have sampled it."""
     sources: Mapping[str, str] = field(default_factory=dict)
     """By uid of the prompt the data source that it is from, where there are several."""
 
 
 def online_metrics(record: StepRecord) -> dict[str, float]:
     """The figures of one online step, but for its times and the memory it takes."""
-    lengths = record.sampled.completions.lengths.tolist()
-    mismatch = record.mismatch or Mismatch(float("nan"), float("nan"), 0)
+    lengths, rate = record.sampled.completions.lengths.tolist(), record.rate
     return {
         **reward_metrics(record.sampled.rewards),
         **values(record.sampled.tallies),
         **_by_source(record.sampled, record.sources),
         **record.figures,
         **update_figures(record.updates, planned=record.num_planned_updates),
-        **{figure.name: float(value) for figure, value in zip(MISMATCH, astuple(mismatch), strict=True)},
+        **_mismatch(record),
         "sync/seconds": record.sync.seconds,
         "sync/verified": 1.0,
         "sync/probe_gap": record.sync.probe_gap,
@@ -105,8 +118,16 @@ def online_metrics(record: StepRecord) -> dict[str, float]:
         "faults/engine_restarts": float(record.num_engine_restarts),
         "length/mean": float(np.mean(lengths)),
         "length/truncated_frac": float(np.mean([r == "length" for r in record.sampled.completions.finish_reasons])),
-        "throughput/rollout_tokens_per_s": sum(lengths) / record.rollout_s,
+        **({"throughput/rollout_tokens_per_s": rate.tokens / rate.seconds} if rate.tokens else {}),
     }
+
+
+def _mismatch(record: StepRecord) -> dict[str, float]:
+    """Nothing where no token was sampled by the weights that learn: drift is told instead."""
+    if record.mismatch is None and record.learns_stale:
+        return {}
+    found = astuple(record.mismatch or Mismatch(float("nan"), float("nan"), 0))
+    return {figure.name: float(value) for figure, value in zip(MISMATCH, found, strict=True)}
 
 
 def _by_source(sampled: Sampled, sources: Mapping[str, str]) -> dict[str, float]:
@@ -125,7 +146,8 @@ def rollout_rows(prompts: Mapping[str, Prompt], sampled: Sampled, *, judging: bo
         judging: Whether the run's prompts ask for verdicts.
     """
     rows, asked = [], {uid: prompt_text(prompt) for uid, prompt in prompts.items()}
-    for request, completion, reward in zip(sampled.requests, sampled.completions, sampled.rewards, strict=True):
+    of_each = zip(sampled.requests, sampled.completions, sampled.rewards, strict=True)
+    for place, (request, completion, reward) in enumerate(of_each):
         prompt = prompts[request.uid]
         text = sampled.texts[request.uid, request.sample_index]
         answer, label = readable_answer(text, judging=judging), prompt.label
@@ -148,6 +170,7 @@ def rollout_rows(prompts: Mapping[str, Prompt], sampled: Sampled, *, judging: bo
                 finish_reason=completion.finish_reason,
                 seed=request.seed,
                 policy_version=completion.policy_version,
+                oldest_version=sampled.spans[place][0][1] if sampled.spans else completion.policy_version,
             )
         )
     return rows

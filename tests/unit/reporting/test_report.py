@@ -84,6 +84,7 @@ def _rollout(path: Path | None, *, text: str = "<answer> 1 </answer>", verdict: 
         finish_reason="stop",
         seed=1,
         policy_version=0,
+        oldest_version=0,
     )
 
 

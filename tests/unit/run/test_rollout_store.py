@@ -29,6 +29,7 @@ _ROW = RolloutRow(
     finish_reason="stop",
     seed=2**63 - 1,
     policy_version=12,
+    oldest_version=11,
 )
 _FAILED = replace(
     _ROW,

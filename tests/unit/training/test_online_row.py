@@ -11,7 +11,7 @@ from algorithms.stable_reinforce import StableReinforce
 from orchestrator.cluster.sync import SyncResult
 from orchestrator.rewards.reward import Reward, RewardStatus
 from orchestrator.run.metrics import NONFINITE, metrics_row
-from orchestrator.training.online_metrics import FIGURES, Sampled, StepRecord, online_metrics
+from orchestrator.training.online_metrics import FIGURES, Rate, Sampled, StepRecord, online_metrics
 from orchestrator.training.updates import FIGURES as UPDATE_FIGURES
 from orchestrator.training.updates import Update, update_figures
 from workers.types import Completion, Completions, RankUpdate
@@ -46,7 +46,7 @@ def _record(*rewards: Reward) -> StepRecord:
         mismatch=Mismatch(abs_mean=1e-6, abs_max=1e-5, num_nonfinite=0),
         updates=(Update([RankUpdate(figures=_FIGURES, grad_norm=0.5)], taken=True),),
         num_planned_updates=2,
-        rollout_s=2.0,
+        rate=Rate(tokens=6, seconds=2.0),
         sync=SyncResult(policy_version=1, seconds=0.25, digest="ab" * 32, probe_gap=1e-7),
     )
 

@@ -1,0 +1,161 @@
+"""From a step's answers to its updates, a verified sync and the figures: what every way to sample them shares."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from algorithms.maths.logprobs import Mismatch
+from algorithms.records import Rollout
+from algorithms.records import Sequence as TokenSequence
+from orchestrator.cluster.feed import completion_sequences
+from orchestrator.cluster.sync import SyncResult
+from orchestrator.evaluation.right import is_judging
+from orchestrator.rewards.reward import check_coverage, check_unknown
+from orchestrator.run.checkpoint import Progress
+from orchestrator.run.guards import Remedy, mismatch_in, mismatch_of, mismatch_remedy
+from orchestrator.run.metrics import PhaseClock
+from orchestrator.run.rollout_store import write_rollouts
+from orchestrator.training.answering import Answering
+from orchestrator.training.online_metrics import Rate, Sampled, StepRecord, online_metrics, rollout_rows
+from orchestrator.training.refills import Drawn
+from orchestrator.training.session import Metrics
+from orchestrator.training.staleness import drift_figures, sampled_by
+from orchestrator.training.updates import Update, after_updates, step_samples, take_updates
+from workers.columns import behind_prompts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learned:
+    """What the policy made of a step's answers."""
+
+    done: Progress
+    """Where the run stands after them."""
+    figures: Metrics
+    """What is known of the answers and of the algorithm's samples."""
+    updates: tuple[Update, ...]
+    """Those that were tried."""
+    num_planned: int
+    """Those, and those for which there were no samples with a reward."""
+    mismatch: Mismatch | None
+    remedy: Remedy
+
+
+def learn(answering: Answering, progress: Progress, found: Drawn, clock: PhaseClock) -> Learned:
+    """All optimizer steps of a step.
+
+    Of answers that earlier weights sampled the old log-probs are those of the present ones, and every token counts by
+    how much likelier it is under these than it was: π_present / π_sampled, bounded above.
+    """
+    session = answering.session
+    config, is_stale = session.config, session.config.rollout.staleness > 0
+    check_coverage(found.rewards, minimum=config.reward.min_coverage)
+    check_unknown(found.rewards, most=config.max_unknown)
+    with session.phase("train", clock):
+        answering.engines.sleep()
+        # A single update finds the old log-probs in its own forward; with a strike, they decide what is done to it.
+        planned = config.updates_per_epoch * config.learner.epochs_at(progress.step)
+        refers = bool(session.pool.role("reference").actors)
+        ask_first = planned != 1 or refers or progress.mismatch_strikes > 0 or is_stale
+        rollouts = rollouts_of(answering, found.sampled, ask_first=ask_first)
+        learned = step_samples(config.learner, rollouts, answering.ask.at(progress, clock))
+        # Between other weights the gap is what was learned meanwhile, and says nothing of engine and trainer.
+        present = sampled_by(progress.policy_version, rollouts, found.sampled.spans) if is_stale else None
+        mismatch, remedy, strikes = mismatch_of(rollouts, among=present), "none", progress.mismatch_strikes
+        if mismatch is not None:
+            remedy, strikes = mismatch_remedy(mismatch, strikes, bound=config.guard.max_mismatch)
+        ahead = replace(progress, step=progress.step + 1, cursor=found.cursor, learner_state=learned.state)
+        correct = is_stale or remedy in ("correct", "resync")
+        samples = [config.learner.corrected(some) if correct else some for some in learned.updates]
+        updates = take_updates(session, samples, ahead, critic=learned.critic)
+        taken = [u.ranks for u in updates if u.taken and u.role == "policy"]
+        if mismatch is None and (mismatch := mismatch_in(taken)) is not None:
+            _, strikes = mismatch_remedy(mismatch, strikes, bound=config.guard.max_mismatch)
+    drift = drift_figures(rollouts, cap=config.learner.weight_cap) if is_stale else {}
+    return Learned(
+        done=replace(after_updates(ahead, updates), mismatch_strikes=strikes),
+        figures={**learned.figures, **found.figures, **drift},
+        updates=tuple(updates),
+        num_planned=planned,
+        mismatch=mismatch,
+        remedy=remedy,
+    )
+
+
+def synced(answering: Answering, learned: Learned, found: Drawn, clock: PhaseClock) -> SyncResult:
+    """Bring what was learned to the engines, and prove it."""
+    with answering.session.phase("sync", clock):
+        if learned.remedy == "resync":
+            answering.engines.require_full_sync()
+        return answering.verified_sync(learned.done.policy_version, [uid for uid in found.prompts if "~" not in uid])
+
+
+def recorded(answering: Answering, learned: Learned, found: Drawn, sync: SyncResult, rate: Rate) -> Metrics:
+    """Keep the step's rollouts and tell its figures."""
+    prompts, sampled = found.prompts, found.sampled
+    rows = rollout_rows(prompts, sampled, judging=is_judging(answering.train))
+    write_rollouts(answering.session.folder.rollout_file(learned.done.step), rows)
+    record = StepRecord(
+        sampled=sampled,
+        figures=learned.figures,
+        mismatch=learned.mismatch,
+        updates=learned.updates,
+        num_planned_updates=learned.num_planned,
+        sync=sync,
+        rate=rate,
+        mismatch_strikes=learned.done.mismatch_strikes,
+        num_engine_restarts=answering.engines.num_restarts,
+        learns_stale=answering.session.config.rollout.staleness > 0,
+        sources={uid: prompt.source for uid, prompt in prompts.items() if prompt.source},
+    )
+    return online_metrics(record)
+
+
+def rollouts_of(answering: Answering, sampled: Sampled, *, ask_first: bool) -> list[Rollout]:
+    """Join completions with the trainer's view of them, where it is asked before the update."""
+    sequences = completion_sequences(sampled.requests, sampled.completions)
+    prompt_lens = [s.prompt_len for s in sequences]
+    told = _told(answering, sampled, sequences, ask_first=ask_first)
+    if sampled.ref_logprobs:
+        told["reference"] = behind_prompts(sampled.ref_logprobs, prompt_lens)
+    unknown = [None] * len(sequences)
+    return [
+        Rollout(
+            sequence=s,
+            reward=reward.value,
+            rollout_logprobs=logprobs,
+            old_logprobs=old,
+            ref_logprobs=ref,
+            values=value,
+            parts=reward.parts if reward.weights else {},
+            part_weights=reward.weights,
+        )
+        for s, logprobs, reward, old, ref, value in zip(
+            sequences,
+            behind_prompts(sampled.completions.logprobs(), prompt_lens),
+            sampled.rewards,
+            *(told.get(role, unknown) for role in ("policy", "reference", "critic")),
+            strict=True,
+        )
+    ]
+
+
+def _told(
+    answering: Answering, sampled: Sampled, sequences: Sequence[TokenSequence], *, ask_first: bool
+) -> dict[str, Sequence[Any]]:
+    """What policy, reference and critic say of the sequences, by role: those that are there and not known yet."""
+    session, pool = answering.session, answering.session.pool
+    known: dict[str, Any] = {"deadline_s": session.deadline_s}
+    scored = {**known, "sampling": answering.sampling}
+    asks: dict[str, Callable[[], Callable[[], list[Any]]]] = {}
+    if ask_first:
+        asks["policy"] = partial(pool.role("policy").begin_each, "score", sequences, **scored)
+    if pool.role("reference").actors and not sampled.ref_logprobs:
+        asks["reference"] = partial(pool.role("reference").begin_each, "score", sequences, **scored)
+    if pool.role("critic").actors:
+        read = [session.config.learner.seen_by_critic(s, answering.ask) for s in sequences]
+        asks["critic"] = partial(pool.role("critic").begin_each, "values", read, **known)
+    if session.config.placement.layout == "colocated":  # they share processors and memory, and take turns
+        return {role: ask()() for role, ask in asks.items()}
+    begun = {role: ask() for role, ask in asks.items()}
+    return {role: answers() for role, answers in begun.items()}
