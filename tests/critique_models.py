@@ -97,7 +97,7 @@ class WorkersHere:
 
     def _write(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
         self.requests += requests
-        return self.worker.write([requests])
+        return list(self.worker.write([requests]))
 
     def _rewards(self, sequences: Sequence[TokenSequence]) -> list[float]:
         self.num_scored += len(sequences)

@@ -75,7 +75,7 @@ def _runs(model: Any) -> list[int]:
 def _step(worker: PolicyWorker, sequences: list[Sequence]) -> tuple[list[np.ndarray], list[Any]]:
     """Old log-probs in two micro-batches, then two updates with two each."""
     halves = [sequences[:3], sequences[3:]]
-    scored = worker.score(halves)
+    scored = list(worker.score(halves))
     samples = demonstrations(sequences, aggregation="token-mean")
     told = [worker.update([samples[3 * half : 3 * half + 3] for half in order]) for order in ((0, 1), (1, 0))]
     return scored, told
