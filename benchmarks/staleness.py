@@ -244,6 +244,7 @@ def _seconds(root: Path, flags: Sequence[str], steps: int, learn_s: float) -> fl
         encoder=SimpleNamespace(
             encode=lambda p: EncodedPrompt(uid=p.uid, engine_prompt_ids=prompt, prompt_ids=prompt, media=()),
             decode=lambda ids: "7",
+            decode_all=lambda rows: ["7"] * len(rows),
         ),
         train=[Prompt(uid=f"p{n}", messages=(), media=()) for n in range(_PROMPTS * (steps + 5))],
         ask=RunAsk(session=session, share_prompts=True, longest_row=1 << 16),
