@@ -250,14 +250,9 @@ class PolicyGradient(Algorithm):
             old, rollout = torch.from_numpy(sample.old_logprobs), torch.from_numpy(sample.rollout_logprobs)
             mask = torch.from_numpy(sample.loss_weight) > 0
             weights = correction_weights(
-                old[None],
-                rollout[None],
-                mask[None],
-                [len(old)],
-                mode="token_truncate",
-                minimum=None,
+                old[None], rollout[None], mask[None], [len(old)], mode="token_truncate", minimum=None,
                 maximum=_CORRECTION_CAP,
-            )
+            )  # fmt: skip
             out.append(replace(sample, loss_weight=sample.loss_weight * weights[0].numpy()))
         return out
 

@@ -30,7 +30,7 @@ from machine import machine_lines
 from task_runs import accuracies, train
 
 from algorithms.records import PLAIN
-from orchestrator.cluster.pool import RoleWorkers, WorkerPool
+from orchestrator.cluster.pool import PoolSpec, RoleWorkers, WorkerPool
 from orchestrator.cluster.roles import ROLES
 from orchestrator.cluster.sync import SyncResult
 from orchestrator.config import load_config
@@ -190,7 +190,7 @@ class _Pool(WorkerPool):
         self._roles = {name: RoleWorkers(role, self) for name, role in ROLES.items()}
         self.role("policy").actors = [_Rank(clock, learn_s / 4, learn_s * 3 / 4 / _UPDATES)]
         self.plan: Any = SimpleNamespace(workers_of=lambda name: (SimpleNamespace(index=0),))
-        self.spec: Any = SimpleNamespace(tokens_per_microbatch=1 << 16, share_prompts=True)
+        self.spec = PoolSpec(tokens_per_microbatch=1 << 16, share_prompts=True, num_threads=1)
 
     def results(self, refs: Sequence[Any], **_: Any) -> list[Any]:
         for ref in refs:
@@ -244,6 +244,7 @@ def _seconds(root: Path, flags: Sequence[str], steps: int, learn_s: float) -> fl
         encoder=SimpleNamespace(
             encode=lambda p: EncodedPrompt(uid=p.uid, engine_prompt_ids=prompt, prompt_ids=prompt, media=()),
             decode=lambda ids: "7",
+            decode_all=lambda rows: ["7"] * len(rows),
         ),
         train=[Prompt(uid=f"p{n}", messages=(), media=()) for n in range(_PROMPTS * (steps + 5))],
         ask=RunAsk(session=session, share_prompts=True, longest_row=1 << 16),

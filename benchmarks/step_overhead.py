@@ -24,8 +24,9 @@ from machine import machine_lines
 from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
 from vllm import SamplingParams
 
+from orchestrator.cluster.environment import worker_environment
 from orchestrator.cluster.feed import build_requests, generate
-from orchestrator.cluster.pool import WorkerPool, worker_environment
+from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.sync import WeightSync
 from orchestrator.data.reading import SourceFile, read_prompts
 from orchestrator.tasks.digits import DigitsPaths, build_digits_data

@@ -12,8 +12,9 @@ from ray import cloudpickle
 
 from orchestrator.cluster.choices import shares_prompts
 from orchestrator.cluster.engines import Engines
+from orchestrator.cluster.environment import worker_environment
 from orchestrator.cluster.placement import PlacementPlan
-from orchestrator.cluster.pool import PoolSpec, WorkerPool, worker_environment
+from orchestrator.cluster.pool import PoolSpec, WorkerPool
 from orchestrator.cluster.reaper import reaped_processes
 from orchestrator.cluster.resources import ray_is_running
 from orchestrator.cluster.roles import ROLES, shares_base

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import ray
@@ -11,6 +12,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from algorithms.algorithm import Sample
 from algorithms.records import Sequence as TokenSequence
+from orchestrator.cluster.environment import worker_environment
 from orchestrator.cluster.health import Health, ended
 from orchestrator.cluster.microbatches import Deal, GroupSize, SampleSize, Shares, plan_groups, plan_samples
 from orchestrator.cluster.placement import PlacementPlan, WorkerPlacement
@@ -221,11 +223,9 @@ class RoleWorkers:
             return self._results(sent if self.actors is asked else send(), method, deadline_s)
 
         def answers() -> list[Any]:
-            found: list[Any] = [None] * len(items)
-            for batches, rows in zip(shares, self._asked(ask), strict=True):
-                for index, row in zip((i for batch in batches for i in batch), rows, strict=True):
-                    found[index] = row
-            return found
+            order = [i for batches in shares for batch in batches for i in batch]
+            by_item = dict(zip(order, chain.from_iterable(self._asked(ask)), strict=True))
+            return [by_item[i] for i in range(len(items))]
 
         return answers
 
@@ -288,24 +288,3 @@ class RoleWorkers:
             if not dead:
                 raise
             raise WorkerLost([workers[index] for index in dead], f"{name}: its process has ended") from error
-
-
-def worker_environment(num_threads: int, *, gpu: bool) -> dict[str, str]:
-    """What a worker process finds set before it imports any library."""
-    shared = {
-        "OMP_NUM_THREADS": str(num_threads),
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONHASHSEED": "0",
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_LOGGING_LEVEL": "WARNING",
-        "VLLM_NO_USAGE_STATS": "1",
-    }
-    if gpu:
-        return shared
-    return shared | {
-        "CUDA_VISIBLE_DEVICES": "",
-        "DS_ACCELERATOR": "cpu",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    }

@@ -11,7 +11,7 @@ import pytest
 import ray
 from xdist.scheduler import LoadScopeScheduling
 
-from orchestrator.cluster.pool import worker_environment
+from orchestrator.cluster.environment import worker_environment
 from orchestrator.tasks.digits import DigitsPaths, build_digits_data
 from orchestrator.tasks.digits_model import build_digits_model
 from tests.integration.runs import WARM_UP_STEPS, benchmark_arguments, online_arguments, warm_up_arguments

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.pool import worker_environment
+from orchestrator.cluster.environment import worker_environment
 from orchestrator.tasks.digits import DigitsPaths
 from tests.integration import plain_judge
 from tests.integration.runs import MAX_NEW_TOKENS, NUM_HELD_OUT, STEPS, write_held_out

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import ray
 
+from orchestrator.cluster.environment import worker_environment
 from orchestrator.cluster.feed import build_requests
-from orchestrator.cluster.pool import worker_environment
 from orchestrator.data.reading import SourceFile, read_prompts
 from orchestrator.tasks.digits import DigitsPaths
 from tests.integration.pools import engine_spec

@@ -11,8 +11,9 @@ import pytest
 import ray
 
 from algorithms.records import SamplingDistribution, Sequence
+from orchestrator.cluster.environment import worker_environment
 from orchestrator.cluster.feed import build_requests, completion_sequences, generate
-from orchestrator.cluster.pool import WorkerPool, worker_environment
+from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.sync import WeightSync
 from orchestrator.cluster.waits import WorkerCannotStart, WorkerFailed
 from orchestrator.data.reading import SourceFile, read_prompts

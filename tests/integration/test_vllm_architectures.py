@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from algorithms.records import MediaRef, SamplingDistribution, Sequence
-from orchestrator.cluster.pool import worker_environment
+from orchestrator.cluster.environment import worker_environment
 from tests.integration.vllm_sampler import TEMPERATURES, sampled_prompts
 from tests.tiny_models import TINY_MODELS
 from workers.models.adapters import ADAPTERS, ModelAdapter

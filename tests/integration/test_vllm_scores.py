@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from orchestrator.cluster.pool import worker_environment
+from orchestrator.cluster.environment import worker_environment
 from orchestrator.run.model_folder import export
 from tests.integration.vllm_scores import asked
 from tests.tiny_models import TINY_MODELS

@@ -18,8 +18,8 @@ from pathlib import Path
 import httpx
 
 from orchestrator.cluster.choices import settled_dtype
+from orchestrator.cluster.environment import worker_environment
 from orchestrator.cluster.plan import single_role_plan
-from orchestrator.cluster.pool import worker_environment
 from orchestrator.cluster.reaper import reaped_processes
 from orchestrator.cluster.waits import waiting
 from orchestrator.config.schema import TrainConfig

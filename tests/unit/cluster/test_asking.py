@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from algorithms.records import Sequence as TokenSequence
-from orchestrator.cluster.pool import RoleWorkers, WorkerPool
+from orchestrator.cluster.pool import PoolSpec, RoleWorkers, WorkerPool
 from orchestrator.cluster.roles import ROLES
 from orchestrator.cluster.waits import WorkerLost
 from orchestrator.config import load_config
@@ -25,7 +25,7 @@ class _Pool(WorkerPool):
         self.log, self.dead, self.started = list[str](), set[int](), 0
         self._roles = {name: RoleWorkers(role, self) for name, role in ROLES.items()}
         self.plan: Any = SimpleNamespace(workers_of=lambda name: (SimpleNamespace(index=0),))
-        self.spec: Any = SimpleNamespace(tokens_per_microbatch=64, share_prompts=True)
+        self.spec = PoolSpec(tokens_per_microbatch=64, share_prompts=True, num_threads=1)
 
     def start_worker(self, role: Any, index: int, spec: Any) -> Any:
         self.started += 1
