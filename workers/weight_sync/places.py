@@ -97,11 +97,19 @@ class Places:
         self._names = {name for place in places for name in place.sources}
 
     def cover(self, names: Collection[str], *, full: bool) -> bool:
-        """Whether these tensors are all that the model has, or where not ``full`` is asked, all of some parameters."""
+        """Whether these tensors are all that the model has; where not ``full`` is asked, all of each layer they are in.
+
+        A bias may stay behind: it is frozen beside adapters. Any other part of a layer that is missing was lost.
+        """
         sent = set(names)
         if full or not sent <= self._names:
             return sent == self._names
-        return all(sent.issuperset(p.sources) or sent.isdisjoint(p.sources) for p in self._places)
+        touched = {id(p.layer) for p in self._places if not sent.isdisjoint(p.sources)}
+        return all(
+            sent.issuperset(p.sources) or (p.name == "bias" and sent.isdisjoint(p.sources))
+            for p in self._places
+            if id(p.layer) in touched
+        )
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Write the tensors, which ``cover`` said yes to, over what the model holds.

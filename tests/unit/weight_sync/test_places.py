@@ -81,6 +81,7 @@ def test_parts_are_written_where_they_are_whole_parameters() -> None:
     assert places is not None
     assert not places.cover({"q", "k"}, full=False) and not places.cover({"q", "k", "v"}, full=True)
     assert not places.cover({"norm", "unheard_of"}, full=False)
+    assert not places.cover({"bias", "norm"}, full=False), "the weight beside it was lost"
     part = {name: second[name] for name in ("q", "k", "v")}
     assert places.cover(part, full=False)
     places.load(part)
