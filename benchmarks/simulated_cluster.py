@@ -201,12 +201,12 @@ class Cluster:
             _, group, sample, began = heapq.heappop(engine.running)
             engine.began_at -= began
             self._driver_free = max(self._driver_free, self.now) + self._set.driver_s
-            self.outcome.driver_busy_s += self._set.driver_s
             self._at(self._driver_free, lambda g=group, s=sample: self._arrived(engine, g, s))
         self._go_on(engine)
 
     def _arrived(self, engine: _Engine, group: int, sample: int) -> None:
         """The driver has taken a completion, and asks for its reward."""
+        self.outcome.driver_busy_s += self._set.driver_s
         self.outcome.completions.append((group, sample))
         engine.held -= 1
         self._fill(engine)

@@ -50,9 +50,10 @@ def test_a_completion_must_fit_behind_the_longest_prompt(encoder: PromptEncoder)
 
 def test_a_probe_must_fit_too_where_prompts_are_probes(encoder: PromptEncoder) -> None:
     config = _config(encoder, "stable_reinforce", "--rollout.max_new_tokens", "2")
-    check_positions(config, encoder, _POSITIONS - PROBE_LENGTH)
-    with pytest.raises(RefusedInput, match=r"\(1014 tokens\) \+ the 11 tokens by which weight syncs are verified"):
-        check_positions(config, encoder, _POSITIONS - PROBE_LENGTH + 1)
+    longest = _POSITIONS - PROBE_LENGTH + 1
+    check_positions(config, encoder, longest - 1)
+    with pytest.raises(RefusedInput, match=rf"\({longest} tokens\) \+ the {PROBE_LENGTH} tokens by which"):
+        check_positions(config, encoder, longest)
     check_positions(config, encoder, _POSITIONS - 2, probed=False)
 
 
