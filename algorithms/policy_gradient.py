@@ -233,6 +233,7 @@ class PolicyGradient(Algorithm):
         own = self.section
         rewards = place_terminal_reward(scores, kl, mask, kl_coef=own.kl_coef, reward_clip=own.reward_clip)
         returns = discounted_returns(rewards, mask, gamma=own.gamma)
+        del rewards  # of a large step each of these takes hundreds of megabytes
         moments = token_moments(returns, mask)
         return whiten(returns, mask, moments), moments.mean
 

@@ -29,8 +29,9 @@ import ray
 from machine import machine_lines
 
 from algorithms.records import PLAIN
-from orchestrator.cluster.pool import RoleWorkers, WorkerPool
+from orchestrator.cluster.pool import PoolSpec, RoleWorkers, WorkerPool
 from orchestrator.cluster.roles import ROLES
+from orchestrator.cluster.row_work import RowWeights
 from orchestrator.cluster.sync import SyncResult
 from orchestrator.config import load_config
 from orchestrator.data.reading import SourceFile, read_prompts
@@ -195,7 +196,9 @@ def _work(root: Path, size: tuple[int, ...]) -> OnlineWork:
     pool.plan = SimpleNamespace(workers_of=lambda role: [SimpleNamespace(index=i) for i in range(ranks)])
     pool.role("rollout").actors = [FakeEngine(tokens) for _ in range(engines)]
     pool.role("policy").actors = [FakeRank() for _ in range(ranks)]
-    pool.spec = SimpleNamespace(tokens_per_microbatch=config.policy.tokens_per_microbatch, share_prompts=True)
+    weights = RowWeights(pair=1e-4, action=0.1, patch=0.0)
+    budget = config.policy.tokens_per_microbatch
+    pool.spec = PoolSpec(tokens_per_microbatch=budget, share_prompts=True, num_threads=1, weights=weights)
     folder = RunFolder(root / "run")
     folder.create()
     train = digits.train

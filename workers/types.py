@@ -9,7 +9,7 @@ Media are named by the SHA-256 of their bytes and travel as references; bytes ar
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal, Self, overload
@@ -157,6 +157,20 @@ class Completions(Sequence[Completion]):
 
     def __len__(self) -> int:
         return len(self.uids)
+
+    def __iter__(self) -> Iterator[Completion]:
+        columns = (self.uids, self.sample_indices, self.ids(), self.logprobs())
+        columns += (self.finish_reasons, self.policy_versions, self.engines)
+        for uid, index, ids, logprobs, reason, version, engine in zip(*columns, strict=True):
+            yield Completion(
+                uid=uid,
+                sample_index=index,
+                completion_ids=ids,
+                rollout_logprobs=logprobs,
+                finish_reason=reason,
+                policy_version=version,
+                engine=engine,
+            )
 
     @overload
     def __getitem__(self, index: int) -> Completion: ...

@@ -96,5 +96,5 @@ def logprob_mismatch(
     if not bool(usable.any()):
         return Mismatch(0.0, 0.0, num_nonfinite)
     gap = old_logprobs - rollout_logprobs
-    gap = (gap.flatten() if bool(usable.all()) else gap[usable]).abs()
+    gap = (gap.flatten() if bool(usable.all()) else gap[usable]).abs_()
     return Mismatch(gap.mean().item(), gap.max().item(), num_nonfinite)

@@ -83,9 +83,9 @@ class OnlineWork:
                     future.result()
         with answering.session.phase("reward", clock):
             by_id = stream.results()
-            rewards = [by_id[f"{c.uid}/{c.sample_index}"] for c in completions]
-            said = [texts[c.uid, c.sample_index] for c in completions]
-            rewards, tallies = self.judged(rewards, [prompts[c.uid] for c in completions], said)
+            rewards = [by_id[f"{uid}/{index}"] for uid, index in completions.keys]
+            said = [texts[key] for key in completions.keys]
+            rewards, tallies = self.judged(rewards, [prompts[uid] for uid in completions.uids], said)
         return Sampled(
             requests=tuple(requests),
             completions=completions,
