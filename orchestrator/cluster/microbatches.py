@@ -18,7 +18,6 @@ from workers.types import GenerationRequest
 _TOKENS_OF_KEYS = 8
 """Keys and values of so many tokens take the memory of one token's activations: 4 of 34 bytes a unit and layer."""
 
-
 Shares = list[list[list[int]]]
 """For each worker its micro-batches, as indices of what is asked about."""
 
@@ -38,6 +37,7 @@ def plan_microbatches(
     token_budget: int,
     work: Sequence[int] | None = None,
     padded: bool = True,
+    rows: Sequence[int] | None = None,
 ) -> Shares:
     """Split samples into micro-batches, as few as the budget allows, and deal them out to ranks.
 
@@ -46,25 +46,27 @@ def plan_microbatches(
     longer than ranks that never wait; and never longer than a split and a deal by tokens alone.
 
     Args:
-        lengths: Tokens of each sample.
+        lengths: Tokens of each sample, of each of its rows where it has several.
         token_budget: Bound on one micro-batch, tokens with padding.
-        work: How long each sample keeps a rank busy, in any unit; None = its tokens.
-        padded: Every sample is filled up to the longest of its micro-batch, and takes as long.
+        work: How long each sample, or row of it, keeps a rank busy, in any unit; None = its tokens.
+        padded: Every row is filled up to the longest of its micro-batch, and takes as long.
+        rows: Of each sample, which stay together; None = 1.
     Returns:
         For each rank its micro-batches, the most work first, each a list of indices into ``lengths``; as many on every
         rank, empty ones at the end. One rank has no empty ones.
     Raises:
         GuardStop: a sample above the budget, which is to be found out before there are workers.
     """
-    _check_budget(lengths, token_budget)
-    by_tokens = _Items(lengths, lengths, token_budget, padded=True)
+    rows = rows or [1] * len(lengths)
+    _check_budget([length * count for length, count in zip(lengths, rows, strict=True)], token_budget)
+    by_tokens = _Items(lengths, lengths, rows, token_budget, padded=True)
     fewest = len(by_tokens.fill(token_budget, None))
     num_batches = min(len(lengths), -(-fewest // num_ranks) * num_ranks)
     few_tokens = by_tokens.exactly(num_batches, by_tokens.least_tokens(num_batches))
     if work is None:
         return _deal(few_tokens, by_tokens, num_ranks)
     # Neither is better for all lengths: few tokens mean little padding, equal work little waiting.
-    items = _Items(lengths, work, token_budget, padded=padded)
+    items = _Items(lengths, work, rows, token_budget, padded=padded)
     equal_work = items.exactly(num_batches, items.least_work(num_batches))
     plans = [_deal(batches, items, num_ranks) for batches in (equal_work, few_tokens)]
     return min(plans, key=lambda plan: sum(max(map(items.work_of, heads)) for heads in zip(*plan, strict=True)))
@@ -143,14 +145,15 @@ def plan_groups(
     Raises:
         GuardStop: as ``plan_microbatches``.
     """
-    lengths = [group_cost(g.prompt_len, g.completions, share_prompts=share_prompts) for g in groups]
-    work = [
-        weights.of_row(g.prompt_len, g.completions, g.patches)
-        if share_prompts
-        else len(g.completions) * weights.of_row(g.prompt_len, [max(g.completions)], g.patches)
-        for g in groups
-    ]
-    return plan_microbatches(lengths, num_ranks=num_ranks, token_budget=token_budget, work=work, padded=False)
+    lengths, work, rows = [], [], []
+    for group in groups:
+        completions = group.completions if share_prompts else (max(group.completions),)
+        lengths.append(group_cost(group.prompt_len, completions, share_prompts=share_prompts))
+        work.append(weights.of_row(group.prompt_len, completions, group.patches))
+        rows.append(1 if share_prompts else len(group.completions))
+    return plan_microbatches(
+        lengths, num_ranks=num_ranks, token_budget=token_budget, work=work, padded=not share_prompts, rows=rows
+    )
 
 
 def group_cost(prompt_len: int, completions: Sequence[int], *, share_prompts: bool) -> int:
@@ -210,38 +213,41 @@ def _more_rows(rows: list[list[int]], num_ranks: int) -> list[list[int]]:
 
 
 class _Items:
-    """What is to be split: lengths and work, longest first."""
+    """What is to be split: lengths and work of their rows, longest first."""
 
-    def __init__(self, lengths: Sequence[int], work: Sequence[int], token_budget: int, *, padded: bool) -> None:
-        self._lengths, self._work, self._budget, self._padded = lengths, work, token_budget, padded
+    def __init__(
+        self, lengths: Sequence[int], work: Sequence[int], rows: Sequence[int], token_budget: int, *, padded: bool
+    ) -> None:
+        self._lengths, self._work, self._rows, self._budget, self._padded = lengths, work, rows, token_budget, padded
         self._order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
 
     def work_of(self, batch: Sequence[int]) -> int:
         """Of a whole micro-batch."""
         of_each = [self._work[i] for i in batch]
-        return max(of_each, default=0) * len(batch) if self._padded else sum(of_each)
+        return max(of_each, default=0) * sum(self._rows[i] for i in batch) if self._padded else sum(of_each)
 
     def fill(self, tokens: int, most_work: int | None) -> list[list[int]]:
         """Neighbours filled up to so many tokens, and so much work; by tokens alone the fewest batches possible."""
-        lengths, work, padded = self._lengths, self._work, self._padded
+        lengths, work, rows, padded = self._lengths, self._work, self._rows, self._padded
         batches: list[list[int]] = []
         batch: list[int] = []
-        width = done = 0
+        width = done = size = 0
         for index in self._order:
             more = max(done, work[index]) if padded else done + work[index]
-            size = len(batch) + 1
+            size += rows[index]
             fits = width * size <= tokens and (most_work is None or (more * size if padded else more) <= most_work)
             if batch and fits:
                 batch.append(index)
                 done = more
             else:
-                batch, width, done = [index], lengths[index], work[index]
+                batch, width, done, size = [index], lengths[index], work[index], rows[index]
                 batches.append(batch)
         return batches
 
     def least_tokens(self, num_batches: int) -> list[list[int]]:
         """At most so many, whose largest number of tokens is as small as can be."""
-        low, high = max(max(self._lengths, default=0), sum(self._lengths) // max(1, num_batches)), self._budget
+        each = [length * rows for length, rows in zip(self._lengths, self._rows, strict=True)]
+        low, high = max(max(each, default=0), sum(each) // max(1, num_batches)), self._budget
         while low < high:
             middle = (low + high) // 2
             if len(self.fill(middle, None)) <= num_batches:
@@ -254,7 +260,8 @@ class _Items:
         """At most so many, whose largest work is small, within the budget."""
         if not self._order:
             return []
-        low = max(max(self._work), sum(self._work) // num_batches)
+        each = [self.work_of([i]) for i in self._order]
+        low = max(max(each), sum(each) // num_batches)
         high = max(low, *map(self.work_of, self.fill(self._budget, None)))
         while high - low > low >> 10:
             middle = (low + high) // 2

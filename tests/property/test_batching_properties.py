@@ -215,10 +215,46 @@ def test_balanced_by_work_every_sample_is_learned_once_within_the_budget(
     assert _rounds(work) * ranks <= sum(map(sum, work)) + ranks * max(map(max, work))
 
 
-@given(_SIZED, _WEIGHTS, st.integers(1, 8), st.booleans())
-def test_groups_stay_whole_whatever_they_weigh(
-    drawn: list[tuple[int, int, int, int]], weights: RowWeights, ranks: int, share: bool
+_GROUPS = st.lists(
+    st.builds(
+        GroupSize,
+        prompt_len=st.integers(1, 40),
+        completions=st.lists(st.integers(1, 60), min_size=1, max_size=6).map(tuple),
+        patches=st.integers(0, 30),
+    ),
+    min_size=1,
+    max_size=40,
+)
+
+
+@given(_GROUPS, _WEIGHTS, st.integers(1, 8), st.integers(600, 1200), st.booleans())
+def test_groups_stay_whole_within_the_budget_whatever_their_sizes(
+    groups: list[GroupSize], weights: RowWeights, ranks: int, budget: int, share: bool
 ) -> None:
-    groups = [GroupSize(prompt, (n, n + 3), patches) for _, prompt, n, patches in drawn]
-    plan = plan_groups(groups, share_prompts=share, num_ranks=ranks, token_budget=300, weights=weights)
-    assert sorted(chain.from_iterable(chain.from_iterable(plan))) == list(range(len(groups)))
+    plan = plan_groups(groups, share_prompts=share, num_ranks=ranks, token_budget=budget, weights=weights)
+    batches = _check_shares(plan, num_samples=len(groups), ranks=ranks)
+    for batch in batches:
+        own = [groups[i] for i in batch]
+        if share:
+            tokens = sum(g.prompt_len + sum(g.completions) for g in own)
+        else:  # as the collator lays them out
+            tokens = max(g.prompt_len + max(g.completions) for g in own) * sum(len(g.completions) for g in own)
+        assert tokens <= budget
+
+
+@given(_GROUPS, _WEIGHTS, st.integers(1, 8))
+def test_filling_counts_as_work_of_groups_that_do_not_share(
+    groups: list[GroupSize], weights: RowWeights, ranks: int
+) -> None:
+    def work_of(batch: list[int]) -> int:
+        slowest = (
+            weights.of_row(g.prompt_len, [max(g.completions)], g.patches) for g in map(groups.__getitem__, batch)
+        )
+        return max(slowest, default=0) * sum(len(groups[i].completions) for i in batch)
+
+    plan, alone = (
+        plan_groups(groups, share_prompts=False, num_ranks=ranks, token_budget=600, weights=w)
+        for w in (weights, TOKENS_ALONE)
+    )
+    found, by_tokens = (_rounds([[work_of(batch) for batch in own] for own in p]) for p in (plan, alone))
+    assert found <= by_tokens
