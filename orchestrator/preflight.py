@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.cluster.adapters import check_adapters
-from orchestrator.cluster.choices import adapter_of
+from orchestrator.cluster.choices import adapter_of, check_attention
 from orchestrator.cluster.feed import PROBE_LENGTH
 from orchestrator.config.schema import TrainConfig
 from orchestrator.config.tables import made
@@ -52,6 +52,7 @@ def check_config(config: TrainConfig) -> None:
             f"model.lora_rank = {config.model.lora_rank}, but peft puts adapters on the experts of "
             f"{adapter.model_type} whatever layers it is told; leave it out"
         )
+    check_attention(config, config.model.folder)
 
 
 def check_model(config: TrainConfig) -> None:
@@ -107,6 +108,8 @@ def check_other_models(config: TrainConfig, known: TrainConfig) -> None:
             check_model_folder(own, trust_remote_code=known.model.trust_remote_code)
         except ValueError as error:
             raise RefusedInput(f"{option}: {error}") from error
+        if option not in _PLAIN:
+            check_attention(known, own, option)
     check_adapters(config)
     _check_reward_heads(config)
 

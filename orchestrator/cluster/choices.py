@@ -43,13 +43,27 @@ def engine_kind(config: TrainConfig, model_path: str | None = None) -> Literal["
 
 
 def shares_prompts(config: TrainConfig, model_path: str) -> bool:
-    """Whether sequences of one prompt share a row: asked for, and possible with this model and its attention."""
+    """Whether sequences of one prompt share a row: asked for, and possible with this model."""
     described: dict[str, Any] = read_model_config(model_path)
     adapter, text = adapter_for(described["model_type"]), described.get("text_config", described)
-    # A response attends to its whole prompt; and of transformers' attentions only this one takes our mask.
+    # A response attends to its whole prompt.
     windowed = text.get("use_sliding_window", True) and text.get("sliding_window") is not None
-    possible = adapter.shares_prompts and config.model.attention == "sdpa" and not windowed
-    return config.batching.mode == "shared_prompt" and possible
+    return config.batching.mode == "shared_prompt" and adapter.shares_prompts and not windowed
+
+
+def check_attention(config: TrainConfig, model_path: str, option: str = "model.path") -> None:
+    """Refuse FlexAttention for a model whose rows are not packed, which would need it in all of its parts.
+
+    Args:
+        option: What names the model.
+    Raises:
+        RefusedInput: saying why prompts are not shared.
+    """
+    if config.model.attention != "flex_attention" or shares_prompts(config, model_path):
+        return
+    pairs, kind = config.batching.mode == "pairs", adapter_of(model_path).model_type
+    reason = "batching.mode = 'pairs' leaves out" if pairs else f"the {kind} of {option} {model_path!r} cannot have"
+    raise RefusedInput(f"model.attention = 'flex_attention' needs rows with shared prompts, which {reason}")
 
 
 def sync_backend(config: TrainConfig, plan: PlacementPlan) -> "Backend":
