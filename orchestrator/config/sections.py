@@ -47,7 +47,7 @@ class ModelSection(Section):
         "sdpa", "eager", "flash_attention_2", "flash_attention_3", "flash_attention_4", "flex_attention"
     ] = "sdpa"
     """Attention of the trainer, vision tower and packed rows; flash_attention_4 (Hopper, Blackwell) comes with the gpu
-    extra, flex_attention learns on GPUs and leaves the tower to sdpa."""
+    extra, flex_attention learns on GPUs, from shared prompts alone, and leaves the tower to sdpa."""
     freeze: tuple[Literal["vision", "bridge", "language"], ...] = Field(default=(), strict=False)
     """Parts that stay as they are: vision tower, bridge into the language model, language model."""
     lora_rank: Count | None = None
@@ -205,7 +205,8 @@ class PolicySection(Section):
     """Keep the optimizer state in CPU memory."""
     grad_dtype: Literal["auto", "float32"] = "auto"
     """Number format in which bfloat16 gradients of micro-batches add up; auto = float32 where they are sharded (ZeRO
-    stages 2 and 3) or the optimizer is offloaded, else bfloat16, which takes half the memory."""
+    stages 2 and 3) or the optimizer is offloaded, else bfloat16, which takes half the memory; ranks exchange them in
+    bfloat16, or with float32 as they are."""
 
     def check(self, config: Any) -> None:
         """Refuse what DeepSpeed has for sharded optimizers only.

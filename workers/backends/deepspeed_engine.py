@@ -204,5 +204,7 @@ def _engine_config(spec: OptimizerSpec, *, bf16: bool) -> dict[str, Any]:
         "bf16": {"enabled": bf16},
         # In bfloat16 a sum stops growing where the next micro-batch is a 256th of it.
         "data_types": {"grad_accum_dtype": "fp32" if spec.sums_in_float32 else None},
+        # Else stage 1 rounds the finished sum to bfloat16 for the ranks to exchange it, also where there is but one.
+        "communication_data_type": "fp32" if spec.grad_dtype == "float32" else None,
         "steps_per_print": 1 << 60,
     }

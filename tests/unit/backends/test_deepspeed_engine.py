@@ -124,6 +124,18 @@ def test_small_micro_batches_in_bfloat16_add_up(stage: int, offload: bool, sums:
     assert norms[1] == pytest.approx(1.1 * norms[0], rel=5e-3)
 
 
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_a_sum_in_float32_is_not_rounded_on_its_way_between_ranks(stage: int) -> None:
+    engine, model = _engine(stage, False, bf16=True, sums="float32"), _model().bfloat16()
+    total = torch.zeros(sum(p.numel() for p in model.parameters()))
+    for last, batch in enumerate(_batches("a")):
+        model.zero_grad()
+        _loss(model(batch.bfloat16())).backward()
+        total += torch.cat([p.grad.float().flatten() for p in model.parameters() if p.grad is not None])
+        engine.backward(_loss(engine.forward(batch.bfloat16())), last=bool(last))
+    assert engine.step() == pytest.approx(float(total.norm()), rel=1e-6)
+
+
 @pytest.mark.parametrize("stage", [0, 1, 2])
 def test_gradients_that_only_together_are_not_finite_are_not_applied(stage: int) -> None:
     engine = _engine(stage, False)
