@@ -1,5 +1,6 @@
 """The one forward every trainer-side role runs: media in, log-probs of the policy's own tokens or rewards out."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from workers.multimodal.collate import Batch
 from workers.multimodal.packing import Segments
 
 LOGITS_AT_ONCE = 1 << 27
-"""Of a frozen head, whose logits are not kept; half a gigabyte in float32."""
+"""Of a frozen head, and wherever nobody learns: such logits are not kept. Half a gigabyte in float32."""
 
 
 class PolicyModule(nn.Module):
@@ -52,29 +53,31 @@ class PolicyModule(nn.Module):
         return self._score(hidden, batch.targets, sampling)
 
     def _score(self, hidden: Tensor, targets: Tensor, sampling: SamplingDistribution) -> TokenScores:
-        """The head, once a token; only where its logits are too many to keep, in pieces that are computed twice."""
+        """The head, once a token; only where it learns and its logits are too many to keep, in pieces made twice."""
         config, head = self.model.config.get_text_config(), self.model.get_output_embeddings()
         reading = Reading(sampling.temperature, sampling.banned_ids, getattr(config, "final_logit_softcapping", None))
-        learns = torch.is_grad_enabled() and hidden.requires_grad
-        if learns and not any(_learns_or_is_apart(p) for p in head.parameters()):
+        learns = torch.is_grad_enabled()
+        if learns and hidden.requires_grad and not any(_learns_or_is_apart(p) for p in head.parameters()):
             pieces = -(-len(targets) * config.vocab_size // LOGITS_AT_ONCE)
             return score_frozen(head, hidden, targets, reading, pieces=max(1, pieces))
-        kept = len(targets) * config.vocab_size * hidden.element_size()
-        pieces = -(-kept // BYTES_KEPT.get(hidden.device.type, min(BYTES_KEPT.values())))
+        kept = BYTES_KEPT.get(hidden.device.type, min(BYTES_KEPT.values())) // hidden.element_size()
+        pieces = -(-len(targets) * config.vocab_size // (kept if learns else LOGITS_AT_ONCE))
         if self.lockstep:
             most = torch.tensor(pieces, device=targets.device)
             torch.distributed.all_reduce(most, op=torch.distributed.ReduceOp.MAX)
             pieces = int(most)
         if pieces <= 1:
             return score_logits(head(hidden), targets, reading)
+        again = partial(checkpoint, _score_piece, use_reentrant=False, preserve_rng_state=False)
+        score = again if learns else _score_piece
         scored: list[TokenScores] = [
-            checkpoint(_score_again, head, *piece, reading, use_reentrant=False, preserve_rng_state=False)
+            score(head, *piece, reading)
             for piece in zip(hidden.tensor_split(pieces), targets.tensor_split(pieces), strict=True)
         ]
         return TokenScores(*map(torch.cat, zip(*scored, strict=True)))
 
 
-def _score_again(head: nn.Module, hidden: Tensor, targets: Tensor, reading: Reading) -> TokenScores:
+def _score_piece(head: nn.Module, hidden: Tensor, targets: Tensor, reading: Reading) -> TokenScores:
     return score_logits(head(hidden), targets, reading)
 
 

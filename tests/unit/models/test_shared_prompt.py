@@ -122,6 +122,24 @@ def test_logits_in_pieces_change_nothing(
         torch.testing.assert_close(found[name], gradient, atol=1e-5 * max(1.0, float(gradient.abs().max())), rtol=1e-4)
 
 
+def test_logits_that_nobody_learns_from_are_made_in_pieces_and_once(
+    folder: Path, sequences: list[Sequence], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for references and old log-probs: the bound is that of logits which are not kept."""
+    module, batch = _module(folder), _batch(folder, sequences, share=True)
+    head, calls = module.model.get_output_embeddings(), list[int]()
+    # One that has no body without a head runs it there too, over rows.
+    head.register_forward_hook(lambda module, args, output: calls.append(len(args[0])) if args[0].ndim == 2 else None)
+    with torch.no_grad():
+        whole = module(batch)
+        monkeypatch.setattr(policy_module, "LOGITS_AT_ONCE", 3 * module.model.config.get_text_config().vocab_size)
+        pieces = module(batch)
+    num_tokens = len(batch.targets)
+    assert calls[0] == num_tokens and max(calls[1:]) <= 3 and sum(calls[1:]) == num_tokens
+    for one, other in zip(pieces, whole, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_responses_count_on_from_the_end_of_their_prompt() -> None:
     sequences = [
         Sequence(uid=uid, sample_index=k, input_ids=np.arange(length), prompt_len=prompt_len, media=())
