@@ -35,11 +35,13 @@ class CriticWorker(TrainedRank):
 
     def values(self, microbatches: Seq[Seq[Sequence]]) -> Slots:
         """What the state before each action token is worth: float32 ``[T]`` a sequence, 0 elsewhere, in order."""
+        self._forget_untouched()
         found: list[np.ndarray] = []
         with torch.no_grad():
             for sequences in microbatches:
                 batch = self._collate(sequences)
                 found += as_slots(sequences, batch.split(self._forward(batch).values))
+        self._forget_untouched()  # what only the updates before were about
         return Slots(found, [s.prompt_len for sequences in microbatches for s in sequences])
 
     def _module(self, model: Any, *, lockstep: bool) -> nn.Module:

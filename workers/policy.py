@@ -133,7 +133,8 @@ class PolicyWorker(TrainedRank):
     def publish(self, *, policy_version: int, full: bool) -> WeightManifest | None:
         """Announce the weights for the engines; None where another rank announces for all."""
         self._collate.forget_untouched()
-        self._features.forget_untouched()
+        # Engines on this device sample next, and a later step has other images, or has them in another epoch.
+        self._features.clear()
 
         def named() -> Iterator[tuple[str, Tensor]]:
             for name, tensor, trainable in self._named():

@@ -33,7 +33,7 @@ class ReferenceWorker(WorkerBase):
         # Four-bit weights are where they belong from the start.
         model = model if spec.quantize else model.to(self._device)
         self._module = PolicyModule(model, lockstep=False).requires_grad_(False)
-        keep_features(self._module, adapter)
+        self._features = keep_features(self._module, adapter)
         self._collate = Collator.of(spec)
 
     def score(self, microbatches: Seq[Seq[Sequence]], *, sampling: SamplingDistribution = PLAIN) -> Slots:
@@ -48,4 +48,6 @@ class ReferenceWorker(WorkerBase):
                 batch = self._collate(sequences)
                 scores = self._module(batch.to(self._device), sampling)
                 scored += as_slots(sequences, batch.split(scores.logprobs))
+        self._collate.forget_untouched()
+        self._features.forget_untouched()
         return Slots(scored, [s.prompt_len for sequences in microbatches for s in sequences])

@@ -176,6 +176,11 @@ class TrainedRank(WorkerBase, ABC):
                 tensors = {name: p.detach().cpu().clone() for name, p in head.named_parameters()}
                 save_reward_head(head.kind, tensors, folder, request=told.request, opening=told.opening)
 
+    def _forget_untouched(self) -> None:
+        """Drop the images, and what the tower said of them, that nobody has asked for since the last call."""
+        self._collate.forget_untouched()
+        self._features.forget_untouched()
+
     def _forward(self, batch: Batch, sampling: SamplingDistribution = PLAIN) -> Any:
         return self._engine.forward(batch.to(self._device), sampling)
 

@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from algorithms.critic import CriticSection, ValueSample
 from algorithms.records import Sequence
 from algorithms.sft import CrossEntropy
+from algorithms.tokens import step_weights
 from tests.tiny_models import write_qwen2_5_vl
 from tests.tiny_prompts import MIXED_SIZES, demonstrations, picture_prompts, respond
 from workers import trained_rank
 from workers.backends.schedule import OptimizerSpec, Schedule
+from workers.critic import CriticSpec, CriticWorker
 from workers.models import vision_features
 from workers.models.loading import ModelSpec
 from workers.models.lora import LoraSpec
@@ -132,28 +135,54 @@ def test_what_stands_on_one_base_shares_what_is_kept(folder: Path, sequences: li
     assert len(own) == sum(_IMAGES.values()), "in a process of its own it keeps its own"
 
 
-def test_what_a_step_did_not_touch_is_forgotten_and_all_with_a_checkpoint(
-    folder: Path, sequences: list[Sequence], tmp_path: Path
-) -> None:
+def test_a_sync_forgets_all_and_so_does_a_checkpoint(folder: Path, sequences: list[Sequence], tmp_path: Path) -> None:
     worker = _worker(_spec(folder))
     worker.open_sender(backend="shared_memory", run_id=tmp_path.name, address="", port=0, group_size=1)
     runs = _runs(worker._engine.module.model)
     worker.score([sequences])
-    for version in (1, 2):
-        worker.publish(policy_version=version, full=False)
-        worker.release()
-        worker.score([sequences[:2]])
-    assert len(runs) == 3 and len(worker._features) == 2
-    worker.publish(policy_version=3, full=False)
+    assert len(runs) == len(worker._features) == 3
+    worker.publish(policy_version=1, full=False)
     worker.release()
+    assert not len(worker._features) and worker._features.num_bytes == 0, "engines on its device sample next"
+    worker.score([sequences[:2]])
+    assert len(runs) == 5 and len(worker._features) == 2
     worker.save(str(tmp_path))
     worker.load_state(str(tmp_path), num_steps=0)
     assert not len(worker._features) and worker._features.num_bytes == 0
     worker.score([sequences])
-    assert len(runs) == 6
+    assert len(runs) == 8
     assert (
-        worker._features.num_bytes == sum(runs[3:]) * 4 * worker._engine.module.model.config.vision_config.hidden_size
+        worker._features.num_bytes == sum(runs[5:]) * 4 * worker._engine.module.model.config.vision_config.hidden_size
     )
+
+
+def test_a_reference_keeps_what_its_last_call_was_about(folder: Path, sequences: list[Sequence]) -> None:
+    reference = ReferenceWorker(spec=_spec(folder).model, num_threads=1)
+    runs = _runs(reference._module.model)
+    for asked, num_kept in ((sequences, 3), (sequences[:2], 2), (sequences[4:], 0)):
+        reference.score([asked])
+        assert (len(runs), len(reference._features)) == (3, num_kept)
+    assert reference._features.num_bytes == 0
+
+
+def test_a_critic_keeps_what_its_last_step_was_about(folder: Path, sequences: list[Sequence]) -> None:
+    model, spec = CriticSection(clip=None).model, _spec(folder)
+    told = {name: getattr(spec, name) for name in ("model", "source", "optimizer", "freeze", "gradient_checkpointing")}
+    of_critic = CriticSpec(**told, objective=model.objective, head=model.head, head_in=None)
+    critic = CriticWorker(rank=0, world_size=1, spec=of_critic, num_threads=1)
+    critic.setup("127.0.0.1", 0)
+    runs = _runs(critic._engine.module.model)
+    for asked, num_kept in ((sequences, 3), (sequences[:2], 2), (sequences[4:], 0)):
+        critic.values([asked])
+        assert len(critic._features) == num_kept
+        weights = step_weights(asked, aggregation="token-mean", longest_response=3)
+        zeros = [np.zeros(len(s.input_ids), np.float32) for s in asked]
+        samples = [
+            ValueSample(sequence=s, loss_weight=w, returns=zero + 1.0, old_values=zero)
+            for s, w, zero in zip(asked, weights, zeros, strict=True)
+        ]
+        critic.update([samples])
+        assert len(runs) == 3, "updates find what the values left"
 
 
 def test_what_does_not_fit_is_seen_again(
