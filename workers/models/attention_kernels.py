@@ -143,7 +143,7 @@ class CpuKernel(_DenseBatches):
 
 
 class EfficientKernel(_DenseBatches):
-    """What ``scaled_dot_product_attention`` runs on a GPU in float32, for which there is no flash kernel."""
+    """What ``scaled_dot_product_attention`` runs on a GPU that has no flash kernel: in float32, or of before 2020."""
 
     _LSE_STEP = 32
     """It rounds the length of a log-sum-exp up to this."""

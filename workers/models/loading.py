@@ -53,7 +53,8 @@ def load_model(spec: ModelSpec) -> tuple[Any, ModelAdapter]:
     """Load the model of ``spec`` in evaluation mode (no dropout: old and new log-probs must be comparable).
 
     Raises:
-        ValueError: the weights cannot be quantised here, or the folder lacks some that the model has.
+        ValueError: the weights cannot be quantised here, nothing here computes the attention, or the folder lacks
+            some weights that the model has.
     """
     options: dict[str, Any] = {}
     # Few towers know FlexAttention.
@@ -79,9 +80,18 @@ def load_model(spec: ModelSpec) -> tuple[Any, ModelAdapter]:
     if missing := sorted(found["missing_keys"]):  # transformers makes them up, with no more than a warning
         raise ValueError(f"{spec.path!r} lacks {len(missing)} of the model's tensors; the first is {missing[0]!r}")
     if spec.share_prompts:
+        _check_kernel(model, spec)
         shared_prompt.register()
         model.set_attn_implementation({"": around, "text_config": shared_prompt.NAMES[spec.attention]})
     return worn(model.eval(), spec.adapter), adapter_for(model.config.model_type)
+
+
+def _check_kernel(model: Any, spec: ModelSpec) -> None:
+    """Refuse attention that this machine cannot compute before hours of work and not in a first forward."""
+    text = model.config.get_text_config()
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    shared_prompt.kernel_name(spec.attention, shared_prompt.Card.of(device), dtype=spec.torch_dtype, width=width)
 
 
 def worn(model: Any, adapter: str | None) -> Any:

@@ -10,8 +10,9 @@ with transformers as an attention of its own; other batches go on to SDPA.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -44,7 +45,16 @@ NAMES = {
 _SAY_NOTHING = {"position_ids", "use_cache", "output_hidden_states", "output_attentions", "is_causal"}
 """What layers hand on that changes no score: positions are in queries and keys already."""
 _MOST_FLASH_WIDTH = 256
-"""Numbers of a head, a multiple of 8, that torch's flash kernels take."""
+"""Numbers of a head, a multiple of 8, that flash kernels take."""
+_FLASH_MAJORS = {
+    "flash_attention_2": range(8, 99),
+    "flash_attention_3": range(9, 10),
+    "flash_attention_4": range(9, 11),
+}
+"""Compute capabilities, before the point, of the GPUs that each runs on.
+
+Source: flash-attn 2.8, README; torch 2.13, ``torch/nn/attention/_fa3.py`` and ``_fa4.py``
+"""
 
 
 class SegmentMask(Tensor):
@@ -144,12 +154,54 @@ def two_parts(q: Tensor, k: Tensor, v: Tensor, at: Segments, *, kernel: Kernel, 
     return _InTwoParts.apply(q, k, v, at, kernel, scale)  # type: ignore[return-value]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """What a device and torch's build for it have."""
+
+    capability: tuple[int, int] | None
+    """Compute capability; None of a CPU."""
+    has_flash: bool = True
+    """torch was built with flash attention."""
+
+    @classmethod
+    def of(cls, device: torch.device) -> Self:
+        """Of this machine's device."""
+        if device.type != "cuda":
+            return cls(capability=None)
+        has_flash = torch.backends.cuda.is_flash_attention_available()
+        return cls(capability=torch.cuda.get_device_capability(device), has_flash=has_flash)
+
+
+def kernel_name(attention: str, card: Card, *, dtype: torch.dtype, width: int) -> str:
+    """What computes ``model.attention`` there, for heads of this width.
+
+    Raises:
+        ValueError: nothing does, in one sentence with what would.
+    """
+    told = f"model.attention = {attention!r} with heads of {width} numbers in {str(dtype).removeprefix('torch.')}"
+    if attention in ("eager", "flex_attention"):
+        return attention
+    if card.capability is None:
+        if attention == "sdpa":
+            return "cpu"
+        raise ValueError(f"{told} needs a GPU; use 'sdpa'")
+    fits = dtype != torch.float32 and width % 8 == 0 and width <= _MOST_FLASH_WIDTH
+    major = card.capability[0]
+    if attention in _FLASH_MAJORS:
+        if fits and major in _FLASH_MAJORS[attention]:
+            return attention
+        raise ValueError(f"{told} does not run on compute capability {major}.{card.capability[1]}; use 'sdpa'")
+    if fits and card.has_flash and major in _FLASH_MAJORS["flash_attention_2"]:
+        return "sdpa"
+    aligned = width * dtype.itemsize % 16 == 0
+    if aligned and (major >= 8 or dtype != torch.bfloat16):
+        return "efficient"
+    raise ValueError(f"{told} does not run on compute capability {major}.{card.capability[1]}; use 'eager'")
+
+
 def kernel_for(attention: str, q: Tensor) -> Kernel:
     """What computes ``model.attention`` for queries like these."""
-    if attention == "sdpa" and not q.is_cuda:
-        return _made("cpu")
-    fits = q.dtype != torch.float32 and q.shape[-1] % 8 == 0 and q.shape[-1] <= _MOST_FLASH_WIDTH
-    return _made("efficient" if attention == "sdpa" and not fits else attention)
+    return _made(kernel_name(attention, Card.of(q.device), dtype=q.dtype, width=q.shape[-1]))
 
 
 def attend(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from workers.models.attention_kernels import CpuKernel, Kernel, PlainKernel
 from workers.models.flex_rows import flex_row, row_mask
-from workers.models.shared_prompt import NAMES, attend, kernel_for, segment_mask, two_parts
+from workers.models.shared_prompt import NAMES, Card, attend, kernel_for, kernel_name, segment_mask, two_parts
 from workers.multimodal.packing import Segments, segments_of
 
 _WIDTH = 8
@@ -143,3 +143,46 @@ def test_model_attention_chooses_who_computes(attention: str) -> None:
 
 def test_no_name_is_taken_for_a_package_of_flash_attention() -> None:
     assert not [name for name in NAMES.values() if "flash" in name or "flex_attention" in name]
+
+
+_CPU, _V100, _T4, _A100, _H100, _B200 = (None, (7, 0), (7, 5), (8, 0), (9, 0), (10, 0))
+_BF16, _F32, _F16 = torch.bfloat16, torch.float32, torch.float16
+
+
+@pytest.mark.parametrize(
+    ("attention", "capability", "dtype", "width", "kernel"),
+    [
+        ("sdpa", _CPU, _F32, 128, "cpu"),
+        ("sdpa", _A100, _BF16, 128, "sdpa"),
+        ("sdpa", _A100, _BF16, 320, "efficient"),
+        ("sdpa", _A100, _F32, 128, "efficient"),
+        ("sdpa", _T4, _F16, 128, "efficient"),
+        ("sdpa", _V100, _F32, 80, "efficient"),
+        ("sdpa", _T4, _BF16, 128, "use 'eager'"),
+        ("sdpa", _H100, _BF16, 90, "use 'eager'"),
+        ("eager", _T4, _BF16, 90, "eager"),
+        ("flex_attention", _A100, _BF16, 128, "flex_attention"),
+        ("flash_attention_2", _A100, _BF16, 128, "flash_attention_2"),
+        ("flash_attention_2", _T4, _F16, 128, "use 'sdpa'"),
+        ("flash_attention_2", _CPU, _BF16, 128, "use 'sdpa'"),
+        ("flash_attention_2", _H100, _F32, 128, "use 'sdpa'"),
+        ("flash_attention_3", _H100, _BF16, 128, "flash_attention_3"),
+        ("flash_attention_3", _A100, _BF16, 128, "use 'sdpa'"),
+        ("flash_attention_3", _B200, _BF16, 128, "use 'sdpa'"),
+        ("flash_attention_4", _B200, _BF16, 128, "flash_attention_4"),
+        ("flash_attention_4", _A100, _BF16, 128, "use 'sdpa'"),
+    ],
+)
+def test_a_card_computes_what_it_can_and_refuses_the_rest(
+    attention: str, capability: tuple[int, int] | None, dtype: torch.dtype, width: int, kernel: str
+) -> None:
+    card = Card(capability=capability)
+    if not kernel.startswith("use "):
+        assert kernel_name(attention, card, dtype=dtype, width=width) == kernel
+        return
+    with pytest.raises(ValueError, match=f"^model.attention = '{attention}' with heads of {width} .*{kernel}$"):
+        kernel_name(attention, card, dtype=dtype, width=width)
+
+
+def test_a_build_without_flash_attention_has_the_efficient_kernel() -> None:
+    assert kernel_name("sdpa", Card(capability=_H100, has_flash=False), dtype=_BF16, width=128) == "efficient"
