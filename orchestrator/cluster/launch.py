@@ -68,6 +68,8 @@ def worker_pool(config: TrainConfig, plan: PlacementPlan, spec: EngineSpec | Non
     # Deferred: whoever only connects to a cluster needs no model.
     from transformers import AutoConfig
 
+    from workers.multimodal.processor import fixed_side
+
     model = config.model
     shape = AutoConfig.from_pretrained(model.folder, trust_remote_code=model.trust_remote_code)
     ranks = max(1, len(plan.workers_of("policy")))
@@ -78,6 +80,7 @@ def worker_pool(config: TrainConfig, plan: PlacementPlan, spec: EngineSpec | Non
             share_prompts=shares_prompts(config, model.folder),
             weights=row_weights(shape, tower_runs="vision" not in model.freeze),
             max_pixels=config.data.resized_above,
+            fixed_side=fixed_side(model.folder, shape, trust_remote_code=model.trust_remote_code),
             # Roles take turns, so one rank may use every core of a small machine.
             num_threads=max(1, (os.cpu_count() or 1) // ranks),
             silent_after_s=config.run.silent_after_s,

@@ -36,6 +36,8 @@ class PoolSpec:
     weights: RowWeights = TOKENS_ALONE
     """What makes a row of the trainer's forwards slow."""
     max_pixels: int | None = None
+    fixed_side: int | None = None
+    """Pixels; see ``fixed_side`` of the processor."""
     start_deadline_s: float = 600.0
     silent_after_s: float = 60.0
     """A worker that has not been heard of for so long is lost."""
@@ -100,7 +102,8 @@ class WorkerPool:
 
     def _patches(self, sequence: TokenSequence) -> int:
         sizes = [(ref.width, ref.height) for ref in sequence.media]
-        return self.spec.weights.patches_of(sizes, max_pixels=self.spec.max_pixels)
+        spec = self.spec
+        return spec.weights.patches_of(sizes, max_pixels=spec.max_pixels, fixed_side=spec.fixed_side)
 
     def start_worker(self, role: Role, index: int, spec: Any) -> Any:
         """Start one worker in its place; returns before it is up, calls queue behind its construction."""

@@ -36,10 +36,19 @@ class RowWeights:
         work = prompt_len + answered + self.pair * pairs / 2 + self.action * answered + self.patch * patches
         return int(_UNIT * work)
 
-    def patches_of(self, sizes: Sequence[tuple[int, int]], *, max_pixels: int | None) -> int:
-        """Patches of images of these widths and heights; none where they weigh nothing."""
+    def patches_of(
+        self, sizes: Sequence[tuple[int, int]], *, max_pixels: int | None, fixed_side: int | None = None
+    ) -> int:
+        """Patches of images of these widths and heights; none where they weigh nothing.
+
+        Args:
+            max_pixels: Larger images are resized to so many.
+            fixed_side: Every image is resized to this width and height.
+        """
         if not self.patch:
             return 0
+        if fixed_side is not None:
+            return len(sizes) * (fixed_side // self.patch_side) ** 2
         pixels = (width * height for width, height in sizes)
         return sum(min(p, max_pixels or p) for p in pixels) // self.patch_side**2
 

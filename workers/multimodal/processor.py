@@ -60,6 +60,20 @@ def bounds_pixels(path: str | Path) -> bool:
     return adapter_for(str(read_model_config(path)["model_type"])).bounds_pixels
 
 
+def fixed_side(path: str | Path, config: Any, *, trust_remote_code: bool = False) -> int | None:
+    """Edge of what the tower sees of any image, pixels; None where that follows the image's own size.
+
+    Args:
+        config: The model's configuration.
+    """
+    side = getattr(getattr(config, "vision_config", None), "image_size", None)
+    if not isinstance(side, int) or hasattr(config, "image_grid_pinpoints"):  # sizes that tiles are put together to
+        return None
+    processor = AutoImageProcessor.from_pretrained(path, trust_remote_code=trust_remote_code)
+    # Those that cut into tiles, or resize to a number of pixels, can say how many there are.
+    return None if hasattr(processor, "get_number_of_image_patches") else side
+
+
 def engine_options(
     path: str | Path, *, max_pixels: int | None, trust_remote_code: bool = False
 ) -> dict[str, dict[str, Any]]:

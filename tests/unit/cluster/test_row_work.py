@@ -7,6 +7,7 @@ from transformers import AutoConfig, Qwen2_5_VLConfig
 
 from orchestrator.cluster.row_work import RowWeights, row_weights
 from tests.tiny_models import TINY_MODELS
+from workers.multimodal.processor import fixed_side
 
 
 def test_a_shared_prompt_is_attended_by_each_response_and_runs_once() -> None:
@@ -43,3 +44,21 @@ def test_every_architecture_says_what_its_rows_weigh(model_type: str, tmp_path: 
     config = AutoConfig.from_pretrained(TINY_MODELS[model_type](tmp_path / "model"))
     weights = row_weights(config, tower_runs=True)
     assert min(weights.pair, weights.action, weights.patch) > 0.0
+
+
+@pytest.mark.parametrize(
+    "model_type", ["llava", "gemma3", "instructblip", "qwen2_5_vl", "glm4v", "llava_next", "internvl"]
+)
+def test_a_tower_of_a_fixed_size_sees_as_much_of_every_image(model_type: str, tmp_path: Path) -> None:
+    folder = TINY_MODELS[model_type](tmp_path / "model")
+    config = AutoConfig.from_pretrained(folder)
+    side = fixed_side(folder, config)
+    fixed = model_type in ("llava", "gemma3", "instructblip")
+    assert side == (config.vision_config.image_size if fixed else None)
+
+
+def test_patches_of_llava_and_of_qwen() -> None:
+    weights = RowWeights(pair=0.0, action=0.0, patch=1.0, patch_side=14)
+    files = [(4000, 3000), (30, 20)]
+    assert weights.patches_of(files, max_pixels=None, fixed_side=336) == 2 * 576
+    assert weights.patches_of(files, max_pixels=14 * 14 * 1000, fixed_side=None) == 1000 + 3
