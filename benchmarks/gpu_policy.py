@@ -1,33 +1,43 @@
 """The policy's update alone, on one device: how fast, how full and how exact each of its choices is.
 
-    python -m benchmarks.gpu_policy --shape 7b --attention sdpa,flash_attention_2 --checkpointing off,on
-    python -m benchmarks.gpu_policy --small --plain-optimizer            on a CPU, in a minute
+    python -m benchmarks.gpu_policy --offload --checkpointing on          7b on 80 GB, and 135 GB of the host's
+    python -m benchmarks.gpu_policy --offload --rows shared               7b on 139 GiB
+    python -m benchmarks.gpu_policy --small --plain-optimizer             on a CPU, in minutes
+
+On one GPU nothing is sharded: weights, gradients and Adam's state take up to 20 bytes a trained weight in ZeRO-2, so
+165 GB of 7b and 75 of 3b. --offload leaves 4 of them on the GPU, 33 GB of 7b. Without checkpointing this batch's
+activations take some 60 GB in shared rows and 170 in padded ones. These are sums and no measurements.
 
 Needs torch, transformers and DeepSpeed (with --plain-optimizer: pydantic in its place); neither Ray nor vLLM, and no
 download: weights of Qwen2.5-VL's shapes are random, images are noise. Batches come from the trainer's own collator, the
 forward is the trainer's own module, built by its own loader.
 
-Prints for every choice sampled tokens a second, MFU (operations that the layout needs without filling, recomputation
-not counted, of the device's dense bfloat16), peak memory, and the largest and mean gap of log-probs to float32.
+Every choice has a process of its own, which ends with all that it kept. It prints sampled tokens a second, MFU
+(operations that the layout needs without filling, recomputation not counted, of the device's dense bfloat16), peak
+memory of the steps (of a CPU's process, from its start), and the largest and mean gap of log-probs to float32.
 """
 
 import argparse
+import gc
 import itertools
-import os
+import json
+import resource
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from algorithms.records import Sequence
+from benchmarks.gpu_learners import DeepSpeedLearner, PlainLearner
 from benchmarks.gpu_model import CONTROL_TOKENS, SHAPES, RandomWeights, write_folder
 from benchmarks.machine import machine_lines
 from workers.models import loading, policy_module
@@ -52,8 +62,9 @@ class Choice:
     checkpointing: bool
     frozen: bool
     """The vision tower, which then sees an image once."""
-    logits: int
-    """At once, in the head."""
+    head: str
+    """``whole``: its logits are kept; ``pieces``: it is computed again, half a gigabyte at a time; ``frozen``: not
+    trained, its logits are not kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,29 +80,46 @@ class Found:
 def main() -> int:
     """Print the table; a choice that this machine has no code or memory for says so in its row."""
     options = _options()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
-    peak = next((tflops for key, tflops in _PEAK_TFLOPS.items() if key in name), None)
-    print(*machine_lines(), f"device: {name}, options: {vars(options)}", "", sep="\n")  # noqa: T201
-    print("| attention | rows | checkpointing | tower | logits at once |", end="")  # noqa: T201
+    if options.only is not None:
+        return _only(options, Choice(**json.loads(options.only)))
+    device = _device()
+    print(*machine_lines(), f"device: {_name(device)}, options: {vars(options)}", "", sep="\n")  # noqa: T201
+    print("| attention | rows | checkpointing | tower | head |", end="")  # noqa: T201
     print(" sampled tokens/s | MFU | TFLOPS | peak, GiB | log-prob gap, largest | mean |")  # noqa: T201
-    print("|" + "---|" * 11)  # noqa: T201
+    print("|" + "---|" * 11, flush=True)  # noqa: T201
+    failed = False
+    for choice in _choices(options):
+        own = [sys.executable, "-m", "benchmarks.gpu_policy", *sys.argv[1:], "--only", json.dumps(asdict(choice))]
+        failed |= subprocess.run(own).returncode != 0
+    return int(failed)
+
+
+def _only(options: argparse.Namespace, choice: Choice) -> int:
+    """Print one row."""
+    device = _device()
+    peak = next((tflops for key, tflops in _PEAK_TFLOPS.items() if key in _name(device)), None)
+    told = f"| {choice.attention} | {'shared' if choice.shared else 'padded'} "
+    told += f"| {'on' if choice.checkpointing else 'off'} | {'frozen' if choice.frozen else 'trained'} | {choice.head} "
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), options, device)
-        for choice in _choices(options):
-            layout = "shared" if choice.shared else "padded"
-            told = f"| {choice.attention} | {layout} | {'on' if choice.checkpointing else 'off'} "
-            told += f"| {'frozen' if choice.frozen else 'trained'} | {choice.logits} "
-            try:
-                found = bench.run(choice)
-            except (ImportError, ValueError, RuntimeError) as error:  # out of memory is a RuntimeError
-                print(f"{told}| {type(error).__name__}: {str(error).splitlines()[0][:90]} |", flush=True)  # noqa: T201
-                continue
-            speed = found.tflop / found.seconds
-            mfu = f"{speed / peak:.1%}" if peak else "?"
-            told += f"| {bench.sampled / found.seconds:,.0f} | {mfu} | {speed:.2f} | {found.gib:.1f} "
-            print(f"{told}| {found.gap.max():.1e} | {found.gap.mean():.1e} |", flush=True)  # noqa: T201
+        try:
+            found = bench.run(choice)
+        except (ImportError, ValueError, RuntimeError) as error:  # out of memory is a RuntimeError
+            print(f"{told}| {type(error).__name__}: {str(error).splitlines()[0][:90]} |", flush=True)  # noqa: T201
+            return 0
+    speed = found.tflop / found.seconds
+    mfu = f"{speed / peak:.1%}" if peak else "?"
+    told += f"| {bench.sampled / found.seconds:,.0f} | {mfu} | {speed:.2f} | {found.gib:.1f} "
+    print(f"{told}| {found.gap.max():.1e} | {found.gap.mean():.1e} |", flush=True)  # noqa: T201
     return 0
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
 
 
 def _options() -> argparse.Namespace:
@@ -102,7 +130,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rows", default="shared,padded")
     parser.add_argument("--checkpointing", default="off,on")
     parser.add_argument("--tower", default="trained,frozen")
-    parser.add_argument("--logits", default=str(policy_module.LOGITS_AT_ONCE), help="of the head at once, with commas")
+    parser.add_argument("--head", default="whole", help="whole, pieces and frozen, with commas")
+    parser.add_argument("--only", help=argparse.SUPPRESS)
     parser.add_argument("--plain-optimizer", action="store_true", help="torch's AdamW on the weights, no DeepSpeed")
     parser.add_argument("--zero-stage", type=int, default=2)
     parser.add_argument("--offload", action="store_true", help="the optimizer's state on the host")
@@ -119,14 +148,14 @@ def _options() -> argparse.Namespace:
 
 
 def _choices(options: argparse.Namespace) -> Iterator[Choice]:
-    lists = (options.attention, options.rows, options.checkpointing, options.tower, options.logits)
-    for attention, rows, checkpointing, tower, logits in itertools.product(*(some.split(",") for some in lists)):
+    lists = (options.attention, options.rows, options.checkpointing, options.tower, options.head)
+    for attention, rows, checkpointing, tower, head in itertools.product(*(some.split(",") for some in lists)):
         yield Choice(
             attention=attention,
             shared=rows == "shared",
             checkpointing=checkpointing == "on",
             frozen=tower == "frozen",
-            logits=int(logits),
+            head=head,
         )
 
 
@@ -140,6 +169,9 @@ class Bench:
         self._parts = self._sequences(np.random.default_rng(0))
         self.sampled = sum(len(s.input_ids) - s.prompt_len for part in self._parts for s in part)
         self._exact = self._logprobs(self._module("float32", Choice(**_PLAIN)), self._batches("float32", shared=False))
+        gc.collect()  # a model that keeps features refers to itself
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def run(self, choice: Choice) -> Found:
         """Time its steps after a first one that is not counted, and compare what it scores before them.
@@ -147,7 +179,8 @@ class Bench:
         Raises:
             ImportError, ValueError, RuntimeError: this machine has not what it takes.
         """
-        policy_module.LOGITS_AT_ONCE = choice.logits
+        if choice.head == "pieces":
+            policy_module.BYTES_KEPT = {"cuda": 1 << 29, "cpu": 1 << 18}
         dtype = "bfloat16"
         module, batches = self._module(dtype, choice), self._batches(dtype, shared=choice.shared)
         tflop = self._tflop(module, choice)
@@ -162,13 +195,10 @@ class Bench:
             if self._device.type == "cuda":
                 torch.cuda.synchronize()
             took.append(time.perf_counter() - start)
-        used = torch.cuda.max_memory_allocated() if self._device.type == "cuda" else _resident()
-        del learner, module
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        used = torch.cuda.max_memory_allocated() if self._device.type == "cuda" else _most_resident()
         return Found(seconds=float(np.mean(took[1:])), tflop=tflop, gib=used / 2**30, gap=gap)
 
-    def _learner(self, module: PolicyModule) -> "PlainLearner | DeepSpeedLearner":
+    def _learner(self, module: PolicyModule) -> PlainLearner | DeepSpeedLearner:
         if self._options.plain_optimizer:
             return PlainLearner(module)
         return DeepSpeedLearner(module, stage=self._options.zero_stage, offload=self._options.offload)
@@ -177,6 +207,8 @@ class Bench:
         spec = ModelSpec(path=str(self._folder), dtype=dtype, attention=choice.attention, share_prompts=choice.shared)
         model, adapter = load_model(spec)
         freeze_modules(model, adapter, ("vision",) if choice.frozen else ())
+        if choice.head == "frozen":
+            model.get_output_embeddings().requires_grad_(False)
         if choice.checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
             train_without_dropout(model)
@@ -240,52 +272,13 @@ class Bench:
 
 
 _PLAIN: dict[str, Any] = {
-    "attention": "sdpa", "shared": False, "checkpointing": False, "frozen": True, "logits": 1 << 27,
+    "attention": "sdpa", "shared": False, "checkpointing": False, "frozen": True, "head": "whole",
 }  # fmt: skip
 
 
-class PlainLearner:
-    """torch alone: AdamW on the weights as they are."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self._module = module
-        self._adam = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=1e-6, fused=True)
-
-    def step(self, batches: list[Batch]) -> None:
-        """One update over all micro-batches."""
-        for batch in batches:
-            (-self._module(batch).logprobs.mean()).backward()
-        self._adam.step()
-        self._adam.zero_grad()
-
-
-class DeepSpeedLearner:
-    """The trainer's own engine, one rank."""
-
-    def __init__(self, module: nn.Module, *, stage: int, offload: bool) -> None:
-        # Deferred: --plain-optimizer runs without DeepSpeed.
-        from workers.backends.deepspeed_engine import DeepSpeedEngine, init_process_group
-        from workers.backends.schedule import OptimizerSpec, Schedule
-
-        os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
-        init_process_group(0, 1, "127.0.0.1", 0)
-        schedule = Schedule(peak_lr=1e-6, kind="constant", total_steps=100, warmup_frac=0.0, min_lr_frac=1.0)
-        spec = OptimizerSpec(
-            zero_stage=stage, betas=(0.9, 0.95), weight_decay=0.0, max_grad_norm=1.0, offload_optimizer=offload,
-            schedule=schedule,
-        )  # fmt: skip
-        self._engine = DeepSpeedEngine(module, spec, bf16=True, world_size=1)
-
-    def step(self, batches: list[Batch]) -> None:
-        """One update over all micro-batches."""
-        for index, batch in enumerate(batches):
-            loss = -self._engine.forward(batch).logprobs.mean()
-            self._engine.backward(loss, last=index == len(batches) - 1)
-        self._engine.step()
-
-
-def _resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def _most_resident() -> int:
+    """Of this process, whatever it did."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
 if __name__ == "__main__":
