@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -136,13 +136,19 @@ class PolicyWorker(TrainedRank):
         # Engines on this device sample next, and a later step has other images, or has them in another epoch.
         self._features.clear()
 
+        trained: list[str] = []
+
         def named() -> Iterator[tuple[str, Tensor]]:
-            for name, tensor, trainable in self._named():
-                if full or trainable:
+            trained.clear()
+            for name, tensor, changes in self._named():
+                if changes:
+                    trained.append(name)
+                if full or changes:
                     yield name, tensor.to(self._spec.model.torch_dtype)
 
         assert self._sender is not None
-        return self._sender.publish(named, policy_version=policy_version, full=full)
+        manifest = self._sender.publish(named, policy_version=policy_version, full=full)
+        return None if manifest is None else replace(manifest, trained=tuple(trained))
 
     def send(self) -> None:
         """Move what was published, while the engines receive."""

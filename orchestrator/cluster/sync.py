@@ -12,23 +12,24 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from algorithms.records import SamplingDistribution
+from algorithms.records import Sequence as TokenSequence
 from orchestrator.cluster.feed import (
     PROBE_TOKENS,
     build_requests,
     completion_sequences,
     engine_name,
-    generate,
     off_course,
 )
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.cluster.waits import WorkerCannotStart, WorkerFailed, WorkerLost, get, last_words
 from orchestrator.errors import GuardStop
-from workers.types import EncodedPrompt
+from workers.types import Completions, EncodedPrompt, GenerationRequest
 from workers.weight_sync.manifest import SyncError, WeightManifest, joined
 
 _log = logging.getLogger(__name__)
@@ -183,21 +184,8 @@ class WeightSync:
         well = sorted(set(indices) - set(faults))
         if len(well) > 1:
             faults |= self._disagreeing(well)
-        gap = 0.0
-        for index in sorted(set(well) - set(faults)):
-            try:
-                engine_gap = self._probe_gap(index, manifest.policy_version, probe)
-            except (WorkerLost, WorkerFailed) as error:
-                if error.role == "policy":
-                    raise
-                faults[index] = error
-                continue
-            if not engine_gap <= self._tolerance:
-                faults[index] = SyncError(
-                    f"probe log-probs differ from the trainer's by {engine_gap:.3g} (limit {self._tolerance:g})"
-                )
-            gap = max(gap, engine_gap)
-        return faults, gap
+        wrong, gap = self._prove(sorted(set(well) - set(faults)), manifest.policy_version, probe)
+        return faults | wrong, gap
 
     def _transfer(self, manifest: WeightManifest, indices: Sequence[int]) -> Faults:
         """Move the weights; return the reason of each engine that could not take them."""
@@ -206,12 +194,7 @@ class WeightSync:
         loading = range(len(self._engines)) if self._backend == "nccl" else indices
         refs = {i: self._engines[i].load_weights.remote(manifest) for i in loading}
         self._pool.role("policy").shared("send", deadline_s=self._deadline_s)
-        faults: Faults = {}
-        for index, ref in refs.items():
-            try:
-                self._get(ref, index, "load")
-            except (WorkerLost, WorkerFailed) as error:
-                faults[index] = error
+        faults = self._answers(refs, "load")[1]
         self._pool.role("policy").shared("release", deadline_s=self._deadline_s)
         self._transfer_s += time.monotonic() - started
         return faults
@@ -219,21 +202,25 @@ class WeightSync:
     def _disagreeing(self, indices: Sequence[int]) -> Faults:
         """Engines that hold other tensors than their peers."""
         refs = {i: self._engines[i].checksums.remote() for i in indices}
-        faults: Faults = {}
-        held: dict[int, dict[str, str]] = {}
-        for index, ref in refs.items():
-            try:
-                held[index] = self._get(ref, index, "checksums")
-            except (WorkerLost, WorkerFailed) as error:
-                faults[index] = error
+        held, faults = self._answers(refs, "checksums")
         return faults | {index: SyncError(reason) for index, reason in disagreeing(held).items()}
 
-    def _get(self, ref: Any, index: int, what: str) -> Any:
-        name = f"sync: engine {index}: {what}"
-        return get(ref, name=name, deadline_s=self._deadline_s, workers=[engine_name(index)])
+    def _answers(self, refs: dict[int, Any], what: str) -> tuple[dict[int, Any], Faults]:
+        """What each engine says, or what became of it."""
+        answers: dict[int, Any] = {}
+        faults: Faults = {}
+        for index, ref in refs.items():
+            name = f"sync: engine {index}: {what}"
+            try:
+                answers[index] = get(ref, name=name, deadline_s=self._deadline_s, workers=[engine_name(index)])
+            except (WorkerLost, WorkerFailed) as error:
+                faults[index] = error
+        return answers, faults
 
-    def _probe_gap(self, index: int, policy_version: int, probe: Sequence[EncodedPrompt]) -> float:
-        engine = self._engines[index]
+    def _prove(
+        self, indices: Sequence[int], policy_version: int, probe: Sequence[EncodedPrompt]
+    ) -> tuple[Faults, float]:
+        """Ask all engines at once; return the reason of each that is off, and the largest gap of the others."""
         requests = build_requests(
             [off_course(p, self._sampling.banned_ids, policy_version) for p in probe],
             samples_per_prompt=1,
@@ -242,21 +229,43 @@ class WeightSync:
             temperature=self._sampling.temperature,
             top_p=1.0,
         )
-        completions = generate({index: engine}, requests, deadline_s=self._deadline_s)
-        if any(c.policy_version != policy_version for c in completions):
-            return float("inf")
-        sequences = completion_sequences(requests, completions)
-        # What the probe itself cached must not make this step differ from the same step after a resume.
-        reset = engine.reset_caches.remote()
+        refs = {i: self._engines[i].answer.remote(requests) for i in indices}
+        answers, faults = self._answers(refs, "probe")
+        gaps = self._gaps(requests, answers, policy_version)
+        for index, gap in gaps.items():
+            if not gap <= self._tolerance:
+                faults[index] = SyncError(
+                    f"probe log-probs differ from the trainer's by {gap:.3g} (limit {self._tolerance:g})"
+                )
+        return faults, max(gaps.values(), default=0.0)
+
+    def _gaps(
+        self, requests: Sequence[GenerationRequest], answers: dict[int, Completions], policy_version: int
+    ) -> dict[int, float]:
+        """Of each engine that answered, nats; infinite where it answers for another version."""
+        gaps = {i: 0.0 if all(c.policy_version == policy_version for c in a) else np.inf for i, a in answers.items()}
+        # Engines that hold the same weights say the same, which is scored once.
+        told: dict[tuple[str, bytes], TokenSequence] = {}
+        said = {
+            index: [
+                ((s.uid, s.input_ids.tobytes()), s, c.rollout_logprobs)
+                for s, c in zip(completion_sequences(requests, answers[index]), answers[index], strict=True)
+            ]
+            for index, gap in gaps.items()
+            if gap == 0.0
+        }
+        for key, sequence, _ in chain.from_iterable(said.values()):
+            told.setdefault(key, sequence)
+        if not told:
+            return gaps
         scored = self._pool.role("policy").each(
-            "score", sequences, deadline_s=self._deadline_s, sampling=self._sampling
+            "score", list(told.values()), deadline_s=self._deadline_s, sampling=self._sampling
         )
-        self._get(reset, index, "caches")
-        gaps = [
-            np.abs(trainer[s.prompt_len :] - c.rollout_logprobs).max()
-            for trainer, s, c in zip(scored, sequences, completions, strict=True)
-        ]
-        return float(np.max(gaps))
+        right = {key: row[s.prompt_len :] for (key, s), row in zip(told.items(), scored, strict=True)}
+        return gaps | {
+            index: float(np.max([np.abs(right[key] - logprobs).max() for key, _, logprobs in rows]))
+            for index, rows in said.items()
+        }
 
 
 def disagreeing(checksums: dict[int, dict[str, str]]) -> dict[int, str]:

@@ -5,10 +5,12 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import ray
+from torch import Tensor
 
 from algorithms.records import SamplingDistribution, Sequence
 from orchestrator.cluster.environment import worker_environment
@@ -64,12 +66,34 @@ class StaleEngine(VllmEngine):
         self._policy_version = manifest.policy_version
 
 
+class StaleTowerEngine(VllmEngine):
+    """Takes every tensor anew but those of its vision tower."""
+
+    def __init__(self, name: str, spec: EngineSpec) -> None:
+        super().__init__(name, spec)
+        self._llm.collective_rpc(_keep_the_first_tower)
+
+
+def _keep_the_first_tower(worker: Any) -> None:
+    reader = worker.weight_transfer_engine._reader
+    read, first = reader.read, dict[str, Tensor]()
+
+    def old_tower(*told: Any) -> Iterator[tuple[str, Tensor]]:
+        for name, tensor in read(*told):
+            yield name, first.setdefault(name, tensor.clone()) if "visual" in name else tensor
+
+    reader.read = old_tower
+
+
 class FaultyRollout(RolloutWorker):
     """A rollout actor around one of the faulty engines."""
 
     def __init__(self, *, fault: str, spec: EngineSpec) -> None:
         WorkerBase.__init__(self, num_threads=1)
-        self._engine = {"sticky": StickyCacheEngine, "stale": StaleEngine}[fault]("faulty", spec)
+        self._engine = _FAULTY[fault]("faulty", spec)
+
+
+_FAULTY = {"sticky": StickyCacheEngine, "stale": StaleEngine, "tower": StaleTowerEngine}
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +115,7 @@ def probe(random_model: Path, digits: DigitsPaths) -> list[EncodedPrompt]:
     source = SourceFile(path=file, read_by="r1_reward", media_root=file.parent, max_pixels=None, video_frames=1)
     dataset = read_prompts(source)
     encoder = PromptEncoder(random_model)
-    return [encoder.encode(p) for p in dataset.prompts[:2]]
+    return [encoder.encode(p) for p in dataset.prompts[:1]]
 
 
 def _sequences(probe: list[EncodedPrompt]) -> list[Sequence]:
@@ -182,7 +206,7 @@ def test_an_engine_that_cannot_start_says_why_once(
     assert pool.role("rollout").replaced == set()
 
 
-@pytest.mark.parametrize("fault", [pytest.param("sticky", marks=pytest.mark.soak), "stale"])
+@pytest.mark.parametrize("fault", [pytest.param("sticky", marks=pytest.mark.soak), "stale", "tower"])
 def test_an_engine_that_keeps_the_old_is_caught_and_replaced(
     pool: WorkerPool, probe: list[EncodedPrompt], random_model: Path, fault: str
 ) -> None:

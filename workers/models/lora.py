@@ -25,6 +25,8 @@ from workers.models.adapter_folder import read_adapter_config
 from workers.models.adapters import ModelAdapter, check_freeze
 from workers.models.folder import ADAPTER_WEIGHTS
 
+_BUCKET_BYTES = 64 << 20
+"""Of whole tensors beside a sharded model."""
 Gather = Callable[[Sequence[nn.Parameter]], AbstractContextManager[Any]]
 """Makes sharded parameters whole for as long as its context lasts; every rank must enter together."""
 
@@ -107,24 +109,42 @@ def plain_parameters(module: nn.Module, gathered: Gather, *, scale: float) -> It
 
     Buffers that belong to a checkpoint come last.
 
-    One tensor is whole at a time. Where parameters are sharded every rank must iterate together.
+    Tensors are whole a bucket at a time, and for no longer than that: gathered one by one, each would be a message of
+    its own. Where parameters are sharded every rank must iterate together.
 
     Args:
         scale: ``LoraSpec.scale``; any number where the module has no adapters.
     """
     parameters = dict(module.named_parameters())
+    for bucket in _buckets(parameters):
+        with gathered([p for parts in bucket.values() for p in parts]):
+            for name, (parameter, *pair) in bucket.items():
+                tensor = _unquantized(parameter)
+                if pair:
+                    tensor = merged(tensor, *(p.detach() for p in pair), scale=scale)
+                yield name.replace(_WRAPPED, "."), tensor, bool(pair) or parameter.requires_grad
+    for name, buffer in kept_buffers(module):
+        yield name, buffer, False
+
+
+def _buckets(parameters: dict[str, nn.Parameter]) -> Iterator[dict[str, list[nn.Parameter]]]:
+    """Parameters, each with the adapters of its own, in buckets of at most ``_BUCKET_BYTES`` or one alone."""
+    bucket: dict[str, list[nn.Parameter]] = {}
+    held = 0
     for name, parameter in parameters.items():
         if _ADDED in name:
             continue
         place = name.removesuffix(f"{_WRAPPED}weight")
         pair = [parameters[f"{place}{_ADDED}{side}.{_NAME}.weight"] for side in "AB"] if place != name else []
-        with gathered([parameter, *pair]):
-            tensor = _unquantized(parameter)
-            if pair:
-                tensor = merged(tensor, *(p.detach() for p in pair), scale=scale)
-            yield name.replace(_WRAPPED, "."), tensor, bool(pair) or parameter.requires_grad
-    for name, buffer in kept_buffers(module):
-        yield name, buffer, False
+        # DeepSpeed leaves a parameter of which this rank has a shard alone without elements.
+        size = sum(getattr(p, "ds_numel", p.numel()) * p.element_size() for p in (parameter, *pair))
+        if bucket and held + size > _BUCKET_BYTES:
+            yield bucket
+            bucket, held = {}, 0
+        bucket[name] = [parameter, *pair]
+        held += size
+    if bucket:
+        yield bucket
 
 
 def kept_buffers(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -5,9 +5,14 @@
 Weights come back before the cache, so that new ones arrive while the GPU still has room for the transfer.
 """
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from torch import Tensor, nn
 
 State = Literal["awake", "asleep", "loading"]
+_OF_THE_CACHE = "kv_cache"
+"""Where vLLM's attention has its share of the cache, which sleeps by itself."""
 
 
 class SleepCycle:
@@ -46,3 +51,31 @@ class SleepCycle:
         """
         if self.state != state:
             raise RuntimeError(f"an engine that is {self.state} cannot {action}; it must be {state}")
+
+
+def loose_tensors(model: nn.Module) -> list[str]:
+    """Attributes that hold tensors of the model's own which are neither parameters nor buffers, as module.attribute.
+
+    No transfer brings these, and vLLM's sleep without a copy keeps buffers alone: what was in them is gone.
+    """
+    kept = [*model.parameters(), *model.buffers()]
+    storages, devices = {t.untyped_storage().data_ptr() for t in kept}, {t.device for t in kept}
+
+    def loose(tensor: Tensor) -> bool:
+        place = tensor.untyped_storage().data_ptr()
+        return tensor.numel() > 0 and tensor.device in devices and place not in storages
+
+    return [
+        f"{name}.{attribute}".removeprefix(".")
+        for name, module in model.named_modules()
+        for attribute, value in vars(module).items()
+        if attribute not in ("_parameters", "_buffers", _OF_THE_CACHE) and any(map(loose, _tensors(value)))
+    ]
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple | dict):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(part)

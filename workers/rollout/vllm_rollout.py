@@ -19,7 +19,7 @@ from workers.multimodal.processor import engine_options
 from workers.multimodal.step_cache import StepCache
 from workers.rollout import vllm_onevision
 from workers.rollout.cpu_sampling import draw_by_inversion
-from workers.rollout.sleep import SleepCycle
+from workers.rollout.sleep import SleepCycle, loose_tensors
 from workers.rollout.spec import EngineSpec
 from workers.types import Completion, Completions, GenerationRequest
 from workers.weight_sync import vllm_engine
@@ -74,6 +74,7 @@ class VllmEngine:
         )
         if not torch.cuda.is_available():
             self._llm.collective_rpc(draw_by_inversion)
+        self._has_loose = self._can_sleep and any(self._llm.collective_rpc(_has_loose))
         if spec.sync_backend != "nccl":
             self._llm.init_weight_transfer_engine({"init_info": {}})
         if spec.shares_device:
@@ -125,7 +126,7 @@ class VllmEngine:
         vLLM keeps buffers at both levels.
         """
         if self._cycle.sleep() and self._can_sleep:
-            self._llm.sleep(level=2 if self._ledger.next_sets_all() else 1)
+            self._llm.sleep(level=2 if self._ledger.next_sets_all() and not self._has_loose else 1)
 
     def wake_weights(self) -> None:
         """Bring the weights back to the GPU, to be written over."""
@@ -188,6 +189,10 @@ class VllmEngine:
             policy_version=self._policy_version,
             engine=self.name,
         )
+
+
+def _has_loose(worker: Any) -> bool:
+    return bool(loose_tensors(worker.model_runner.model))
 
 
 def _scheduling(spec: EngineSpec) -> dict[str, Any]:

@@ -6,8 +6,10 @@ from typing import Any
 from workers.actor_base import WorkerBase
 from workers.protocols import RolloutEngine
 from workers.rollout.spec import EngineSpec
-from workers.types import Completions, GenerationRequest
+from workers.types import Completions, GenerationRequest, joined
 from workers.weight_sync.manifest import WeightManifest
+
+_COLLECT_S = 1.0
 
 
 class RolloutWorker(WorkerBase):
@@ -24,6 +26,15 @@ class RolloutWorker(WorkerBase):
     def collect(self, max_wait_s: float) -> Completions:
         """Run the engine until something has finished or the time is up."""
         return self._engine.collect(max_wait_s)
+
+    def answer(self, requests: Sequence[GenerationRequest]) -> Completions:
+        """All of them, in their order; nothing is kept of what they needed. Nothing else may be in flight."""
+        self._engine.submit(requests)
+        parts: list[Completions] = []
+        while sum(map(len, parts)) < len(requests):
+            parts.append(self._engine.collect(_COLLECT_S))
+        self._engine.reset_caches()
+        return joined(parts, ((r.uid, r.sample_index) for r in requests))
 
     def connect(self, *, address: str, port: int, rank_offset: int, group_size: int) -> None:
         """Join the group that weights are broadcast in."""

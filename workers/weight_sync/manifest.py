@@ -28,6 +28,8 @@ class WeightManifest:
     full: bool
     """True where every parameter was sent, False where only the trainable ones were."""
     backend: Backend = "shared_memory"
+    trained: tuple[str, ...] = ()
+    """Of a full transfer: the tensors that training changes, all of which every transfer that is not full brings."""
     dtypes: tuple[str, ...]
     """Dtype of each tensor, as torch names it."""
     shapes: tuple[tuple[int, ...], ...]
@@ -78,24 +80,26 @@ def combined_digest(digests: Mapping[str, str]) -> str:
 
 
 class NameLedger:
-    """Remembers which names an engine was first sent and refuses a later transfer that brings others.
+    """Remembers what an engine is to be sent and refuses a later transfer that brings others.
 
-    Holds one set for full transfers and one for those of trainable parameters only.
+    The first transfer, a full one, says it for all: what it brought itself, and what training changes.
     """
 
     def __init__(self) -> None:
         self._names: dict[bool, frozenset[str]] = {}
 
     def check(self, manifest: WeightManifest) -> None:
-        """Compare ``manifest`` with the first one of its kind.
+        """Compare ``manifest`` with what the first one said of its kind.
 
         Raises:
             SyncError: names the first tensors missing or new; or the first transfer was not a full one.
         """
         names = frozenset(manifest.digests)
-        if not self._names and not manifest.full:
-            raise SyncError("the first weight transfer to an engine must be a full one")
-        expected = self._names.setdefault(manifest.full, names)
+        if not self._names:
+            if not manifest.full:
+                raise SyncError("the first weight transfer to an engine must be a full one")
+            self._names = {True: names, False: frozenset(manifest.trained)}
+        expected = self._names[manifest.full]
         missing, extra = sorted(expected - names), sorted(names - expected)
         if missing or extra:
             raise SyncError(
@@ -104,13 +108,8 @@ class NameLedger:
             )
 
     def next_sets_all(self) -> bool:
-        """Whether the next transfer will set every tensor that a full one does: nothing before it needs to be kept.
-
-        The first is a full one. What those after it carry is known once one of them has come.
-        """
-        if not self._names:
-            return True
-        return self._names[True] <= self._names.get(False, frozenset())
+        """Whether the next transfer will set every tensor that a full one does: nothing before it needs to be kept."""
+        return not self._names or self._names[True] <= self._names[False]
 
 
 _HEAD, _EMBEDDING = "lm_head", "embed_tokens.weight"

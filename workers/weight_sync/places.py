@@ -5,6 +5,7 @@ a layer is made of; what they are believed to become is compared with what vLLM 
 nothing is placed on a guess. A model of which one tensor is not understood is reloaded by vLLM every time.
 """
 
+import logging
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from vllm.model_executor.model_loader.reload import layerwise
 
 from workers.weight_sync.manifest import SyncError
 
+_log = logging.getLogger(__name__)
 Given = dict[nn.Module, list[tuple[str, Any, Tensor]]]
 """For each layer: the name of a parameter or buffer, which part of it, and the tensor that it was loaded from."""
 _PACKING = (UnquantizedLinearMethod, UnquantizedEmbeddingMethod)
@@ -82,6 +84,9 @@ class _Place:
         if not self.alone:
             # Rows beyond are the padding of a vocabulary, which no transfer changes.
             return held.shape[1:] == rows.shape[1:] and torch.equal(held[: len(rows)], rows.to(held.dtype))
+        if rows.shape != _packed_shape(self.layer):
+            # oneDNN reads as many columns as it packed, whatever it is handed.
+            return False
         drawn = torch.randn(3, rows.shape[-1], generator=torch.Generator().manual_seed(0)).to(rows.dtype)
         found, wanted = self.layer.cpu_linear(drawn, held, None), nn.functional.linear(drawn, rows)
         # Sums in another order; rows in another order would be off by as much as there is.
@@ -127,8 +132,17 @@ def learned(model: nn.Module, given: Given, tensors: Mapping[str, Tensor]) -> Pl
     """The places of ``tensors`` in ``model`` after a reload that made its layers of what was ``given``.
 
     Returns:
-        None where a tensor, or a part of the model, is not understood.
+        None where a tensor, or a part of the model, is not understood, or a kernel refuses it.
     """
+    try:
+        return _learned(model, given, tensors)
+    except RuntimeError as error:
+        # Raised from here it would leave vLLM in the middle of an update, which refuses every later one.
+        _log.warning("weights go through vLLM's own reload: %s", error)
+        return None
+
+
+def _learned(model: nn.Module, given: Given, tensors: Mapping[str, Tensor]) -> Places | None:
     names = {_identity(tensor): name for name, tensor in tensors.items()}
     places: list[_Place] = []
     for layer, parts in given.items():
@@ -155,6 +169,12 @@ def _place(layer: Any, name: str, sources: list[str | None]) -> _Place | None:
     packs = method if name == "weight" else None
     alone = packs is not None and layer.weight.numel() == 0
     return _Place(layer=layer, name=name, sources=known, packs=packs, alone=alone)
+
+
+def _packed_shape(layer: Any) -> tuple[int, int]:
+    """Rows and columns of a layer whose packed weight tells neither; of a worker's own share under parallelism."""
+    columns = getattr(layer, "input_size_per_partition", None) or getattr(layer, "input_size", 0)
+    return sum(getattr(layer, "output_partition_sizes", ())), columns
 
 
 def _derives(model: nn.Module) -> bool:

@@ -20,6 +20,8 @@ def _layer(weight: Tensor, method: Any, bias: Tensor | None = None) -> Any:
     layer.weight = nn.Parameter(weight.clone(), requires_grad=False)
     layer.bias = None if bias is None else nn.Parameter(bias.clone(), requires_grad=False)
     layer.quant_method = method
+    if weight.ndim == 2:
+        layer.input_size_per_partition, layer.output_partition_sizes = weight.shape[1], [weight.shape[0]]
     if method is not None:
         method.process_weights_after_loading(layer)
     return layer
@@ -110,3 +112,27 @@ def test_whatever_is_not_understood_leaves_the_model_to_vllm() -> None:
     engine.norm.weight.data.copy_(sent["norm"])
     engine.qkv.kv_b_proj = None
     assert _learned(sent, engine) is None, "an attention that keeps what it computed from weights"
+
+
+@pytest.mark.parametrize("narrower", [(slice(None), slice(8)), (slice(8), slice(None))])
+def test_a_kernel_is_never_handed_what_it_was_not_packed_for(narrower: tuple[slice, slice]) -> None:
+    sent = _sent(0)
+    engine = _Engine(sent)
+    asked: list[Tensor] = []
+    engine.qkv.cpu_linear = lambda x, weight, bias: asked.append(x)
+    # What a worker under tensor parallelism is given: whole tensors, of which it keeps a part.
+    other = sent | {name: sent[name][narrower].contiguous() for name in "qkv"}
+    assert _learned(other, engine) is None
+    assert not asked
+
+
+def test_a_kernel_that_refuses_leaves_the_model_to_vllm(caplog: pytest.LogCaptureFixture) -> None:
+    sent = _sent(0)
+    engine = _Engine(sent)
+
+    def refuse(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        raise RuntimeError("expected another dtype")
+
+    engine.qkv.cpu_linear = refuse
+    assert _learned(sent, engine) is None
+    assert "weights go through vLLM's own reload: expected another dtype" in caplog.text
