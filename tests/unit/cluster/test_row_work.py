@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from transformers import AutoConfig, Qwen2_5_VLConfig
+from transformers import AutoConfig, LlamaConfig, PreTrainedConfig, Qwen2_5_VLConfig
 
-from orchestrator.cluster.row_work import RowWeights, row_weights
+from orchestrator.cluster.row_work import TOKENS_ALONE, RowWeights, row_weights
 from tests.tiny_models import TINY_MODELS
 
 
@@ -43,3 +43,14 @@ def test_every_architecture_says_what_its_rows_weigh(model_type: str, tmp_path: 
     config = AutoConfig.from_pretrained(TINY_MODELS[model_type](tmp_path / "model"))
     weights = row_weights(config, tower_runs=True)
     assert min(weights.pair, weights.action, weights.patch) > 0.0
+
+
+def test_a_configuration_that_says_less_is_balanced_by_what_it_says() -> None:
+    """Qwen-VL's and XComposer2's own have no ``vision_config``, Gemma 4's may have none; some know other words."""
+    text = LlamaConfig(hidden_size=64, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4, vocab_size=99)
+    seen = row_weights(text, tower_runs=True)
+    assert seen == row_weights(text, tower_runs=False) and not seen.patch and min(seen.pair, seen.action) > 0
+    for vision in (None, PreTrainedConfig(**{"width": 1664})):
+        text.vision_config = vision
+        assert row_weights(text, tower_runs=True) == seen
+    assert row_weights(PreTrainedConfig(**{"n_embd": 64, "n_layer": 2}), tower_runs=True) == TOKENS_ALONE
