@@ -50,7 +50,7 @@ def test_a_configuration_that_says_less_is_balanced_by_what_it_says() -> None:
     text = LlamaConfig(hidden_size=64, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4, vocab_size=99)
     seen = row_weights(text, tower_runs=True)
     assert seen == row_weights(text, tower_runs=False) and not seen.patch and min(seen.pair, seen.action) > 0
-    for vision in (None, PreTrainedConfig(**{"width": 1664})):
+    for vision in (None, PreTrainedConfig.from_dict({"width": 1664})):
         text.vision_config = vision
         assert row_weights(text, tower_runs=True) == seen
-    assert row_weights(PreTrainedConfig(**{"n_embd": 64, "n_layer": 2}), tower_runs=True) == TOKENS_ALONE
+    assert row_weights(PreTrainedConfig.from_dict({"n_embd": 64, "n_layer": 2}), tower_runs=True) == TOKENS_ALONE
