@@ -136,7 +136,7 @@ def of_policy(asked: MemoryQuestion) -> RoleMemory:
     """Weights, what they learn with, and the activations of one micro-batch."""
     model, held = asked.config.model, _of_rank(asked, asked.shape, asked.config.model.folder)
     learns = "language" not in model.freeze and model.lora_rank is None
-    return replace(held, gpu={**held.gpu, "logits": _logits(asked, asked.shape, whole=learns)})
+    return replace(held, gpu={**held.gpu, "logits": _logits(asked, asked.shape, learns=learns)})
 
 
 def of_critic(asked: MemoryQuestion) -> RoleMemory:
@@ -177,7 +177,7 @@ def of_reference(asked: MemoryQuestion) -> RoleMemory:
     shape = asked.shape if teacher is None else model_shape(base_folder(teacher), ())
     weights = _frozen(asked, teacher or asked.config.model.folder, asked.config.model.adapter)
     features = _features(asked, teacher or asked.config.model.folder)
-    held = {"weights": weights, "logits": _logits(asked, shape, whole=True)} | features
+    held = {"weights": weights, "logits": _logits(asked, shape, learns=None)} | features
     return RoleMemory(held, {}, weights + sum(features.values()))
 
 
@@ -228,14 +228,14 @@ def _engine(asked: MemoryQuestion, weights: float, *, prefix: str = "") -> dict[
     return {f"{prefix}weights": weights, f"{prefix}cache and activations": share - weights}
 
 
-def _logits(asked: MemoryQuestion, shape: ModelShape, *, whole: bool) -> float:
+def _logits(asked: MemoryQuestion, shape: ModelShape, *, learns: bool | None) -> float:
     """What the head leaves at sampled positions, from forward to backward pass, and a piece of it in float32; bytes.
 
-    Logits in the model's number format, as many as are kept at once. In the update of a head that does not learn, a row
-    of hidden size a token, and the logits of one piece; but under ZeRO-3 it is together for its own passes alone.
+    Logits in the model's number format, as many as are kept at once. Below a head that does not learn, a row of hidden
+    size a token, and the logits of one piece; but under ZeRO-3 it is together for its own passes alone.
 
     Args:
-        whole: The head learns, or scores without a backward pass.
+        learns: The head does; None = there is no backward pass.
     """
     from workers.models.fused_head import BYTES_KEPT, NUMBERS_AT_ONCE  # deferred: it imports torch
     from workers.models.policy_module import LOGITS_AT_ONCE
@@ -244,9 +244,10 @@ def _logits(asked: MemoryQuestion, shape: ModelShape, *, whole: bool) -> float:
     sampled = min(config.policy.tokens_per_microbatch, config.rollout.max_new_tokens * _most_samples(config))
     logits, wide = sampled * shape.vocab, 2.0 * _BYTES["float32"]  # scores and their log-softmax
     at_once = min(logits, max(NUMBERS_AT_ONCE[device], shape.vocab)) * wide
-    if whole or config.policy.zero_stage == 3:
+    if learns or (learns is False and config.policy.zero_stage == 3):
         return min(logits * asked.width, BYTES_KEPT[device]) + at_once
-    return min(logits, LOGITS_AT_ONCE) * asked.width + sampled * shape.hidden * asked.width + at_once
+    rows = 0 if learns is None else sampled * shape.hidden
+    return (min(logits, LOGITS_AT_ONCE) + rows) * asked.width + at_once
 
 
 def _features(asked: MemoryQuestion, path: str) -> dict[str, float]:
