@@ -32,12 +32,12 @@ Planned = list[list[list[Answered]]]
 class DriverCost:
     """Seconds of one core for one completion."""
 
-    fixed_s: float = 0.38e-3
-    token_s: float = 0.43e-6
-    """For each of its tokens. Both fitted to "The driver at scale" in benchmarks/results.md: 15.9 s for 32,768
-    completions of 250 tokens, 26.7 s for those of 1,000."""
-    hidden: float = 0.4
-    """Share of it that passes while engines sample; from the same table."""
+    fixed_s: float = 0.175e-3
+    token_s: float = 0.25e-6
+    """For each of its tokens. Both fitted to "The driver at scale" in benchmarks/results.md: 9.8 s for 32,768
+    completions of 500 tokens, 13.9 s for those of 1,000."""
+    hidden: float = 0.38
+    """Share of it that passes on threads beside the driver's own; from the same table."""
 
 
 @dataclass(frozen=True, kw_only=True)
