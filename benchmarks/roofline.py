@@ -2,7 +2,7 @@
 
 PYTHONPATH=. python benchmarks/roofline.py MODEL_FOLDER CLUSTER.toml [--section.key value ...]
     [--prompt 400 --image 300 --answer 350 --longest 2048 | --rollouts RUN/rollouts/STEP.parquet --prompt .. --image ..]
-    [--reach_flops 0.4] [--staleness 1]
+    [--reach_flops 0.4]
 
 MODEL_FOLDER needs a config.json and nothing else; CLUSTER.toml says ``gpu = "H100"``, or its numbers. Without lengths,
 prompts and answers are as long as the options allow. ``--answer`` is a mean: lengths are log-normal, the longest being
@@ -45,7 +45,7 @@ def main() -> int:
         sys.stderr.write(f"refused: {error}\n")
         return 2
     asked = replace(asked, reach=replace(Reach(), flops=options.reach_flops))
-    step = step_bound(asked, staleness=options.staleness)
+    step = step_bound(asked)
     told = [describe_lengths(asked.lengths), *describe_bound_table(step), *describe_excess(step)]
     print("\n".join([*told, describe_reach(asked.reach)]))  # noqa: T201
     return 0
@@ -60,7 +60,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--answer", type=float)
     parser.add_argument("--rollouts", type=Path)
     parser.add_argument("--reach_flops", type=float, default=Reach().flops)
-    parser.add_argument("--staleness", type=int, default=0)
     return parser
 
 

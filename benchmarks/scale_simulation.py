@@ -22,6 +22,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from machine import machine_lines
 from simulated_cluster import Cluster, Outcome, Setting, TokenSeconds
+from transformers import AutoConfig
 
 from orchestrator.cluster.feed import window_prompts
 from orchestrator.cluster.roofline import learning, moving
@@ -33,6 +34,7 @@ from orchestrator.cluster.roofline.sampling import Engines, prefill
 from orchestrator.cluster.roofline.shape import model_counts
 from orchestrator.cluster.roofline.step import engines_of
 from orchestrator.cluster.roofline.work import seconds
+from orchestrator.cluster.row_work import row_weights
 from orchestrator.config import load_config
 from tests.unit.cluster.described_models import write_qwen2_5_vl_config
 
@@ -74,7 +76,7 @@ class Case:
             "collectives": replace(setting, learn_s=setting.learn_s - self.collectives_s),
             "sync": replace(setting, sync_s=0.0),
         }
-        cases = {name: replace(self, setting=changed) for name, changed in cheaper.items()}
+        cases: dict[str, Case] = {name: replace(self, setting=changed) for name, changed in cheaper.items()}
         cases["judges"] = replace(self, latencies=[0.0])
         cases["longest answers"] = replace(self, groups=[[mean] * len(group) for group in self.groups])
         return cases
@@ -172,6 +174,7 @@ def _question(
         "rollout.num_engines": ranks, "policy.train_batch_size": prompts * _SAMPLES // _UPDATES,
         "policy.zero_stage": 3, "rollout.max_new_tokens": max(answers), "model.dtype": "bfloat16",
         "placement.layout": "separate" if separate else "colocated", "model.path": model, "data.path": "unread.jsonl",
+        "rollout.staleness": int(separate),
     }  # fmt: skip
     config, _ = load_config(["--algo", "grpo", *(word for n, v in flags.items() for word in (f"--{n}", str(v)))])
     many = len(answers) // _SAMPLES
@@ -181,6 +184,7 @@ def _question(
     return StepQuestion(
         config=config, shape=model_counts(model), machine=machine, lengths=lengths, shares=True,
         backend="nccl" if separate else "ipc", driver=DriverCost(),
+        weights=row_weights(AutoConfig.from_pretrained(model), tower_runs=True),
     )  # fmt: skip
 
 

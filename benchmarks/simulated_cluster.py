@@ -105,6 +105,7 @@ class Cluster:
         """
         self._set, self._groups, self._latency, self._steps = setting, groups, latency, steps
         self._engines = [_Engine() for _ in range(setting.num_engines)]
+        self._samples = sum(map(len, groups)) / len(groups)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         self.now = 0.0
@@ -151,9 +152,9 @@ class Cluster:
             self._fill(engine)
 
     def _fill(self, engine: _Engine) -> None:
-        """As ``orchestrator.cluster.feed`` does: a window more, where fewer requests are held than half a window."""
+        """As ``orchestrator.cluster.feed`` does: a window more, where fewer requests are held than half a window's."""
         window = len(self._queue) if len(self._engines) == 1 else self._set.window
-        if engine.held * 2 >= window or not self._queue:
+        if engine.held * 2 >= window * self._samples or not self._queue:
             return
         for _ in range(min(window, len(self._queue))):
             group = self._queue.popleft()

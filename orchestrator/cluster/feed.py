@@ -173,6 +173,7 @@ class _Feed:
         self._deadline_s = deadline_s
         self._queue = deque(list(group) for _, group in groupby(requests, key=lambda r: r.uid))
         self._window = window_prompts(len(self._queue), num_engines=len(engines))
+        self._samples = len(requests) / max(1, len(self._queue))
         self._held: dict[int, dict[tuple[str, int], GenerationRequest]] = {}
         self._collecting: dict[Any, int] = {}
         self._asked: Counter[int] = Counter()
@@ -234,7 +235,7 @@ class _Feed:
     def _fill(self, index: int) -> None:
         held = self._held.setdefault(index, {})
         batch: list[GenerationRequest] = []
-        if len(held) * 2 < self._window:
+        if len(held) * 2 < self._window * self._samples:  # half of a window's prompts
             for _ in range(min(self._window, len(self._queue))):
                 batch.extend(self._queue.popleft())
         if batch:

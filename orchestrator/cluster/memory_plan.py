@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from orchestrator.cluster.resources import GIB
+from orchestrator.cluster.roofline.shape import model_counts
 from orchestrator.config.schema import TrainConfig
 from workers.models.adapter_folder import base_folder, is_adapter, num_weights
 
@@ -124,24 +125,28 @@ def on_base(held: RoleMemory, asked: MemoryQuestion) -> RoleMemory:
     """What a role holds whose base is the policy's: its adapter is what remains of its weights."""
     base = float((asked.shape.num_params - asked.shape.num_trainable) * asked.width)
     adapter = {"adapter": held.gpu["weights"] - base}
-    rest = {name: amount for name, amount in held.gpu.items() if name != "weights"}
-    return RoleMemory(adapter | rest, held.host, held.resident - base, shares=base)
+    # The features of a tower that the policy does not train either are the policy's.
+    common = ("weights", "vision features") if "vision" in asked.config.model.freeze else ("weights",)
+    rest = {name: amount for name, amount in held.gpu.items() if name not in common}
+    gone = held.gpu.get("vision features", 0.0) if len(common) > 1 else 0.0
+    return RoleMemory(adapter | rest, held.host, held.resident - base - gone, shares=base)
 
 
 def of_policy(asked: MemoryQuestion) -> RoleMemory:
     """Weights, what they learn with, and the activations of one micro-batch."""
-    learns = _of_rank(asked, asked.shape)
-    return replace(learns, gpu={**learns.gpu, "logits": _logits(asked.config, asked.shape)})
+    model, held = asked.config.model, _of_rank(asked, asked.shape, asked.config.model.folder)
+    learns = "language" not in model.freeze and model.lora_rank is None
+    return replace(held, gpu={**held.gpu, "logits": _logits(asked, asked.shape, learns=learns)})
 
 
 def of_critic(asked: MemoryQuestion) -> RoleMemory:
     """The same without logits, of the model that the critic begins from."""
     path, model = asked.config.critic_path, asked.config.model
     shape = asked.shape if path is None else model_shape(base_folder(path), model.freeze, lora_rank=model.lora_rank)
-    return _of_rank(asked, shape)
+    return _of_rank(asked, shape, path or model.folder)
 
 
-def _of_rank(asked: MemoryQuestion, shape: ModelShape) -> RoleMemory:
+def _of_rank(asked: MemoryQuestion, shape: ModelShape, path: str) -> RoleMemory:
     config, width = asked.config, asked.width
     policy, ranks = config.policy, config.policy.num_ranks
     stage = policy.zero_stage
@@ -161,7 +166,9 @@ def _of_rank(asked: MemoryQuestion, shape: ModelShape) -> RoleMemory:
     }
     host: dict[str, float] = {}
     (host if policy.offload_optimizer else gpu)["optimizer"] = optimizer
-    return RoleMemory(gpu, host, weights + (0.0 if policy.offload_optimizer else optimizer))
+    features = _features(asked, path) if "vision" in config.model.freeze else {}
+    resident = weights + sum(features.values()) + (0.0 if policy.offload_optimizer else optimizer)
+    return RoleMemory(gpu | features, host, resident)
 
 
 def of_reference(asked: MemoryQuestion) -> RoleMemory:
@@ -169,7 +176,9 @@ def of_reference(asked: MemoryQuestion) -> RoleMemory:
     teacher = asked.config.needs.teacher
     shape = asked.shape if teacher is None else model_shape(base_folder(teacher), ())
     weights = _frozen(asked, teacher or asked.config.model.folder, asked.config.model.adapter)
-    return RoleMemory({"weights": weights, "logits": _logits(asked.config, shape)}, {}, weights)
+    features = _features(asked, teacher or asked.config.model.folder)
+    held = {"weights": weights, "logits": _logits(asked, shape, learns=None)} | features
+    return RoleMemory(held, {}, weights + sum(features.values()))
 
 
 def of_critique_reward(asked: MemoryQuestion) -> RoleMemory:
@@ -193,8 +202,8 @@ def of_scalar_reward(asked: MemoryQuestion) -> RoleMemory:
     """Weights alone: the head has one column."""
     model = asked.config.reward.scalar_path
     assert model is not None
-    weights = _frozen(asked, model)
-    return RoleMemory({"weights": weights}, {}, weights)
+    held = {"weights": _frozen(asked, model)} | _features(asked, model)
+    return RoleMemory(held, {}, sum(held.values()))
 
 
 def of_engine(asked: MemoryQuestion) -> RoleMemory:
@@ -219,13 +228,36 @@ def _engine(asked: MemoryQuestion, weights: float, *, prefix: str = "") -> dict[
     return {f"{prefix}weights": weights, f"{prefix}cache and activations": share - weights}
 
 
-def _logits(config: TrainConfig, shape: ModelShape) -> float:
-    """The head runs at sampled positions only, in pieces; scores and their log-softmax in float32."""
-    # Deferred: it imports torch.
+def _logits(asked: MemoryQuestion, shape: ModelShape, *, learns: bool | None) -> float:
+    """What the head leaves at sampled positions, from forward to backward pass, and a piece of it in float32; bytes.
+
+    Logits in the model's number format, as many as are kept at once. Below a head that does not learn, a row of hidden
+    size a token, and the logits of one piece; but under ZeRO-3 it is together for its own passes alone.
+
+    Args:
+        learns: The head does; None = there is no backward pass.
+    """
+    from workers.models.fused_head import BYTES_KEPT, NUMBERS_AT_ONCE  # deferred: it imports torch
     from workers.models.policy_module import LOGITS_AT_ONCE
 
+    config, device = asked.config, "cpu" if asked.gpu_memory_gib is None else "cuda"
     sampled = min(config.policy.tokens_per_microbatch, config.rollout.max_new_tokens * _most_samples(config))
-    return min(sampled * shape.vocab, LOGITS_AT_ONCE) * 2.0 * _BYTES["float32"]
+    logits, wide = sampled * shape.vocab, 2.0 * _BYTES["float32"]  # scores and their log-softmax
+    at_once = min(logits, max(NUMBERS_AT_ONCE[device], shape.vocab)) * wide
+    if learns or (learns is False and config.policy.zero_stage == 3):
+        return min(logits * asked.width, BYTES_KEPT[device]) + at_once
+    rows = 0 if learns is None else sampled * shape.hidden
+    return (min(logits, LOGITS_AT_ONCE) + rows) * asked.width + at_once
+
+
+def _features(asked: MemoryQuestion, path: str) -> dict[str, float]:
+    """What a frozen vision tower said of a step's images, at most, as if all their prompts' tokens were of images."""
+    from workers.models.vision_features import KEPT_BYTES  # deferred: it imports torch
+
+    config, counts = asked.config, model_counts(base_folder(path))
+    prompts = max(config.rollout.prompts_per_step, config.policy.train_batch_size)
+    seen = prompts * config.data.max_prompt_tokens * counts.features_a_token * asked.width
+    return {"vision features": min(float(KEPT_BYTES), seen)} if seen else {}
 
 
 def _most_samples(config: TrainConfig) -> int:

@@ -9,7 +9,7 @@ Source: the counts of Kaplan et al. 2020, table 1, https://arxiv.org/abs/2001.08
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 _UNIT = 1 << 10
@@ -54,33 +54,37 @@ class RowWeights:
 
 
 TOKENS_ALONE = RowWeights(pair=0.0, action=0.0, patch=0.0)
+_TEXT = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 
 
 def row_weights(config: Any, *, tower_runs: bool) -> RowWeights:
-    """The weights of a model.
+    """The weights of a model; by tokens alone as far as its configuration does not say them under the usual names.
 
     Args:
         config: Its configuration, as transformers reads it.
         tower_runs: The vision tower runs in every forward, as it is trained.
     """
     text = config.get_text_config().to_dict()  # some refuse an attribute that not all of their layers share
+    experts = text.get("num_experts_per_tok")
+    wide = "moe_intermediate_size" if experts else "intermediate_size"
+    if any(text.get(name) is None for name in (*_TEXT, wide)):
+        return TOKENS_ALONE
     hidden, layers, heads = text["hidden_size"], text["num_hidden_layers"], text["num_attention_heads"]
     size = text.get("head_dim") or hidden // heads
     keys = text.get("num_key_value_heads") or heads
-    experts = text.get("num_experts_per_tok")
-    inner = experts * text["moe_intermediate_size"] if experts else text["intermediate_size"]
+    inner = (experts or 1) * text[wide]
     token = layers * (hidden * size * (2 * heads + 2 * keys) + 3 * hidden * inner)
     pair, action = layers * 2 * heads * size, hidden * text["vocab_size"]
-    if not tower_runs:
-        return RowWeights(pair=pair / token, action=action / token, patch=0.0)
-    vision = config.vision_config.to_dict()
-    width = vision.get("embed_dim") or vision["hidden_size"]
-    depth = vision.get("depth") or vision["num_hidden_layers"]
-    wide = vision.get("intermediate_size") or int(width * vision["mlp_ratio"])
-    side = vision["patch_size"]
-    return RowWeights(
-        pair=pair / token,
-        action=action / token,
-        patch=depth * (4 * width * width + 3 * width * wide) / token,
-        patch_side=side if isinstance(side, int) else side[0],
-    )
+    weights = RowWeights(pair=pair / token, action=action / token, patch=0.0)
+    tower = getattr(config, "vision_config", None)
+    if tower is None or not tower_runs:
+        return weights
+    vision = tower.to_dict()
+    width = vision.get("embed_dim") or vision.get("hidden_size")
+    depth = vision.get("depth") or vision.get("num_hidden_layers")
+    side = vision.get("patch_size")
+    inner = vision.get("intermediate_size") or (width or 0) * vision.get("mlp_ratio", 0)
+    if not (width and depth and side and inner):
+        return weights
+    patch = depth * (4 * width * width + 3 * width * int(inner)) / token
+    return replace(weights, patch=patch, patch_side=side if isinstance(side, int) else side[0])

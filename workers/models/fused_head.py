@@ -22,7 +22,7 @@ from algorithms.maths.logprobs import TokenScores
 
 BYTES_KEPT = {"cuda": 1 << 33, "cpu": 1 << 31}
 """Of logits, from forward to backward pass: a tenth of a GPU of 80 GB."""
-_NUMBERS_AT_ONCE = {"cuda": 1 << 26, "cpu": 1 << 20}
+NUMBERS_AT_ONCE = {"cuda": 1 << 26, "cpu": 1 << 20}
 """That are wide at a time: few calls on a GPU, a cache on a CPU."""
 
 
@@ -147,6 +147,6 @@ def _pull(logits: Tensor, ids: Tensor, log_sums: Tensor, grad: Tensor, reading: 
 
 
 def _chunks(logits: Tensor, *columns: Tensor) -> Any:
-    at_once = _NUMBERS_AT_ONCE.get(logits.device.type, min(_NUMBERS_AT_ONCE.values()))
+    at_once = NUMBERS_AT_ONCE.get(logits.device.type, min(NUMBERS_AT_ONCE.values()))
     rows = max(1, at_once // logits.shape[-1])
     return zip(*(t.split(rows) for t in (logits, *columns)), strict=True)

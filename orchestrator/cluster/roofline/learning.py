@@ -6,7 +6,6 @@ from orchestrator.cluster.roofline.layout import Laid, best_layout
 from orchestrator.cluster.roofline.lengths import Lengths
 from orchestrator.cluster.roofline.passes import (
     FLASH_BACKWARD,
-    Flops,
     Trained,
     backward_flops,
     forward_flops,
@@ -15,22 +14,18 @@ from orchestrator.cluster.roofline.passes import (
     without_tower,
 )
 from orchestrator.cluster.roofline.phase import Phase, phase_of
-from orchestrator.cluster.roofline.question import Batches, StepQuestion
+from orchestrator.cluster.roofline.question import StepQuestion
 from orchestrator.cluster.roofline.shape import ModelCounts
 from orchestrator.cluster.roofline.work import Work, scattered
 
+_LEARNING = ("policy", "critic")
 _NEEDED_TWICE = 2.0
 """Backward FLOPs of attention that need be, forward FLOPs: with its scores kept, none is computed again."""
 
 
-def asks_first(asked: StepQuestion) -> bool:
-    """Whether the policy is asked for the log-probs of what was sampled before it learns; see ``online_step``."""
-    return len(asked.updates) * asked.epochs != 1 or asked.config.reference_workers > 0
-
-
 def old_logprobs(asked: StepQuestion) -> Phase | None:
     """A forward over all samples. At best over those of no first update, whose own forward finds them."""
-    if not asks_first(asked):
+    if not asked.asks_first:
         return None
     later = 1.0 if asked.epochs > 1 else 1 - 1 / len(asked.updates)
     return _scored(asked, "old log-probs", "policy", asked.shape, needed=later if len(asked.updates) > 1 else 0.0)
@@ -59,7 +54,7 @@ def values(asked: StepQuestion) -> Phase | None:
 
 def update(asked: StepQuestion) -> Phase:
     """Every optimizer step of the policy, forward and backward."""
-    return _learned(asked, "update", asked.shape, epochs=asked.epochs)
+    return _learned(asked, "update", "policy", asked.shape, epochs=asked.epochs)
 
 
 def critic_update(asked: StepQuestion) -> Phase | None:
@@ -67,7 +62,7 @@ def critic_update(asked: StepQuestion) -> Phase | None:
     critic = asked.config.needs.critic
     if critic is None or "critic" not in asked.others:
         return None
-    return _learned(asked, "critic's update", _headless(asked.others["critic"]), epochs=critic.epochs)
+    return _learned(asked, "critic's update", "critic", _headless(asked.others["critic"]), epochs=critic.epochs)
 
 
 def gathered(asked: StepQuestion, shape: ModelCounts, *, calls: int) -> Work:
@@ -77,48 +72,53 @@ def gathered(asked: StepQuestion, shape: ModelCounts, *, calls: int) -> Work:
     return once * (calls if asked.config.policy.zero_stage == 3 else 0)
 
 
-def best_tower(asked: StepQuestion, shape: ModelCounts, forward: Flops, *, here: bool) -> Flops:
-    """A frozen tower is needed once a step: in one of the passes, which is the update."""
-    frozen = shape is asked.shape and not asked.trained.learns("vision")
-    return without_tower(forward) if frozen and not here else forward
-
-
 def _scored(asked: StepQuestion, name: str, role: str, shape: ModelCounts, *, needed: float = 1.0) -> Phase:
-    """A forward over all samples, of which the best plan needs a share."""
-    everything = [sample for samples in asked.updates for sample in samples]
+    """A forward over all samples, of which the best plan needs a share; of a frozen tower's, in the first pass, all."""
     workers, best_gpus = asked.role_gpus(role), asked.best_gpus(role)
-    batches = asked.batches(everything, workers)
-    best = best_tower(asked, shape, forward_flops(shape, best_layout(shape, asked.lengths)), here=False)
+    batches = asked.scored(role, shape)
+    forward = forward_flops(shape, best_layout(shape, asked.lengths))
+    frozen = not asked.trained.learns("vision")
+    again = frozen and role != "policy" and asked.has_policys_model(role)  # the policy's features are there
+    once = forward["vision"] if frozen and role in _LEARNING and not again else 0.0
+    rest = total(without_tower(forward) if again or once else forward)
     costs = [[total(forward_flops(shape, laid)) for laid in own] for own in batches]
     read, calls = shape.num_params * asked.width, max(map(len, batches))
-    sharded = gathered(asked, shape, calls=calls) if role in ("policy", "critic") else Work()
+    sharded = gathered(asked, shape, calls=calls) if role in _LEARNING else Work()
     ours = Work(flops=waited(costs, lockstep=bool(sharded)), memory=calls * read) + sharded
-    least = Work(flops=total(best) / best_gpus, memory=float(read))
-    return phase_of(name, least * needed, ours, asked.machine, asked.reach, gpus=workers)
+    least = Work(flops=(rest * needed + once) / best_gpus, memory=read * needed)
+    return phase_of(name, least, ours, asked.machine, asked.reach, gpus=workers)
 
 
-def _learned(asked: StepQuestion, name: str, shape: ModelCounts, *, epochs: int) -> Phase:
+def _learned(asked: StepQuestion, name: str, role: str, shape: ModelCounts, *, epochs: int) -> Phase:
     trained, width = asked.trained, asked.width
-    batches = [asked.batches(samples, asked.ranks) for samples in asked.updates]
+    scored = asked.asks_first if role == "policy" else True
+    batches = asked.learned(role, shape, epochs=epochs, scored=scored)
     costs = [[[_learning(asked, shape, laid, trained) for laid in own] for own in shares] for shares in batches]
-    excess = _excess(asked, shape, batches, costs, trained)
+    least = least_learning(asked, shape, asked.lengths, trained, epochs=epochs, scored=scored)
+    excess = _excess(asked, costs, least)
     lockstep = asked.config.policy.zero_stage >= 2
     flops = sum(waited([[sum(c.values()) for c in own] for own in shares], lockstep=lockstep) for shares in costs)
-    least = least_learning(asked, shape, asked.lengths, trained)
     passes = 3 if asked.config.model.gradient_checkpointing else 2
     calls = sum(max(map(len, shares)) for shares in batches)
     read = shape.num_params * width
     best = Work(flops=least / asked.best_gpus("policy"), memory=2.0 * read * len(batches))
     ours = Work(flops=flops, memory=float(calls * passes * read)) + gathered(asked, shape, calls=2 * calls)
-    scaled = {reason: amount * epochs for reason, amount in excess.items()}
-    return phase_of(name, best * epochs, ours * epochs, asked.machine, asked.reach, gpus=asked.ranks, excess=scaled)
+    return phase_of(name, best, ours, asked.machine, asked.reach, gpus=asked.ranks, excess=excess)
 
 
-def least_learning(asked: StepQuestion, shape: ModelCounts, lengths: Lengths, trained: Trained) -> float:
-    """FLOPs of forward and backward over a step laid out as well as can be, on all GPUs together."""
+def least_learning(
+    asked: StepQuestion, shape: ModelCounts, lengths: Lengths, trained: Trained, *, epochs: int = 1, scored: bool
+) -> float:
+    """FLOPs of forward and backward over a step laid out as well as can be, on all GPUs together.
+
+    Args:
+        scored: A forward over all samples came before, in which a frozen tower has seen the images.
+    """
     laid = best_layout(shape, lengths)
-    forward = best_tower(asked, shape, forward_flops(shape, laid), here=True)
-    return total(forward) + total(backward_flops(shape, laid, trained, attention=_NEEDED_TWICE))
+    forward, tower = forward_flops(shape, laid), 0.0
+    if not trained.learns("vision"):
+        tower, forward = 0.0 if scored else forward["vision"], without_tower(forward)
+    return tower + epochs * (total(forward) + total(backward_flops(shape, laid, trained, attention=_NEEDED_TWICE)))
 
 
 def waited(costs: list[list[float]], *, lockstep: bool) -> float:
@@ -131,38 +131,38 @@ def waited(costs: list[list[float]], *, lockstep: bool) -> float:
 def _learning(asked: StepQuestion, shape: ModelCounts, laid: Laid, trained: Trained) -> dict[str, float]:
     """FLOPs of one of our micro-batches: what is needed, and what is computed again."""
     forward = forward_flops(shape, laid)
-    backward = backward_flops(shape, laid, trained, attention=_NEEDED_TWICE)
-    again = FLASH_BACKWARD - _NEEDED_TWICE
+    backward = total(backward_flops(shape, laid, trained, attention=_NEEDED_TWICE))
+    checkpoints = asked.config.model.gradient_checkpointing
     return {
-        "needed": total(forward) + total(backward),
-        "layers again": recomputed_flops(shape, laid, trained) if asked.config.model.gradient_checkpointing else 0.0,
-        "scores again": again * forward["attention"],
-        "head again": forward["head"] if _in_pieces(shape, laid) else 0.0,
+        "needed": total(forward) + backward,
+        "layers again": recomputed_flops(shape, laid, trained) if checkpoints else 0.0,
+        "scores again": total(backward_flops(shape, laid, trained, attention=FLASH_BACKWARD)) - backward,
+        "head again": forward["head"] if _in_pieces(asked, shape, laid) else 0.0,
     }
 
 
-def _in_pieces(shape: ModelCounts, laid: Laid) -> bool:
-    """Whether logits are cut into pieces that the backward pass computes again."""
-    from workers.models.policy_module import LOGITS_AT_ONCE  # deferred: it imports torch
+def _in_pieces(asked: StepQuestion, shape: ModelCounts, laid: Laid) -> bool:
+    """Whether logits are too many to be kept until the backward pass, which then computes them again."""
+    from workers.models.fused_head import BYTES_KEPT  # deferred: it imports torch
 
-    return laid.predicted * shape.head / shape.hidden > LOGITS_AT_ONCE
+    learns = asked.trained.weight_products("language") > 0
+    apart = asked.config.policy.zero_stage == 3  # whose frozen head is together for its own passes alone
+    return (learns or apart) and laid.predicted * shape.head / shape.hidden * asked.width > BYTES_KEPT["cuda"]
 
 
-def _excess(
-    asked: StepQuestion,
-    shape: ModelCounts,
-    batches: list[Batches],
-    costs: list[list[list[dict[str, float]]]],
-    trained: Trained,
-) -> dict[str, float]:
-    """FLOPs on the GPU that is waited for which the best plan has not: why they are there."""
+def _excess(asked: StepQuestion, costs: list[list[list[dict[str, float]]]], least: float) -> dict[str, float]:
+    """FLOPs on the GPU that is waited for which the best plan has not: why they are there.
+
+    Args:
+        costs: Of each update, rank and micro-batch.
+        least: Of the best plan, on all GPUs together.
+    """
     every = [c for shares in costs for own in shares for c in own]
     mean = {reason: sum(c[reason] for c in every) / asked.ranks for reason in ("needed", *_AGAIN)}
     lockstep = asked.config.policy.zero_stage >= 2
     waits = sum(waited([[sum(c.values()) for c in own] for own in shares], lockstep=lockstep) for shares in costs)
-    least = least_learning(asked, shape, asked.lengths, trained) / asked.ranks
-    filled = mean["needed"] - least
-    found = {"filling, and prompts more than once": filled} | {reason: mean[reason] for reason in _AGAIN}
+    filling = "prompts and images more than once" if asked.shares else "filling, and prompts more than once"
+    found = {filling: mean["needed"] - least / asked.ranks} | {reason: mean[reason] for reason in _AGAIN}
     return {**found, "waiting for the slowest rank": waits - sum(mean.values())}
 
 

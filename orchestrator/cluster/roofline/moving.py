@@ -28,7 +28,8 @@ def gradients(asked: StepQuestion, update: Phase) -> Phase:
         gpus_per_node=asked.machine.gpus_per_node,
         calls=math.ceil(numbers / _BUCKET),
     )
-    batches = sum(max(map(len, asked.batches(samples, asked.ranks))) for samples in asked.updates) * asked.epochs
+    numbers_of = range(len(asked.updates))
+    batches = sum(max(map(len, asked.planned(number, asked.ranks))) for number in numbers_of) * asked.epochs
     best = once * (2 * steps)  # reduce-scatter and all-gather
     ours = once * (batches if stage >= 2 else steps) + once * (0 if stage == 3 else steps)
     whole = phase_of("gradients", best, ours, asked.machine, asked.reach, gpus=asked.ranks)
@@ -88,12 +89,14 @@ def sync(asked: StepQuestion) -> Phase:
 def sleep(asked: StepQuestion) -> Phase | None:
     """Engines on the policy's GPUs put their weights into the host's memory and take them back: vLLM's level 1.
 
-    At best nothing: the sync that follows brings the weights.
+    Nothing, where the sync that follows brings all of them: level 2, which lets them go. At best, too.
     """
     if asked.config.placement.layout != "colocated":
         return None
     tp = asked.config.rollout.tensor_parallel_size
-    moved = Work(host=2.0 * asked.shape.num_params * asked.width / tp)
+    learned = (asked.trained.weight_products(name) for name, part in asked.shape.parts().items() if part.weights)
+    all_come = all(learned)
+    moved = Work() if all_come else Work(host=2.0 * asked.shape.num_params * asked.width / tp)
     return phase_of("sleep and wake", Work(), moved, asked.machine, asked.reach, gpus=asked.engine_gpus)
 
 

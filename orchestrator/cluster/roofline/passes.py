@@ -42,14 +42,14 @@ class Trained:
 
 def forward_flops(shape: ModelCounts, laid: Laid) -> Flops:
     """Of one forward over text and images, FLOPs."""
-    patches = laid.image_tokens * shape.patches_a_token
+    patches = laid.seen_tokens * shape.patches_a_token
     per_part = {"language": laid.tokens, "vision": patches, "bridge": laid.image_tokens}
     return {
         "language": 2 * shape.language.products * laid.tokens,
         "attention": 4 * shape.attention_width * laid.pairs,
         "head": 2 * shape.head * laid.predicted,
         "bridge": 2 * shape.bridge.products * laid.image_tokens,
-        "vision": 2 * shape.vision.products * patches + 4 * shape.vision_width * laid.image_pairs,
+        "vision": 2 * shape.vision.products * patches + 4 * shape.vision_width * laid.seen_pairs,
         "adapters": sum(2 * part.adapter * per_part[name] for name, part in shape.parts().items()),
     }
 
@@ -68,8 +68,8 @@ def backward_flops(shape: ModelCounts, laid: Laid, trained: Trained, *, attentio
     forward = forward_flops(shape, laid)
     tower = trained.learns("vision")
     below = tower or trained.learns("bridge")
-    patches = laid.image_tokens * shape.patches_a_token
-    scores = 4 * shape.vision_width * laid.image_pairs
+    patches = laid.seen_tokens * shape.patches_a_token
+    scores = 4 * shape.vision_width * laid.seen_pairs
     return {
         "language": forward["language"] * (1 + trained.weight_products("language")),
         "attention": forward["attention"] * attention,

@@ -14,6 +14,7 @@ from orchestrator.cluster.roofline.table import (
     describe_lengths,
     describe_reach,
 )
+from orchestrator.cluster.row_work import row_weights
 from orchestrator.config.schema import TrainConfig
 from workers.models.adapter_folder import base_folder
 
@@ -34,12 +35,15 @@ def step_question(
     config: TrainConfig, plan: PlacementPlan, machine: Machine, lengths: Lengths, *, reach: Reach | None = None
 ) -> StepQuestion:
     """What the bound of one step of an online run follows from."""
+    from transformers import AutoConfig  # deferred: most of a plan can be had without
+
     model = config.model
     shape = model_counts(model.folder, freeze=model.freeze, lora_rank=model.lora_rank)
+    described = AutoConfig.from_pretrained(model.folder, trust_remote_code=model.trust_remote_code)
     return StepQuestion(
         config=config, shape=shape, machine=machine, lengths=lengths, backend=sync_backend(config, plan),
         shares=shares_prompts(config, model.folder), others=_others(config, shape), reach=reach or Reach(),
-        driver=DriverCost(),
+        driver=DriverCost(), weights=row_weights(described, tower_runs="vision" not in model.freeze),
     )  # fmt: skip
 
 

@@ -6,27 +6,38 @@ from functools import cached_property
 
 from orchestrator.cluster.roles import ROLES, shares_base
 from orchestrator.cluster.roofline.hardware import Machine, Reach
-from orchestrator.cluster.roofline.layout import Answered, Laid, answered, microbatches, packed_layout, padded_layout
+from orchestrator.cluster.roofline.layout import (
+    Answered,
+    KeptFeatures,
+    Laid,
+    answered,
+    microbatches,
+    packed_layout,
+    padded_layout,
+)
 from orchestrator.cluster.roofline.lengths import Lengths
 from orchestrator.cluster.roofline.passes import Trained
 from orchestrator.cluster.roofline.shape import ModelCounts
+from orchestrator.cluster.row_work import TOKENS_ALONE, RowWeights
 from orchestrator.config.schema import TrainConfig
 
 _BYTES = {"float32": 4, "bfloat16": 2}
 Batches = list[list[Laid]]
 """For each rank its micro-batches."""
+Planned = list[list[list[Answered]]]
+"""The same as samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DriverCost:
     """Seconds of one core for one completion."""
 
-    fixed_s: float = 0.38e-3
-    token_s: float = 0.43e-6
-    """For each of its tokens. Both fitted to "The driver at scale" in benchmarks/results.md: 15.9 s for 32,768
-    completions of 250 tokens, 26.7 s for those of 1,000."""
-    hidden: float = 0.4
-    """Share of it that passes while engines sample; from the same table."""
+    fixed_s: float = 0.175e-3
+    token_s: float = 0.25e-6
+    """For each of its tokens. Both fitted to "The driver at scale" in benchmarks/results.md: 9.8 s for 32,768
+    completions of 500 tokens, 13.9 s for those of 1,000."""
+    hidden: float = 0.38
+    """Share of it that passes on threads beside the driver's own; from the same table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +58,8 @@ class StepQuestion:
     """Models of other roles, by role, where they are not the policy's."""
     reach: Reach = field(default_factory=Reach)
     driver: DriverCost = field(default_factory=DriverCost)
+    weights: RowWeights = TOKENS_ALONE
+    """By which the driver balances micro-batches."""
 
     @property
     def width(self) -> int:
@@ -93,9 +106,59 @@ class StepQuestion:
             dealt[sample.number * number // len(self.lengths)].append(sample)
         return [samples for samples in dealt if samples]
 
-    def batches(self, samples: list[Answered], num_ranks: int) -> Batches:
-        """What our plan makes of some samples on so many workers."""
-        budget = self.config.policy.tokens_per_microbatch
+    @cached_property
+    def asks_first(self) -> bool:
+        """Whether the policy is asked for the log-probs of what was sampled before it learns; see ``online_step``."""
+        many, refers = len(self.updates) * self.epochs != 1, self.config.reference_workers > 0
+        return many or refers or self.config.rollout.staleness > 0
+
+    def has_policys_model(self, role: str) -> bool:
+        """Whether a role's model is the policy's own, as it began."""
+        return self.others.get(role, self.shape) is self.shape
+
+    def planned(self, update: int | None, num_ranks: int) -> Planned:
+        """What our plan makes of the samples of one update, or of all, on so many workers."""
+        key = update, num_ranks
+        if key not in self._plans:
+            some = [s for samples in self.updates for s in samples] if update is None else self.updates[update]
+            self._plans[key] = microbatches(
+                some, share_prompts=self.shares, num_ranks=num_ranks,
+                token_budget=self.config.policy.tokens_per_microbatch, weights=self.weights,
+                patches_a_token=self.shape.patches_a_token,
+            )  # fmt: skip
+        return self._plans[key]
+
+    def scored(self, role: str, shape: ModelCounts) -> Batches:
+        """All samples in one forward of a role's workers."""
+        plan = self.planned(None, self.role_gpus(role))
+        kept = self._kept(role, shape, len(plan))
+        if self.asks_first and self.has_policys_model(role) and shares_base(self.config, ROLES[role]):
+            self._laid(plan, shape, kept)  # the policy's forward, whose tower it is
+        return self._laid(plan, shape, kept)
+
+    def learned(self, role: str, shape: ModelCounts, *, epochs: int, scored: bool) -> list[Batches]:
+        """The samples of each update of each epoch.
+
+        Args:
+            scored: The same workers scored all samples before.
+        """
+        kept = self._kept(role, shape, self.ranks)
+        if scored:
+            self._laid(self.planned(None, self.ranks), shape, kept)
+        numbers = [number for _ in range(epochs) for number in range(len(self.updates))]
+        return [self._laid(self.planned(number, self.ranks), shape, kept) for number in numbers]
+
+    @cached_property
+    def _plans(self) -> dict[tuple[int | None, int], Planned]:
+        return {}
+
+    def _kept(self, role: str, shape: ModelCounts, num_workers: int) -> list[KeptFeatures | None]:
+        """Of each worker, before it has seen an image of the step."""
+        learns = role in ("policy", "critic") and self.trained.learns("vision")
+        if learns or not shape.features_a_token:
+            return [None] * num_workers
+        return [KeptFeatures(shape, width=self.width) for _ in range(num_workers)]
+
+    def _laid(self, plan: Planned, shape: ModelCounts, kept: list[KeptFeatures | None]) -> Batches:
         lay = packed_layout if self.shares else padded_layout
-        plan = microbatches(samples, share_prompts=self.shares, num_ranks=num_ranks, token_budget=budget)
-        return [[lay(self.shape, [samples[i] for i in batch]) for batch in batches] for batches in plan]
+        return [[lay(shape, batch, own) for batch in batches] for batches, own in zip(plan, kept, strict=True)]

@@ -52,6 +52,8 @@ class ModelCounts:
     window_patches: int
     patches_a_token: float
     """Of a token that stands for an image."""
+    features_a_token: float = 0.0
+    """Numbers of its features that are kept where the tower is frozen, before the bridge; 0 where none are kept."""
 
     def parts(self) -> dict[str, Part]:
         """By the names of ``model.freeze``."""
@@ -99,6 +101,7 @@ def counts_of(model: Any, *, freeze: tuple[str, ...] = (), lora_rank: int | None
     layers = _first(vision, "depth", "num_hidden_layers", default=0)
     whole = getattr(vision, "fullatt_block_indexes", None) if hasattr(vision, "window_size") else None
     side = _number(getattr(vision, "window_size", 0)) // _number(getattr(vision, "patch_size", 1)) if whole else 0
+    patches, width = _patches_a_token(config, vision), _first(vision, "embed_dim", "hidden_size", default=0)
     return ModelCounts(
         **parts,
         head=model.get_output_embeddings().weight.numel(),
@@ -109,11 +112,27 @@ def counts_of(model: Any, *, freeze: tuple[str, ...] = (), lora_rank: int | None
         attention_width=sum(queries for queries, _ in widths),
         key_value_width=sum(keys for _, keys in widths),
         vision_layers=layers,
-        vision_width=_first(vision, "embed_dim", "hidden_size", default=0),
+        vision_width=width,
         whole_image_layers=layers if whole is None else len(whole),
         window_patches=side**2,
-        patches_a_token=_patches_a_token(config, vision),
+        patches_a_token=patches,
+        features_a_token=patches * width * _features_kept(config, vision),
     )
+
+
+def _features_kept(config: Any, vision: Any) -> int:
+    """Outputs of a vision tower that ``workers.models.vision_features`` keeps of an image."""
+    from workers.models.adapters import adapter_for  # deferred: with torch
+
+    tower = adapter_for(config.model_type).tower
+    if tower is None:
+        return 0
+    layers = getattr(config, "vision_feature_layer", None)
+    many = {
+        "deepstack_features": len(getattr(vision, "deepstack_visual_indexes", None) or ()),
+        "hidden_states": len(layers) if isinstance(layers, list | tuple) else int(layers is not None),
+    }
+    return sum(many.get(name, 1) for name in tower.gives)
 
 
 def _parts(model: Any, freeze: tuple[str, ...], lora_rank: int | None) -> dict[str, Part]:

@@ -52,12 +52,8 @@ class StepBound:
 _SAMPLING = ("prefill", "decode", "scalar rewards", *_WRITES.values())
 
 
-def step_bound(asked: StepQuestion, *, staleness: int = 0) -> StepBound:
-    """Every phase of an online step.
-
-    Args:
-        staleness: Steps that sampling may be ahead of learning; above 0, and on GPUs of their own, they overlap.
-    """
+def step_bound(asked: StepQuestion) -> StepBound:
+    """All phases of an online step; with ``rollout.staleness`` sampling and learning overlap, on GPUs of their own."""
     engines, best_engines = engines_of(asked, "rollout", asked.shape)
     written = [phase for role, name in _WRITES.items() if (phase := _written(asked, role, name)) is not None]
     update = learning.update(asked)
@@ -77,7 +73,7 @@ def step_bound(asked: StepQuestion, *, staleness: int = 0) -> StepBound:
         moving.sleep(asked),
         moving.driver(asked),
     )
-    overlaps = staleness > 0 and asked.config.placement.layout == "separate"
+    overlaps = asked.config.rollout.staleness > 0 and asked.config.placement.layout == "separate"
     return StepBound(tuple(phase for phase in phases if phase is not None), overlaps)
 
 

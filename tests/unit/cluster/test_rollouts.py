@@ -83,3 +83,31 @@ def test_fewer_prompts_than_windows_are_shared_out(monkeypatch: pytest.MonkeyPat
     generate({index: Counted(index) for index in asked}, requests, deadline_s=1.0)
     assert sum(asked.values()) == 120
     assert min(asked.values()) >= 8
+
+
+def test_an_engine_is_refilled_when_half_of_its_prompts_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window of 64 prompts is 512 requests at 8 samples each: the next comes while 255 run, and not when 31 do."""
+    monkeypatch.setattr(ray, "wait", lambda refs, *, num_returns, timeout: (refs[:num_returns], refs[num_returns:]))
+    monkeypatch.setattr(ray, "get", lambda ref, *, timeout: ref.value)
+    held_at_refill: list[int] = []
+
+    class OneByOne(_Engine):
+        def __init__(self) -> None:
+            super().__init__()
+            self.submit = _Method(self._submit)
+
+        def _submit(self, batch: list[GenerationRequest]) -> None:
+            held_at_refill.append(len(self._held))
+            self._held.extend(batch)
+
+        def _collect(self, max_wait_s: float) -> Completions:
+            return Completions.of(_completion(self._held.pop(0)) for _ in range(min(1, len(self._held))))
+
+    prompts = [EncodedPrompt(uid=f"p{i}", engine_prompt_ids=(1,), prompt_ids=(1,), media=()) for i in range(256)]
+    requests = build_requests(
+        prompts, samples_per_prompt=8, seed_of=lambda uid, i: i, max_new_tokens=1, temperature=1.0, top_p=1.0
+    )
+    generate({0: OneByOne(), 1: OneByOne()}, requests, deadline_s=1.0)
+    first, later = held_at_refill[:2], held_at_refill[2:]
+    assert first == [0, 0] and later
+    assert min(later) >= 250  # as many as there were, but for those on their way

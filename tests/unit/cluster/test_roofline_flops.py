@@ -115,13 +115,13 @@ def _image(model: Any, shape: ModelCounts, name: str) -> tuple[Callable[[], Any]
         patches = int(grid.prod())
         pixels = torch.randn(patches, model.model.visual.patch_embed.proj.weight[0].numel())
         return lambda: model.model.visual(pixels, grid_thw=grid), Laid(
-            image_tokens=patches / 4, image_pairs=shape.image_pairs(patches)
+            image_tokens=patches / 4, seen_tokens=patches / 4, seen_pairs=shape.image_pairs(patches)
         )
     side = model.config.vision_config.image_size
     patches = (side // model.config.vision_config.patch_size) ** 2
     pixels = torch.randn(1, 3, side, side)
     return lambda: model.model.get_image_features(pixels), Laid(
-        image_tokens=patches, image_pairs=shape.image_pairs(patches)
+        image_tokens=patches, seen_tokens=patches, seen_pairs=shape.image_pairs(patches)
     )
 
 
@@ -147,7 +147,7 @@ def test_of_a_model_of_experts_only_those_that_a_token_meets_count(tmp_path: Pat
 
 def test_a_frozen_tower_learns_nothing_and_is_not_computed_again(tmp_path: Path) -> None:
     shape = counts_of(_model(tiny_models.write_qwen2_5_vl, tmp_path / "model"))
-    laid = Laid(tokens=100, pairs=5000, predicted=50, image_tokens=40, image_pairs=9000)
+    laid = Laid(tokens=100, pairs=5000, predicted=50, image_tokens=40, seen_tokens=40, seen_pairs=9000)
     frozen, whole = Trained(("vision", "bridge")), Trained()
     assert backward_flops(shape, laid, frozen)["vision"] == backward_flops(shape, laid, frozen)["bridge"] == 0
     assert backward_flops(shape, laid, Trained(("vision",)))["vision"] == 0

@@ -128,7 +128,7 @@ def test_what_is_beyond_the_best_plan_adds_up(ask: Ask) -> None:
 
 def test_a_single_update_without_reference_asks_nothing_first(ask: Ask) -> None:
     once = ask("--policy.train_batch_size", "2560", "--algorithm.kl_coef", "0")
-    assert learning.old_logprobs(once) is None
+    assert not once.asks_first and learning.old_logprobs(once) is None
     assert learning.reference(once) is None
     with_reference = learning.old_logprobs(ask("--policy.train_batch_size", "2560"))
     assert with_reference is not None
@@ -171,9 +171,19 @@ def test_more_gpus_take_less_time_and_a_larger_model_more(ask: Ask) -> None:
 def test_ahead_of_learning_sampling_costs_only_what_is_longer(ask: Ask) -> None:
     flags = ("--placement.layout", "separate", "--sync.backend", "nccl")
     asked = ask(*flags, "--policy.num_ranks", "8", "--rollout.num_engines", "8", nodes=3)
-    in_turn, ahead = step_bound(asked), step_bound(asked, staleness=1)
+    stale = ask(*flags, "--policy.num_ranks", "8", "--rollout.num_engines", "8", "--rollout.staleness", "1", nodes=3)
+    in_turn, ahead = step_bound(asked), step_bound(stale)
     sampling = in_turn.seconds("prefill", "decode")[0]
     assert ahead.bound_s == pytest.approx(max(sampling, in_turn.bound_s - sampling))
+
+
+def test_what_earlier_weights_sampled_is_always_scored_first(ask: Ask) -> None:
+    flags = ("--placement.layout", "separate", "--policy.train_batch_size", "2560", "--algorithm.kl_coef", "0")
+    in_turn, ahead = (ask(*flags, "--rollout.staleness", told, nodes=2) for told in ("0", "1"))
+    assert learning.old_logprobs(in_turn) is None
+    scored = learning.old_logprobs(ahead)
+    assert scored is not None
+    assert scored.bound_s == 0 < scored.ours_s
 
 
 def test_an_adapter_and_a_frozen_tower_move_and_compute_less(ask: Ask) -> None:

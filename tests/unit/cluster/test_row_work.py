@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from transformers import AutoConfig, Qwen2_5_VLConfig
+from transformers import AutoConfig, LlamaConfig, PreTrainedConfig, Qwen2_5_VLConfig
 
-from orchestrator.cluster.row_work import RowWeights, row_weights
+from orchestrator.cluster.row_work import TOKENS_ALONE, RowWeights, row_weights
 from tests.tiny_models import TINY_MODELS
 from workers.multimodal.processor import fixed_side
 
@@ -62,3 +62,14 @@ def test_patches_of_llava_and_of_qwen() -> None:
     files = [(4000, 3000), (30, 20)]
     assert weights.patches_of(files, max_pixels=None, fixed_side=336) == 2 * 576
     assert weights.patches_of(files, max_pixels=14 * 14 * 1000, fixed_side=None) == 1000 + 3
+
+
+def test_a_configuration_that_says_less_is_balanced_by_what_it_says() -> None:
+    """Qwen-VL's and XComposer2's own have no ``vision_config``, Gemma 4's may have none; some know other words."""
+    text = LlamaConfig(hidden_size=64, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4, vocab_size=99)
+    seen = row_weights(text, tower_runs=True)
+    assert seen == row_weights(text, tower_runs=False) and not seen.patch and min(seen.pair, seen.action) > 0
+    for vision in (None, PreTrainedConfig.from_dict({"width": 1664})):
+        text.vision_config = vision
+        assert row_weights(text, tower_runs=True) == seen
+    assert row_weights(PreTrainedConfig.from_dict({"n_embd": 64, "n_layer": 2}), tower_runs=True) == TOKENS_ALONE

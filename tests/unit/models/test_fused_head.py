@@ -52,7 +52,7 @@ def _frozen(head: nn.Module, hidden: Tensor, ids: Tensor, reading: Reading) -> T
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused_head, "_NUMBERS_AT_ONCE", {"cpu": 4 * _IDS})
+    monkeypatch.setattr(fused_head, "NUMBERS_AT_ONCE", {"cpu": 4 * _IDS})
 
 
 @pytest.mark.parametrize(("score", "frozen"), [(_fused, False), (_fused, True), (_frozen, True)])
