@@ -15,7 +15,7 @@ from typing import Generic, Self, TypeVar
 
 from orchestrator.run.checkpoint import Progress
 from orchestrator.run.metrics import PhaseClock
-from orchestrator.training.learning import learn, recorded, synced
+from orchestrator.training.learning import check_learnable, learn, recorded, synced
 from orchestrator.training.online_metrics import Rate
 from orchestrator.training.online_step import OnlineWork
 from orchestrator.training.refills import Drawn
@@ -57,6 +57,7 @@ class AheadWork:
             cursor=progress.cursor,
             figures={},
         )
+        check_learnable(session.config, found)
         waiting.forget(batch)
         progress = replace(progress, ahead=rest)
         steps_left = session.config.run.steps - progress.step - 1

@@ -10,6 +10,7 @@ from algorithms.records import Rollout
 from algorithms.records import Sequence as TokenSequence
 from orchestrator.cluster.feed import completion_sequences
 from orchestrator.cluster.sync import SyncResult
+from orchestrator.config.schema import TrainConfig
 from orchestrator.evaluation.right import is_judging
 from orchestrator.rewards.reward import check_coverage, check_unknown
 from orchestrator.run.checkpoint import Progress
@@ -41,6 +42,16 @@ class Learned:
     remedy: Remedy
 
 
+def check_learnable(config: TrainConfig, found: Drawn) -> None:
+    """Stop before anything is done with a step's answers where too few of them have a reward.
+
+    Raises:
+        GuardStop: with the share and the bound.
+    """
+    check_coverage(found.rewards, minimum=config.reward.min_coverage)
+    check_unknown(found.rewards, most=config.max_unknown)
+
+
 def learn(answering: Answering, progress: Progress, found: Drawn, clock: PhaseClock) -> Learned:
     """All optimizer steps of a step.
 
@@ -49,8 +60,6 @@ def learn(answering: Answering, progress: Progress, found: Drawn, clock: PhaseCl
     """
     session = answering.session
     config, is_stale = session.config, session.config.rollout.staleness > 0
-    check_coverage(found.rewards, minimum=config.reward.min_coverage)
-    check_unknown(found.rewards, most=config.max_unknown)
     with session.phase("train", clock):
         answering.engines.sleep()
         # A single update finds the old log-probs in its own forward; with a strike, they decide what is done to it.
