@@ -1,6 +1,7 @@
 """From a step's answers to its updates, a verified sync and the figures: what every way to sample them shares."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -91,16 +92,32 @@ def learn(answering: Answering, progress: Progress, found: Drawn, clock: PhaseCl
     )
 
 
-def synced(answering: Answering, learned: Learned, found: Drawn, clock: PhaseClock) -> SyncResult:
-    """Bring what was learned to the engines, and prove it."""
+def synced(answering: Answering, learned: Learned, seen: Sequence[str], clock: PhaseClock) -> SyncResult:
+    """Bring what was learned to the engines, and prove it.
+
+    Args:
+        seen: Prompts that engines were asked since their caches were last emptied.
+    """
     with answering.session.phase("sync", clock):
         if learned.remedy == "resync":
             answering.engines.require_full_sync()
-        return answering.verified_sync(learned.done.policy_version, [uid for uid in found.prompts if "~" not in uid])
+        return answering.verified_sync(learned.done.policy_version, seen)
 
 
-def recorded(answering: Answering, learned: Learned, found: Drawn, sync: SyncResult, rate: Rate) -> Metrics:
-    """Keep the step's rollouts and tell its figures."""
+@contextmanager
+def told_anyway(answering: Answering, learned: Learned, found: Drawn, rate: Rate, clock: PhaseClock) -> Iterator[None]:
+    """Keep a step's rollouts and figures where what follows its updates fails: a checkpoint may count the step."""
+    try:
+        yield
+    except Exception:
+        session = answering.session
+        metrics = recorded(answering, learned, found, None, rate)
+        session.report(learned.done.step, {**metrics, **clock.metrics(), **session.memory()})
+        raise
+
+
+def recorded(answering: Answering, learned: Learned, found: Drawn, sync: SyncResult | None, rate: Rate) -> Metrics:
+    """Keep the step's rollouts and tell its figures; without a sync those of the sync are missing."""
     prompts, sampled = found.prompts, found.sampled
     rows = rollout_rows(prompts, sampled, judging=is_judging(answering.train))
     write_rollouts(answering.session.folder.rollout_file(learned.done.step), rows)

@@ -46,6 +46,8 @@ class Stretch:
     cursor: PromptCursor
     """Behind them."""
     rate: Rate
+    seen: tuple[str, ...]
+    """Names of the prompts that engines were asked in it."""
     num_late: int = 0
     """Answers that no engine was left for."""
 
@@ -79,7 +81,7 @@ def sample_ahead(
     # Whoever could not answer just now is asked again when the step takes them.
     if taken is not None and all(sample.reward is not None for group in taken[0] for sample in group.samples):
         waiting.batch(taken[0])
-    return Stretch(groups=found, cursor=cursor, rate=rate, num_late=num_late)
+    return Stretch(groups=found, cursor=cursor, rate=rate, seen=tuple(rounds.seen), num_late=num_late)
 
 
 def _filled(
@@ -111,6 +113,7 @@ class _Rounds:
         self._whole: list[str] = []
         self._asked: dict[str, Callable[[], dict[str, list[Any]]]] = {}
         self.num_tokens = 0
+        self.seen: dict[str, None] = {}
 
     @property
     def groups(self) -> list[AheadGroup]:
@@ -139,6 +142,7 @@ class _Rounds:
                     self._refer([uid for uid, portion in portions.items() if portion == portions[piece.uid]])
 
         requests = [self._waiting.request(self._by_uid[uid], i, version=self._version) for uid, i in opened]
+        self.seen |= dict.fromkeys(request.uid for request in requests)
         draw(requests, on_finished=finished)
         return True
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import ray
 
-from orchestrator.cluster.feed import build_requests, generate
+from orchestrator.cluster.feed import Unwanted, build_requests, generate
 from workers.types import Completion, Completions, EncodedPrompt, GenerationRequest
 
 
@@ -83,3 +83,35 @@ def test_fewer_prompts_than_windows_are_shared_out(monkeypatch: pytest.MonkeyPat
     generate({index: Counted(index) for index in asked}, requests, deadline_s=1.0)
     assert sum(asked.values()) == 120
     assert min(asked.values()) >= 8
+
+
+def test_what_nobody_wants_any_more_is_given_up_with_the_engines_that_are_at_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray, "wait", lambda refs, *, num_returns, timeout: (refs[:num_returns], refs[num_returns:]))
+    monkeypatch.setattr(ray, "get", lambda ref, *, timeout: ref.value)
+    prompts = [EncodedPrompt(uid=f"p{i}", engine_prompt_ids=(1,), prompt_ids=(1,), media=()) for i in range(4)]
+    requests = build_requests(
+        prompts, samples_per_prompt=1, seed_of=lambda uid, i: i, max_new_tokens=1, temperature=1.0, top_p=1.0
+    )
+
+    class Slow(_Engine):
+        def _collect(self, max_wait_s: float) -> Completions:
+            return Completions.of([])
+
+    lost, looks = dict[int, str](), list[int]()
+
+    class Keeper:
+        def lost(self, index: int, reason: str) -> None:
+            lost[index] = reason
+
+        def revive(self) -> dict[int, Any]:
+            raise AssertionError("nobody wants them")
+
+    def is_wanted() -> bool:
+        looks.append(0)
+        return len(looks) < 3
+
+    with pytest.raises(Unwanted):
+        generate({0: Slow(), 1: _Engine()}, requests, deadline_s=60.0, keeper=Keeper(), is_wanted=is_wanted)
+    assert list(lost) == [0] and "nobody wants" in lost[0]

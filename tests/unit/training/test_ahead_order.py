@@ -67,7 +67,8 @@ class _Run:
             reward=SimpleNamespace(url=None, functions=(), min_coverage=0.9),
         )  # fmt: skip
         nobody = SimpleNamespace(actors=())
-        session = SimpleNamespace(config=config, phase=self._phase, pool=SimpleNamespace(role=lambda name: nobody))
+        pool = SimpleNamespace(role=lambda name: nobody)
+        session = SimpleNamespace(config=config, phase=self._phase, pool=pool, deadline_s=60.0)
         encoder = SimpleNamespace(
             encode=lambda p: EncodedPrompt(uid=p.uid, engine_prompt_ids=(1, 2), prompt_ids=(1, 2, 2), media=()),
             decode=lambda ids: " ".join(map(str, ids)),
