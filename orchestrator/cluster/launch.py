@@ -70,7 +70,6 @@ def worker_pool(config: TrainConfig, plan: PlacementPlan, spec: EngineSpec | Non
 
     model = config.model
     shape = AutoConfig.from_pretrained(model.folder, trust_remote_code=model.trust_remote_code)
-    ranks = max(1, len(plan.workers_of("policy")))
     pool = WorkerPool(
         plan,
         PoolSpec(
@@ -78,8 +77,7 @@ def worker_pool(config: TrainConfig, plan: PlacementPlan, spec: EngineSpec | Non
             share_prompts=shares_prompts(config, model.folder),
             weights=row_weights(shape, tower_runs="vision" not in model.freeze),
             max_pixels=config.data.resized_above,
-            # Roles take turns, so one rank may use every core of a small machine.
-            num_threads=max(1, (os.cpu_count() or 1) // ranks),
+            num_threads=threads_each(config, plan, os.cpu_count() or 1),
             silent_after_s=config.run.silent_after_s,
             start_deadline_s=config.run.start_timeout_s,
         ),
@@ -91,6 +89,12 @@ def worker_pool(config: TrainConfig, plan: PlacementPlan, spec: EngineSpec | Non
             yield pool
     finally:
         pool.close()
+
+
+def threads_each(config: TrainConfig, plan: PlacementPlan, cores: int) -> int:
+    """Of a worker: roles take turns, so one rank may use every core of a small machine; not beside engines at work."""
+    at_once = ("policy", "rollout") if config.rollout.staleness else ("policy",)
+    return max(1, cores // max(1, sum(len(plan.workers_of(role)) for role in at_once)))
 
 
 def policy_engines(

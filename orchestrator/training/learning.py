@@ -74,6 +74,8 @@ def learn(answering: Answering, progress: Progress, found: Drawn, clock: PhaseCl
         mismatch, remedy, strikes = mismatch_of(rollouts, among=present), "none", progress.mismatch_strikes
         if mismatch is not None:
             remedy, strikes = mismatch_remedy(mismatch, strikes, bound=config.guard.max_mismatch)
+        elif is_stale:  # nothing that could be compared: a step in a row is not counted on
+            strikes = 0
         ahead = replace(progress, step=progress.step + 1, cursor=found.cursor, learner_state=learned.state)
         correct = is_stale or remedy in ("correct", "resync")
         samples = [config.learner.corrected(some) if correct else some for some in learned.updates]
@@ -81,7 +83,8 @@ def learn(answering: Answering, progress: Progress, found: Drawn, clock: PhaseCl
         taken = [u.ranks for u in updates if u.taken and u.role == "policy"]
         if mismatch is None and (mismatch := mismatch_in(taken)) is not None:
             _, strikes = mismatch_remedy(mismatch, strikes, bound=config.guard.max_mismatch)
-    drift = drift_figures(rollouts, cap=config.learner.weight_cap) if is_stale else {}
+    weighing = config.learner.weighing
+    drift = drift_figures(rollouts, weighing) if is_stale and weighing is not None else {}
     return Learned(
         done=replace(after_updates(ahead, updates), mismatch_strikes=strikes),
         figures={**learned.figures, **found.figures, **drift},

@@ -53,9 +53,9 @@ def test_rounds_end_before_answers_do() -> None:
 @pytest.mark.parametrize("algo", ["grpo", "gspo", "cispo", "sapo", "rloo", "reinforce_pp", "ppo", "stable_reinforce"])
 def test_whoever_weighs_tokens_can_learn_from_earlier_weights(algo: str) -> None:
     config = _config(*_AHEAD, algo=algo)
-    assert config.learner.weight_cap == 2.0
+    assert config.learner.weighing is not None and config.learner.weighing.maximum == 2.0
     kept = _config(*_AHEAD, "--algorithm.correction", "token_mask", "--algorithm.correction_max", "3", algo=algo)
-    assert kept.learner.weight_cap == 3.0
+    assert kept.learner.weighing is not None and kept.learner.weighing.maximum == 3.0
 
 
 def test_what_comes_before_the_run_does_not_sample_ahead() -> None:

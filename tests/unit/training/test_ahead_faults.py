@@ -208,3 +208,10 @@ def test_a_sync_is_proved_with_what_engines_have_seen_since_their_caches_were_em
     # The first one is of no step; beside the last step nothing is sampled.
     for probe, seen in engines.probed[1:-1]:
         assert probe and probe <= {name.partition("~")[0] for name in seen}
+
+
+def test_strikes_end_where_there_is_nothing_to_compare(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = run_ahead(model, tmp_path, _STEPS, monkeypatch, *WHOLE, "--guard.max_mismatch", "0.001")
+    assert [row["guard/mismatch_strikes"] for row in told_figures(folder)] == [1.0, 0.0, 0.0, 0.0]
