@@ -80,4 +80,5 @@ def test_what_waits_is_told_before_the_run() -> None:
         "ahead: up to 32 prompts are sampled while the policy learns, in rounds of 8 tokens an answer; none is learned "
         "from more than 2 steps later"
     ]
-    assert not [line for line in describe_batches(_config()) if line.startswith("ahead")]
+    assert any("max_mismatch looks at the first step" in line for line in describe_batches(_config(*flags, *sizes)))
+    assert not [line for line in describe_batches(_config()) if line.startswith(("ahead", "guard.max_mismatch"))]
