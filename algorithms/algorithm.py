@@ -29,6 +29,15 @@ somebody compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Weighing:
+    """Of tokens or sequences by π_learns / π_sampled, as ``maths.importance.correction_weights`` does."""
+
+    mode: Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
+    minimum: float | None
+    maximum: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScalarHead:
     """A head that gives a sequence one reward, read at its last token."""
 
@@ -190,9 +199,9 @@ class Algorithm:
         raise NotImplementedError
 
     @property
-    def weight_cap(self) -> float | None:
-        """Most that ``corrected`` lets a token count; None where nothing can be learned from what earlier weights
-        sampled."""
+    def weighing(self) -> Weighing | None:
+        """How tokens are weighed against the weights that sampled them; None where nothing can be learned from what
+        earlier weights sampled."""
         return None
 
     def epochs_at(self, step: int) -> int:

@@ -63,7 +63,7 @@ class Distill(PolicyGradient):
         return Needs(data=("prompts",), reference=True, teacher=own.teacher_path, rewards=own.reward_weight > 0)
 
     @property
-    def weight_cap(self) -> float | None:
+    def weighing(self) -> None:
         """None: its advantage is the gap to the teacher, which no weight brings back to the weights that sampled."""
         return None
 

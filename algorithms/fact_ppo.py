@@ -78,7 +78,7 @@ class FactPpo(Ppo):
         return own.columns == "released"
 
     @property
-    def weight_cap(self) -> float | None:
+    def weighing(self) -> None:
         """None: Fact-RLHF learns from what the policy samples, and columns of padding have no weight."""
         return None
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from algorithms import kl_cost
-from algorithms.algorithm import Algorithm, Ask, Needs, Objective, StepSamples, Unlearnable
+from algorithms.algorithm import Algorithm, Ask, Needs, Objective, StepSamples, Unlearnable, Weighing
 from algorithms.estimates import Estimate, parts_of
 from algorithms.figures import Figure
 from algorithms.policy_objective import CLIP, CORRECTION, GUARDS, PRECLIP, PolicyObjective, PolicyTokens
@@ -76,9 +76,12 @@ class PolicyGradient(Algorithm):
         return Needs(data=("prompts",), reference=self.section.kl_coef > 0)
 
     @property
-    def weight_cap(self) -> float | None:
-        """As its section says."""
-        return _CORRECTION_CAP if self.section.correction == "none" else self.section.correction_max
+    def weighing(self) -> Weighing | None:
+        """As its section says; without a correction of its own by truncated weights of tokens."""
+        own = self.section
+        if own.correction == "none":
+            return Weighing(mode="token_truncate", minimum=None, maximum=_CORRECTION_CAP)
+        return Weighing(mode=own.correction, minimum=own.correction_min, maximum=own.correction_max)
 
     def epochs_at(self, step: int) -> int:
         """As its section says; none where the policy waits for its critic."""

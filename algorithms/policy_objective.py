@@ -23,7 +23,7 @@ GUARDS = "Guards: share of tokens"
 PRECLIP = Figure("policy/preclip_frac", "share of the action tokens bounded by Pre-CLIP", GUARDS, "Pre-CLIP")
 CLIP = Figure("policy/clip_frac", "share of the action tokens whose ratio a clip of the loss bounded", GUARDS, "clip")
 CORRECTION = (
-    Figure("mismatch/weight_mean", "mean weight of the action tokens against the engine; 1 where nothing is corrected"),
+    Figure("mismatch/weight_mean", "mean weight of the action tokens that `algorithm.correction` gives; 1 without it"),
     Figure(
         "mismatch/dropped_frac",
         "share of the action tokens that `algorithm.correction` or `algorithm.off_policy_max_kl` gives no weight",

@@ -119,7 +119,9 @@ class SimulatedEngine:
             on_finished(Completions.of([completion]))
         return Completions.of(found[r.uid, r.sample_index] for r in requests)
 
-    def sample_meanwhile(self, requests: Sequence[Any], *, on_finished: Callable[[Completions], None]) -> None:
+    def sample_meanwhile(
+        self, requests: Sequence[Any], *, on_finished: Callable[[Completions], None], is_wanted: Callable[[], bool]
+    ) -> None:
         """None is lost."""
         self.sample(requests, on_finished=on_finished)
 

@@ -56,17 +56,29 @@ class Engines:
         return generate(self._by_index(), requests, deadline_s=self._deadline_s, on_finished=on_finished, keeper=self)
 
     def sample_meanwhile(
-        self, requests: Sequence[GenerationRequest], *, on_finished: Callable[[Completions], None]
+        self,
+        requests: Sequence[GenerationRequest],
+        *,
+        on_finished: Callable[[Completions], None],
+        is_wanted: Callable[[], bool],
     ) -> None:
         """Draw while the policy learns: engines that are left take over what a lost one held.
 
         Raises:
             NoEngineLeft: successors need weights, which the policy cannot send now; what came back has been told.
+            Unwanted: ``is_wanted`` has said no; engines that were at it are replaced, so that none goes on with it.
         """
         left = {index: engine for index, engine in self._by_index().items() if index not in self._unsynced}
         if not left:
             raise NoEngineLeft
-        generate(left, requests, deadline_s=self._deadline_s, on_finished=on_finished, keeper=_Meanwhile(self))
+        generate(
+            left,
+            requests,
+            deadline_s=self._deadline_s,
+            on_finished=on_finished,
+            keeper=_Meanwhile(self),
+            is_wanted=is_wanted,
+        )
 
     def make_ready(self) -> None:
         """Fresh caches, and the weights in use for successors: the policy has them still."""

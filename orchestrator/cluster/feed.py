@@ -32,6 +32,10 @@ PROBE_LENGTH = _PROBE_TAIL + PROBE_TOKENS
 """Tokens by which a probe is longer than its prompt."""
 
 
+class Unwanted(RuntimeError):
+    """Nobody wants any more what engines were asked for."""
+
+
 class EngineKeeper(Protocol):
     """Replaces engines that are lost while they sample."""
 
@@ -100,6 +104,7 @@ def generate(
     deadline_s: float,
     on_finished: Callable[[Completions], None] = lambda arrived: None,
     keeper: EngineKeeper | None = None,
+    is_wanted: Callable[[], bool] = lambda: True,
 ) -> Completions:
     """Draw every request and return the completions in the order of ``requests``.
 
@@ -108,7 +113,9 @@ def generate(
         deadline_s: Longest time without a single completion, seconds.
         on_finished: Called with what an engine hands over, as it arrives, so that scoring overlaps generation.
         keeper: Takes care of engines that are lost; the rest go on without them. None lets the loss surface.
+        is_wanted: Asked every second or so; once it says no, engines that hold requests are given up too.
     Raises:
+        Unwanted: ``is_wanted`` has said no.
         WorkerLost: an engine died, fell silent or ran out of time, and there is no keeper.
         GuardStop: a prompt has taken two engines down.
     """
@@ -129,11 +136,15 @@ def generate(
             except WaitTimeout as error:
                 lost |= dict.fromkeys(feed.busy(), str(error))
                 wait.progress(f"{finished} of {len(requests)}")
+            if not is_wanted():
+                lost |= dict.fromkeys(feed.busy(), "nobody wants what it samples")
             for index, reason in lost.items():
                 if keeper is None:
                     raise WorkerLost([engine_name(index)], reason)
                 feed.drop(index, reason)
                 keeper.lost(index, reason)
+            if not is_wanted():
+                raise Unwanted
             if keeper is not None and not feed.engines:
                 feed.engines = dict(keeper.revive())
                 wait.progress(f"{finished} of {len(requests)}")

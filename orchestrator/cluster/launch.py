@@ -72,7 +72,6 @@ def worker_pool(config: TrainConfig, plan: PlacementPlan, spec: EngineSpec | Non
 
     model = config.model
     shape = AutoConfig.from_pretrained(model.folder, trust_remote_code=model.trust_remote_code)
-    ranks = max(1, len(plan.workers_of("policy")))
     pool = WorkerPool(
         plan,
         PoolSpec(
@@ -81,8 +80,7 @@ def worker_pool(config: TrainConfig, plan: PlacementPlan, spec: EngineSpec | Non
             weights=row_weights(shape, tower_runs="vision" not in model.freeze),
             max_pixels=config.data.resized_above,
             fixed_side=fixed_side(model.folder, shape, trust_remote_code=model.trust_remote_code),
-            # Roles take turns, so one rank may use every core of a small machine.
-            num_threads=max(1, (os.cpu_count() or 1) // ranks),
+            num_threads=threads_each(config, plan, os.cpu_count() or 1),
             silent_after_s=config.run.silent_after_s,
             start_deadline_s=config.run.start_timeout_s,
         ),
@@ -94,6 +92,12 @@ def worker_pool(config: TrainConfig, plan: PlacementPlan, spec: EngineSpec | Non
             yield pool
     finally:
         pool.close()
+
+
+def threads_each(config: TrainConfig, plan: PlacementPlan, cores: int) -> int:
+    """Of a worker: roles take turns, so one rank may use every core of a small machine; not beside engines at work."""
+    at_once = ("policy", "rollout") if config.rollout.staleness else ("policy",)
+    return max(1, cores // max(1, sum(len(plan.workers_of(role)) for role in at_once)))
 
 
 def policy_engines(

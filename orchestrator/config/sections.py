@@ -131,7 +131,7 @@ class RolloutSection(Section):
             return
         if not config.online:
             raise ValueError(f"{ahead} has no meaning for algo = {config.algo!r}, which learns from no samples")
-        if config.learner.weight_cap is None:
+        if config.learner.weighing is None:
             raise ValueError(
                 f"{ahead} must be 0 for algo = {config.algo!r}, which cannot weigh what earlier weights sampled"
             )
@@ -296,4 +296,5 @@ class GuardSection(Section):
     nonfinite: Literal["stop", "skip"] = "stop"
     """On a loss or gradient that is not finite: stop, or go on without that optimizer step."""
     max_mismatch: float = Field(default=0.1, gt=0.0)
-    """Largest mean gap of log-probs between trainer and engines, nats; beyond it: warn, correct, re-sync, stop."""
+    """Largest mean gap of log-probs between trainer and engines, nats; beyond it: warn, correct, re-sync, stop.
+    With rollout.staleness it looks at the first step alone; later on each sync's probe is what there is."""

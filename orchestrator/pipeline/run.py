@@ -159,7 +159,8 @@ def _describe_ahead(config: TrainConfig) -> list[str]:
     told = f"in rounds of {rounds} tokens an answer" if rounds else "answers whole"
     return [
         f"ahead: up to {ahead} prompts are sampled while the policy learns, {told}; none is learned from more than "
-        f"{rollout.staleness} steps later"
+        f"{rollout.staleness} steps later",
+        "guard.max_mismatch looks at the first step; later on each sync's probe proves the engines",
     ]
 
 

@@ -98,6 +98,11 @@ class Reward:
     is_final: bool = False
     """Of a failed one: asking again would end in the same."""
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether nobody need be asked again."""
+        return self.status in ("scored", "cached") or self.is_final
+
 
 def failed_reward(why: str, *, is_final: bool = False, parts: Mapping[str, float | None] | None = None) -> Reward:
     """No reward, and why, in one bounded line whoever's words it is made of; with the parts that are known."""

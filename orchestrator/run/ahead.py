@@ -50,7 +50,7 @@ class AheadSample:
     engine: str = ""
     """Of its last token."""
     reward: str | None = None
-    """JSON; None where it has none yet."""
+    """JSON; None where it has none yet, or none that is settled."""
     ref_logprobs: np.ndarray | None = None
     """float32 ``[L]``; None where the reference has not been asked."""
 

@@ -24,6 +24,7 @@ _SHOWN = (
     ("pairs right", "preference/accuracy", "{:.3f}"),
     ("margin", "preference/margin", "{:+.3f}"),
     ("mismatch", "mismatch/logprob_abs_mean", "{:.1e}"),
+    ("drift", "rollout/drift", "{:.1e}"),
     ("coverage", "judge/coverage", "{:.2f}"),
     ("rollout tokens/s", "throughput/rollout_tokens_per_s", "{:.0f}"),
     ("step s", "time/step_s", "{:.2f}"),
@@ -69,7 +70,9 @@ class Console:
     def update(self, step: int, metrics: Mapping[str, float]) -> None:
         """Show the figures of a finished step."""
         self._step = step
-        self._latest.update(metrics)
+        # Only evaluations are not of every step; any other figure that is missing has no value any more.
+        kept = {name: value for name, value in self._latest.items() if name.startswith("eval/")}
+        self._latest = {**kept, **metrics}
         if self._live is None:
             figures = [f"{label} {form.format(metrics[name])}" for label, name, form in _shown(metrics)]
             self.note("  ".join([f"step {step}/{self._total}", *figures]))

@@ -47,10 +47,10 @@ class Answering:
         """Bring every engine to ``policy_version`` and prove it.
 
         Args:
-            seen: Prompts of this step; the last ones are probes, since an engine has just seen them.
+            seen: Names of prompts that engines were asked since their caches were last emptied, which probes are of.
         """
-        by_uid, count = {p.uid: p for p in self.train}, self.session.config.sync.probe_prompts
-        chosen = [self.encoder.encode(by_uid[uid]) for uid in seen[-count:]]
+        count = self.session.config.sync.probe_prompts
+        chosen = [self.encoder.encode(prompt) for prompt in probed(self.train, seen, count)]
         return self.engines.sync(policy_version, chosen or _first(self.train, self.encoder, count))
 
     def evaluate(self, *, quick: bool = False) -> Evaluation:
@@ -116,6 +116,18 @@ def online_identity(config: TrainConfig, data: RunData) -> Identity:
     """What makes a run on files that were read whole this run."""
     rows, sources = data.train.fingerprint, data.train.by_source
     return run_identity(config, rows=rows, held_out=data.held_out_fingerprint, sources=sources)
+
+
+def probed(train: Sequence[Prompt], seen: Sequence[str], count: int) -> list[Prompt]:
+    """The prompts that prove most: with media first, which engines remember encoded, and of these the last seen.
+
+    Args:
+        seen: Names; one that stood twice in a batch has a name of its own for the second time.
+    """
+    by_uid = {prompt.uid: prompt for prompt in train}
+    asked = [by_uid.get(uid) or by_uid[uid.rpartition("~")[0]] for uid in reversed(seen)]
+    apart = {prompt.uid: prompt for prompt in asked}
+    return sorted(apart.values(), key=lambda prompt: not prompt.media)[:count]
 
 
 def _first(train: Sequence[Prompt], encoder: PromptEncoder, count: int) -> list[EncodedPrompt]:

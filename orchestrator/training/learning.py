@@ -1,6 +1,7 @@
 """From a step's answers to its updates, a verified sync and the figures: what every way to sample them shares."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -10,6 +11,7 @@ from algorithms.records import Rollout
 from algorithms.records import Sequence as TokenSequence
 from orchestrator.cluster.feed import completion_sequences
 from orchestrator.cluster.sync import SyncResult
+from orchestrator.config.schema import TrainConfig
 from orchestrator.evaluation.right import is_judging
 from orchestrator.rewards.reward import check_coverage, check_unknown
 from orchestrator.run.checkpoint import Progress
@@ -41,6 +43,16 @@ class Learned:
     remedy: Remedy
 
 
+def check_learnable(config: TrainConfig, found: Drawn) -> None:
+    """Stop before anything is done with a step's answers where too few of them have a reward.
+
+    Raises:
+        GuardStop: with the share and the bound.
+    """
+    check_coverage(found.rewards, minimum=config.reward.min_coverage)
+    check_unknown(found.rewards, most=config.max_unknown)
+
+
 def learn(answering: Answering, progress: Progress, found: Drawn, clock: PhaseClock) -> Learned:
     """All optimizer steps of a step.
 
@@ -49,8 +61,6 @@ def learn(answering: Answering, progress: Progress, found: Drawn, clock: PhaseCl
     """
     session = answering.session
     config, is_stale = session.config, session.config.rollout.staleness > 0
-    check_coverage(found.rewards, minimum=config.reward.min_coverage)
-    check_unknown(found.rewards, most=config.max_unknown)
     with session.phase("train", clock):
         answering.engines.sleep()
         # A single update finds the old log-probs in its own forward; with a strike, they decide what is done to it.
@@ -64,6 +74,8 @@ def learn(answering: Answering, progress: Progress, found: Drawn, clock: PhaseCl
         mismatch, remedy, strikes = mismatch_of(rollouts, among=present), "none", progress.mismatch_strikes
         if mismatch is not None:
             remedy, strikes = mismatch_remedy(mismatch, strikes, bound=config.guard.max_mismatch)
+        elif is_stale:  # nothing that could be compared: a step in a row is not counted on
+            strikes = 0
         ahead = replace(progress, step=progress.step + 1, cursor=found.cursor, learner_state=learned.state)
         correct = is_stale or remedy in ("correct", "resync")
         samples = [config.learner.corrected(some) if correct else some for some in learned.updates]
@@ -71,7 +83,8 @@ def learn(answering: Answering, progress: Progress, found: Drawn, clock: PhaseCl
         taken = [u.ranks for u in updates if u.taken and u.role == "policy"]
         if mismatch is None and (mismatch := mismatch_in(taken)) is not None:
             _, strikes = mismatch_remedy(mismatch, strikes, bound=config.guard.max_mismatch)
-    drift = drift_figures(rollouts, cap=config.learner.weight_cap) if is_stale else {}
+    weighing = config.learner.weighing
+    drift = drift_figures(rollouts, weighing) if is_stale and weighing is not None else {}
     return Learned(
         done=replace(after_updates(ahead, updates), mismatch_strikes=strikes),
         figures={**learned.figures, **found.figures, **drift},
@@ -82,16 +95,32 @@ def learn(answering: Answering, progress: Progress, found: Drawn, clock: PhaseCl
     )
 
 
-def synced(answering: Answering, learned: Learned, found: Drawn, clock: PhaseClock) -> SyncResult:
-    """Bring what was learned to the engines, and prove it."""
+def synced(answering: Answering, learned: Learned, seen: Sequence[str], clock: PhaseClock) -> SyncResult:
+    """Bring what was learned to the engines, and prove it.
+
+    Args:
+        seen: Prompts that engines were asked since their caches were last emptied.
+    """
     with answering.session.phase("sync", clock):
         if learned.remedy == "resync":
             answering.engines.require_full_sync()
-        return answering.verified_sync(learned.done.policy_version, [uid for uid in found.prompts if "~" not in uid])
+        return answering.verified_sync(learned.done.policy_version, seen)
 
 
-def recorded(answering: Answering, learned: Learned, found: Drawn, sync: SyncResult, rate: Rate) -> Metrics:
-    """Keep the step's rollouts and tell its figures."""
+@contextmanager
+def told_anyway(answering: Answering, learned: Learned, found: Drawn, rate: Rate, clock: PhaseClock) -> Iterator[None]:
+    """Keep a step's rollouts and figures where what follows its updates fails: a checkpoint may count the step."""
+    try:
+        yield
+    except Exception:
+        session = answering.session
+        metrics = recorded(answering, learned, found, None, rate)
+        session.report(learned.done.step, {**metrics, **clock.metrics(), **session.memory()})
+        raise
+
+
+def recorded(answering: Answering, learned: Learned, found: Drawn, sync: SyncResult | None, rate: Rate) -> Metrics:
+    """Keep the step's rollouts and tell its figures; without a sync those of the sync are missing."""
     prompts, sampled = found.prompts, found.sampled
     rows = rollout_rows(prompts, sampled, judging=is_judging(answering.train))
     write_rollouts(answering.session.folder.rollout_file(learned.done.step), rows)

@@ -87,7 +87,8 @@ class StepRecord:
     """Those that were tried."""
     num_planned_updates: int
     """Those, and those for which there were no samples with a reward."""
-    sync: SyncResult
+    sync: SyncResult | None
+    """None where it was not come to."""
     rate: Rate
     mismatch_strikes: int = 0
     num_engine_restarts: int = 0
@@ -108,17 +109,23 @@ def online_metrics(record: StepRecord) -> dict[str, float]:
         **record.figures,
         **update_figures(record.updates, planned=record.num_planned_updates),
         **_mismatch(record),
-        "sync/seconds": record.sync.seconds,
-        "sync/verified": 1.0,
-        "sync/probe_gap": record.sync.probe_gap,
-        "sync/faults": float(len(record.sync.faults)),
-        # 48 bits fit a float exactly: two runs with equal weights show equal numbers.
-        "sync/weights_digest48": float(int(record.sync.digest[:_DIGEST_HEX], 16)),
+        **({} if record.sync is None else _of_sync(record.sync)),
         "guard/mismatch_strikes": float(record.mismatch_strikes),
         "faults/engine_restarts": float(record.num_engine_restarts),
         "length/mean": float(np.mean(lengths)),
         "length/truncated_frac": float(np.mean([r == "length" for r in record.sampled.completions.finish_reasons])),
         **({"throughput/rollout_tokens_per_s": rate.tokens / rate.seconds} if rate.tokens else {}),
+    }
+
+
+def _of_sync(sync: SyncResult) -> dict[str, float]:
+    return {
+        "sync/seconds": sync.seconds,
+        "sync/verified": 1.0,
+        "sync/probe_gap": sync.probe_gap,
+        "sync/faults": float(len(sync.faults)),
+        # 48 bits fit a float exactly: two runs with equal weights show equal numbers.
+        "sync/weights_digest48": float(int(sync.digest[:_DIGEST_HEX], 16)),
     }
 
 

@@ -15,7 +15,7 @@ from orchestrator.run.checkpoint import Progress
 from orchestrator.run.cursor import PromptPick, sample_seed
 from orchestrator.run.metrics import PhaseClock
 from orchestrator.training.answering import Answering
-from orchestrator.training.learning import learn, recorded, synced
+from orchestrator.training.learning import check_learnable, learn, recorded, synced, told_anyway
 from orchestrator.training.online_metrics import Rate, Sampled
 from orchestrator.training.refills import drawn
 from orchestrator.training.session import Evaluation, Metrics
@@ -49,10 +49,12 @@ class OnlineWork:
             named=lambda pick: named_prompt(answering.train, pick),
             sample=lambda prompts: self._sample(prompts, progress.policy_version, clock),
         )
+        check_learnable(config, found)
         learned = learn(answering, progress, found, clock)
-        sync = synced(answering, learned, found, clock)
         tokens = len(found.sampled.completions.completion_ids)
         rate = Rate(tokens=tokens, seconds=clock.metrics()["time/rollout_s"])
+        with told_anyway(answering, learned, found, rate, clock):
+            sync = synced(answering, learned, list(found.prompts), clock)
         return learned.done, recorded(answering, learned, found, sync, rate)
 
     def evaluate(self, progress: Progress, *, last: bool) -> Evaluation:

@@ -8,11 +8,10 @@
 Nothing of it depends on a clock: which answers are in which batch follows from seeds and lengths alone.
 """
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Protocol
 
@@ -23,7 +22,7 @@ from orchestrator.run.cursor import PromptCursor, PromptPick
 from orchestrator.training.online_metrics import Rate
 from orchestrator.training.online_step import named_prompt
 from orchestrator.training.staleness import Taken, next_batch
-from orchestrator.training.waiting import Waiting, longer_by
+from orchestrator.training.waiting import Waiting, longer_by, stored_reward
 from workers.types import Completion, Completions, GenerationRequest
 
 _PORTIONS = 8
@@ -47,6 +46,8 @@ class Stretch:
     cursor: PromptCursor
     """Behind them."""
     rate: Rate
+    seen: tuple[str, ...]
+    """Names of the prompts that engines were asked in it."""
     num_late: int = 0
     """Answers that no engine was left for."""
 
@@ -76,9 +77,11 @@ def sample_ahead(
         num_late = len(rounds.opened())
     rate = Rate(tokens=rounds.num_tokens, seconds=time.monotonic() - began)
     found = rounds.ended()
-    if (taken := batch(found)) is not None:
+    taken = batch(found)
+    # Whoever could not answer just now is asked again when the step takes them.
+    if taken is not None and all(sample.reward is not None for group in taken[0] for sample in group.samples):
         waiting.batch(taken[0])
-    return Stretch(groups=found, cursor=cursor, rate=rate, num_late=num_late)
+    return Stretch(groups=found, cursor=cursor, rate=rate, seen=tuple(rounds.seen), num_late=num_late)
 
 
 def _filled(
@@ -110,6 +113,7 @@ class _Rounds:
         self._whole: list[str] = []
         self._asked: dict[str, Callable[[], dict[str, list[Any]]]] = {}
         self.num_tokens = 0
+        self.seen: dict[str, None] = {}
 
     @property
     def groups(self) -> list[AheadGroup]:
@@ -138,11 +142,12 @@ class _Rounds:
                     self._refer([uid for uid, portion in portions.items() if portion == portions[piece.uid]])
 
         requests = [self._waiting.request(self._by_uid[uid], i, version=self._version) for uid, i in opened]
+        self.seen |= dict.fromkeys(request.uid for request in requests)
         draw(requests, on_finished=finished)
         return True
 
     def ended(self) -> tuple[AheadGroup, ...]:
-        """The groups, those that have become whole with their rewards and the reference's log-probs."""
+        """The groups, those that have become whole with the rewards that are settled and the reference's log-probs."""
         self._refer(self._whole)
         rewards = self._stream.results()
         for uid in self._whole:
@@ -150,7 +155,7 @@ class _Rounds:
             samples = [
                 replace(
                     sample,
-                    reward=json.dumps(asdict(rewards[f"{uid}/{index}"])),
+                    reward=stored_reward(rewards[f"{uid}/{index}"]),
                     ref_logprobs=None if refs is None else refs[index],
                 )
                 for index, sample in enumerate(group.samples)

@@ -7,8 +7,11 @@ i // batch steps after the next one; nothing is begun, and no batch is taken, wh
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
+from algorithms.algorithm import Weighing
 from algorithms.figures import Figure
+from algorithms.maths.importance import correction_weights
 from algorithms.policy_objective import GUARDS
 from algorithms.records import Rollout
 from orchestrator.run.ahead import AheadGroup, Span
@@ -34,13 +37,15 @@ FIGURES = (
     ),
     Figure(
         "rollout/capped_frac",
-        "share of the action tokens whose weight against the weights that sampled them meets its upper bound",
+        "share of the action tokens whose weight against the weights that sampled them, or whose sequence's, is at its "
+        "upper bound; where `algorithm.correction` masks, that it gives no weight",
         GUARDS,
         "capped",
     ),
+    Figure("rollout/weight_mean", "mean weight of the action tokens against the weights that sampled them"),
     Figure(
         "rollout/late",
-        "answers of the batch after this that wait for the next weights, since no engine was left to sample them while "
+        "answers under way or not begun that wait for the next weights, since no engine was left to sample them while "
         "the policy learned",
     ),
 )
@@ -86,18 +91,20 @@ def sampled_by(version: int, rollouts: Sequence[Rollout], spans: Sequence[Sequen
     ]
 
 
-def drift_figures(rollouts: Sequence[Rollout], *, cap: float | None) -> dict[str, float]:
-    """How far the policy has moved from what sampled the rollouts that have a reward.
-
-    Args:
-        cap: Upper bound of a token's weight.
-    """
-    gaps = [
-        (r.old_logprobs - r.rollout_logprobs)[r.sequence.prompt_len :]
-        for r in rollouts
+def drift_figures(rollouts: Sequence[Rollout], weighing: Weighing) -> dict[str, float]:
+    """How far the policy has moved from what sampled the rollouts that have a reward, and what these count."""
+    known = [
+        (r.old_logprobs[begin:], r.rollout_logprobs[begin:], r.sequence.action_mask[begin:])
+        for r, begin in zip(rollouts, (r.sequence.prompt_len for r in rollouts), strict=True)
         if r.reward is not None and r.old_logprobs is not None
     ]
-    gap = np.concatenate(gaps)
-    gap = gap[np.isfinite(gap)]
-    capped = np.exp(gap) >= (np.inf if cap is None else cap)
-    return {"rollout/drift": float(np.mean(np.abs(gap))), "rollout/capped_frac": float(np.mean(capped))}
+    old, sampled, mask = (torch.from_numpy(np.concatenate(rows)) for rows in zip(*known, strict=True))
+    mask = mask & torch.isfinite(sampled) & torch.isfinite(old)
+    weights = correction_weights(
+        old[None], sampled[None], mask[None], [len(row) for row, *_ in known],
+        mode=weighing.mode, minimum=weighing.minimum, maximum=weighing.maximum,
+    )[0][mask]  # fmt: skip
+    bounded = weights >= weighing.maximum if weighing.mode.endswith("truncate") else weights == 0
+    told = ((old - sampled)[mask].abs(), bounded, weights)
+    names = ("rollout/drift", "rollout/capped_frac", "rollout/weight_mean")
+    return {name: float(values.double().mean()) for name, values in zip(names, told, strict=True)}

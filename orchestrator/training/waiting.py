@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 
 from algorithms.records import Sequence as TokenSequence
 from orchestrator.cluster.feed import completion_sequences
+from orchestrator.rewards.check import compares_samples
 from orchestrator.rewards.reward import Reward, RewardItem
 from orchestrator.run.ahead import AheadGroup, AheadSample
 from orchestrator.run.cursor import sample_seed
@@ -31,6 +32,11 @@ def longer_by(sample: AheadSample, piece: Completion, *, longest: int) -> AheadS
         finish_reason=None if goes_on else piece.finish_reason,
         engine=piece.engine,
     )
+
+
+def stored_reward(reward: Reward) -> str | None:
+    """JSON; None of one that failed or is unknown for now: a run that goes on asks again, as one in turn does."""
+    return json.dumps(asdict(reward)) if reward.is_settled else None
 
 
 def completion_of(group: AheadGroup, index: int) -> Completion:
@@ -119,8 +125,7 @@ class Waiting:
     def _batch(self, groups: Sequence[AheadGroup]) -> Sampled:
         rows = [(group, index, sample) for group in groups for index, sample in enumerate(group.samples)]
         said = [self.text(group, index) for group, index, _ in rows]
-        given = [Reward(**json.loads(sample.reward or "")) for _, _, sample in rows]
-        rewards, tallies = self.work.judged(given, [self.prompt(group) for group, _, _ in rows], said)
+        rewards, tallies = self.work.judged(self._given(groups), [self.prompt(group) for group, _, _ in rows], said)
         refs = tuple(sample.ref_logprobs for _, _, sample in rows if sample.ref_logprobs is not None)
         return Sampled(
             requests=tuple(self.first_request(group, index) for group, index, _ in rows),
@@ -131,3 +136,17 @@ class Waiting:
             ref_logprobs=refs if len(refs) == len(rows) else (),
             spans=tuple(sample.spans for _, _, sample in rows),
         )
+
+    def _given(self, groups: Sequence[AheadGroup]) -> list[Reward]:
+        """What each sample earns, row by row; those without are asked about, where samples are compared as a prompt."""
+        found, together, items = dict[str, Reward](), compares_samples(self.config), list[RewardItem]()
+        for group in groups:
+            without = [index for index, sample in enumerate(group.samples) if sample.reward is None]
+            items += [self.item(group, i) for i in (range(len(group.samples)) if without and together else without)]
+        if items:
+            stream = self.work.client.open_stream()
+            for item in items:
+                stream.add(item)
+            found.update(stream.results())
+        rows = [(f"{group.uid}/{index}", sample) for group in groups for index, sample in enumerate(group.samples)]
+        return [found.get(name) or Reward(**json.loads(sample.reward or "")) for name, sample in rows]

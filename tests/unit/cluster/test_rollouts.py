@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import ray
 
-from orchestrator.cluster.feed import build_requests, generate
+from orchestrator.cluster.feed import Unwanted, build_requests, generate
 from workers.types import Completion, Completions, EncodedPrompt, GenerationRequest
 
 
@@ -111,3 +111,35 @@ def test_an_engine_is_refilled_when_half_of_its_prompts_are_done(monkeypatch: py
     first, later = held_at_refill[:2], held_at_refill[2:]
     assert first == [0, 0] and later
     assert min(later) >= 250  # as many as there were, but for those on their way
+
+
+def test_what_nobody_wants_any_more_is_given_up_with_the_engines_that_are_at_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray, "wait", lambda refs, *, num_returns, timeout: (refs[:num_returns], refs[num_returns:]))
+    monkeypatch.setattr(ray, "get", lambda ref, *, timeout: ref.value)
+    prompts = [EncodedPrompt(uid=f"p{i}", engine_prompt_ids=(1,), prompt_ids=(1,), media=()) for i in range(4)]
+    requests = build_requests(
+        prompts, samples_per_prompt=1, seed_of=lambda uid, i: i, max_new_tokens=1, temperature=1.0, top_p=1.0
+    )
+
+    class Slow(_Engine):
+        def _collect(self, max_wait_s: float) -> Completions:
+            return Completions.of([])
+
+    lost, looks = dict[int, str](), list[int]()
+
+    class Keeper:
+        def lost(self, index: int, reason: str) -> None:
+            lost[index] = reason
+
+        def revive(self) -> dict[int, Any]:
+            raise AssertionError("nobody wants them")
+
+    def is_wanted() -> bool:
+        looks.append(0)
+        return len(looks) < 3
+
+    with pytest.raises(Unwanted):
+        generate({0: Slow(), 1: _Engine()}, requests, deadline_s=60.0, keeper=Keeper(), is_wanted=is_wanted)
+    assert list(lost) == [0] and "nobody wants" in lost[0]

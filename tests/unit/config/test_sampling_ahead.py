@@ -53,9 +53,9 @@ def test_rounds_end_before_answers_do() -> None:
 @pytest.mark.parametrize("algo", ["grpo", "gspo", "cispo", "sapo", "rloo", "reinforce_pp", "ppo", "stable_reinforce"])
 def test_whoever_weighs_tokens_can_learn_from_earlier_weights(algo: str) -> None:
     config = _config(*_AHEAD, algo=algo)
-    assert config.learner.weight_cap == 2.0
+    assert config.learner.weighing is not None and config.learner.weighing.maximum == 2.0
     kept = _config(*_AHEAD, "--algorithm.correction", "token_mask", "--algorithm.correction_max", "3", algo=algo)
-    assert kept.learner.weight_cap == 3.0
+    assert kept.learner.weighing is not None and kept.learner.weighing.maximum == 3.0
 
 
 def test_what_comes_before_the_run_does_not_sample_ahead() -> None:
@@ -80,4 +80,5 @@ def test_what_waits_is_told_before_the_run() -> None:
         "ahead: up to 32 prompts are sampled while the policy learns, in rounds of 8 tokens an answer; none is learned "
         "from more than 2 steps later"
     ]
-    assert not [line for line in describe_batches(_config()) if line.startswith("ahead")]
+    assert any("max_mismatch looks at the first step" in line for line in describe_batches(_config(*flags, *sizes)))
+    assert not [line for line in describe_batches(_config()) if line.startswith(("ahead", "guard.max_mismatch"))]

@@ -27,11 +27,15 @@ class SeededEngines:
         self.num_restarts = 0
         self.asked: list[tuple[str, int, int, int, int]] = []
         """Name, index, tokens drawn, seed and version of every request."""
+        self.probed: list[tuple[set[str], set[str]]] = []
+        """Names that every sync was proved with, and those asked since caches were emptied before it."""
+        self._empty_at = 0
         self.lost_after: int | None = None
         """Answers that come back before the next sampling beside the policy loses all engines; None loses none."""
 
     def sync(self, policy_version: int, probe: Sequence[EncodedPrompt]) -> SyncResult:
         self.version = policy_version
+        self.probed.append(({prompt.uid for prompt in probe}, {name for name, *_ in self.asked[self._empty_at :]}))
         return SyncResult(policy_version=policy_version, seconds=0.0, digest="ab" * 32, probe_gap=0.0)
 
     def sample(self, requests: Sequence[GenerationRequest], *, on_finished: Any = lambda arrived: None) -> Completions:
@@ -41,7 +45,9 @@ class SeededEngines:
             on_finished(Completions.of([completion]))
         return Completions.of(found[r.uid, r.sample_index] for r in requests)
 
-    def sample_meanwhile(self, requests: Sequence[GenerationRequest], *, on_finished: Any) -> None:
+    def sample_meanwhile(
+        self, requests: Sequence[GenerationRequest], *, on_finished: Any, is_wanted: Callable[[], bool]
+    ) -> None:
         if self.lost_after is None:
             self.sample(requests, on_finished=on_finished)
             return
@@ -49,7 +55,8 @@ class SeededEngines:
         self.sample(back, on_finished=on_finished)
         raise NoEngineLeft
 
-    def make_ready(self) -> None: ...
+    def make_ready(self) -> None:
+        self._empty_at = len(self.asked)
 
     def sleep(self) -> None: ...
 

@@ -63,10 +63,12 @@ class _Run:
             samples_per_prompt=case["samples"], max_new_tokens=_LONGEST, temperature=1.0,
         )  # fmt: skip
         config = SimpleNamespace(
-            rollout=rollout, run=SimpleNamespace(seed=9, steps=case["steps"]), reward=SimpleNamespace(url=None)
-        )
+            rollout=rollout, run=SimpleNamespace(seed=9, steps=case["steps"]), max_unknown=None,
+            reward=SimpleNamespace(url=None, functions=(), min_coverage=0.9),
+        )  # fmt: skip
         nobody = SimpleNamespace(actors=())
-        session = SimpleNamespace(config=config, phase=self._phase, pool=SimpleNamespace(role=lambda name: nobody))
+        pool = SimpleNamespace(role=lambda name: nobody)
+        session = SimpleNamespace(config=config, phase=self._phase, pool=pool, deadline_s=60.0)
         encoder = SimpleNamespace(
             encode=lambda p: EncodedPrompt(uid=p.uid, engine_prompt_ids=(1, 2), prompt_ids=(1, 2, 2), media=()),
             decode=lambda ids: " ".join(map(str, ids)),
