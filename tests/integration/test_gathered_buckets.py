@@ -53,7 +53,7 @@ def _told(model: Path, told: Path, bucket: int, *, adapted: bool) -> Any:
     return json.loads(told.read_text())
 
 
-@pytest.mark.parametrize("adapted", [False, True])
+@pytest.mark.parametrize("adapted", [False, pytest.param(True, marks=pytest.mark.soak)])
 def test_buckets_bring_every_name_and_byte(random_model: Path, tmp_path: Path, adapted: bool) -> None:
     digests, trained, gathers = _told(random_model, tmp_path / f"buckets-{adapted}", _BUCKET, adapted=adapted)
     released = {name: tensor_digest(t) for name, t in load_file(random_model / "model.safetensors").items()}
