@@ -40,7 +40,7 @@ def online_arguments(model: Path, digits: DigitsPaths, run_dir: Path) -> list[st
         *("--model.path", str(model), "--data.path", str(digits.train)),
         *("--data.eval_path", str(write_held_out(digits))),
         *("--rollout.prompts_per_step", "16", "--rollout.samples_per_prompt", "2", "--policy.train_batch_size", "16"),
-        *("--rollout.max_new_tokens", str(MAX_NEW_TOKENS), "--optimizer.lr", "1e-3", "--optimizer.schedule", "linear"),
+        *("--rollout.max_new_tokens", str(MAX_NEW_TOKENS), "--optimizer.lr", "2e-4", "--optimizer.schedule", "linear"),
     ]
 
 

@@ -42,5 +42,5 @@ def test_a_killed_run_continues_exactly(
     assert benchmark_trace(run_dir) == benchmark_trace(unbroken_run)
 
     assert main([*arguments, "--optimizer.lr", "2e-3"]) == 2
-    assert "has optimizer.lr = 0.001, this run has 0.002;" in capsys.readouterr().err
+    assert "has optimizer.lr = 0.0002, this run has 0.002;" in capsys.readouterr().err
     assert training_trace(run_dir) == trace
