@@ -14,6 +14,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "options.md"
 _IDENTITY = Path(__file__).parent / "contract" / "identity.txt"
 _MAY_CHANGE = {"fixed": "no", "free": "yes", "longer": "longer"}
 """Whether a run that is resumed may have another value."""
+_WIDEST = 60
+"""Characters of a default; what a model is asked is longer."""
 
 
 def page() -> str:
@@ -91,7 +93,8 @@ def _shown(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
-    return " ".join(map(str, value)) or "-" if isinstance(value, tuple | list) else str(value)
+    text = " ".join(map(str, value)) or "-" if isinstance(value, tuple | list) else _one_line(str(value))
+    return text if len(text) <= _WIDEST else text[:_WIDEST] + " ..."
 
 
 def _one_line(text: str) -> str:
