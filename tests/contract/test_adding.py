@@ -1,10 +1,8 @@
 """Every snippet of docs/adding/ does what its page says."""
 
 import asyncio
-import importlib
 import os
 import re
-import shlex
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -29,7 +27,7 @@ from remote_rm.schema import RewardItem
 from remote_rm.scorers import SCORERS
 from tests.contract.service import in_process
 from tests.in_process import InProcessPool
-from tests.pages import PAGES, snippet, snippets
+from tests.pages import PAGES, command_of, snippet, snippets
 from workers.models.adapters import ADAPTERS, adapter_for
 
 
@@ -42,17 +40,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     sys.modules.pop("lengths", None)
 
 
-def _command(line: str) -> int:
-    words = shlex.split(line)
-    assert words[:2] == ["python", "-m"] and words[2].startswith("orchestrator.")
-    package = importlib.import_module(words[2])
-    main = importlib.import_module(f"{words[2]}.__main__").main if hasattr(package, "__path__") else package.main
-    try:
-        return main(words[3:])
-    except SystemExit as end:  # --help
-        return int(end.code or 0)
-
-
 @pytest.mark.parametrize("page", sorted(file.stem for file in PAGES.glob("*.md")))
 def test_its_commands_do_what_they_are_said_to(page: str, capsys: pytest.CaptureFixture[str]) -> None:
     for language, name, text in snippets(page):
@@ -60,7 +47,7 @@ def test_its_commands_do_what_they_are_said_to(page: str, capsys: pytest.Capture
             Path(name).write_text(text)
         if language == "sh":
             for line in text.splitlines():
-                assert _command(line) == 0, (line, capsys.readouterr().err)
+                assert command_of(line) == 0, (line, capsys.readouterr().err)
     told = capsys.readouterr().out
     expected = {
         "algorithm": ("--squared.target", "1.5", "completions on"),
