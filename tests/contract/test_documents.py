@@ -15,6 +15,7 @@ from orchestrator.config import load_config
 from orchestrator.config.load import load_runs
 from orchestrator.config.options import option_names
 from orchestrator.evaluation.kits import run as kits
+from orchestrator.tasks.digits_model import build_digits_model
 from tests.pages import FENCE, command_of
 
 _ROOT = Path(__file__).parents[2]
@@ -99,7 +100,7 @@ def test_every_option_that_it_names_exists(page: Path) -> None:
 
 def _is_file_or_section(name: str) -> bool:
     known = option_names()
-    return name.endswith((".py", ".json", ".jsonl", ".toml", ".md", ".parquet")) or any(
+    return name.endswith((".py", ".json", ".jsonl", ".toml", ".yaml", ".md", ".parquet")) or any(
         option.startswith(f"{name}.") for option in known
     )
 
@@ -123,6 +124,7 @@ def test_its_commands_run_as_they_stand(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("examples").symlink_to(_ROOT / "examples")
+    build_digits_model(Path("MODEL"), seed=0)
     Path("rows.jsonl").write_text('{"prompt": "3 + 4", "answer": "7"}\n')
     blocks = list(_blocks(_ROOT / "docs" / f"{page}.md"))
     for _, name, text in blocks:

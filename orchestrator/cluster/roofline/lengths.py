@@ -27,8 +27,10 @@ Lengths = tuple[Asked, ...]
 
 
 def longest_lengths(config: TrainConfig, *, image: int) -> Lengths:
-    """Every prompt and answer as long as the options allow."""
-    rollout, prompt = config.rollout, config.data.max_prompt_tokens
+    """Every prompt and answer as long as the options allow: a sample fits a micro-batch, or a run would refuse it."""
+    rollout = config.rollout
+    fits = config.policy.tokens_per_microbatch - rollout.max_new_tokens
+    prompt = max(1, min(config.data.max_prompt_tokens, fits))
     answers = (rollout.max_new_tokens,) * rollout.samples_per_prompt
     return (Asked(prompt=prompt, image=min(image, prompt), answers=answers),) * rollout.prompts_per_step
 
