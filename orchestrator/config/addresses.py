@@ -27,6 +27,17 @@ def address_fault(url: str, *, secret: str) -> str | None:
     return None
 
 
+def store_fault(url: str) -> str | None:
+    """The same of an address of files, of whatever kind of store."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "is no address: its host or port cannot be read"
+    if "@" in unquote(parts.netloc) or parts.query or parts.fragment:
+        return "holds credentials or a query, which config.json and logs would show; leave them to the environment"
+    return None
+
+
 def minds_proxies(url: str) -> bool:
     """Whether proxy variables count for ``url``: a proxy elsewhere cannot reach this machine's loopback."""
     return not is_loopback(urlsplit(url).hostname or "")

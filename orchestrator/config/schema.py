@@ -10,11 +10,12 @@ from pydantic import model_validator
 from algorithms.algorithm import Algorithm, DataKind, Needs
 from algorithms.registry import algorithm_class
 from algorithms.settings import Section
-from orchestrator.config.addresses import address_fault
+from orchestrator.config.addresses import address_fault, store_fault
 from orchestrator.config.data_folders import is_store
 from orchestrator.config.data_section import DataSection
 from orchestrator.config.formats import FORMATS, format_of, refuse_unserved
 from orchestrator.config.reward_section import RewardSection
+from orchestrator.config.run_section import RunSection
 from orchestrator.config.sections import (
     BatchingSection,
     EvalSection,
@@ -25,7 +26,6 @@ from orchestrator.config.sections import (
     PolicySection,
     ReferenceSection,
     RolloutSection,
-    RunSection,
     SyncSection,
 )
 
@@ -211,6 +211,8 @@ class TrainConfig(Section):
             format_of(part.read_by)  # a file that cannot be loaded is refused before anything is started
         if data.oversize == "refuse" and data.max_pixels is None:
             raise ValueError("data.max_pixels is not set, but data.oversize = 'refuse' needs it")
+        if self.run.mirror is not None and (fault := store_fault(self.run.mirror)) is not None:
+            raise ValueError(f"run.mirror {fault}")
         addresses = (("url", reward.url, "token_file"), ("judge_url", reward.judge_url, "judge_key_file"))
         for name, address, secret in addresses:
             if address is not None and (fault := address_fault(address, secret=f"reward.{secret}")) is not None:

@@ -8,34 +8,6 @@ from algorithms.settings import Count, Seconds, Section, Share, Text
 from orchestrator.config.benchmarks import EvalBenchmark
 
 
-class RunSection(Section):
-    """The run as a whole."""
-
-    dir: Text = "runs/<algo>"
-    """Run folder; <algo> stands for the algorithm's name."""
-    seed: int = Field(default=0, ge=0, lt=2**32)
-    """Seed of everything random in the run."""
-    steps: Count = 1000
-    """Steps to train: one rollout and its updates, or one optimizer step for sft."""
-    resume: Literal["auto", "never", "must"] = "auto"
-    """Continue from the run folder's last checkpoint: if there is one, never, or refuse to start without one."""
-    checkpoint_every: Count = 25
-    """Steps between checkpoints."""
-    keep_checkpoints: Count = 2
-    """Newest checkpoints to keep."""
-    eval_every: Count = 25
-    """Steps between evaluations on held-out data."""
-    max_restarts: Annotated[int, Field(ge=0)] = 3
-    """Times the policy is started again from the last checkpoint after a rank was lost; engines are replaced always."""
-    silent_after_s: Seconds = 120.0
-    """A worker whose last heartbeat is older is lost, seconds."""
-    start_timeout_s: Seconds = 600.0
-    """Longest time from a worker's start to its first heartbeat, and to its being ready, seconds."""
-    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(default=("tensorboard",), strict=False)
-    """Trackers that get every metric beside metrics.jsonl, and a few held-out answers with their images; all write into
-    the run folder."""
-
-
 class ModelSection(Section):
     """The model that is trained."""
 

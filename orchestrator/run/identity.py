@@ -34,9 +34,10 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("reward.judge_url", "reward.token_file", "reward.judge_key_file"), "free"),
     # When something is done that changes no weight, and how often it is tried.
     **dict.fromkeys(
-        ("run.resume", "run.checkpoint_every", "run.keep_checkpoints", "run.eval_every", "run.trackers"), "free"
+        ("run.resume", "run.checkpoint_every", "run.keep_checkpoints", "run.eval_every", "run.trackers", "run.mirror"),
+        "free",
     ),
-    **dict.fromkeys(("run.max_restarts", "run.silent_after_s", "run.start_timeout_s"), "free"),
+    **dict.fromkeys(("run.mirror", "run.max_restarts", "run.silent_after_s", "run.start_timeout_s"), "free"),
     **dict.fromkeys(("rollout.timeout_s", "reward.timeout_s", "reward.max_outage_s"), "free"),
     **dict.fromkeys(("reward.function_workers", "reward.function_timeout_s", "reward.function_memory_gib"), "free"),
     # It decides whether a run starts; which rows it has is told by their fingerprint.

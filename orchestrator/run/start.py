@@ -14,6 +14,7 @@ from orchestrator.run.folder import RunFolder
 from orchestrator.run.identity import Identity, changes
 from orchestrator.run.log import RunLogFormatter, run_log
 from orchestrator.run.manifest import DataCounts, write_manifest
+from orchestrator.run.mirror import Mirror, fetch_newest, open_mirror
 from orchestrator.run.tracking import Tracker, open_tracker
 
 
@@ -27,6 +28,7 @@ class RunStart:
     console: Console
     tracker: Tracker
     log: RunLogFormatter
+    mirror: Mirror | None = None
 
 
 @contextmanager
@@ -45,6 +47,7 @@ def started_run(
     weights = {source.name: source.weight for source in config.data.source}
     sources = tuple(SourceCursor(name, count, weights[name]) for name, count in counts.num_by_source.items())
     cursor = PromptCursor(num_prompts=counts.num_train, seed=config.run.seed, sources=sources)
+    fetched = _fetched(config, folder)
     found = find_checkpoint(folder, config, identity)
     changed = changes(identity_of(folder, found[0]), identity) if found else []
     progress = found[1] if found else Progress(step=0, num_updates=0, policy_version=0, cursor=cursor)
@@ -54,13 +57,39 @@ def started_run(
         Console(config.run.steps, title=f"{config.algo} in {folder.root}") as console,
         open_tracker(folder, trackers=config.run.trackers) as tracker,
         run_log(folder.log, run=folder.root.name) as log,
+        _told_mirror(console, folder, config.run.mirror) as mirror,
     ):
+        if fetched is not None:
+            console.note(f"run.mirror: brought back the checkpoint of step {fetched}")
         if changed:
             console.note(f"continues after step {progress.step} with {', '.join(changed)}{_schedule(config, changed)}")
         console.phase("start workers")
         yield RunStart(
-            progress=progress, checkpoint=found[0] if found else None, console=console, tracker=tracker, log=log
+            progress=progress,
+            checkpoint=found[0] if found else None,
+            console=console,
+            tracker=tracker,
+            log=log,
+            mirror=mirror,
         )
+
+
+def _fetched(config: TrainConfig, folder: RunFolder) -> int | None:
+    """The step whose checkpoint came back from the mirror, to a run folder that has none."""
+    if config.run.mirror is None or config.run.resume == "never" or folder.complete_checkpoints():
+        return None
+    return fetch_newest(folder, config.run.mirror)
+
+
+@contextmanager
+def _told_mirror(console: Console, folder: RunFolder, address: str | None) -> Iterator[Mirror | None]:
+    """The run's mirror, whose last words are said once it is closed."""
+    with open_mirror(folder, address) as mirror:
+        yield mirror
+        if mirror is not None:
+            console.phase("mirror")
+    for fault in mirror.said() if mirror is not None else ():
+        console.note(fault)
 
 
 def _schedule(config: TrainConfig, changed: list[str]) -> str:

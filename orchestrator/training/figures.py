@@ -10,6 +10,7 @@ from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
 from orchestrator.evaluation.while_training import meaning_of
 from orchestrator.rewards import asking, pairwise, reward, rubric
+from orchestrator.run import mirror
 from orchestrator.run.metrics import MEMORY_PREFIX, NONFINITE
 from orchestrator.training import offline, online_metrics, refills, session, staleness, updates
 
@@ -23,6 +24,7 @@ EVERY_STEP = (
         f"{MEMORY_PREFIX}*", "resident memory of each role's largest process, and the driver's, at its last sign, GiB"
     ),
     Figure(NONFINITE, "metrics of this row that were not finite and are therefore missing"),
+    *mirror.FIGURES,
 )
 ONLINE = (
     *session.JUDGED, *reward.FIGURES, online_metrics.BY_SOURCE, *online_metrics.FIGURES, *asking.FIGURES,

@@ -18,6 +18,7 @@ from orchestrator.run.identity import Identity
 from orchestrator.run.log import RunLogFormatter
 from orchestrator.run.manifest import DataCounts
 from orchestrator.run.metrics import MEMORY_PREFIX, PhaseClock
+from orchestrator.run.mirror import Mirror
 from orchestrator.run.sample_table import ShownSample
 from orchestrator.run.start import started_run
 from orchestrator.run.tracking import Tracker
@@ -81,6 +82,7 @@ class Session:
     tracker: Tracker
     console: Console
     log: RunLogFormatter
+    mirror: Mirror | None = None
     reached: Progress | None = None
     """Where the optimizer steps that were taken since the current step began have led; None before the first."""
 
@@ -103,6 +105,10 @@ class Session:
     def report(self, step: int, metrics: Mapping[str, float]) -> None:
         """Put the figures of a finished step on disk and on the console."""
         self.log.step = step
+        if self.mirror is not None:
+            metrics = {**metrics, **self.mirror.figures()}
+            for fault in self.mirror.said():
+                self.console.note(fault)
         self.tracker.log(step, metrics)
         self.console.update(step, metrics)
 
@@ -117,7 +123,7 @@ class Session:
     def checkpoint(self, progress: Progress, evaluation: Evaluation) -> None:
         """Save the run as it stands."""
         self.console.phase("checkpoint")
-        save_checkpoint(
+        saved = save_checkpoint(
             self.folder,
             self.pool,
             progress,
@@ -127,6 +133,8 @@ class Session:
             extra={"evaluation": evaluation.figures},
             deadline_s=self.deadline_s,
         )
+        if self.mirror is not None:
+            self.mirror.send(saved)
 
     def best_step(self) -> int | None:
         """The step that ``eval.best`` finds best so far; None where it is not set, or nothing has been measured."""
@@ -182,6 +190,7 @@ def open_session(
             tracker=start.tracker,
             console=start.console,
             log=start.log,
+            mirror=start.mirror,
         )
         try:
             yield session, start.progress
