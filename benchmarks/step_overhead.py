@@ -13,7 +13,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ import torch
 from machine import machine_lines
 from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
 from vllm import SamplingParams
+from vllm._custom_ops import create_onednn_mm
 
 from orchestrator.cluster.environment import worker_environment
 from orchestrator.cluster.feed import build_requests, generate
@@ -35,8 +38,10 @@ from tests.integration.pools import engine_spec, make_pool, policy_spec
 from workers.multimodal.prompt_encoder import PromptEncoder
 from workers.rollout.worker import RolloutWorker
 from workers.types import EncodedPrompt, GenerationRequest
+from workers.weight_sync.manifest import tensor_digest
 
-_PROMPTS, _NEW_TOKENS, _TURNS = 256, 32, 5
+_PROMPTS, _NEW_TOKENS, _TURNS, _SYNCS = 256, 32, 5, 15
+_THREADS = 2
 
 
 class BareRollout(RolloutWorker):
@@ -94,13 +99,14 @@ def _overhead(root: Path, model: Path) -> str:
 
 
 def _pool(model: Path) -> WorkerPool:
-    pool = make_pool(num_ranks=1)
+    # As a run on two cores has it: whoever's turn it is takes both.
+    pool = make_pool(num_ranks=1, num_threads=_THREADS)
     actor_class = ray.remote(BareRollout).options(
-        num_cpus=0, runtime_env={"env_vars": worker_environment(2, gpu=False)}
+        num_cpus=0, runtime_env={"env_vars": worker_environment(_THREADS, gpu=False)}
     )
     spec = engine_spec(model)
     engines = pool.role("rollout")
-    engines.actors, engines.spec = [actor_class.remote(name="rollout-0", spec=spec, num_threads=2)], spec
+    engines.actors, engines.spec = [actor_class.remote(name="rollout-0", spec=spec, num_threads=_THREADS)], spec
     pool.role("policy").start(policy_spec(model, zero_stage=2))
     return pool
 
@@ -137,10 +143,36 @@ def _rollout(digits: DigitsPaths, model: Path) -> str:
     return f"rollout of {_PROMPTS} prompts: {_told('the driver', 'LLM.generate', pairs)}"
 
 
+class TimedSync(WeightSync):
+    """Notes how long the driver waits for each part."""
+
+    def __init__(self, pool: WorkerPool, **options: Any) -> None:
+        super().__init__(pool, **options)
+        self.parts: dict[str, list[float]] = defaultdict(list)
+
+    def _publish(self, *told: Any, **options: Any) -> Any:
+        with self._noting("write"):
+            return super()._publish(*told, **options)
+
+    def _answers(self, refs: dict[int, Any], what: str) -> Any:
+        with self._noting(what):
+            return super()._answers(refs, what)
+
+    def _gaps(self, *told: Any) -> Any:
+        with self._noting("score"):
+            return super()._gaps(*told)
+
+    @contextmanager
+    def _noting(self, part: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self.parts[part].append(time.monotonic() - began)
+
+
 def _sync(digits: DigitsPaths, model: Path) -> str:
     pool = _pool(model)
     probe = _encoded(digits, model, 1)
-    sync = WeightSync(pool, run_id="large", tolerance=1e-3, deadline_s=300.0)
+    sync = TimedSync(pool, run_id="large", tolerance=1e-3, deadline_s=300.0)
     num_bytes = 4 * sum(p.numel() for p in Qwen2_5_VLForConditionalGeneration.from_pretrained(model).parameters())
     source = np.ones(num_bytes // 4, dtype=np.float32)
 
@@ -149,24 +181,65 @@ def _sync(digits: DigitsPaths, model: Path) -> str:
         np.copyto(np.empty_like(source), source)
         return time.monotonic() - began
 
-    parts: list[float] = []
+    transfers: list[float] = []
 
     def ours(turn: int) -> float:
         result = sync.sync(turn, probe)
-        parts.append(result.transfer_s)
+        transfers.append(result.transfer_s)
         return result.seconds
 
-    pairs = _in_turns(ours, copy)
+    pairs = _in_turns(ours, copy, _SYNCS)
     pool.close()
-    transfer = statistics.median(parts[1:])
+    transfer, proof = (
+        statistics.median(transfers[1:]),
+        statistics.median(w - t for (w, _), t in zip(pairs, transfers[1:], strict=True)),
+    )
+    parts = ", ".join(f"{part} {statistics.median(seconds[1:]):.3f} s" for part, seconds in sync.parts.items())
     return (
-        f"sync of {num_bytes / 1e6:.0f} MB: {_told('whole', 'a copy', pairs)}; "
-        f"of which transfer {transfer:.3f} s, the rest verification"
+        f"sync of {num_bytes / 1e6:.0f} MB: {_told('whole', 'a copy', pairs)}; transfer {transfer:.3f} s, "
+        f"proof {proof:.3f} s; waited for {parts}\n{_alone(num_bytes)}"
     )
 
 
-def _in_turns(ours: Callable[[int], float], other: Callable[[int], float]) -> list[tuple[float, float]]:
-    return [(ours(turn), other(turn)) for turn in range(_TURNS + 1)][1:]
+def _alone(num_bytes: int) -> str:
+    """What no transfer through shared memory and oneDNN's layers can do without, each alone in this process."""
+    torch.set_num_threads(_THREADS)
+    shape = (5120, 512)
+    count = num_bytes // (4 * shape[0] * shape[1])
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
+        file.truncate(4 * count * shape[0] * shape[1])
+        shared = torch.from_file(file.name, shared=True, size=count * shape[0] * shape[1]).view(count, *shape)
+        source = torch.ones_like(shared)
+        packed: list[Any] = [None] * count
+
+        def pack() -> None:
+            for index, weight in enumerate(shared):
+                packed[index] = None
+                packed[index] = create_onednn_mm(weight.t())
+
+        works = {
+            "writing": lambda: shared.copy_(source),
+            "hashing": lambda: [tensor_digest(weight) for weight in shared],
+            "packing": pack,
+        }
+        times = {
+            name: _in_turns(lambda turn, work=work: _seconds(work), lambda turn: 0.0, _SYNCS)
+            for name, work in works.items()
+        }
+    told = ", ".join(f"{name} {statistics.median(s for s, _ in turns):.3f} s" for name, turns in times.items())
+    return f"as many bytes in one process: {told}"
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.monotonic()
+    work()
+    return time.monotonic() - began
+
+
+def _in_turns(
+    ours: Callable[[int], float], other: Callable[[int], float], turns: int = _TURNS
+) -> list[tuple[float, float]]:
+    return [(ours(turn), other(turn)) for turn in range(turns + 1)][1:]
 
 
 def _told(name: str, other: str, pairs: list[tuple[float, float]]) -> str:

@@ -27,7 +27,7 @@ from workers.models.shared_base import SharedBase
 from workers.multimodal.collate import as_slots
 from workers.trained_rank import RankSpec, TrainedRank
 from workers.weight_sync.manifest import Backend, WeightManifest
-from workers.weight_sync.senders import SharedMemorySender, WeightSender
+from workers.weight_sync.senders import Broadcaster, Lender, SharedMemorySender, WeightSender
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,13 +151,13 @@ class PolicyWorker(TrainedRank):
         return None if manifest is None else replace(manifest, trained=tuple(trained))
 
     def send(self) -> None:
-        """Move what was published, while the engines receive."""
-        assert self._sender is not None
+        """Move what was published, while the engines receive; of a transport that needs it."""
+        assert isinstance(self._sender, Broadcaster)
         self._sender.send()
 
     def release(self) -> None:
-        """Every engine has received."""
-        assert self._sender is not None
+        """Every engine has received; of a transport that kept a copy for them."""
+        assert isinstance(self._sender, Lender)
         self._sender.release()
 
     def _module(self, model: Any, *, lockstep: bool) -> nn.Module:

@@ -11,7 +11,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, takewhile
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,9 +27,9 @@ _WINDOW_PROMPTS = 64
 _LOOK_EVERY_S = 2.0
 PROBE_TOKENS = 2
 """Tokens that an engine samples and the trainer scores."""
-_PROBE_TAIL = 8
+_PROBE_HEAD, _PROBE_TAIL = 4, 8
 PROBE_LENGTH = _PROBE_TAIL + PROBE_TOKENS
-"""Tokens by which a probe is longer than its prompt."""
+"""Tokens by which a probe is at most longer than its prompt."""
 
 
 class Unwanted(RuntimeError):
@@ -76,13 +76,25 @@ def build_requests(
 
 
 def off_course(prompt: EncodedPrompt, media_ids: Sequence[int], policy_version: int) -> EncodedPrompt:
-    """The prompt followed by words of its own in an order that nobody has learnt to go on from: it proves a sync.
+    """What proves a sync: what a prompt shows, and words of its own in an order that nobody has learnt to go on from.
 
-    Where a model is certain of what it says, any weights that say the same have the same log-probs.
+    Where a model is certain of what it says, any weights that say the same have the same log-probs. What the prompt
+    says of its media is left out: a forward that is longer passes through no other weights.
     """
     words = [i for i in prompt.engine_prompt_ids if i not in media_ids]
     tail = tuple(np.random.Generator(np.random.Philox(policy_version)).choice(words, _PROBE_TAIL).tolist())
-    return replace(prompt, engine_prompt_ids=prompt.engine_prompt_ids + tail, prompt_ids=prompt.prompt_ids + tail)
+    said = _words_at_the_end(prompt, media_ids)
+    engine_ids, ids = prompt.engine_prompt_ids, prompt.prompt_ids
+    return replace(
+        prompt, engine_prompt_ids=engine_ids[: len(engine_ids) - said] + tail, prompt_ids=ids[: len(ids) - said] + tail
+    )
+
+
+def _words_at_the_end(prompt: EncodedPrompt, media_ids: Sequence[int]) -> int:
+    """How many tokens both spellings end in that stand for no media, but for the prompt's first few."""
+    both = zip(reversed(prompt.engine_prompt_ids), reversed(prompt.prompt_ids), strict=False)
+    alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1] and pair[0] not in media_ids, both))
+    return min(alike, max(0, len(prompt.engine_prompt_ids) - _PROBE_HEAD))
 
 
 def window_prompts(num_prompts: int, *, num_engines: int) -> int:

@@ -193,9 +193,11 @@ class WeightSync:
         # A broadcast needs every member of its group, also the engines that are well.
         loading = range(len(self._engines)) if self._backend == "nccl" else indices
         refs = {i: self._engines[i].load_weights.remote(manifest) for i in loading}
-        self._pool.role("policy").shared("send", deadline_s=self._deadline_s)
+        if self._backend == "nccl":
+            self._pool.role("policy").shared("send", deadline_s=self._deadline_s)
         faults = self._answers(refs, "load")[1]
-        self._pool.role("policy").shared("release", deadline_s=self._deadline_s)
+        if self._backend == "ipc":
+            self._pool.role("policy").shared("release", deadline_s=self._deadline_s)
         self._transfer_s += time.monotonic() - started
         return faults
 

@@ -63,7 +63,7 @@ def engine_spec(model: Path) -> EngineSpec:
     )
 
 
-def make_pool(*, num_ranks: int) -> WorkerPool:
+def make_pool(*, num_ranks: int, num_threads: int = 1) -> WorkerPool:
     """Placement groups on this machine; no actor is started yet."""
     cluster = ClusterResources(nodes=(NodeResources(name="here", cpus=4.0),))
     requests = [
@@ -74,6 +74,6 @@ def make_pool(*, num_ranks: int) -> WorkerPool:
     spec = PoolSpec(
         tokens_per_microbatch=256,
         share_prompts=True,
-        num_threads=1,
+        num_threads=num_threads,
     )
     return WorkerPool(plan_placement(cluster, requests, layout="colocated"), spec)

@@ -79,9 +79,6 @@ class NcclSender:
         """Broadcast; returns once the engines have received."""
         self._engine.send_weights()
 
-    def release(self) -> None:
-        """Nothing is kept."""
-
 
 class IpcSender:
     """Engines on the same GPUs read this rank's memory; one whole copy stays on every GPU until ``release``."""
@@ -99,9 +96,6 @@ class IpcSender:
         uuid = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
         handles = tuple({uuid: reduce_tensor(tensor)[1]} for _, tensor in self._kept)
         return source.manifest("ipc", policy_version=policy_version, full=full, ipc_handles=handles)
-
-    def send(self) -> None:
-        """Nothing: the engines read."""
 
     def release(self) -> None:
         """Drop the copy."""

@@ -1,10 +1,10 @@
 """The trainer's side of a weight transfer, one class a transport; every rank calls every method together.
 
-open ─► for each policy version: publish ─► send, while the engines receive ─► release
+open ─► for each policy version: publish ─► send (NCCL), while the engines receive ─► release (IPC)
 """
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -16,15 +16,25 @@ Named = Callable[[], Iterable[tuple[str, Tensor]]]
 
 
 class WeightSender(Protocol):
-    """Announces, moves and lets go of one policy version's weights."""
+    """Announces one policy version's weights."""
 
     def publish(self, named: Named, *, policy_version: int, full: bool) -> WeightManifest | None:
         """Announce names and content; None where this rank has nothing to tell an engine."""
         ...
 
+
+@runtime_checkable
+class Broadcaster(WeightSender, Protocol):
+    """Engines receive only while the trainer sends."""
+
     def send(self) -> None:
-        """Move what was announced, where that needs the trainer's help."""
+        """Move what was announced; returns once the engines have received."""
         ...
+
+
+@runtime_checkable
+class Lender(WeightSender, Protocol):
+    """Engines read a copy that the trainer keeps for them."""
 
     def release(self) -> None:
         """Every engine has received: give memory back."""
@@ -32,7 +42,7 @@ class WeightSender(Protocol):
 
 
 class SharedMemorySender:
-    """A file in shared memory; the engines read it by themselves."""
+    """A file in shared memory; the engines read it by themselves, and the next version takes the same memory."""
 
     def __init__(self, *, rank: int, run_id: str) -> None:
         self._file = WeightFile(run_id) if rank == 0 else None
@@ -44,9 +54,3 @@ class SharedMemorySender:
         for _ in named():
             pass
         return None
-
-    def send(self) -> None:
-        """Nothing: the file is there."""
-
-    def release(self) -> None:
-        """Nothing: the next version takes the same memory."""

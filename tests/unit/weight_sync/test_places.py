@@ -11,7 +11,7 @@ pytest.importorskip("vllm", reason="vllm is not installed")
 from vllm.model_executor.layers.linear import UnquantizedLinearMethod
 from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod
 
-from workers.weight_sync.places import Given, Places, learned
+from workers.weight_sync.places import Given, Places, _rows, learned
 
 
 def _layer(weight: Tensor, method: Any, bias: Tensor | None = None) -> Any:
@@ -136,3 +136,14 @@ def test_a_kernel_that_refuses_leaves_the_model_to_vllm(caplog: pytest.LogCaptur
     engine.qkv.cpu_linear = refuse
     assert _learned(sent, engine) is None
     assert "weights go through vLLM's own reload: expected another dtype" in caplog.text
+
+
+def test_parts_that_follow_each_other_in_memory_are_joined_without_a_copy() -> None:
+    held = torch.arange(48.0).reshape(12, 4)
+    q, k, v = held[:3], held[3:7], held[7:]
+    joined = _rows([q, k, v])
+    assert torch.equal(joined, held) and joined.data_ptr() == held.data_ptr()
+    apart = [[q, v], [k, q], [q, k.clone(), v], [held[0:2, :2], held[2:4, :2]], [q, k.bfloat16()]]
+    for parts in apart:
+        rows = _rows(parts)
+        assert torch.equal(rows, torch.cat(parts)) and rows.data_ptr() != parts[0].data_ptr()

@@ -142,7 +142,6 @@ def test_a_sync_forgets_all_and_so_does_a_checkpoint(folder: Path, sequences: li
     worker.score([sequences])
     assert len(runs) == len(worker._features) == 3
     worker.publish(policy_version=1, full=False)
-    worker.release()
     assert not len(worker._features) and worker._features.num_bytes == 0, "engines on its device sample next"
     worker.score([sequences[:2]])
     assert len(runs) == 5 and len(worker._features) == 2
