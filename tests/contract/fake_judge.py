@@ -35,13 +35,20 @@ class Drop:
 
 
 @dataclass(frozen=True)
+class Pour:
+    """An answer that does not end."""
+
+    status: int = 200
+
+
+@dataclass(frozen=True)
 class Depends:
     """Whatever this makes of the request."""
 
     on: Callable[[dict[str, Any]], Say | Body]
 
 
-Behaviour = Say | Body | Drop | Depends
+Behaviour = Say | Body | Drop | Pour | Depends
 
 
 class FakeJudge:
@@ -53,6 +60,7 @@ class FakeJudge:
         self._running = 0
         self.requests: list[dict[str, Any]] = []
         self.most_at_once = 0
+        self.poured = 0
         self.url = ""
 
     def behave(self, *script: Behaviour) -> None:
@@ -91,7 +99,7 @@ def fake_judge(*script: Behaviour) -> Iterator[FakeJudge]:
             finally:
                 judge.done()
 
-        def _act(self, behaviour: Say | Body | Drop) -> None:
+        def _act(self, behaviour: Say | Body | Drop | Pour) -> None:
             match behaviour:
                 case Say(content, after_s, finish, reasoning):
                     time.sleep(after_s)
@@ -102,6 +110,11 @@ def fake_judge(*script: Behaviour) -> Iterator[FakeJudge]:
                     self._send(status, data, headers)
                 case Drop():
                     self.close_connection = True
+                case Pour(status):
+                    self.send_response(status)
+                    self.end_headers()
+                    while True:
+                        judge.poured += self.wfile.write(b" " * (1 << 16))
 
         def _send(self, status: int, data: bytes, headers: Mapping[str, str] | None = None) -> None:
             self.send_response(status)
