@@ -109,7 +109,7 @@ def main() -> None:
 def run(name: str, seconds: float) -> Tally:
     """One fault under load."""
     fault = FAULTS[name]
-    tally, ends = Tally(), time.monotonic() + seconds
+    tally = Tally()
     with tempfile.TemporaryDirectory() as made, ExitStack() as stack:
         folder = Path(made)
         judge = stack.enter_context(fake_judge(Depends(lambda asked: _verdict(asked, tally, fault.pours))))
@@ -117,6 +117,7 @@ def run(name: str, seconds: float) -> Tally:
         here = str(Path(__file__).resolve().parent.parent)
         variables = {**fault.variables, "PYTHONPATH": f"{folder}:{here}"}
         service = Service(folder, fault.judge_url(judge), variables)
+        ends = time.monotonic() + seconds
         stack.callback(lambda: service.process.poll() is None and service.end(signal.SIGKILL))
         clients = [
             threading.Thread(target=_ask, args=(service, first, tally, ends, fault)) for first in range(_CLIENTS)

@@ -94,6 +94,19 @@ def create_app(
                 await functions.close()
 
     app = FastAPI(title="raylign reward service", lifespan=lifespan, docs_url=None, redoc_url=None)
+    _add_gate(app, limits, metrics, token)
+    app.add_exception_handler(RequestValidationError, _refusal(secrets))
+    rewarder, scoring = Rewarder(consistency, rulebook), rulebook.name
+    composer = None
+    if functions is not None:
+        count, scoring = len(functions.specs), "functions"
+        composer = Composer([FunctionScorer(functions, number, media_roots) for number in range(count)])
+    _add_reward_routes(app, composer or rewarder, rewarder, metrics, secrets)
+    _add_status_routes(app, judge, scoring, metrics, secrets)
+    return app
+
+
+def _add_gate(app: FastAPI, limits: Limits, metrics: Metrics, token: str | None) -> None:
     app.add_middleware(
         Bodies,
         max_bytes=limits.max_body_bytes,
@@ -104,15 +117,6 @@ def create_app(
     )
     if token is not None:
         app.add_middleware(BearerToken, token=token)
-    app.add_exception_handler(RequestValidationError, _refusal(secrets))
-    rewarder, scoring = Rewarder(consistency, rulebook), rulebook.name
-    composer = None
-    if functions is not None:
-        count, scoring = len(functions.specs), "functions"
-        composer = Composer([FunctionScorer(functions, number, media_roots) for number in range(count)])
-    _add_reward_routes(app, composer or rewarder, rewarder, metrics, secrets)
-    _add_status_routes(app, judge, scoring, metrics, secrets)
-    return app
 
 
 def _add_reward_routes(

@@ -74,8 +74,10 @@ class ConsistencyScorer:
     async def _judged(self, key: CacheKey, tail: str, answer: str) -> Consistency:
         try:
             async with asyncio.timeout(self._deadline_s), self._slots:
-                self._waiting.discard(task := asyncio.current_task())  # pyright: ignore[reportArgumentType]
-                self._running.add(task)  # pyright: ignore[reportArgumentType]
+                task = asyncio.current_task()
+                assert task is not None
+                self._waiting.discard(task)
+                self._running.add(task)
                 judgement = await self._ask(tail, answer)
         except TimeoutError:
             detail = f"the judge gave no answer within {self._deadline_s:g} s"

@@ -87,7 +87,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _check_bounds(options)
         token, key = _token(options), _key(options)
         secrets = Secrets([token, key])
-        secrets.take_log()
         functions = _functions(options)
         if functions is not None:
             asyncio.run(_try(functions))
@@ -111,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, OSError, JudgeError) as error:
         sys.stderr.write(f"remote_rm.serve: {secrets.scrub(str(error))}\n")
         raise SystemExit(_REFUSED) from error
+    secrets.take_log()
     Server(app, metrics).run([listener])
 
 
