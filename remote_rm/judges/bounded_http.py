@@ -37,7 +37,7 @@ class BoundedClient(httpx.AsyncClient):
         finally:
             await streamed.aclose()
         # As it is now: unpacked, and of known length.
-        told = [one for one in streamed.headers.multi_items() if one[0] not in ("content-encoding", "content-length")]
+        told = [one for one in streamed.headers.raw if one[0].lower() not in (b"content-encoding", b"content-length")]
         return httpx.Response(
             streamed.status_code, headers=told, content=bytes(body), request=request, extensions=streamed.extensions
         )
