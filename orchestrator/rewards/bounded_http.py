@@ -27,7 +27,8 @@ class BoundedClient(httpx.AsyncClient):
         Raises:
             TooLong: it is longer than anybody should read.
         """
-        streamed = await super().send(request, **options | {"stream": True})
+        options["stream"] = True
+        streamed = await super().send(request, **options)
         body = bytearray()
         try:
             async for chunk in streamed.aiter_bytes():

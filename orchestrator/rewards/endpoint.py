@@ -87,7 +87,11 @@ class EndpointWriter:
             ) from None
         # The client's own retries are off: ours have a deadline.
         return openai.AsyncOpenAI(
-            base_url=self._url, api_key=self._key or _NO_KEY, timeout=self._timeout_s, max_retries=0, http_client=http
+            base_url=self._url,
+            api_key=self._key or _NO_KEY,
+            timeout=self._timeout_s,
+            max_retries=0,
+            http_client=http,  # pyright: ignore[reportArgumentType] - httpx and its successor are both taken
         )
 
     async def _answer(self, question: Question, asking: "_Asking") -> Answer:

@@ -82,7 +82,11 @@ class OpenAiJudge:
             ) from None
         # The client's own retries are off: ours have a deadline and feed the breaker.
         self._client = openai.AsyncOpenAI(
-            base_url=url, api_key=api_key, timeout=timeout_s, max_retries=0, http_client=http
+            base_url=url,
+            api_key=api_key,
+            timeout=timeout_s,
+            max_retries=0,
+            http_client=http,  # pyright: ignore[reportArgumentType] - httpx and its successor are both taken
         )
 
     @property
