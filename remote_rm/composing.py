@@ -146,6 +146,6 @@ def picture_source(media: Media, roots: Sequence[Path]) -> Mapping[str, str]:
     if media.data_base64 is not None:
         return {"base64": media.data_base64}
     path = Path(media.path).resolve() if media.path else None
-    if path is None or not any(path.is_relative_to(root) for root in roots):
+    if path is None or not any(path.is_relative_to(root) for root in roots) or not path.is_file():
         raise FunctionFailed(f"image {media.sha256[:12]} came without bytes, and with no file that may be read here")
     return {"path": str(path)}

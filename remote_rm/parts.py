@@ -83,7 +83,6 @@ FORMAT = Part(
 # -- accuracy --------------------------------------------------------------------------------------------------------
 
 _ONLY_ANSWER = re.compile(r"<answer>(.*)</answer>", re.DOTALL)
-_FIRST_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _LABEL = re.compile(r"[12]")
 _SHOWN_LABEL = 80
 _NUMBER = re.compile(
@@ -113,8 +112,10 @@ def released_accuracy(response: str, golds: Sequence[str]) -> float:
 
 
 def _answer_or_all(text: str) -> str:
-    block = _FIRST_ANSWER.search(text)
-    return text if block is None else block[1]
+    """The first answer block, or all; found in one pass, as a model may open thousands that it does not close."""
+    _, opened, rest = text.partition("<answer>")
+    answer, closed, _ = rest.partition("</answer>")
+    return answer if opened and closed else text
 
 
 def _last_number(text: str) -> Fraction | None:

@@ -14,16 +14,19 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
-import uvicorn
 
+from remote_rm import own_files
+from remote_rm.addresses import is_loopback
 from remote_rm.app import Limits, create_app
+from remote_rm.connections import Server
 from remote_rm.functions import pool
 from remote_rm.functions.pool import Bounds, FunctionPool
 from remote_rm.functions.spec import function_specs
-from remote_rm.gate import is_loopback
 from remote_rm.judges.protocol import Judge, JudgeError, JudgeUnavailable
 from remote_rm.judges.rules import RulesJudge
+from remote_rm.metrics import Metrics
 from remote_rm.rulebooks import COMPAT, STRICT
+from remote_rm.secret_words import Secrets
 from remote_rm.verdict_cache import VerdictCache
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -31,8 +34,6 @@ _REFUSED = 2
 _BACKLOG = 512
 _PROBES = 3
 _BETWEEN_PROBES_S = 1.0
-# Longer than any client keeps an idle connection, so a request never meets a socket that is just being closed.
-_KEEP_ALIVE_S = 75
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,32 +77,20 @@ class ServeOptions:
     """Open the cache, ask the judge one easy question, and end: with exit code 2 and its words if it does not serve."""
 
 
-class _Server(uvicorn.Server):
-    """Says where it listens as soon as it does."""
-
-    def __init__(self, config: uvicorn.Config, url: str) -> None:
-        super().__init__(config)
-        self._url = url
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            sys.stdout.write(f"listening on {self._url}\n")
-            sys.stdout.flush()
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until stopped; exit code 2 with one line when the options cannot work."""
     options = tyro.cli(ServeOptions, args=arguments, description=ServeOptions.__doc__)
     # What a reward function leaves running becomes a child of this process, which ends it.
     pool.ADOPTS_ORPHANS = ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    secrets, metrics = Secrets(), Metrics()
     try:
         _check_bounds(options)
-        token = _token(options)
+        token, key = _token(options), _key(options)
+        secrets = Secrets([token, key])
         functions = _functions(options)
         if functions is not None:
             asyncio.run(_try(functions))
-        judge = build_judge(options)
+        judge = build_judge(options, key, secrets)
         cache = VerdictCache(options.cache) if options.cache is not None else None
         if options.probe:
             asyncio.run(_probe(judge))
@@ -114,17 +103,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
             functions=_functions(options),
             media_roots=tuple(root.resolve() for root in options.media_root),
             token=token,
+            secrets=secrets,
+            metrics=metrics,
         )
         listener = _bind(options.host, options.port)
     except (ValueError, OSError, JudgeError) as error:
-        sys.stderr.write(f"remote_rm.serve: {error}\n")
+        sys.stderr.write(f"remote_rm.serve: {secrets.scrub(str(error))}\n")
         raise SystemExit(_REFUSED) from error
-    config = uvicorn.Config(app, access_log=False, log_config=None, timeout_keep_alive=_KEEP_ALIVE_S)
-    host, port = listener.getsockname()[:2]
-    _Server(config, f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}").run([listener])
+    secrets.take_log()
+    Server(app, metrics).run([listener])
 
 
-def build_judge(options: ServeOptions) -> Judge:
+def build_judge(options: ServeOptions, key: str | None, secrets: Secrets) -> Judge:
     """The judge the options name.
 
     Raises:
@@ -143,9 +133,10 @@ def build_judge(options: ServeOptions) -> Judge:
     return OpenAiJudge(
         options.judge_url,
         options.judge_model,
-        api_key=_secret(options.judge_key_file) if options.judge_key_file is not None else "EMPTY",
+        api_key=key or "EMPTY",
         timeout_s=options.judge_timeout_s,
         manner=words.STRICT if options.scoring == "strict" else words.COMPAT,
+        secrets=secrets,
     )
 
 
@@ -201,11 +192,12 @@ def _token(options: ServeOptions) -> str | None:
     return None
 
 
+def _key(options: ServeOptions) -> str | None:
+    return _secret(options.judge_key_file) if options.judge_key_file is not None else None
+
+
 def _secret(path: Path) -> str:
-    try:
-        secret = path.read_text().strip()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text; it should hold a secret") from error
+    secret = own_files.read_text(path).strip()
     if not secret:
         raise ValueError(f"{path} is empty; it should hold a secret")
     # It travels in a header, and an error about that would show it.

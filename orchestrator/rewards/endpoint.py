@@ -18,6 +18,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from orchestrator.config.addresses import minds_proxies
 from orchestrator.errors import RefusedInput
 from orchestrator.rewards.asking import Answer, Question
+from orchestrator.rewards.bounded_http import BoundedClient, TooLong
 from orchestrator.rewards.chat import EndpointError, Unavailable, answer_in, content_of, refusal, without_refused
 from orchestrator.rewards.outage import Outage
 from orchestrator.rewards.reward import one_line
@@ -70,10 +71,9 @@ class EndpointWriter:
 
     def _client(self) -> openai.AsyncOpenAI:
         try:
-            http = openai.DefaultAsyncHttpxClient(
+            http = BoundedClient(
                 timeout=self._timeout_s,
                 trust_env=minds_proxies(self._url),
-                follow_redirects=False,  # a question goes to whom the user has named
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             )
         except ImportError as error:
@@ -87,7 +87,11 @@ class EndpointWriter:
             ) from None
         # The client's own retries are off: ours have a deadline.
         return openai.AsyncOpenAI(
-            base_url=self._url, api_key=self._key or _NO_KEY, timeout=self._timeout_s, max_retries=0, http_client=http
+            base_url=self._url,
+            api_key=self._key or _NO_KEY,
+            timeout=self._timeout_s,
+            max_retries=0,
+            http_client=http,  # pyright: ignore[reportArgumentType] - httpx and its successor are both taken
         )
 
     async def _answer(self, question: Question, asking: "_Asking") -> Answer:
@@ -156,6 +160,8 @@ class EndpointWriter:
                 if self._parameters is taken:
                     self._parameters = _kept(taken, sent, lesser)
                     self.left_out |= sent.keys() - lesser.keys()
+            except TooLong as error:
+                raise EndpointError(str(error)) from error
             except openai.OpenAIError as error:
                 raise EndpointError(f"cannot be asked: {error}") from error
 

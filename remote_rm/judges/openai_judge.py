@@ -14,10 +14,12 @@ from time import time
 import openai
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from remote_rm.gate import check_address, minds_proxies
-from remote_rm.judges.protocol import CircuitBreaker, JudgeError, Judgement, JudgeUnavailable
+from remote_rm.addresses import check_address, minds_proxies
+from remote_rm.judges.bounded_http import BoundedClient, TooLong
+from remote_rm.judges.protocol import ABANDONED, CircuitBreaker, JudgeError, Judgement, JudgeUnavailable
 from remote_rm.judges.request import CONSISTENT, INCONSISTENT, ROOM, RequestShape, refused_parameters
 from remote_rm.judges.words import SHOWN, STRICT, Manner, Reply, conclusion_of, messages, passes, read_reply
+from remote_rm.secret_words import Secrets
 
 _ATTEMPTS = 4
 _LONGEST_WAIT_S = 8.0
@@ -48,20 +50,24 @@ class OpenAiJudge:
         timeout_s: float,
         breaker: CircuitBreaker | None = None,
         manner: Manner = STRICT,
+        secrets: Secrets | None = None,
     ) -> None:
-        """``timeout_s`` bounds one call for a bare answer, however slowly its bytes drip in.
-
+        """
+        Args:
+            timeout_s: Of one call for a bare answer, however slowly its bytes drip in.
+            secrets: What is not passed on when the endpoint repeats it; None is the key.
         Raises:
             ValueError: ``url`` is no plain http address, or the environment's proxy for it cannot be used.
         """
         check_address(url, name="--judge-url", secret="--judge-key-file")
-        self._model, self._api_key, self._manner = model, api_key, manner
+        self._model, self._manner = model, manner
+        self._secrets = secrets or Secrets([api_key if api_key != _NO_KEY else None])
         self._timeout_s = timeout_s
         self._breaker = breaker or CircuitBreaker()
         self._shape, self._is_shape_known = manner.shape, False
         self._finding_out = asyncio.Lock()
         try:
-            http = openai.DefaultAsyncHttpxClient(
+            http = BoundedClient(
                 timeout=timeout_s,
                 trust_env=minds_proxies(url),
                 # None is kept: one that is no ASCII could not even be sent back.
@@ -76,7 +82,11 @@ class OpenAiJudge:
             ) from None
         # The client's own retries are off: ours have a deadline and feed the breaker.
         self._client = openai.AsyncOpenAI(
-            base_url=url, api_key=api_key, timeout=timeout_s, max_retries=0, http_client=http
+            base_url=url,
+            api_key=api_key,
+            timeout=timeout_s,
+            max_retries=0,
+            http_client=http,  # pyright: ignore[reportArgumentType] - httpx and its successor are both taken
         )
 
     @property
@@ -94,8 +104,14 @@ class OpenAiJudge:
         self._breaker.admit()
         try:
             judgement = await self._judge(tail, answer)
-        except (JudgeUnavailable, asyncio.CancelledError):
+        except JudgeUnavailable:
             self._breaker.failed()
+            raise
+        except asyncio.CancelledError as cancelled:
+            if ABANDONED in cancelled.args:
+                self._breaker.released()
+            else:
+                self._breaker.failed()  # its deadline has passed
             raise
         except JudgeError:
             # It refused this input, so it is there.
@@ -122,7 +138,7 @@ class OpenAiJudge:
         judgement = Judgement("unknown", "")
         for _ in range(self._manner.most_asks):
             reply = await self._ask_patiently(tail, answer, attempts)
-            shown = conclusion_of(self._without_key(reply.text or reply.stands_for))
+            shown = conclusion_of(self._secrets.scrub(reply.text or reply.stands_for))
             judgement = Judgement(self._manner.read(reply.text), shown)
             if judgement.verdict != "unknown":
                 break
@@ -189,6 +205,8 @@ class OpenAiJudge:
             return read_reply(reply.content)
         except (TimeoutError, openai.APITimeoutError) as error:
             raise JudgeUnavailable(f"{self.id} gave no answer within {timeout_s:g} s") from error
+        except TooLong as error:
+            raise JudgeError(f"{self.id} {error}") from error
         except openai.APIConnectionError as error:
             why = str(error.__cause__ or "") or str(error)
             raise JudgeUnavailable(self._told(f"cannot be reached: {why}")) from error
@@ -208,12 +226,8 @@ class OpenAiJudge:
         return _ParametersRefused(told, named) if named else JudgeError(told)
 
     def _told(self, words: str) -> str:
-        """A line of bounded length."""
-        return f"{self.id} {' '.join(self._without_key(words).split())[:SHOWN]}"
-
-    def _without_key(self, words: str) -> str:
-        """An endpoint that repeats the key does not get it into a log. Cut afterwards, or a piece of it stays."""
-        return words if self._api_key == _NO_KEY else words.replace(self._api_key, "***")
+        """A line of bounded length, cut after a key that the endpoint repeats is out of it."""
+        return f"{self.id} {' '.join(self._secrets.scrub(words).split())[:SHOWN]}"
 
 
 def _wait_s(state: RetryCallState) -> float:

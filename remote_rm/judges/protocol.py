@@ -11,6 +11,9 @@ from typing import Protocol
 
 from remote_rm.schema import Verdict
 
+ABANDONED = "nobody waits for it any more"
+"""Message of a cancellation that says nothing about the judge."""
+
 
 @dataclass(frozen=True, slots=True)
 class Judgement:

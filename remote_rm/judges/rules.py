@@ -20,6 +20,7 @@ _BOTH = re.compile(
 )
 _SENTENCE_END = re.compile(r"[.!?;\n]+")
 _ASIDE = "than|over|because|since|while|whereas|although|though|unlike|compared|rather|instead|despite"
+_WHITE = re.compile(r"\s+")
 _JOINER = re.compile(rf"(,|:|\b(?:{_ASIDE}|and|but|so|therefore|thus|hence)\b)")
 _NEGATIVE = re.compile(r"\b(?:not|no|never|cannot|wrong|incorrect|inaccurate|worse|false|fails?)\b|n't\b")
 _OTHER: dict[str, Conclusion] = {"1": "2", "2": "1"}
@@ -49,6 +50,7 @@ class RulesJudge:
 def conclusion(text: str) -> Conclusion | None:
     """The response that the last sentence naming one decides for; None when no sentence names any."""
     for sentence in reversed(_SENTENCE_END.split(text.lower())):
+        sentence = _WHITE.sub(" ", sentence)  # or what may stand between two words is tried at every length
         if _BOTH.search(sentence):
             return "both"
         if _MENTION.search(sentence):

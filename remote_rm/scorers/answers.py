@@ -19,6 +19,7 @@ _NUMBER = re.compile(
     r"(?:[eE](?P<power>[-+]?\d{1,3})(?![\d.]))?(?:\s*/\s*(?P<bottom>\d{1,30})(?![\d.,/]))?(?!\d|[.,]\d))"
     r"\s*(?P<percent>\\?%|percent\b)?"
 )
+_WHITE = re.compile(r"\s+")
 # "A dog" and "I see" name no letter, "A or B" names two.
 _LETTER = re.compile(r"(?<![A-Za-z])(?![AI]\s+(?!or\b|and\b)[a-z])\(?([A-Z])\)?(?![A-Za-z'’])")
 _BARE_LETTER = re.compile(r"\(?([A-Za-z])(?:[).:].*)?", re.DOTALL)
@@ -111,13 +112,20 @@ def _last_boxed(text: str) -> str | None:
 
 
 def _number(text: str) -> Fraction | None:
-    found = list(_NUMBER.finditer(text.replace("\\,", "").replace("$", " ")))
+    # A run of white space is one character, or it is read once for each of its own.
+    text = _WHITE.sub(_as_one, text.replace("\\,", "").replace("$", " "))
+    found = list(_NUMBER.finditer(text))
     if not found:
         return None
     value = _value(found[-1])
     if len(found) < 2 or value is None or (units := _units_before(found[-2], found[-1], value)) is None:
         return value
     return units - value if found[-2]["sign"] in ("-", "−") else units + value
+
+
+def _as_one(run: re.Match[str]) -> str:
+    """Spaces as a space, any other run as a break: units and their fraction have nothing but spaces between."""
+    return "\n" if run[0].strip(" ") else " "
 
 
 def _units_before(before: re.Match[str], last: re.Match[str], value: Fraction) -> Fraction | None:

@@ -1,6 +1,7 @@
 """A judge endpoint of a real HTTP server that misbehaves on request."""
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,13 +36,20 @@ class Drop:
 
 
 @dataclass(frozen=True)
+class Pour:
+    """An answer that does not end."""
+
+    status: int = 200
+
+
+@dataclass(frozen=True)
 class Depends:
     """Whatever this makes of the request."""
 
     on: Callable[[dict[str, Any]], Say | Body]
 
 
-Behaviour = Say | Body | Drop | Depends
+Behaviour = Say | Body | Drop | Pour | Depends
 
 
 class FakeJudge:
@@ -53,6 +61,7 @@ class FakeJudge:
         self._running = 0
         self.requests: list[dict[str, Any]] = []
         self.most_at_once = 0
+        self.poured = 0
         self.url = ""
 
     def behave(self, *script: Behaviour) -> None:
@@ -70,6 +79,13 @@ class FakeJudge:
     def done(self) -> None:
         with self._lock:
             self._running -= 1
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A caller that is killed in the middle of a request is no error here."""
+        if not isinstance(sys.exception(), ConnectionError | json.JSONDecodeError):
+            super().handle_error(request, client_address)
 
 
 @contextmanager
@@ -91,7 +107,7 @@ def fake_judge(*script: Behaviour) -> Iterator[FakeJudge]:
             finally:
                 judge.done()
 
-        def _act(self, behaviour: Say | Body | Drop) -> None:
+        def _act(self, behaviour: Say | Body | Drop | Pour) -> None:
             match behaviour:
                 case Say(content, after_s, finish, reasoning):
                     time.sleep(after_s)
@@ -102,6 +118,11 @@ def fake_judge(*script: Behaviour) -> Iterator[FakeJudge]:
                     self._send(status, data, headers)
                 case Drop():
                     self.close_connection = True
+                case Pour(status):
+                    self.send_response(status)
+                    self.end_headers()
+                    while True:
+                        judge.poured += self.wfile.write(b" " * (1 << 16))
 
         def _send(self, status: int, data: bytes, headers: Mapping[str, str] | None = None) -> None:
             self.send_response(status)
@@ -115,7 +136,7 @@ def fake_judge(*script: Behaviour) -> Iterator[FakeJudge]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = _Server(("127.0.0.1", 0), Handler)
     judge.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

@@ -1,12 +1,18 @@
 """The real service for tests: in this process over ASGI, or as a process of its own."""
 
+import asyncio
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import httpx
 from fastapi import FastAPI
+
+from remote_rm.connections import ConnectionBounds, Server
+from remote_rm.metrics import Metrics
 
 
 @asynccontextmanager
@@ -35,3 +41,18 @@ def serving(*arguments: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+@contextmanager
+def listening(app: FastAPI, metrics: Metrics, bounds: ConnectionBounds) -> Iterator[int]:
+    """The real server on a free port of this process, with other bounds; yields the port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = Server(app, metrics, bounds)
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
+    thread.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join(60)
+        assert not thread.is_alive()

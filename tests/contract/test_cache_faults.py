@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import sqlite3
 import subprocess
 import sys
@@ -49,7 +50,7 @@ def _another_schema(path: Path, _: VerdictCache) -> None:
 
 def _corrupt(path: Path, _: VerdictCache) -> None:
     with sqlite3.connect(path) as other:
-        other.execute("INSERT INTO verdicts VALUES ('another', '', '', 'consistent', '')")
+        other.execute("INSERT INTO verdicts VALUES ('another', '', '', 'consistent', '', '')")
         other.commit()
         other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     other.close()
@@ -57,16 +58,14 @@ def _corrupt(path: Path, _: VerdictCache) -> None:
         opened.write(b"\xff" * path.stat().st_size)
 
 
-def _strange_verdicts(path: Path, _: VerdictCache) -> None:
-    with sqlite3.connect(path) as other:
-        other.execute("UPDATE verdicts SET verdict = 'banana'")
-    other.close()
+def _deleted(path: Path, _: VerdictCache) -> None:
+    for file in path.parent.glob(f"{path.name}*"):
+        file.unlink()
 
 
-def _undecodable(path: Path, _: VerdictCache) -> None:
-    with sqlite3.connect(path) as other:
-        other.execute("UPDATE verdicts SET raw = CAST(X'ff' AS TEXT)")
-    other.close()
+def _replaced(path: Path, _: VerdictCache) -> None:
+    path.unlink()
+    os.mkfifo(path)
 
 
 def _read_only(_: Path, cache: VerdictCache) -> None:
@@ -77,9 +76,7 @@ def _closed(_: Path, cache: VerdictCache) -> None:
     cache._db.close()
 
 
-@pytest.mark.parametrize(
-    "spoil", [_drop_table, _another_schema, _corrupt, _strange_verdicts, _undecodable, _read_only, _closed]
-)
+@pytest.mark.parametrize("spoil", [_drop_table, _another_schema, _corrupt, _deleted, _replaced, _read_only, _closed])
 def test_a_cache_that_breaks_costs_no_reward_and_is_counted_and_told_once(
     spoil: Callable[[Path, VerdictCache], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -100,6 +97,70 @@ def test_a_cache_that_breaks_costs_no_reward_and_is_counted_and_told_once(
     assert "raylign_verdict_cache_faults_total 1.0" in metrics
     assert [record.message for record in caplog.records if "verdict cache" in record.message] != []
     assert len([record for record in caplog.records if "verdict cache" in record.message]) == 1
+
+
+_SPOIL = {
+    "verdict": "UPDATE verdicts SET verdict = 'inconsistent'",
+    "no verdict": "UPDATE verdicts SET verdict = 'banana'",
+    "words": "UPDATE verdicts SET raw = raw || '.'",
+    "no text": "UPDATE verdicts SET raw = CAST(X'ff' AS TEXT)",
+    "bytes": "UPDATE verdicts SET raw = X'ff'",
+    "another's row": "UPDATE verdicts SET verdict = (SELECT verdict FROM verdicts WHERE verdict = 'inconsistent'), "
+    "raw = (SELECT raw FROM verdicts WHERE verdict = 'inconsistent'), "
+    "mac = (SELECT mac FROM verdicts WHERE verdict = 'inconsistent')",
+    "no digest": "UPDATE verdicts SET mac = ''",
+    "a digest without the key": "UPDATE verdicts SET verdict = 'inconsistent', mac = hex(randomblob(32))",
+}
+
+
+@pytest.mark.parametrize("spoil", _SPOIL.values(), ids=_SPOIL)
+def test_a_verdict_that_was_changed_in_the_file_is_judged_anew_and_counted(
+    spoil: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "v.sqlite"
+    wrong = {"id": "w", "prompt": "", "response": RIGHT.format(0).replace("Response 1", "Response 2"), "label": "1"}
+
+    async def run(count: int) -> tuple[list[tuple[float, str]], str]:
+        async with in_process(create_app(RulesJudge(), VerdictCache(path))) as client:
+            items = [*_body(0, count)["items"], wrong]
+            answer = (await client.post("/v1/rewards", json={"request_id": "r", "items": items})).json()
+            found = [(item["reward"], item["status"]) for item in answer["items"]]
+            return found, (await client.get("/metrics")).text
+
+    asyncio.run(run(3))
+    with sqlite3.connect(path) as other:
+        other.execute(f"{spoil} WHERE verdict = 'consistent'" if "SELECT" not in spoil else f"{spoil}")
+    other.close()
+    with caplog.at_level(logging.WARNING):
+        items, metrics = asyncio.run(run(4))
+    assert [reward for reward, _ in items] == [2.0] * 4 + [1.0]
+    assert [status for _, status in items][:4] == ["scored"] * 4
+    assert "raylign_verdict_cache_rejected_total 3.0" in metrics and "cache_faults_total 0.0" in metrics
+    assert len([record for record in caplog.records if "verdict cache" in record.message]) == 1
+    items, metrics = asyncio.run(run(4))
+    assert {status for _, status in items[:4]} == {"cached"} and "rejected_total 0.0" in metrics
+
+
+def test_verdicts_whose_key_is_gone_or_that_an_older_version_kept_are_judged_anew(tmp_path: Path) -> None:
+    path, key, yes = tmp_path / "v.sqlite", CacheKey.of("judge", "1", "x", "y"), Judgement("consistent", "1")
+    for spoil in (
+        lambda: path.with_name("v.sqlite.key").unlink(),
+        lambda: _run_sql(path, "ALTER TABLE verdicts DROP COLUMN mac"),
+    ):
+        cache = VerdictCache(path)
+        cache.put(key, yes)
+        assert cache.get(key) == yes
+        cache.close()
+        spoil()
+        cache = VerdictCache(path)
+        assert cache.get(key) is None
+        cache.close()
+
+
+def _run_sql(path: Path, text: str) -> None:
+    with sqlite3.connect(path) as other:
+        other.execute(text)
+    other.close()
 
 
 def test_a_locked_cache_is_waited_for_once_and_not_by_every_item(

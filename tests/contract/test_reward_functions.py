@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -201,6 +202,10 @@ def test_a_function_is_given_the_picture_the_label_the_row_and_its_options(tmp_p
     (outside,) = _scored([f"{FILE}:reddish"], [item], roots=(tmp_path / "elsewhere",))["items"]
     assert inside["reward"] == 4.5
     assert "no file that may be read here" in outside["detail"]
+    os.mkfifo(tmp_path / "pipe")
+    item["media"] = [media[0] | {"path": str(tmp_path / "pipe")}]
+    (piped,) = _scored([f"{FILE}:reddish"], [item], roots=(tmp_path,))["items"]
+    assert "no file that may be read here" in piped["detail"]
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,21 @@
 """Whatever a policy writes, scoring it gives a number and never an exception."""
 
 import asyncio
+import re
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.data.verdicts import parse_verdict
+from remote_rm import parts
+from remote_rm.judges import rules
 from remote_rm.judges.rules import RulesJudge, conclusion
 from remote_rm.judges.words import verdict_of
 from remote_rm.openrlhf import response_of
 from remote_rm.parts import Question, format_score, parse_answer
 from remote_rm.rulebooks import COMPAT, STRICT, Rulebook
 from remote_rm.schema import RewardItem
+from remote_rm.scorers import answers
 
 PIECES = [
     "<think>",
@@ -98,3 +102,35 @@ def test_a_completion_after_its_prompt_is_found_whatever_it_says(prompt: str, co
 def test_the_wire_keeps_a_response_as_it_is(response: str) -> None:
     item = RewardItem(id="a", prompt="", response=response, label="1")
     assert RewardItem.model_validate_json(item.model_dump_json()) == item
+
+
+_WHITE = st.sampled_from([" ", "  ", "\t", "\n", "\u2003", " \n "])
+spaced = st.lists(
+    st.sampled_from([*PIECES, "-", "$", "3", ",000", "e5", "%", "response", "#"]) | _WHITE, max_size=14
+).map("".join)
+
+
+@given(spaced)
+def test_what_is_read_in_one_pass_is_what_was_read_at_every_length(text: str) -> None:
+    """Against the expressions as they were, on texts that are short enough for them."""
+    block = re.search(r"<answer>(.*?)</answer>", text, re.DOTALL)
+    assert parts._answer_or_all(text) == (text if block is None else block[1])
+    one, rules._WHITE = rules._WHITE, re.compile(r"(?!)")
+    other, answers._WHITE = answers._WHITE, re.compile(r"(?!)")
+    try:
+        before = conclusion(text), answers._number(text)
+    finally:
+        rules._WHITE, answers._WHITE = one, other
+    assert (conclusion(text), answers._number(text)) == before
+
+
+@given(
+    st.sampled_from([*PIECES, "response ", "response", "1 ", "- ", "\\boxed{", "$"]),
+    st.sampled_from(["", "x", *PIECES]),
+)
+def test_a_text_of_64_kb_is_read_in_time_that_grows_as_it_does(piece: str, end: str) -> None:
+    """No clock: what is quadratic takes minutes here, and the suite's own limit ends it."""
+    for start in ("", "response", "<answer>", "1"):
+        text = start + piece * (65_536 // len(piece)) + end
+        for read in (lambda t: _found(COMPAT, t), lambda t: _found(STRICT, t), conclusion, answers._number):
+            read(text)
