@@ -13,12 +13,12 @@ from orchestrator.data.facts import FIELDS, META, row_facts
 from orchestrator.data.keys import check_keys, is_empty
 from orchestrator.data.media import IMAGE_FIELDS, VIDEO_FIELDS, media_parts, refuse_placeholders
 from orchestrator.data.readers.chat import ROLES, asked, chat_turns, said, text_of
-from orchestrator.data.readers.draft import Draft, row_object, scalar_meta
+from orchestrator.data.readers.draft import Draft, row_object, scalar_meta, scalars
 from orchestrator.data.records import Response
 from orchestrator.data.rows import RowError, is_finite_number, shown
 
 _CHAT = "conversations"
-_READ = ("id", _CHAT, "system", *FIELDS, *VIDEO_FIELDS)
+_READ = (_CHAT, "system", *FIELDS, *VIDEO_FIELDS)
 _OUTPUTS = ("output_1", "output_2")
 _RANKS = {0: (1, 1), 1: (1, 2), 2: (2, 1)}
 """Of the two outputs, by ``preference``."""
@@ -34,7 +34,9 @@ def read_llava_preference(row: Any) -> Draft:
         RowError: naming field and value.
     """
     fields = row_object(row)
-    keys = check_keys(fields, (*_READ, *_OUTPUTS, "preference", "hallucination"), images=IMAGE_FIELDS)
+    keys = check_keys(
+        fields, (*_READ, *_OUTPUTS, "preference", *scalars(fields, ("id", "hallucination"))), images=IMAGE_FIELDS
+    )
     preference = fields.get("preference")
     if type(preference) is not int or preference not in _RANKS:
         raise RowError(f"field 'preference' is {shown(preference)}, expected 1, 2, or 0 for neither")
@@ -61,7 +63,9 @@ def read_llava_ppo(row: Any) -> Draft:
         RowError: naming field and value.
     """
     fields = row_object(row)
-    keys = check_keys(fields, (*_READ, "caption_type", "length_bonus", "answer"), images=IMAGE_FIELDS)
+    keys = check_keys(
+        fields, (*_READ, *scalars(fields, ("id",)), "caption_type", "length_bonus", "answer"), images=IMAGE_FIELDS
+    )
     kind, bonus = (1 if fields.get("caption_type") is None else fields["caption_type"]), fields.get("length_bonus")
     if type(kind) is not int or kind not in _ANSWERS:
         raise RowError(f"field 'caption_type' is {shown(kind)}, expected 1 to 7")
