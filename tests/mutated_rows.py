@@ -207,7 +207,8 @@ def said(read: Read) -> list[Any]:
 _READ_OTHERWISE: dict[str, Callable[[Place], bool]] = {
     "llava_preference": lambda place: place[:1] == ("conversations",) and place[1:2] != (0,),  # outputs stand for it
     "mm_rlhf_pairs": lambda place: place == ("id",),  # which rows are one instruction
-    "pairs": lambda place: place[:1] == ("rejected_images",),  # the row's own once more, or the row is refused
+    # 1 where it is not given; and turns behind the first answer are told as not read.
+    "llava_ppo": lambda place: place == ("caption_type",) or (place[0] == "conversations" and place[1:2] > (1,)),
     "r1_reward": lambda place: place[:1] == ("answer",),  # 1 or 2
 }
 """By reader, where documented rules say what becomes of the words there."""
@@ -220,9 +221,15 @@ def altered(reader: str, mutation: Mutation, read: Read, base: Read) -> str | No
     if lost := _lost(_decoded(mutation.row), read, keys, ruled):
         return f"lost {lost[0][:60]!r}"
     is_told = keys - {name.rpartition(".")[2] for name in base.notes.unknown_keys}
-    if said(read) == said(base) and not (is_told or ruled(mutation.place) or _means_the_same(mutation)):
-        return "changes nothing"
-    return None
+    same = is_told or ruled(mutation.place) or _means_the_same(mutation) or _was_said_twice(mutation, read)
+    return None if same or said(read) != said(base) else "changes nothing"
+
+
+def _was_said_twice(mutation: Mutation, read: Read) -> bool:
+    """Whether all words that were taken out stand in what was read: the row had them once more."""
+    words = {"before": mutation.before}
+    has_words = any(_leaves(words, (), set()))
+    return is_empty(mutation.after) and has_words and not _lost(words, read, set(), lambda place: False)
 
 
 def _lost(row: Row, read: Read, told: set[str], ruled: Callable[[Place], bool]) -> list[str]:
@@ -234,7 +241,7 @@ def _lost(row: Row, read: Read, told: set[str], ruled: Callable[[Place], bool]) 
 
 
 def _is_code(place: Place) -> bool:
-    return next((key for key in reversed(place) if isinstance(key, str)), "") in _CODES
+    return any(key in _CODES for key in place)
 
 
 def _stands_in(leaf: str, joined: str, read: Read) -> bool:

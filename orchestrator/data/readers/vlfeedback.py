@@ -96,6 +96,8 @@ def _score(annotation: dict[str, Any]) -> float | None:
 
 def _rating(aspect: Any) -> float | None:
     value = aspect.get("Rating") if isinstance(aspect, dict) else None
+    if isinstance(value, dict | list):
+        raise RowError(f"field 'Rating' is {shown(value)}, expected a number")
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     try:
