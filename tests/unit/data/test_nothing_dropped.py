@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from orchestrator.data.keys import Notes
+from orchestrator.data.reading import read_records
 from orchestrator.data.records import Instruction
 from orchestrator.data.rows import BadRow
-from tests.unit.data.rows import picture
+from tests.unit.data.rows import picture, source, write_jsonl
 from tests.unit.data.store_rows import feedback, good_row, plain, ranked, rated, records, the_record
 
 _USER = {"role": "user", "content": "which ?"}
@@ -65,8 +67,10 @@ def test_a_picture_where_text_is_expected_never_becomes_the_name_of_our_file(rea
 def test_an_id_that_is_no_word_is_told_and_not_lost(reader: str, tmp_path: Path) -> None:
     row = good_row(reader)
     assert the_record(tmp_path, reader, row | {"id": "x"}).meta["id"] == "x"
-    (found,) = records(tmp_path, reader, row | {"id": ["x"]})
-    assert isinstance(found, Instruction) and "id" not in found.meta
+    notes = Notes()
+    file = write_jsonl(tmp_path / "d.jsonl", row | {"id": ["x"]})
+    (found,) = read_records(source(file, reader), notes=notes)
+    assert isinstance(found, Instruction) and "id" not in found.meta and notes.unknown_keys == {"id": (1, 1)}
 
 
 def test_an_answer_that_a_model_signed_has_its_name(tmp_path: Path) -> None:
