@@ -50,7 +50,7 @@ def prompt_turn(row: dict[str, Any], prompt_field: str, *, image_fields: Sequenc
         raise RowError(f"field 'video' names {len(media['video'])} folders, expected one")
     asked = text_field(row, prompt_field)
     places, num_media = len(_PLACEHOLDER.findall(asked)), len(media["image"]) + len(media["video"])
-    if places > 1 and (places != num_media or not _FIRST.match(asked)):
+    if media["image"] and places > 1 and (places != num_media or not _FIRST.match(asked)):
         raise RowError(
             f"field {prompt_field!r} has {places} placeholders, the row has {num_media} media, which come first"
         )
