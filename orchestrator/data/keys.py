@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
 
-from orchestrator.data.rows import RowError, row_pictures, shown
+from orchestrator.data.rows import RowError, row_pictures, shown, unicode_text
 from orchestrator.errors import one_line
 
 _MOST_KEYS, _MOST_CHARS = 20, 80
@@ -113,6 +113,8 @@ def check_keys(
     Raises:
         RowError: a key holds what can only be content or a preference, and nobody would read it.
     """
+    for key in row:
+        unicode_text(key, "key")
     own = [row.get(name) for name in images]
     given = [*media, *(name for value in own for name in _names(value))]
     others = [key for key in row if key not in read and key not in images and not is_empty(row[key])]

@@ -6,7 +6,6 @@ there as bytes. Its file is in a folder of its own, so that it is written once h
 
 import base64
 import binascii
-import json
 import math
 import re
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import numpy as np
 from orchestrator.data.content_files import written
 from orchestrator.data.depth import TooDeep, shallow
 from orchestrator.data.keys import is_picture_name
-from orchestrator.data.rows import RowError, RowPicture, row_pictures
+from orchestrator.data.rows import RowError, RowPicture, decoded, row_pictures
 from orchestrator.data.videos import video_kind
 from workers.multimodal.pictures import kind_of
 
@@ -100,7 +99,7 @@ class RowPictures:
     def _inside(self, text: str, key: str) -> Any:
         """A field that is a text of JSON with addresses in it; any other text as it is."""
         try:
-            inside = json.loads(text)
+            inside = decoded(text)
         except (ValueError, RecursionError):
             return text
         return self._value(_walkable({key: inside})[key], key, of_table=False)

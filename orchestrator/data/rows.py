@@ -55,7 +55,7 @@ def json_field(row: dict[str, Any], field: str) -> Any:
     """
     value = row.get(field)
     try:
-        return shallow(_decoded(value)) if isinstance(value, str) else value
+        return shallow(decoded(value)) if isinstance(value, str) else value
     except _JSON_ERRORS as error:
         raise RowError(f"field {field!r} is not valid JSON: {_json_problem(error)}") from error
 
@@ -64,8 +64,10 @@ def unicode_text(text: str, field: str) -> str:
     """Return ``text``; half a surrogate pair is valid JSON, but no tokenizer takes it.
 
     Raises:
-        RowError: naming field and character.
+        RowError: naming field and character; or it is a picture, of which the name of our file is no text of the row.
     """
+    if isinstance(text, RowPicture):
+        raise RowError(f"field {field!r} is a picture, expected text")
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -226,7 +228,7 @@ def _places(rows: Iterable[tuple[int, JsonRow | BadRow]], field: str) -> Iterabl
 def _line_at(file: IO[bytes], path: Path, number: int, offset: int) -> JsonRow:
     file.seek(offset)
     try:
-        return JsonRow(number, _decoded(_text(file.readline(), offset, path)))
+        return JsonRow(number, decoded(_text(file.readline(), offset, path)))
     except _JSON_ERRORS as error:
         raise RefusedInput(f"data file {str(path)!r} changed while it was read (line {number})") from error
 
@@ -240,7 +242,7 @@ def _is_array(file: IO[bytes]) -> bool:
 
 def _array(data: bytes, path: Path) -> Iterator[JsonRow]:
     try:
-        elements = _decoded(_text(data, 0, path))
+        elements = decoded(_text(data, 0, path))
     except _JSON_ERRORS as error:
         raise RefusedInput(f"data file {str(path)!r} is not valid JSON: {_json_problem(error)}") from error
     yield from (JsonRow(number, element) for number, element in enumerate(elements, start=1))
@@ -255,12 +257,12 @@ def _lines(file: IO[bytes], path: Path) -> Iterator[tuple[int, JsonRow | BadRow]
         text = _text(line, offset, path).removesuffix("\n")  # a column past the end would be told as line 2
         if text.strip():
             try:
-                yield offset, JsonRow(number, _decoded(text))
+                yield offset, JsonRow(number, decoded(text))
             except _JSON_ERRORS as error:
                 yield offset, BadRow(number, f"not valid JSON: {_json_problem(error)}")
 
 
-def _decoded(text: str) -> Any:
+def decoded(text: str) -> Any:
     """What a JSON text says; one of ``_JSON_ERRORS`` where it is no JSON, or an object in it has a key twice."""
     return json.loads(text, object_pairs_hook=_object)
 

@@ -5,7 +5,8 @@ one is never used. It is made shard by shard, one for each row group of the stor
 
     begin(shard) ──► temporary file ──► rename ──► line of shards.jsonl
 
-A shard exists once its line does, so that a killed pass loses only the shards it was in. Float32 goes in and comes out
+A shard exists once its line does, so that a killed pass loses only the shards it was in; the line has a digest of its
+file, and a shard whose line says none, as one that was torn, is made again. Float32 goes in and comes out
 bit by bit. Several processes may write different shards at once; the first to open the table is the driver.
 """
 
@@ -28,7 +29,7 @@ from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
 from orchestrator.run.folder import flush, write_atomic
 from orchestrator.run.identity import Identity, option_identity, settled
-from workers.models.digests import model_digests
+from workers.models.digests import file_digest, model_digests
 from workers.multimodal.pictures import PREPARATION
 
 _SCHEMA = pa.schema([("uid", pa.string()), ("response_index", pa.int32()), ("values", pa.list_(pa.float32()))])
@@ -90,6 +91,9 @@ class SideTable:
         """
         self.folder, self.fingerprint, self.num_shards = folder, fingerprint, num_shards
         expected = {**fingerprint.parts(), "num_shards": num_shards}
+        for name in (_TABLE_FILE, _SHARDS_FILE):
+            if (folder / name).exists() and not (folder / name).is_file():
+                raise RefusedInput(f"side table {str(folder)!r}: {name} in it is no plain file")
         path = folder / _TABLE_FILE
         if not path.is_file():
             folder.mkdir(parents=True, exist_ok=True)
@@ -125,14 +129,17 @@ class SideTable:
         row = self._finished().get(shard)
         if row is None:
             raise RefusedInput(f"side table {str(self.folder)!r} lacks shard {shard} of {self.num_shards}")
-        name = self.shard_file(shard).name
+        path = self.shard_file(shard)
         try:
-            with pq.ParquetFile(self.shard_file(shard), page_checksum_verification=True) as file:
+            if file_digest(path).hex() != row["digest"]:
+                told = f"{path.name!r} is not the file that {_SHARDS_FILE} speaks of"
+                raise RefusedInput(f"side table {str(self.folder)!r}: {told}; remove the folder to make it again")
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 table = file.read(use_threads=False).combine_chunks()
         except (OSError, pa.ArrowException) as error:
-            raise RefusedInput(f"side table {str(self.folder)!r}: {name!r} is missing or damaged") from error
-        if table.num_rows != row["rows"]:
-            told = f"{name!r} has {table.num_rows} rows, {_SHARDS_FILE} says {row['rows']}"
+            raise RefusedInput(f"side table {str(self.folder)!r}: {path.name!r} is missing or damaged") from error
+        if table.num_rows != row["rows"] or table.schema != _SCHEMA:
+            told = f"{path.name!r} has {table.num_rows} rows, {_SHARDS_FILE} says {row['rows']}"
             raise RefusedInput(f"side table {str(self.folder)!r}: {told}")
         keys = zip(table["uid"].to_pylist(), table["response_index"].to_pylist(), strict=True)
         return Shard(list(keys), _arrays(table["values"].combine_chunks()))
@@ -209,7 +216,7 @@ class ShardWriter:
         finally:
             partial.unlink(missing_ok=True)
         flush(path.parent)
-        self.table.append_row({"shard": self.shard, "rows": len(self.keys)})
+        self.table.append_row({"shard": self.shard, "rows": len(self.keys), "digest": file_digest(path).hex()})
 
 
 def _arrays(values: pa.ListArray) -> list[np.ndarray]:
@@ -222,15 +229,16 @@ def _row(line: bytes) -> dict[str, Any] | None:
     """A line of the shard list; None for one that a kill tore."""
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return row if isinstance(row, dict) and {"shard", "rows"} <= row.keys() else None
+    told = row if isinstance(row, dict) else {}
+    return told if type(told.get("shard")) is int and {"rows", "digest"} <= told.keys() else None
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         stored = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RefusedInput(f"side table {str(path.parent)!r} has a {path.name} that is not JSON") from error
     if not isinstance(stored, dict):
         raise RefusedInput(f"side table {str(path.parent)!r} has a {path.name} that is no object")

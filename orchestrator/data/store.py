@@ -1,10 +1,14 @@
 """Reads a store: counts checked when it is opened, rows streamed in file order or in a seeded shuffled one.
 
+Before the first row is given to anybody all of them are compared with the store's fingerprint, and files that change
+behind that are not read any more.
+
 A position is a number of rows: ``iterate(split, seed=s, epoch=e, start=n)`` gives what the whole epoch gives after its
 first n rows, on any machine. Row groups come in the order of a seeded hash, a window of them is in memory at a time and
 its rows are shuffled together; so memory depends on the window and not on the store.
 """
 
+import heapq
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,11 +18,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from orchestrator.data.fingerprint import RowsDigest, uid_place
 from orchestrator.data.order import assign_split, permutation, stream_key
-from orchestrator.data.records import Instruction, Split
+from orchestrator.data.records import SPLITS, Instruction, Split
 from orchestrator.data.rows import BadRow, uid_parts
 from orchestrator.data.side_tables import SideTable
-from orchestrator.data.store_files import QUARANTINE_FILE, TABLES, Manifest, Part, TableName, read_manifest, rows_of
+from orchestrator.data.store_files import (
+    MANIFEST_FILE,
+    QUARANTINE_FILE,
+    TABLES,
+    Manifest,
+    Part,
+    TableName,
+    read_manifest,
+    rows_of,
+)
 from orchestrator.errors import RefusedInput
 
 WINDOW_GROUPS = 8
@@ -57,7 +71,8 @@ class PreferenceStore:
         self.media_root = Path(self.manifest.media_root) if media_root is None else media_root
         groups = [(part, index) for part in self.manifest.parts for index in range(len(part.row_groups))]
         self.groups = tuple(Group(number=n, part=part, index=index) for n, (part, index) in enumerate(groups))
-        _check_counts(folder, self.manifest)
+        self._is_checked = False
+        self._versions = _checked_counts(folder, self.manifest)
 
     def num_instructions(self, split: Split) -> int:
         """Rows of a split."""
@@ -81,6 +96,7 @@ class PreferenceStore:
             ValueError: ``start`` is no position of the split.
             RefusedInput: the store is damaged, or a side table is not complete.
         """
+        self.check()
         size = self.num_instructions(split)
         if not 0 <= start <= size:
             raise ValueError(f"start = {start}: must be from 0 to {size}, the rows of split {split!r}")
@@ -90,21 +106,46 @@ class PreferenceStore:
         """Every row in file order, split by split, each checked against the rule that split them.
 
         Raises:
-            RefusedInput: the store is damaged, or a row is in a split where its prompt does not belong.
+            RefusedInput: see ``check``.
         """
-        for group in self.groups:
+        self.check()
+        for split in SPLITS:
+            yield from self._of_split(split)
+
+    def check(self) -> None:
+        """Go through all rows, once for as long as the store is open, before the first is given to anybody.
+
+        Raises:
+            RefusedInput: the store is damaged, a row is in a split where its prompt does not belong, or the rows are
+                not those of the fingerprint.
+        """
+        if self._is_checked:
+            return
+        digest = RowsDigest()
+        for row in heapq.merge(*map(self._of_split, SPLITS), key=lambda row: uid_place(row.uid)):
+            digest.add(row)
+        if digest.hexdigest() != self.manifest.fingerprint:
+            raise RefusedInput(
+                f"store {str(self.folder)!r} holds other rows than its {MANIFEST_FILE} says: their fingerprint is "
+                f"{digest.hexdigest()[:8]}, it has {self.manifest.fingerprint[:8]!r}; import its file again"
+            )
+        self._is_checked = True
+
+    def _of_split(self, split: Split) -> Iterator[Instruction]:
+        for group in (group for group in self.groups if group.part.split == split):
             for row in self._decode([group], np.arange(group.num_instructions), {}):
                 digests = (media.sha256 for media in row.media)
                 proper = assign_split(row.messages, digests, held_out_frac=self.manifest.held_out_frac)
-                if not proper == row.split == group.part.split:
+                if not proper == row.split == split:
                     raise RefusedInput(
-                        f"store {str(self.folder)!r}: instruction {row.uid!r} is in split {group.part.split!r}, "
+                        f"store {str(self.folder)!r}: instruction {row.uid!r} is in split {split!r}, "
                         f"its prompt belongs in {proper!r}"
                     )
                 yield row
 
     def read_group(self, number: int) -> list[Instruction]:
         """One row group in file order: the rows of one shard of a side table."""
+        self.check()
         group = self.groups[number]
         return list(self._decode([group], np.arange(group.num_instructions), {}))
 
@@ -124,9 +165,11 @@ class PreferenceStore:
             RefusedInput: the list is gone or damaged.
         """
         try:
+            if not (self.folder / QUARANTINE_FILE).is_file():
+                raise FileNotFoundError(QUARANTINE_FILE)
             lines = (self.folder / QUARANTINE_FILE).read_text(encoding="utf-8").splitlines()
             return [BadRow(row["row"], row["reason"]) for row in map(json.loads, lines)]
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise RefusedInput(f"store {str(self.folder)!r}: {QUARANTINE_FILE!r} is missing or damaged") from error
 
     def _shuffled(
@@ -162,7 +205,7 @@ class PreferenceStore:
             answers = np.concatenate(picked)
             try:
                 rows = rows_of(instructions.take(some), responses.take(answers))
-            except (ValueError, TypeError, LookupError) as error:
+            except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError) as error:
                 raise RefusedInput(
                     f"store {str(self.folder)!r} holds a row that is not one of ours: {error}"
                 ) from error
@@ -173,15 +216,21 @@ class PreferenceStore:
     def _read(self, group: Group, table: TableName, columns: list[str] | None = None) -> pa.Table:
         name = group.part.file(table)
         try:
+            if _version(self.folder / name) != self._versions[name]:
+                raise RefusedInput(f"store {str(self.folder)!r}: {name!r} has changed since the store was opened")
             with pq.ParquetFile(self.folder / name, page_checksum_verification=True) as file:
                 return file.read_row_group(group.index, columns=columns or TABLES[table].names, use_threads=False)
         except (OSError, pa.ArrowException) as error:
             raise RefusedInput(f"store {str(self.folder)!r}: {name!r} is damaged ({error})") from error
 
     def _check_join(self, group: Group, instructions: pa.Table, responses: pa.Table) -> None:
+        never = (*instructions.columns, *(responses[name] for name in ("uid", "response_index", "text")))
+        if any(column.null_count for column in never):
+            files = f"{group.part.file('instructions')!r} or {group.part.file('responses')!r}"
+            raise RefusedInput(f"store {str(self.folder)!r}: row group {group.index} of {files} has an empty cell")
         counts = instructions["num_responses"].to_numpy()
-        expected = np.repeat(instructions["uid"].to_numpy(zero_copy_only=False), counts)
-        if not np.array_equal(expected, responses["uid"].to_numpy(zero_copy_only=False)):
+        expected = np.repeat(instructions["uid"].to_numpy(zero_copy_only=False), np.maximum(counts, 0))
+        if counts.min(initial=0) < 0 or not np.array_equal(expected, responses["uid"].to_numpy(zero_copy_only=False)):
             raise RefusedInput(
                 f"store {str(self.folder)!r}: row group {group.index} of {group.part.file('responses')!r} "
                 "does not answer the instructions beside it"
@@ -195,24 +244,36 @@ class PreferenceStore:
         return [values for shard in shards for values in shard.values]
 
 
-def _check_counts(folder: Path, manifest: Manifest) -> None:
+def _version(path: Path) -> tuple[int, int, int]:
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _checked_counts(folder: Path, manifest: Manifest) -> dict[str, tuple[int, int, int]]:
+    """The files by name, each as it is now."""
+    versions: dict[str, tuple[int, int, int]] = {}
     groups = [group for part in manifest.parts for group in part.row_groups]
     told = (manifest.counts.instructions, manifest.counts.responses)
     for table, count, column in zip(TABLES, told, (0, 1), strict=True):
         for part in manifest.parts:
-            _check_file(folder, part.file(table), [group[column] for group in part.row_groups])
+            name = part.file(table)
+            _check_file(folder, name, TABLES[table], [group[column] for group in part.row_groups])
+            versions[name] = _version(folder / name)
         total = sum(group[column] for group in groups)
         if total != count:
             raise RefusedInput(
                 f"store {str(folder)!r}: its files have {total} {table}, counts.{table} in its manifest is {count}"
             )
+    return versions
 
 
-def _check_file(folder: Path, name: str, expected: list[int]) -> None:
+def _check_file(folder: Path, name: str, schema: pa.Schema, expected: list[int]) -> None:
     if not (folder / name).is_file():
         raise RefusedInput(f"store {str(folder)!r} lacks the file {name!r} that its manifest names")
     try:
         footer = pq.read_metadata(folder / name)
+        if footer.schema.to_arrow_schema() != schema:
+            raise RefusedInput(f"store {str(folder)!r}: {name!r} has other columns than a store")
     except (OSError, pa.ArrowException) as error:
         raise RefusedInput(f"store {str(folder)!r}: {name!r} is damaged ({error})") from error
     found = [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]

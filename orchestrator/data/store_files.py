@@ -185,15 +185,33 @@ def rows_of(instructions: pa.Table, responses: pa.Table) -> list[Instruction]:
         Instruction(
             uid=uid,
             split=split,
-            messages=tuple(json.loads(messages)),
+            messages=_turns(messages),
             media=tuple(_media(m) for m in media),
             responses=tuple(answers[start:end]),
-            meta=json.loads(meta),
+            meta=_object(meta),
         )
         for (uid, split, messages, media, meta), start, end in zip(
             _rows(instructions.select(names)), starts, ends, strict=True
         )
     ]
+
+
+def _turns(text: str) -> tuple[dict[str, Any], ...]:
+    turns = json.loads(text)
+    for turn in turns:
+        for part in turn["content"]:
+            if part["type"] != "image" and not (part["type"] == "text" and isinstance(part["text"], str)):
+                raise ValueError(f"a turn has the part {part!r}")
+        if turn["role"] not in ("system", "user", "assistant"):
+            raise ValueError(f"a turn has the role {turn['role']!r}")
+    return tuple(turns)
+
+
+def _object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"its meta is {value!r}")
+    return value
 
 
 def to_json(value: Any) -> str:

@@ -4,11 +4,8 @@ Files bear a temporary name until they are whole. The manifest comes last, so th
 the next import into that folder clears it.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import fields
-from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,12 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.data.counted import refuse_bad_share
+from orchestrator.data.fingerprint import RowsDigest, uid_place
 from orchestrator.data.keys import Notes
 from orchestrator.data.order import assign_split
 from orchestrator.data.readers import reader_of
 from orchestrator.data.reading import read_records
-from orchestrator.data.records import SPLITS, Instruction, Response, Split
-from orchestrator.data.rows import BadRow, uid_parts
+from orchestrator.data.records import SPLITS, Instruction, Split
+from orchestrator.data.rows import BadRow
 from orchestrator.data.source_file import SourceFile
 from orchestrator.data.store_files import (
     MANIFEST_FILE,
@@ -34,7 +32,6 @@ from orchestrator.data.store_files import (
     TableName,
     instruction_table,
     response_table,
-    to_json,
     write_manifest,
 )
 from orchestrator.errors import RefusedInput
@@ -46,8 +43,6 @@ GROUP_ROWS = 1024
 _GROUP_BYTES = 4 * 2**20
 # A file's footer is read whole, so that its length must not grow with the store.
 _GROUPS_PER_PART = 64
-# Not dataclasses.asdict, which copies deeply: half the time of an import.
-_RESPONSE_FIELDS = attrgetter(*(field.name for field in fields(Response)))
 
 
 def import_file(
@@ -106,7 +101,7 @@ class StoreWriter:
         self._held_out_frac = held_out_frac
         prepare_folder(folder)
         self._splits = {split: _SplitWriter(folder, split, group_rows) for split in SPLITS}
-        self._digest = hashlib.sha256()
+        self._digest = RowsDigest()
         self._last_uid = ""
         self._unvalued = 0
         self._committed = False
@@ -119,7 +114,7 @@ class StoreWriter:
                 uids, shorter ones first, are unique without keeping them all in memory.
         """
         uid = instruction.uid
-        if _place(uid) <= _place(self._last_uid):
+        if uid_place(uid) <= uid_place(self._last_uid):
             raise ValueError(f"uid {uid!r} does not follow {self._last_uid!r}: uids ascend, shorter ones first")
         digests = (media.sha256 for media in instruction.media)
         split = assign_split(instruction.messages, digests, held_out_frac=self._held_out_frac)
@@ -127,7 +122,7 @@ class StoreWriter:
             raise ValueError(f"instruction {uid!r} is in split {instruction.split!r}, its prompt belongs in {split!r}")
         self._last_uid = uid
         self._unvalued += sum(not r.is_valued for r in instruction.responses)
-        self._digest.update(_row_bytes(instruction))
+        self._digest.add(instruction)
         self._splits[instruction.split].add(instruction)
 
     def commit(self, bad_rows: Sequence[BadRow] = (), notes: Notes | None = None) -> Manifest:
@@ -269,24 +264,6 @@ def _partial(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial")
 
 
-def _place(uid: str) -> tuple[int, str, int]:
-    row, _, answer = uid_parts(uid)
-    return len(row), row, answer
-
-
 def _text_bytes(instruction: Instruction) -> int:
     prompt = sum(len(p.get("text", "")) for turn in instruction.messages for p in turn["content"])
     return prompt + sum(len(r.text) + len(r.critique or "") for r in instruction.responses)
-
-
-def _row_bytes(instruction: Instruction) -> bytes:
-    """All of a row that a model or a loss sees."""
-    row = [
-        instruction.uid,
-        instruction.split,
-        instruction.messages,
-        [m.sha256 for m in instruction.media],
-        [_RESPONSE_FIELDS(r) for r in instruction.responses],
-        instruction.meta,
-    ]
-    return to_json(row).encode() + b"\n"

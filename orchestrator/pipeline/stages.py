@@ -111,7 +111,10 @@ def go_through(stages: list[Stage], running: Running) -> None:
 
 def fits(file: Path, made_from: Identity) -> bool:
     """True where ``file`` says that something was made, and from just this: then it is not made again."""
-    return file.is_file() and json.loads(file.read_text()) == made_from
+    try:
+        return file.is_file() and json.loads(file.read_bytes()) == made_from
+    except (OSError, ValueError, RecursionError):  # it says nothing
+        return False
 
 
 def keep(file: Path, made_from: Identity) -> None:

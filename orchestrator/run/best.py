@@ -1,6 +1,6 @@
 """Which evaluation of a run was the best by a figure, as its metrics tell: so a resumed run knows it too."""
 
-import json
+import math
 
 from orchestrator.run.folder import RunFolder
 
@@ -19,6 +19,6 @@ def has_stalled(folder: RunFolder, figure: str, *, patience: int) -> bool:
 
 def _evaluated(folder: RunFolder, figure: str) -> dict[int, float]:
     """By step the figure's value; what was measured before the first step is no result of training."""
-    lines = folder.metrics.read_text().splitlines() if folder.metrics.is_file() else []
-    rows = [json.loads(line) for line in lines]
-    return {row["step"]: row[figure] for row in rows if row["step"] > 0 and row.get(figure) is not None}
+    rows, _ = folder.metrics_rows()
+    found = {row["step"]: row.get(figure) for row in rows if row["step"] > 0}
+    return {step: value for step, value in found.items() if type(value) in (int, float) and abs(value) < math.inf}

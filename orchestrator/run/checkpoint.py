@@ -1,8 +1,8 @@
 """Checkpoints that appear whole, and the exact state a resumed run continues from."""
 
-import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,14 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
 from orchestrator.run.ahead import FILE, AheadGroup, read_ahead, write_ahead
+from orchestrator.run.checkpoint_files import (
+    MANIFEST,
+    DamagedCheckpoint,
+    read_object,
+    read_sealed,
+    refuse_changed_files,
+    sealed,
+)
 from orchestrator.run.cursor import PromptCursor
 from orchestrator.run.folder import RunFolder, flush, write_atomic
 from orchestrator.run.identity import Identity, refuse_another
@@ -83,7 +91,7 @@ def save_checkpoint(
         "identity": identity,
         **extra,
     }
-    write_atomic(target / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+    write_atomic(target / MANIFEST, sealed(target, manifest))
     folder.prune(keep=keep, besides=best)
     return target
 
@@ -92,19 +100,25 @@ def find_checkpoint(folder: RunFolder, config: TrainConfig, identity: Identity) 
     """The checkpoint to resume from, by ``run.resume``; None to start afresh.
 
     Raises:
-        RefusedInput: ``must`` without a checkpoint; or one of another run.
+        RefusedInput: ``must`` without a checkpoint; or one of another run, or one that is damaged.
     """
     checkpoint = refuse_another_run(folder, config, identity)
     if checkpoint is None:
         if config.run.resume == "must":
             raise RefusedInput(f"run.resume = 'must', but {str(folder.root)!r} holds no complete checkpoint")
         return None
-    manifest = folder.read_manifest(checkpoint)
-    return checkpoint, Progress(
+    with _refused(checkpoint):
+        return checkpoint, _progress(checkpoint)
+
+
+def _progress(checkpoint: Path) -> Progress:
+    refuse_changed_files(checkpoint)
+    manifest = read_sealed(checkpoint)
+    return Progress(
         step=manifest["step"],
         num_updates=manifest["num_updates"],
         policy_version=manifest["policy_version"],
-        cursor=PromptCursor.from_json(manifest["cursor"]),
+        cursor=_cursor(manifest["cursor"]),
         mismatch_strikes=manifest["mismatch_strikes"],
         num_critic_updates=manifest.get("num_critic_updates", 0),
         learner_state=manifest.get("learner_state", {}),
@@ -139,7 +153,11 @@ def finished_checkpoint(folder: RunFolder, config: TrainConfig, identity: Identi
         RefusedInput: see ``refuse_another_run``.
     """
     checkpoint = refuse_another_run(folder, config, identity, stage=stage)
-    return checkpoint if checkpoint == folder.checkpoint(config.run.steps) else None
+    if checkpoint is None or checkpoint != folder.checkpoint(config.run.steps):
+        return None
+    with _refused(checkpoint):
+        refuse_changed_files(checkpoint)
+    return checkpoint
 
 
 def identity_of(folder: RunFolder, checkpoint: Path) -> Identity:
@@ -148,14 +166,30 @@ def identity_of(folder: RunFolder, checkpoint: Path) -> Identity:
     Raises:
         RefusedInput: nothing, or its manifest is broken.
     """
+    with _refused(checkpoint):
+        identity = read_object(checkpoint).get("identity")
+        if isinstance(identity, dict):
+            read_sealed(checkpoint)  # what has changed must not be compared
+            return identity
+    raise RefusedInput(
+        f"run.resume: checkpoint {checkpoint.name} was written by an older version, which did not say what it was "
+        "made from; use another run.dir or run.resume = 'never'"
+    )
+
+
+def _cursor(state: Mapping[str, Any]) -> PromptCursor:
     try:
-        identity = folder.read_manifest(checkpoint).get("identity")
-    except (ValueError, AttributeError) as error:
-        told = f"run.resume: checkpoint {checkpoint.name} has a manifest.json that is no JSON object"
-        raise RefusedInput(f"{told}; use another run.dir or run.resume = 'never'") from error
-    if not isinstance(identity, dict):
+        return PromptCursor.from_json(state)
+    except ValueError as error:
+        raise DamagedCheckpoint(f"a {MANIFEST} with a bad cursor: {error}") from error
+
+
+@contextmanager
+def _refused(checkpoint: Path) -> Iterator[None]:
+    try:
+        yield
+    except DamagedCheckpoint as error:
         raise RefusedInput(
-            f"run.resume: checkpoint {checkpoint.name} was written by an older version, which did not say what it was "
-            "made from; use another run.dir or run.resume = 'never'"
-        )
-    return identity
+            f"run.resume: checkpoint {checkpoint.name} has {error}; use another run.dir or run.resume = 'never', or "
+            "remove that checkpoint to go on from the one before it"
+        ) from error

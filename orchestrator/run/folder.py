@@ -141,27 +141,42 @@ class RunFolder:
             if old != spared:
                 _remove_checkpoint(old)
 
-    def truncate_after(self, step: int) -> None:
+    def metrics_rows(self) -> tuple[list[dict[str, Any]], int]:
+        """Rows of ``metrics.jsonl``, and how many of its lines are none, as a crash or a damage leaves them."""
+        lines = self.metrics.read_bytes().split(b"\n") if self.metrics.is_file() else []
+        rows = [_row_of(line) for line in lines if line.strip()]
+        return [row for row in rows if row is not None], rows.count(None)
+
+    def truncate_after(self, step: int) -> list[str]:
         """Drop rows, rollouts, evaluations and checkpoints of steps after ``step``, and what a crash left half written.
 
         A run that starts afresh passes -1: step 0 has a row of its own, the evaluation before training.
+
+        Returns:
+            What was dropped because it was half or damaged, a sentence each.
         """
+        told: list[str] = []
         # Checkpoints first: one that outlived its metrics rows would be resumed from without them.
         complete = set(self.complete_checkpoints())
         for number, folder in _numbered(self.checkpoints).items():
             if folder not in complete:
                 shutil.rmtree(folder)
+                told.append(f"{folder.name} was no whole checkpoint, without its manifest.json, and is removed")
             elif number > step:
                 _remove_checkpoint(folder)
         if self.metrics.is_file():
-            rows = [line for line in self.metrics.read_text().splitlines() if _step_of(line) in range(step + 1)]
-            write_atomic(self.metrics, "".join(row + "\n" for row in rows))
+            rows, num_torn = self.metrics_rows()
+            kept = [json.dumps(row) for row in rows if row["step"] <= step]
+            write_atomic(self.metrics, "".join(row + "\n" for row in kept))
+            if num_torn:
+                told.append(f"metrics.jsonl had {num_torn} line{'s' * (num_torn > 1)} that no row can be read from")
         for number, file in (*_numbered(self.rollouts).items(), *_numbered(self.evaluations).items()):
             if number > step:
                 file.unlink()
         for folder in (self.root, self.rollouts):
             for partial in folder.glob(".*.partial"):
                 partial.unlink()
+        return told
 
 
 def _open_lock(path: Path) -> IO[str]:
@@ -193,9 +208,10 @@ def _numbered(folder: Path) -> dict[int, Path]:
     return {int(match[1]): path for path, match in named.items() if match}
 
 
-def _step_of(line: str) -> int:
-    """Step of a metrics row; -1 for a line that a crash tore."""
+def _row_of(line: bytes) -> dict[str, Any] | None:
+    """A metrics row; None for a line that a crash tore."""
     try:
-        return int(json.loads(line)["step"])
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return -1
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) and type(row.get("step")) is int and row["step"] >= 0 else None

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 from orchestrator.errors import RefusedInput
+from orchestrator.run.checkpoint_files import DamagedCheckpoint, refuse_changed_files
 from orchestrator.run.folder import RunFolder, flush
 from workers.models.folder import ADAPTER_CONFIG, check_model_folder, has_reward_head
 
@@ -39,7 +40,7 @@ def policy_folder(source: Path) -> Path:
     """``policy/`` of a checkpoint, or of a run's newest complete one.
 
     Raises:
-        RefusedInput: ``source`` is neither, or holds nothing complete.
+        RefusedInput: ``source`` is neither, or holds nothing complete; or the model has changed since it was written.
     """
     if not source.is_dir():
         raise RefusedInput(f"{str(source)!r} is not a folder")
@@ -52,6 +53,10 @@ def policy_folder(source: Path) -> Path:
     # A checkpoint's manifest is written last.
     if not (checkpoint / "policy").is_dir() or not (checkpoint / "manifest.json").is_file():
         raise RefusedInput(f"{str(source)!r} is neither a run folder nor a complete checkpoint")
+    try:
+        refuse_changed_files(checkpoint, "policy/")
+    except DamagedCheckpoint as error:
+        raise RefusedInput(f"checkpoint {str(checkpoint)!r} has {error}") from error
     return checkpoint / "policy"
 
 

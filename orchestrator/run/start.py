@@ -51,7 +51,7 @@ def started_run(
     found = find_checkpoint(folder, config, identity)
     changed = changes(identity_of(folder, found[0]), identity) if found else []
     progress = found[1] if found else Progress(step=0, num_updates=0, policy_version=0, cursor=cursor)
-    folder.truncate_after(progress.step if found else -1)
+    dropped = folder.truncate_after(progress.step if found else -1)
     write_manifest(config, folder, identity=identity, counts=counts, figures=figures, from_step=progress.step)
     with (
         Console(config.run.steps, title=f"{config.algo} in {folder.root}") as console,
@@ -63,6 +63,8 @@ def started_run(
             console.note(f"run.mirror: brought back the checkpoint of step {fetched}")
         if changed:
             console.note(f"continues after step {progress.step} with {', '.join(changed)}{_schedule(config, changed)}")
+        for told in dropped if found else ():
+            console.note(told)
         console.phase("start workers")
         yield RunStart(
             progress=progress,

@@ -9,6 +9,7 @@ from algorithms.figures import Figure
 from orchestrator.cluster.launch import run_id, start_roles
 from orchestrator.cluster.pool import WorkerPool
 from orchestrator.config.schema import TrainConfig
+from orchestrator.errors import RefusedInput
 from orchestrator.evaluation.types import EvalResult, EvalSample
 from orchestrator.run.best import best_step, has_stalled
 from orchestrator.run.checkpoint import Progress, save_checkpoint
@@ -203,14 +204,18 @@ def evaluation_in(folder: RunFolder, step: int) -> Evaluation | None:
     file = folder.evaluation_file(step)
     if not file.is_file():
         return None
-    told = json.loads(file.read_text())
-    if "samples" not in told:
-        return Evaluation(figures=told)
-    # One of an earlier version does not say which are right.
-    samples = tuple(
-        EvalSample(**{"right": s["verdict"] is not None and s["verdict"] == s["label"], **s}) for s in told["samples"]
-    )
-    return judged_evaluation(EvalResult(**{**told, "samples": samples}))
+    try:
+        told = json.loads(file.read_bytes())
+        if "samples" not in told:
+            return Evaluation(figures={name: float(value) for name, value in told.items()})
+        # One of an earlier version does not say which are right.
+        samples = tuple(
+            EvalSample(**{"right": s["verdict"] is not None and s["verdict"] == s["label"], **s})
+            for s in told["samples"]
+        )
+        return judged_evaluation(EvalResult(**{**told, "samples": samples}))
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError) as error:
+        raise RefusedInput(f"{str(file)!r} is no evaluation of this run ({error}); remove it") from error
 
 
 def newest_evaluation(folder: RunFolder, step: int) -> Evaluation | None:

@@ -23,6 +23,7 @@ from orchestrator.run.checkpoint import find_checkpoint
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.identity import Identity, option_identity, rule_of, run_identity, settled
 from orchestrator.tasks.digits_model import build_digits_model
+from tests.checkpoints import leave_checkpoint
 from tests.contract.other_values import other_values, value_of, with_value
 
 _LINES = [line.split() for line in Path(__file__).with_name("identity.txt").read_text().splitlines()]
@@ -56,13 +57,8 @@ def _identity(config: TrainConfig, *, rows: str = "r" * 64, held_out: str = "h" 
 
 def _saved(root: Path, identity: Identity, *, step: int = 5) -> RunFolder:
     """A run folder with one complete checkpoint."""
-    folder = RunFolder(root)
-    target = folder.checkpoint(step)
-    target.mkdir(parents=True, exist_ok=True)
-    progress = {"step": step, "num_updates": step, "policy_version": step, "mismatch_strikes": 0}
-    cursor = {"num_prompts": 9, "seed": 0, "epoch": 0, "position": 0}
-    (target / "manifest.json").write_text(json.dumps({**progress, "cursor": cursor, "identity": identity}))
-    return folder
+    leave_checkpoint(root, identity, step=step)
+    return RunFolder(root)
 
 
 def _refusal(folder: RunFolder, config: TrainConfig, identity: Identity) -> str:

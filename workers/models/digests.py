@@ -27,9 +27,9 @@ def model_digests(folder: str | Path) -> dict[str, str]:
 
     Weights are read whole, at the speed of the disk, once in a process as long as they are not written again.
     """
-    files = sorted(_files(Path(folder)))
+    files = sorted(model_files(Path(folder)))
     with ThreadPoolExecutor(_THREADS) as threads:
-        contents = list(threads.map(_digest, (path for _, path in files)))
+        contents = list(threads.map(file_digest, (path for _, path in files)))
     parts: dict[str, str] = {}
     for part in MODEL_PARTS:
         whole = xxhash.xxh3_128()
@@ -40,8 +40,8 @@ def model_digests(folder: str | Path) -> dict[str, str]:
     return parts
 
 
-def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Name inside the folder, and file."""
+def model_files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """What of a folder is part of a model: name inside it, and file."""
     for inside in (folder, *(folder / name for name in _FOLDERS)):
         for path in inside.iterdir() if inside.is_dir() else ():
             named = path.suffix in _SUFFIXES and not path.name.startswith(".")
@@ -58,7 +58,8 @@ def _part(name: str) -> str:
     return "config" if base in _CONFIG or base.endswith(".py") else "tokenizer"
 
 
-def _digest(path: Path) -> bytes:
+def file_digest(path: Path) -> bytes:
+    """XXH3 of a file, 128 bits, read once in a process as long as it is not written again."""
     state = path.stat()
     return _content(path, state.st_ino, state.st_size, state.st_mtime_ns)
 

@@ -1,6 +1,6 @@
 """Conversations as people's files spell them: ``{"role", "content"}`` or ``{"from", "value"}``, text or parts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from orchestrator.data.keys import is_empty
@@ -13,10 +13,13 @@ ROLES = {
     "model": "assistant", "bot": "assistant",
 }  # fmt: skip
 """Whose turn it is, by how files spell that."""
-_TURN = ("role", "from", "content", "value")
+_TURN = (("role", "from"), ("content", "value"))
+"""Two names each for whose turn it is and for what it says."""
 _KINDS = {"image_url": "image", "input_image": "image", "input_text": "text", "video_url": "video"}
 _NAMED = ("image", "image_url", "url", "path", "video", "video_url")
 """Keys of a part under which its medium may be named."""
+_HINTS = ("detail",)
+"""Say to somebody's service how closely to look; here everything is looked at whole."""
 
 
 def spoken(value: Any, field: str) -> list[tuple[str, Any]]:
@@ -35,10 +38,10 @@ def spoken(value: Any, field: str) -> list[tuple[str, Any]]:
             raise RowError(f"field {field!r} has a turn of {shown(role)}, expected {', '.join(ROLES)}")
         if not isinstance(content, str | list) or not content:
             raise RowError(f"field {field!r} has a turn that says {shown(content)}, expected text or parts")
-        if unknown := [
-            key for key in told if key not in ("role", "from", "content", "value") and told[key] is not None
-        ]:
-            raise RowError(f"field {field!r} has a turn with {shown(unknown[0])}, which is not read")
+        for names in _TURN:
+            if all(told.get(name) is not None for name in names):
+                raise RowError(f"field {field!r} has a turn with {names[0]!r} and {names[1]!r}, expected one of them")
+        _refuse_unread(told, (name for names in _TURN for name in names), field, "a turn")
         turns.append((ROLES[role], content))
     return turns
 
@@ -115,6 +118,7 @@ def _parts(content: Any, waiting: dict[str, Iterator[dict[str, str]]], field: st
         kind = part.get("type") if isinstance(part, dict) else None
         kind = _KINDS.get(str(kind), kind)
         if kind == "text" and isinstance(part.get("text"), str):
+            _refuse_unread(part, ("type", "text"), field, "a text")
             yield {"type": "text", "text": unicode_text(part["text"], field)}
         elif kind in ("image", "video"):
             yield _medium(part, kind, waiting, field)
@@ -126,7 +130,15 @@ def _medium(
     part: dict[str, Any], kind: str, waiting: dict[str, Iterator[dict[str, str]]], field: str
 ) -> dict[str, str]:
     given = [part[key] for key in _NAMED if part.get(key) is not None]
-    name = given[0].get("url") if given and isinstance(given[0], dict) else (given[0] if given else None)
+    _refuse_unread(part, ("type", *_NAMED, *_HINTS), field, f"an {kind}" if kind == "image" else f"a {kind}")
+    if any(other != given[0] for other in given[1:]):
+        raise RowError(
+            f"field {field!r} has a part with two names of its {kind}, {shown(given[0])} and {shown(given[1])}"
+        )
+    name = given[0] if given else None
+    if isinstance(name, dict):
+        _refuse_unread(name, ("url", *_HINTS), field, f"an address of its {kind}")
+        name = name.get("url")
     if name is None and not given:
         medium = next(waiting[kind], None)
         if medium is None:
@@ -135,3 +147,10 @@ def _medium(
     if not isinstance(name, str) or not name.strip():
         raise RowError(f"field {field!r} has a part whose {kind} is {shown(name)}, expected a path")
     return {"type": kind, kind: name}
+
+
+def _refuse_unread(part: dict[str, Any], read: Iterable[str], field: str, what: str) -> None:
+    known = tuple(read)
+    unread = next((key for key in part if key not in known and not is_empty(part[key])), None)
+    if unread is not None:
+        raise RowError(f"field {field!r} has {what} with {shown(unread)}, which is not read")

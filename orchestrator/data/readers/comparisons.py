@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.data.keys import check_keys, is_empty
 from orchestrator.data.media import IMAGE_FIELDS, VIDEO_FIELDS, Turn, media_parts, place_media
-from orchestrator.data.readers.draft import response_text, row_object, scalar_meta
+from orchestrator.data.readers.draft import refuse_unkept, response_text, row_object, scalar_meta
 from orchestrator.data.readers.mm_rlhf import media_meta, prompt_turn, refuse_unknown_keys
 from orchestrator.data.rows import JsonRow, RowError, is_finite_number, shown, unicode_text
 from orchestrator.data.turns import EARLIER_FIELDS, prompt_turns
@@ -137,7 +137,8 @@ def _comparison(
     )
 
 
-def _check_id(fields: Mapping[str, Any]) -> None:
+def _check_id(fields: dict[str, Any]) -> None:
+    refuse_unkept(fields, ("category", SOURCE_ID))
     if not isinstance(fields.get(GROUP_FIELD), str | int) or isinstance(fields[GROUP_FIELD], bool):
         raise RowError(f"field {GROUP_FIELD!r} is {shown(fields.get(GROUP_FIELD))}, expected text or a whole number")
 

@@ -65,6 +65,22 @@ def chosen_and_rejected(row: dict[str, Any]) -> tuple[Response, Response]:
     return Response(text=chosen, rank=1), Response(text=rejected, rank=2)
 
 
+def scalars(row: dict[str, Any], fields: Iterable[str]) -> tuple[str, ...]:
+    """Those of the fields that ``scalar_meta`` keeps, if they say anything; the others nobody reads."""
+    return tuple(name for name in fields if isinstance(row.get(name), str | int | float))
+
+
+def refuse_unkept(row: dict[str, Any], fields: Iterable[str]) -> None:
+    """Stop at one of the fields that ``scalar_meta`` would not keep, in a format whose keys are all declared.
+
+    Raises:
+        RowError: naming field and value.
+    """
+    for name in fields:
+        if row.get(name) is not None and not isinstance(row[name], str | int | float):
+            raise RowError(f"field {name!r} is {shown(row[name])}, expected text or a number")
+
+
 def scalar_meta(row: dict[str, Any], fields: Iterable[str]) -> dict[str, Any]:
     """Those of the fields that the row has and that are texts or numbers.
 

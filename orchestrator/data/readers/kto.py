@@ -9,14 +9,14 @@ from typing import Any
 from orchestrator.data.keys import check_keys, is_empty
 from orchestrator.data.media import IMAGE_FIELDS, VIDEO_FIELDS, media_parts, refuse_placeholders
 from orchestrator.data.readers.chat import asked, chat_turns, said, text_of
-from orchestrator.data.readers.draft import Draft, response_text, row_object, scalar_meta
+from orchestrator.data.readers.draft import Draft, response_text, row_object, scalar_meta, scalars
 from orchestrator.data.records import Response
 from orchestrator.data.rows import RowError, shown
 from orchestrator.data.turns import EARLIER_FIELDS
 
 _CHATS = ("messages", "conversations")
 _LABELS = ("label", "kto_tag")
-_READ = ("id", "prompt", "completion", *_CHATS, *_LABELS, *EARLIER_FIELDS, *VIDEO_FIELDS)
+_READ = ("prompt", "completion", *_CHATS, *_LABELS, *EARLIER_FIELDS, *VIDEO_FIELDS)
 _LIKED, _DISLIKED = 1.0, -1.0
 
 
@@ -27,7 +27,7 @@ def read_plain_kto(row: Any) -> Draft:
         RowError: naming field and value.
     """
     fields = row_object(row)
-    keys = check_keys(fields, _READ, images=IMAGE_FIELDS)
+    keys = check_keys(fields, (*_READ, *scalars(fields, ("id",))), images=IMAGE_FIELDS)
     score = _LIKED if _label(fields) else _DISLIKED
     turns, field, answer = _asked_and_answered(fields)
     return Draft(

@@ -13,12 +13,12 @@ from orchestrator.data.facts import FIELDS, META, row_facts
 from orchestrator.data.keys import check_keys, is_empty
 from orchestrator.data.media import IMAGE_FIELDS, VIDEO_FIELDS, media_parts, refuse_placeholders
 from orchestrator.data.readers.chat import ROLES, asked, chat_turns, said, text_of
-from orchestrator.data.readers.draft import Draft, row_object, scalar_meta
+from orchestrator.data.readers.draft import Draft, row_object, scalar_meta, scalars
 from orchestrator.data.records import Response
-from orchestrator.data.rows import RowError, is_finite_number, shown
+from orchestrator.data.rows import RowError, is_finite_number, shown, unicode_text
 
 _CHAT = "conversations"
-_READ = ("id", _CHAT, "system", *FIELDS, *VIDEO_FIELDS)
+_READ = (_CHAT, "system", *FIELDS, *VIDEO_FIELDS)
 _OUTPUTS = ("output_1", "output_2")
 _RANKS = {0: (1, 1), 1: (1, 2), 2: (2, 1)}
 """Of the two outputs, by ``preference``."""
@@ -34,19 +34,24 @@ def read_llava_preference(row: Any) -> Draft:
         RowError: naming field and value.
     """
     fields = row_object(row)
-    keys = check_keys(fields, (*_READ, *_OUTPUTS, "preference", "hallucination"), images=IMAGE_FIELDS)
+    keys = check_keys(
+        fields, (*_READ, *_OUTPUTS, "preference", *scalars(fields, ("id", "hallucination"))), images=IMAGE_FIELDS
+    )
     preference = fields.get("preference")
     if type(preference) is not int or preference not in _RANKS:
         raise RowError(f"field 'preference' is {shown(preference)}, expected 1, 2, or 0 for neither")
-    texts = [_output(fields, name) for name in _OUTPUTS]
-    if texts[0] == texts[1]:
-        raise RowError(f"fields 'output_1' and 'output_2' are the same text, {shown(texts[0])}")
+    outputs = [_output(fields, name) for name in _OUTPUTS]
+    if outputs[0][0] == outputs[1][0]:
+        raise RowError(f"fields 'output_1' and 'output_2' are the same text, {shown(outputs[0][0])}")
     turns = _spoken(fields)
     if turns[-1][0] == "assistant":
         turns = turns[:-1]  # the outputs stand for it
     return Draft(
         turns=chat_turns(turns, media_parts(fields, image_fields=keys.images), field=_CHAT),
-        responses=tuple(Response(text=t, rank=r) for t, r in zip(texts, _RANKS[preference], strict=True)),
+        responses=tuple(
+            Response(text=text, rank=rank, provenance=model)
+            for (text, model), rank in zip(outputs, _RANKS[preference], strict=True)
+        ),
         meta=scalar_meta(fields, ("id", "hallucination")) | _facts(fields),
         unread=(keys.unread,),
     )
@@ -61,7 +66,9 @@ def read_llava_ppo(row: Any) -> Draft:
         RowError: naming field and value.
     """
     fields = row_object(row)
-    keys = check_keys(fields, (*_READ, "caption_type", "length_bonus", "answer"), images=IMAGE_FIELDS)
+    keys = check_keys(
+        fields, (*_READ, *scalars(fields, ("id",)), "caption_type", "length_bonus", "answer"), images=IMAGE_FIELDS
+    )
     kind, bonus = (1 if fields.get("caption_type") is None else fields["caption_type"]), fields.get("length_bonus")
     if type(kind) is not int or kind not in _ANSWERS:
         raise RowError(f"field 'caption_type' is {shown(kind)}, expected 1 to 7")
@@ -70,6 +77,8 @@ def read_llava_ppo(row: Any) -> Draft:
     turns = _spoken(fields)
     first = next((place for place, (role, _) in enumerate(turns) if role == "user"), len(turns) - 1)
     answers, later = turns[first + 1 : first + 2], turns[first + 2 :]
+    if answers and answers[0][0] != "assistant":
+        raise RowError(f"field {_CHAT!r} has a turn of the {answers[0][0]} behind the question, expected an answer")
     answer = _ANSWERS[kind]
     known = _known(fields, answer)
     return Draft(
@@ -105,13 +114,15 @@ def _spoken(fields: dict[str, Any]) -> list[tuple[str, Any]]:
     return asked(fields, _CHAT)
 
 
-def _output(fields: dict[str, Any], name: str) -> str:
+def _output(fields: dict[str, Any], name: str) -> tuple[str, str | None]:
+    """Its text, and whose it is, where it is signed with the name of a model."""
     value = fields.get(name)
     if is_empty(value):
         raise RowError(f"field {name!r} is {shown(value)}, expected an answer")
+    model = None
     if isinstance(value, dict) and isinstance(speaker := value.get("from"), str) and speaker not in ROLES:
-        value = value | {"from": "assistant"}  # it is signed with the name of the model
-    return _text(said([value] if isinstance(value, dict) else value, name), name)
+        value, model = value | {"from": "assistant"}, unicode_text(speaker, name)
+    return _text(said([value] if isinstance(value, dict) else value, name), name), model
 
 
 def _text(content: Any, field: str) -> str:

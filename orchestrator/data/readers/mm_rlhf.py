@@ -16,11 +16,12 @@ from typing import Any
 
 from orchestrator.data.media import Turn, media_parts
 from orchestrator.data.pairs import parse_ranking
-from orchestrator.data.readers.draft import Draft, response_text, row_object, scalar_meta
+from orchestrator.data.readers.draft import Draft, refuse_unkept, response_text, row_object, scalar_meta
 from orchestrator.data.records import Response
 from orchestrator.data.rows import RowError, is_finite_number, shown, text_field, unicode_text
 
 _PLACEHOLDER = re.compile(r"<(?:image|video)>")
+_FIRST = re.compile(r"\s*(?:<(?:image|video)>\s*)+(?!.*<(?:image|video)>)", re.DOTALL)
 
 
 def refuse_unknown_keys(row: dict[str, Any], known: Collection[str], *, where: str) -> None:
@@ -47,7 +48,13 @@ def prompt_turn(row: dict[str, Any], prompt_field: str, *, image_fields: Sequenc
         raise RowError(f"the row has {given} of 'image' and 'video', expected one of the two")
     if len(media["video"]) > 1:
         raise RowError(f"field 'video' names {len(media['video'])} folders, expected one")
-    text = _PLACEHOLDER.sub("", text_field(row, prompt_field)).strip()
+    asked = text_field(row, prompt_field)
+    places, num_media = len(_PLACEHOLDER.findall(asked)), len(media["image"]) + len(media["video"])
+    if media["image"] and places > 1 and (places != num_media or not _FIRST.match(asked)):
+        raise RowError(
+            f"field {prompt_field!r} has {places} placeholders, the row has {num_media} media, which come first"
+        )
+    text = _PLACEHOLDER.sub("", asked).strip()
     if not text:
         raise RowError(f"field {prompt_field!r} is {shown(row[prompt_field])}, expected text beside the placeholder")
     return {"role": "user", "content": [*media["image"], *media["video"], {"type": "text", "text": text}]}
@@ -106,6 +113,7 @@ def read_mm_rlhf(row: Any) -> Draft:
     """
     fields = row_object(row)
     refuse_unknown_keys(fields, astuple(KEYS), where="the row")
+    refuse_unkept(fields, (KEYS.id, KEYS.ranking_reason))
     turn = prompt_turn(fields, KEYS.prompt, image_fields=(KEYS.image,))
     entries = _entries(fields)
     responses, extra = _ranked(fields, [_response(entry) for entry in entries])

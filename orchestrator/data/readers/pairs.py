@@ -6,22 +6,26 @@ one turn each in ``chosen`` and ``rejected`` (LLaMA-Factory), or a prompt and th
 ``rejected_response`` or ``rejected_messages`` (ms-swift). Media as in ``plain_dpo``.
 """
 
+import re
 from typing import Any
 
 from orchestrator.data.keys import check_keys, is_empty
 from orchestrator.data.media import IMAGE_FIELDS, VIDEO_FIELDS, media_parts, refuse_placeholders
 from orchestrator.data.readers.chat import asked, chat_turns, said, spoken, text_of
-from orchestrator.data.readers.draft import Draft, row_object, scalar_meta
+from orchestrator.data.readers.draft import Draft, row_object, scalar_meta, scalars
 from orchestrator.data.records import Response
 from orchestrator.data.rows import RowError, shown, text_field
 from orchestrator.data.turns import EARLIER_FIELDS
 
 _PROMPTS = ("prompt", "question")
 _CHATS = ("messages", "conversations")
+_SIDES = ("rejected_messages", "rejected_response")
+"""Of ms-swift, in the order in which they are looked for."""
+_PLACES = re.compile(r"<(?:image|video)>")
 _META = ("id", "idx", "ds_name", "origin_dataset", "origin_split", "source", "category")
 _READ = (
     *_PROMPTS, *_CHATS, "chosen", "rejected", "rejected_response", "rejected_messages", "rejected_images",
-    *EARLIER_FIELDS, *VIDEO_FIELDS, *_META,
+    *EARLIER_FIELDS, *VIDEO_FIELDS,
 )  # fmt: skip
 
 
@@ -32,9 +36,10 @@ def read_pairs(row: Any) -> Draft:
         RowError: naming field and value.
     """
     fields = row_object(row)
-    keys = check_keys(fields, _READ, images=IMAGE_FIELDS)
+    keys = check_keys(fields, (*_READ, *scalars(fields, _META)), images=IMAGE_FIELDS)
     _refuse_other_images(fields)
     turns, field, chosen, rejected = _sides(fields)
+    _refuse_unused(fields, field)
     for text, name in ((chosen, "chosen"), (rejected, "rejected")):
         refuse_placeholders(text, name)
         if not text.strip():
@@ -61,7 +66,7 @@ def _sides(fields: dict[str, Any]) -> tuple[list[tuple[str, Any]], str, str, str
     turns = asked(fields, prompt)
     if all(isinstance(side, list) and len(side) > 1 for side in whole):  # each repeats the prompt
         beginning, _, chosen, rejected = _common_beginning(fields)
-        if [role for role, _ in beginning] != [role for role, _ in turns]:
+        if _plain(beginning) != _plain(turns):
             raise RowError(f"field 'chosen' begins otherwise than field {prompt!r}")
         return turns, prompt, chosen, rejected
     return turns, prompt, said(_given(fields, "chosen"), "chosen"), said(_given(fields, "rejected"), "rejected")
@@ -77,7 +82,9 @@ def _after_chat(fields: dict[str, Any], chat: str) -> tuple[list[tuple[str, Any]
         raise RowError(f"field {chat!r} ends with a turn of the {role}, expected the chosen answer")
     if not is_empty(fields.get("rejected_messages")):
         others = spoken(fields["rejected_messages"], "rejected_messages")
-        if others[:-1] and [c for _, c in others[:-1]] != [c for _, c in turns]:
+        if others[-1][0] != "assistant":
+            raise RowError(f"field 'rejected_messages' ends with a turn of the {others[-1][0]}, expected an answer")
+        if others[:-1] and others[:-1] != turns:
             raise RowError(f"field 'rejected_messages' begins otherwise than field {chat!r}")
         return turns, chat, text_of(content, chat), text_of(others[-1][1], "rejected_messages")
     if is_empty(fields.get("rejected_response")):
@@ -113,6 +120,29 @@ def _only(fields: dict[str, Any], names: tuple[str, ...]) -> str | None:
     if len(given) > 1:
         raise RowError(f"fields {given[0]!r} and {given[1]!r} are both given, expected one")
     return given[0] if given else None
+
+
+def _words(part: Any) -> str:
+    found = part.get("text") if isinstance(part, dict) else part
+    return found if isinstance(found, str) else ""
+
+
+def _plain(turns: list[tuple[str, Any]]) -> list[tuple[str, str]]:
+    """The words of turns, wherever their pictures stand among them."""
+    texts = [
+        content if isinstance(content, str) else " ".join(_words(part) for part in content) for _, content in turns
+    ]
+    return [(role, " ".join(_PLACES.sub(" ", text).split())) for (role, _), text in zip(turns, texts, strict=True)]
+
+
+def _refuse_unused(fields: dict[str, Any], field: str) -> None:
+    """Stop at a second prompt or a second answer: one of each is read."""
+    swift = field in _CHATS and is_empty(fields.get("chosen")) and is_empty(fields.get("rejected"))
+    given = [name for name in _SIDES if not is_empty(fields.get(name))]
+    read = (field, *((given[0] if given else "",) if swift else ("chosen", "rejected")))
+    for name in (*_PROMPTS, *_CHATS, "chosen", "rejected", *_SIDES):
+        if name not in read and not is_empty(fields.get(name)):
+            raise RowError(f"field {name!r} stands beside {' and '.join(map(repr, read))}, which are read instead")
 
 
 def _refuse_other_images(fields: dict[str, Any]) -> None:

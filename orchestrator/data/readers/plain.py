@@ -8,10 +8,10 @@ from typing import Any
 
 from orchestrator.data.keys import check_keys
 from orchestrator.data.media import IMAGE_FIELDS, VIDEO_FIELDS, media_parts, place_media
-from orchestrator.data.readers.draft import Draft, chosen_and_rejected, row_object, scalar_meta
+from orchestrator.data.readers.draft import Draft, chosen_and_rejected, row_object, scalar_meta, scalars
 from orchestrator.data.turns import EARLIER_FIELDS, prompt_turns
 
-_COMMON = ("id", "prompt", *EARLIER_FIELDS, *VIDEO_FIELDS)
+_COMMON = ("prompt", *EARLIER_FIELDS, *VIDEO_FIELDS)
 
 
 def read_plain_dpo(row: Any) -> Draft:
@@ -21,7 +21,7 @@ def read_plain_dpo(row: Any) -> Draft:
         RowError: naming field and value.
     """
     fields = row_object(row)
-    keys = check_keys(fields, (*_COMMON, "chosen", "rejected"), images=IMAGE_FIELDS)
+    keys = check_keys(fields, (*_COMMON, *scalars(fields, ("id",)), "chosen", "rejected"), images=IMAGE_FIELDS)
     return Draft(
         turns=place_media(prompt_turns(fields, "prompt"), media_parts(fields, image_fields=keys.images)),
         responses=chosen_and_rejected(fields),

@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestrator.data.keys import check_keys, is_empty, unread_inside
 from orchestrator.data.media import Turn, media_parts
-from orchestrator.data.readers.draft import Draft, row_object, scalar_meta
+from orchestrator.data.readers.draft import Draft, row_object, scalar_meta, scalars
 from orchestrator.data.records import Response
 from orchestrator.data.rows import RowError, json_field, row_pictures, shown, text_field, unicode_text
 from orchestrator.data.turns import words
@@ -37,12 +37,19 @@ def read_r1_reward(row: Any) -> Draft:
     demonstrated = () if fields.get("response") is None else (Response(text=text_field(fields, "response")),)
     label = _label(fields)
     media = [part[part["type"]] for turn in turns for part in turn["content"] if part["type"] != "text"]
-    keys = check_keys(fields, ("message", "question", "answer", "response", *_OF_OURS), images=("image",), media=media)
+    keys = check_keys(
+        fields,
+        ("message", "question", "answer", "response", *scalars(fields, _OF_OURS)),
+        images=("image",),
+        media=media,
+    )
     (field,) = keys.images
     in_row = row_pictures(fields.get(field))
     if not media and not is_empty(fields.get(field)):
         turns = _with_images(turns, media_parts(fields, image_fields=keys.images)["image"], field)
     question = fields.get("question")
+    if not (isinstance(question, str) or is_empty(question)):
+        raise RowError(f"field 'question' is {shown(question)}, expected text")
     return Draft(
         turns=turns,
         responses=demonstrated,

@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.data.keys import check_keys, is_empty, unread_inside
 from orchestrator.data.media import VIDEO_FIELDS, media_parts, place_media
-from orchestrator.data.readers.draft import Draft, chosen_and_rejected, row_object, scalar_meta
+from orchestrator.data.readers.draft import Draft, chosen_and_rejected, row_object, scalar_meta, scalars
 from orchestrator.data.rows import RowError, json_field, shown, text_field
 
 _META = ("idx", "ds_name", "origin_dataset", "origin_split")
@@ -27,7 +27,7 @@ def read_rlhfv(row: Any) -> Draft:
     text = _text(fields)
     named = next((name for name in _IMAGES if not is_empty(fields.get(name))), "image")
     beside = [name for name in _IMAGES if not _is_names(fields.get(name))]
-    keys = check_keys(fields, ("text", *_META, *beside, *VIDEO_FIELDS), images=(named,))
+    keys = check_keys(fields, ("text", *scalars(fields, _META), *beside, *VIDEO_FIELDS), images=(named,))
     inside = unread_inside(text, ("question", "chosen", "rejected"), where="text")
     return Draft(
         turns=place_media([("user", text_field(text, "question"))], media_parts(fields, image_fields=keys.images)),

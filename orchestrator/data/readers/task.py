@@ -5,15 +5,14 @@ The prompt in ``problem``, ``prompt``, ``question``, ``query`` or ``messages``, 
 where there is one. Media as in ``plain_dpo``.
 """
 
-import math
 from typing import Any
 
 from orchestrator.data.keys import check_keys, is_empty
 from orchestrator.data.media import IMAGE_FIELDS, VIDEO_FIELDS, media_parts
 from orchestrator.data.readers.chat import asked, chat_turns
-from orchestrator.data.readers.draft import Draft, response_text, row_object, scalar_meta
+from orchestrator.data.readers.draft import Draft, response_text, row_object, scalar_meta, scalars
 from orchestrator.data.records import Response
-from orchestrator.data.rows import RowError, shown, unicode_text
+from orchestrator.data.rows import RowError, is_finite_number, shown, unicode_text
 from orchestrator.data.turns import EARLIER_FIELDS
 
 _PROMPTS = ("problem", "prompt", "question", "query", "messages", "conversations")
@@ -29,7 +28,9 @@ def read_task(row: Any) -> Draft:
     """
     fields = row_object(row)
     keys = check_keys(
-        fields, (*_PROMPTS, *_LABELS, "response", *EARLIER_FIELDS, *VIDEO_FIELDS, *_META), images=IMAGE_FIELDS
+        fields,
+        (*_PROMPTS, *_LABELS, "response", *EARLIER_FIELDS, *VIDEO_FIELDS, *scalars(fields, _META)),
+        images=IMAGE_FIELDS,
     )
     given = [name for name in _PROMPTS if not is_empty(fields.get(name))]
     if len(given) != 1:
@@ -57,7 +58,7 @@ def _label(fields: dict[str, Any]) -> str | None:
     only = value[0] if isinstance(value, list) and len(value) == 1 else value
     if isinstance(only, str):
         return unicode_text(only, given[0])
-    if isinstance(only, bool) or not isinstance(only, int | float) or not math.isfinite(only):
+    if not is_finite_number(only):
         raise RowError(f"field {given[0]!r} is {shown(value)}, expected a text or a number")
     return str(only)
 

@@ -8,13 +8,13 @@ import math
 from statistics import mean
 from typing import Any
 
-from orchestrator.data.keys import check_keys, unread_inside
+from orchestrator.data.keys import check_keys, is_empty, unread_inside
 from orchestrator.data.media import VIDEO_FIELDS, media_parts, place_media
-from orchestrator.data.readers.draft import Draft, response_text, row_object, scalar_meta
+from orchestrator.data.readers.draft import Draft, response_text, row_object, scalar_meta, scalars
 from orchestrator.data.records import Response
 from orchestrator.data.rows import RowError, shown, text_field, unicode_text
 
-_READ = ("id", "prompt", "models", "completions", *VIDEO_FIELDS)
+_READ = ("prompt", "models", "completions", *VIDEO_FIELDS)
 _LISTS = ("annotations", "response", "model")
 
 
@@ -27,7 +27,7 @@ def read_vlfeedback(row: Any) -> Draft:
         RowError: naming field and value.
     """
     fields = row_object(row)
-    keys = check_keys(fields, _READ, images=("img_path",))
+    keys = check_keys(fields, (*_READ, *scalars(fields, ("id",))), images=("img_path",))
     completions = _completions(fields)
     inside = [key for completion in completions for key in _unread(completion)]
     return Draft(
@@ -72,6 +72,13 @@ def _response(completion: dict[str, Any]) -> Response:
     annotation, model = completion.get("annotations"), completion.get("model")
     if not isinstance(annotation, dict):
         raise RowError(f"field 'annotations' is {shown(annotation)}, expected an object of aspects")
+    if not (model is None or isinstance(model, str)):
+        raise RowError(f"field 'model' is {shown(model)}, expected text")
+    for name, aspect in annotation.items():
+        if not (isinstance(aspect, dict) or is_empty(aspect)):
+            raise RowError(
+                f"field 'annotations' has {shown(name)} as {shown(aspect)}, expected an object with a Rating"
+            )
     return Response(
         text=response_text(completion, "response"),
         score=_score(annotation),
@@ -89,6 +96,8 @@ def _score(annotation: dict[str, Any]) -> float | None:
 
 def _rating(aspect: Any) -> float | None:
     value = aspect.get("Rating") if isinstance(aspect, dict) else None
+    if isinstance(value, dict | list):
+        raise RowError(f"field 'Rating' is {shown(value)}, expected a number")
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     try:
@@ -100,5 +109,8 @@ def _rating(aspect: Any) -> float | None:
 
 def _critique(annotation: dict[str, Any]) -> str | None:
     said = {name: aspect.get("Rationale") for name, aspect in annotation.items() if isinstance(aspect, dict)}
+    for rationale in said.values():
+        if not (isinstance(rationale, str) or is_empty(rationale)):
+            raise RowError(f"field 'Rationale' is {shown(rationale)}, expected text")
     lines = [f"{name}: {rationale}" for name, rationale in said.items() if isinstance(rationale, str) and rationale]
     return unicode_text("\n".join(lines), "Rationale") if lines else None

@@ -10,12 +10,12 @@ from typing import Any
 from orchestrator.data.keys import check_keys, is_empty, unread_inside
 from orchestrator.data.media import IMAGE_FIELDS, VIDEO_FIELDS, media_parts, refuse_placeholders
 from orchestrator.data.readers.chat import asked, chat_turns, text_of
-from orchestrator.data.readers.draft import Draft, row_object, scalar_meta
+from orchestrator.data.readers.draft import Draft, row_object, scalar_meta, scalars
 from orchestrator.data.records import Response
 from orchestrator.data.rows import RowError, shown, text_field
 from orchestrator.data.turns import check_order, system_turn
 
-_READ = ("id", "conversations", "messages", "system", *VIDEO_FIELDS)
+_READ = ("conversations", "messages", "system", *VIDEO_FIELDS)
 _ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant", "system": "system"}
 _LEARNED = ("loss", "weight", "train")
 """Keys by which others say whether a turn is learned."""
@@ -28,7 +28,7 @@ def read_vlquery_json(row: Any) -> tuple[Draft, ...]:
         RowError: naming field and value.
     """
     fields = row_object(row)
-    keys = check_keys(fields, _READ, images=IMAGE_FIELDS)
+    keys = check_keys(fields, (*_READ, *scalars(fields, ("id",))), images=IMAGE_FIELDS)
     field, turns, inside = _turns(fields)
     check_order([role for role, _ in turns], field=field)
     last, _ = turns[-1]

@@ -6,8 +6,12 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -149,7 +153,8 @@ def test_a_flipped_bit_never_changes_a_row_in_silence(store: PreferenceStore) ->
     for place in range(start, start + column.total_compressed_size):
         file.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
         try:
-            assert store.read_group(2) == rows  # what a page says of itself may change and mean the same
+            opened = PreferenceStore(store.folder)
+            assert opened.read_group(2) == rows  # what a page says of itself may change and mean the same
         except RefusedInput as refusal:
             assert "'responses/train-00000.parquet' is damaged" in str(refusal)
             noticed += 1
@@ -254,6 +259,77 @@ def test_a_path_that_leaves_the_media_root_is_refused(tmp_path: Path) -> None:
     pq.write_table(pq.read_table(file).from_pylist(rows, schema=pq.read_schema(file)), file)
     with pytest.raises(RefusedInput, match=r"media path '\.\./a\.png' leaves the media root"):
         list(PreferenceStore(made.folder).rows())
+
+
+def _rewritten(store: PreferenceStore, table: str, change: Callable[[list[dict[str, Any]]], object]) -> str:
+    """Write a table's file again, as good Parquet with as many rows in as many groups, and open the store anew."""
+    file = store.folder / table / "train-00000.parquet"
+    rows = pq.read_table(file).to_pylist()
+    change(rows)
+    made = pa.Table.from_pylist(rows, schema=pq.read_schema(file))
+    groups = [g[table == "responses"] for g in store.manifest.parts[0].row_groups]
+    with pq.ParquetWriter(file, made.schema) as writer:
+        for size in groups:
+            writer.write_table(made.slice(0, size), row_group_size=size)
+            made = made.slice(size)
+    opened = PreferenceStore(store.folder)
+    with pytest.raises(RefusedInput) as refusal:
+        next(opened.iterate("train", seed=0))
+    return str(refusal.value).removeprefix(f"store {str(store.folder)!r}")
+
+
+_ELSE = '[{"role":"user","content":[{"type":"text","text":"else"}]}]'
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value", "told"),
+    [
+        ("responses", "text", "another answer", " holds other rows than its manifest.json says: their fingerprint is "),
+        ("responses", "rank", 2, " holds other rows than its manifest.json says"),
+        ("responses", "provenance", "somebody", " holds other rows than its manifest.json says"),
+        ("instructions", "messages", _ELSE, " holds other rows than its manifest.json says"),
+        ("instructions", "messages", '[{"role":"user","content":[{"type":"text"}]}]', " holds a row that is not one"),
+        ("instructions", "messages", "[" * 100_000, " holds a row that is not one of ours"),
+        ("instructions", "messages", "7", " holds a row that is not one of ours"),
+        ("instructions", "meta", "[]", " holds a row that is not one of ours: its meta is []"),
+        ("instructions", "meta", '{"label": "2"}', " holds other rows than its manifest.json says"),
+        ("instructions", "meta", None, ": row group 0 of 'instructions/train-00000.parquet' or "),
+        ("instructions", "num_responses", -2, ": row group 0 of 'responses/train-00000.parquet' does not answer"),
+    ],
+)
+def test_a_store_that_was_rewritten_gives_nobody_a_row(
+    table: str, column: str, value: Any, told: str, store: PreferenceStore
+) -> None:
+    said = _rewritten(store, table, lambda rows: rows[0].update({column: value}))
+    assert said.startswith(told) and "\n" not in said, said
+
+
+def test_responses_in_another_order_are_other_rows(store: PreferenceStore) -> None:
+    def swap(rows: list[dict[str, Any]]) -> None:
+        rows[:2] = rows[1::-1]
+
+    assert _rewritten(store, "responses", swap).startswith(" holds other rows than its manifest.json says")
+
+
+def test_a_file_with_other_columns_is_refused(store: PreferenceStore) -> None:
+    file = store.folder / "responses" / "train-00000.parquet"
+    pq.write_table(pq.read_table(file).drop_columns(["rank"]), file, row_group_size=6)
+    assert _refusal(store.folder).endswith("'responses/train-00000.parquet' has other columns than a store")
+
+
+def test_a_file_that_changes_while_the_store_is_open_is_not_read(store: PreferenceStore) -> None:
+    list(store.rows())
+    file = store.folder / "responses" / "train-00000.parquet"
+    file.write_bytes(file.read_bytes())
+    with pytest.raises(RefusedInput, match=r"'responses/train-00000.parquet' has changed since the store was opened"):
+        list(store.iterate("train", seed=0))
+
+
+def test_a_score_that_a_reader_gave_as_a_whole_number_is_the_number_that_comes_back(tmp_path: Path) -> None:
+    base = text_instruction(1)
+    row = replace(base, responses=(Response(text="a", score=3), Response(text="b", score=1)))
+    (found,) = written(tmp_path / "s", [row], group_rows=2).rows()
+    assert [response.score for response in found.responses] == [3.0, 1.0]
 
 
 def test_files_appear_under_their_names_only_when_they_are_whole(tmp_path: Path) -> None:

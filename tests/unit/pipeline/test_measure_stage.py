@@ -1,6 +1,5 @@
 """A stage that measures what an earlier one has made; training and the model's answers are stood in for."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from orchestrator.run.folder import RunFolder
 from orchestrator.run.identity import option_identity
 from orchestrator.tasks.digits_model import build_digits_model
 from orchestrator.train import main
+from tests.checkpoints import leave_checkpoint
 from tests.unit.data.rows import write_jsonl
 from tests.unit.data.store_rows import plain
 from tests.unit.evaluation.released_files import cell, parquet
@@ -71,7 +71,7 @@ class StoodIn:
         policy = RunFolder(Path(config.run.dir)).checkpoint(config.run.steps) / "policy"
         shutil.copytree(self._root / "model", policy, dirs_exist_ok=True)
         identity = option_identity(settled_dtype(config, PlacementPlan("colocated", (), ())))
-        (policy.parent / "manifest.json").write_text(json.dumps({"identity": identity}))
+        leave_checkpoint(Path(config.run.dir), identity, step=config.run.steps)
 
     def _answers(self, run: BenchmarkRun, scorer: object) -> Predictions:
         kept = Predictions(run.folder.root, asked={"model": run.config.model.folder})

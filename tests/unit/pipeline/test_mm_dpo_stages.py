@@ -29,6 +29,7 @@ from orchestrator.tasks.digits_model import build_digits_model
 from orchestrator.training.loop import Outcome
 from orchestrator.training.offline import offline_identity
 from orchestrator.training.session import Evaluation
+from tests.checkpoints import leave_checkpoint
 from tests.critique_models import judge_of
 from tests.unit.data.rows import picture
 from tests.unit.data.store_rows import imported, ranked
@@ -106,7 +107,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
             torch.nn.init.constant_(head.weight, config.optimizer.lr)
             save_reward_head("linear", dict(head.named_parameters()), target / "policy", request=REQUEST)
         identity = offline_identity(config, data, tables)
-        (target / "manifest.json").write_text(json.dumps({"identity": identity}))
+        leave_checkpoint(folder.root, identity, step=config.run.steps)
         folder.evaluations.mkdir(exist_ok=True)
         for step in (0, config.run.steps):
             folder.evaluation_file(step).write_text(json.dumps({"eval/pair_accuracy": step / 8}))

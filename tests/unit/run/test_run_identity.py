@@ -29,6 +29,7 @@ from orchestrator.tasks.digits_model import build_digits_model
 from orchestrator.train import main
 from orchestrator.training.answering import online_identity
 from orchestrator.training.offline import offline_identity
+from tests.checkpoints import leave_checkpoint
 from tests.contract.bad_inputs import valid_case
 from tests.unit.data.rows import write_jsonl
 from tests.unit.data.store_rows import plain
@@ -71,12 +72,7 @@ def _refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def _leave_checkpoint(root: Path, identity: Identity, *, step: int = 1) -> Path:
-    checkpoint = RunFolder(root).checkpoint(step)
-    (checkpoint / "policy").mkdir(parents=True, exist_ok=True)
-    progress = {"step": step, "num_updates": step, "policy_version": step, "mismatch_strikes": 0}
-    cursor = {"num_prompts": 9, "seed": 0, "epoch": 0, "position": 0}
-    (checkpoint / "manifest.json").write_text(json.dumps({**progress, "cursor": cursor, "identity": identity}))
-    return checkpoint
+    return leave_checkpoint(root, identity, step=step)
 
 
 def _contents(root: Path) -> Mapping[str, bytes]:
