@@ -64,6 +64,26 @@ def test_parts_join_in_the_order_that_is_asked_for(
     assert [_told(row) for row in joined(parts, order)] == [_told(row) for row in put_in]
 
 
+@given(_ROWS, st.data())
+def test_behind_their_prompts_rows_are_the_same(
+    rows: list[tuple[list[tuple[int, float]], str, int]], data: st.DataObject
+) -> None:
+    put_in = _completions(rows)
+    prompts = [np.arange(data.draw(st.integers(0, 3)), dtype=np.int32) for _ in put_in]
+    columns = Completions.of(put_in).behind(prompts)
+    assert [_told(row) for row in columns] == [_told(row) for row in put_in]
+    assert columns.prompt_lens == [len(prompt) for prompt in prompts]
+    ids, logprobs = columns.with_prompts()
+    assert [row.tolist() for row in ids] == [
+        [*prompt.tolist(), *row.completion_ids.tolist()] for prompt, row in zip(prompts, put_in, strict=True)
+    ]
+    assert [row.tobytes() for row in logprobs] == [
+        bytes(4 * len(prompt)) + row.rollout_logprobs.tobytes() for prompt, row in zip(prompts, put_in, strict=True)
+    ]
+    order = [(row.uid, row.sample_index) for row in put_in]
+    assert [_told(row) for row in joined([columns], order)] == [_told(row) for row in put_in]
+
+
 def test_a_row_that_there_is_not_is_an_index_error() -> None:
     for columns in (Completions.of([]), Completions.of(_completions([([(1, 0.0)], "stop", 0)]))):
         with pytest.raises(IndexError):
