@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from algorithms.records import MediaRef
+from workers.columns import Rows
 from workers.types import Completion, Completions, GenerationRequest, joined
 
 _ROWS = st.lists(
@@ -91,8 +93,15 @@ def test_a_row_that_there_is_not_is_an_index_error() -> None:
 
 
 def test_requests_travel_whole() -> None:
-    request = GenerationRequest(
-        uid="p", sample_index=1, engine_prompt_ids=(1,), prompt_ids=(1, 1), media=(), seed=2**40, max_new_tokens=3,
-        temperature=0.5, top_p=0.25,
-    )  # fmt: skip
-    assert pickle.loads(pickle.dumps(request)) == request  # noqa: S301
+    image = MediaRef(sha256="a" * 64, path="/a", width=1, height=2)
+    prompts = [(1, 1), (1, 2), (1, 3)]
+    requests = [
+        GenerationRequest(
+            uid=f"p{index // 2}", sample_index=index, engine_prompt_ids=(1,), prompt_ids=prompts[index // 2],
+            media=(image,) * (index // 2), seed=2**40 + index, max_new_tokens=3, temperature=0.5, top_p=0.25,
+        )
+        for index in range(5)
+    ]  # fmt: skip
+    arrived = pickle.loads(pickle.dumps(Rows(requests), protocol=5))  # noqa: S301
+    assert list(arrived) == requests
+    assert arrived[0].prompt_ids is arrived[1].prompt_ids, "samples of a prompt share it on the other side too"
