@@ -9,7 +9,7 @@ to make their answers, and with what passes while engines sample. "beside" are t
 own. A process takes each size twice and tells both: the first step finds the object store's pages untouched.
 
 Memory is of the process: private, and with the pages of the object store that it has mapped. With STEPS, that many
-steps in one process, and its memory at a tenth, at half and at the end.
+steps in one process, and its memory after the first and after every tenth of them.
 """
 
 import gc
@@ -152,7 +152,7 @@ def _sizes() -> list[tuple[int, ...]]:
 
 
 def _soak(size: tuple[int, ...], steps: int) -> None:
-    shown = {0, steps // 10, steps // 2, steps - 1}
+    shown = {0, *(steps * part // 10 - 1 for part in range(1, 11))}
     with tempfile.TemporaryDirectory() as folder:
         for step, (*_, private, peak) in enumerate(_steps(Path(folder), size, steps)):
             if step in shown:

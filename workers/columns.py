@@ -1,20 +1,31 @@
-"""Records on their way between driver and ranks: the arrays of many as one, and each prompt once.
+"""Records on their way between driver and workers: the arrays of many in one buffer, and each prompt once.
 
-Pickled one by one, the records of a step of 32,768 completions of 1,000 tokens take seconds.
+Pickled one by one, the records of a step of 32,768 completions of 1,000 tokens take seconds. What a message is made of
+besides its buffer is tuples, lists, dicts, texts and numbers: Ray looks at every other object for itself.
 
     records of a rank ──► Microbatches ──► object store ──► the same records, whose arrays are views
+    records           ──► Rows         ──► object store ──► the same records, likewise
     rows of values    ──► Slots        ──► object store ──► the same rows, likewise
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
+from functools import cache
 from itertools import accumulate, chain, pairwise
-from typing import Any, NamedTuple, overload
+from operator import attrgetter
+from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 
+from algorithms.records import MediaRef
 from algorithms.records import Sequence as TokenSequence
 
+_T = TypeVar("_T")
+_DTYPE_AND_NDIM = attrgetter("dtype", "ndim")
+_OF_SEQUENCE = attrgetter("uid", "sample_index")
+_OF_MEDIA = attrgetter("sha256", "path", "width", "height")
+_PLAIN_KINDS = "biuf"
+_ALIGNED = 8
 _NO_VALUES = np.empty(0, np.float32)
 
 
@@ -25,7 +36,7 @@ class Microbatches(Sequence[list[Any]]):
         self._batches = [list(batch) for batch in batches]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _microbatches, ([len(b) for b in self._batches], _packed(list(chain.from_iterable(self._batches))))
+        return _microbatches, ([len(b) for b in self._batches], *_message(list(chain.from_iterable(self._batches))))
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -36,6 +47,26 @@ class Microbatches(Sequence[list[Any]]):
     def __getitem__(self, index: slice) -> list[list[Any]]: ...
     def __getitem__(self, index: int | slice) -> list[Any] | list[list[Any]]:
         return self._batches[index]
+
+
+class Rows(Sequence[_T], Generic[_T]):
+    """Records of any one class, or anything else."""
+
+    def __init__(self, rows: Iterable[_T]) -> None:
+        self._rows = list(rows)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _whole, _message(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> _T: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[_T]: ...
+    def __getitem__(self, index: int | slice) -> _T | list[_T]:
+        return self._rows[index]
 
 
 class Slots(Sequence[np.ndarray]):
@@ -60,9 +91,13 @@ class Slots(Sequence[np.ndarray]):
 
 
 # By name in the module: methods of a class would be pickled with their code.
-def _microbatches(sizes: Sequence[int], packed: Any) -> Microbatches:
-    rows = iter(_rows(packed))
+def _microbatches(sizes: Sequence[int], packed: Any, buffer: np.ndarray) -> Microbatches:
+    rows = iter(_unpacked(packed, buffer))
     return Microbatches([next(rows) for _ in range(size)] for size in sizes)
+
+
+def _whole(packed: Any, buffer: np.ndarray) -> Rows[Any]:
+    return Rows(_unpacked(packed, buffer))
 
 
 def _slots(prompt_lens: Sequence[int], lengths: Sequence[int], said: np.ndarray) -> Slots:
@@ -78,64 +113,81 @@ def behind_prompts(said: Sequence[np.ndarray], prompt_lens: Sequence[int]) -> li
     return rows
 
 
-class _Arrays(NamedTuple):
-    """Many arrays ``[T]`` of one kind, one behind the other."""
+class _Buffer:
+    """Where the arrays of a message go, one behind the other."""
 
-    flat: np.ndarray
-    lengths: list[int]
+    def __init__(self) -> None:
+        self._columns: list[tuple[int, np.dtype[Any], list[np.ndarray]]] = []
+        self._size = 0
+
+    def add(self, rows: list[np.ndarray], dtype: np.dtype[Any]) -> tuple[str, int, list[int]]:
+        """Arrays ``[T]`` of one kind: how they are to be read, where they begin, and how long each is."""
+        lengths, begin = [len(row) for row in rows], self._size
+        self._columns.append((begin, dtype, rows))
+        self._size += -(-sum(lengths) * dtype.itemsize // _ALIGNED) * _ALIGNED
+        return dtype.str, begin, lengths
+
+    def filled(self) -> np.ndarray:
+        """All of it, uint8."""
+        whole = np.empty(self._size, np.uint8)
+        for begin, dtype, rows in self._columns:
+            size = sum(map(len, rows)) * dtype.itemsize
+            # Ids may become half as wide: no vocabulary has 2^31 words.
+            np.concatenate(rows, out=whole[begin : begin + size].view(dtype), casting="unsafe")
+        return whole
 
 
-class _Sequences(NamedTuple):
-    """Sequences whose neighbours may have the same prompt."""
-
-    prompts: _Arrays
-    prompt_of: list[int]
-    responses: _Arrays
-    names: list[tuple[Any, ...]]
-    """Uid, sample index and media of each."""
+def _message(values: list[Any]) -> tuple[Any, np.ndarray]:
+    buffer = _Buffer()
+    return _packed(values, buffer), buffer.filled()
 
 
-class _Records(NamedTuple):
-    """Records of one class, field by field."""
-
-    kind: type[Any]
-    columns: dict[str, Any]
-
-
-def _packed(values: list[Any]) -> Any:
-    """The values of a column, or records, in as few pieces as they have."""
-    kind = type(values[0]) if values else None
-    if kind is None or any(type(value) is not kind for value in values):
-        return values
+def _packed(values: list[Any], buffer: _Buffer) -> tuple[Any, ...]:
+    """The values of a column, or records, in as few pieces as they have; the first says what they are."""
+    kinds = set(map(type, values))
+    if len(kinds) != 1:
+        return "values", values
+    (kind,) = kinds
     if kind is np.ndarray:
         first = values[0].dtype
-        alike = all(v.ndim == 1 and v.dtype == first for v in values) and not first.hasobject
-        return _arrays(values) if alike else values
+        alike = set(map(_DTYPE_AND_NDIM, values)) == {(first, 1)} and first.kind in _PLAIN_KINDS
+        return ("arrays", buffer.add(values, first)) if alike else ("values", values)
     if kind is TokenSequence:
-        return _sequences(values)
-    if is_dataclass(kind) and all(field.init for field in fields(kind)):
-        names = [field.name for field in fields(kind)]
-        return _Records(kind, {name: _packed([getattr(value, name) for value in values]) for name in names})
-    return values
+        return "sequences", *_sequences(values, buffer)
+    names = _names(kind)
+    if not names:
+        return "values", values
+    return "records", kind, {name: _packed([getattr(v, name) for v in values], buffer) for name in names}
 
 
-def _rows(packed: Any) -> list[Any]:
+@cache
+def _names(kind: type[Any]) -> tuple[str, ...]:
+    """Fields of a record that is made by naming all of them; none of anything else."""
+    found = fields(kind) if is_dataclass(kind) else ()
+    return tuple(field.name for field in found) if all(field.init for field in found) else ()
+
+
+def _unpacked(packed: tuple[Any, ...], buffer: np.ndarray) -> list[Any]:
     """What ``_packed`` was given."""
-    if isinstance(packed, _Arrays):
-        return _views(packed.flat, packed.lengths)
-    if isinstance(packed, _Sequences):
-        return _sequence_rows(packed)
-    if isinstance(packed, _Records):
-        names, columns = list(packed.columns), [_rows(column) for column in packed.columns.values()]
-        return [packed.kind(**dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
-    return packed
+    match packed:
+        case "arrays", column:
+            return _column(column, buffer)
+        case "sequences", *columns:
+            return _sequence_rows(*columns, buffer)
+        case "records", kind, columns:
+            rows = zip(*(_unpacked(column, buffer) for column in columns.values()), strict=True)
+            return [kind(**dict(zip(columns, row, strict=True))) for row in rows]
+    return packed[1]
 
 
-def _arrays(rows: list[np.ndarray]) -> _Arrays:
-    return _Arrays(np.concatenate(rows), [len(row) for row in rows])
+def _column(told: tuple[str, int, list[int]], buffer: np.ndarray) -> list[np.ndarray]:
+    kind, begin, lengths = told
+    dtype = np.dtype(kind)
+    return _views(buffer[begin : begin + sum(lengths) * dtype.itemsize].view(dtype), lengths)
 
 
-def _sequences(rows: list[TokenSequence]) -> _Sequences:
+def _sequences(rows: list[TokenSequence], buffer: _Buffer) -> tuple[Any, ...]:
+    """Sequences whose neighbours may have the same prompt, and the same media."""
     prompts, prompt_of, last = list[np.ndarray](), list[int](), None
     for row in rows:
         prompt = row.input_ids[: row.prompt_len]
@@ -144,32 +196,46 @@ def _sequences(rows: list[TokenSequence]) -> _Sequences:
             prompts.append(prompt)
         prompt_of.append(len(prompts) - 1)
         last = spelled
-    return _Sequences(
-        prompts=_ids(prompts),
-        prompt_of=prompt_of,
-        responses=_ids([row.input_ids[row.prompt_len :] for row in rows]),
-        names=[(row.uid, row.sample_index, row.media) for row in rows],
+    media = {id(row.media): row.media for row in rows}  # one tuple for all samples of a prompt
+    places = {key: place for place, key in enumerate(media)}
+    ids = np.dtype(np.int32)
+    return (
+        buffer.add(prompts, ids),
+        prompt_of,
+        buffer.add([row.input_ids[row.prompt_len :] for row in rows], ids),
+        list(map(_OF_SEQUENCE, rows)),
+        [list(map(_OF_MEDIA, refs)) for refs in media.values()],
+        [places[id(row.media)] for row in rows],
     )
 
 
-def _ids(rows: list[np.ndarray]) -> _Arrays:
-    """Half as wide: no vocabulary has 2^31 words."""
-    return _Arrays(np.concatenate(rows).astype(np.int32, copy=False), [len(row) for row in rows])
-
-
-def _sequence_rows(packed: _Sequences) -> list[TokenSequence]:
-    prompts = _views(packed.prompts.flat, packed.prompts.lengths)
-    responses = _views(packed.responses.flat, packed.responses.lengths)
+def _sequence_rows(
+    prompts: Any,
+    prompt_of: list[int],
+    responses: Any,
+    names: list[tuple[str, int]],
+    media: list[list[tuple[str, str, int, int]]],
+    media_of: list[int],
+    buffer: np.ndarray,
+) -> list[TokenSequence]:
+    before, refs = _column(prompts, buffer), [tuple(map(_media_ref, some)) for some in media]
     return [
         TokenSequence(
             uid=uid,
             sample_index=sample_index,
-            input_ids=np.concatenate([prompts[prompt], response], dtype=np.int64),
-            prompt_len=len(prompts[prompt]),
-            media=media,
+            input_ids=np.concatenate([before[prompt], response], dtype=np.int64),
+            prompt_len=len(before[prompt]),
+            media=refs[shown],
         )
-        for (uid, sample_index, media), prompt, response in zip(packed.names, packed.prompt_of, responses, strict=True)
+        for (uid, sample_index), prompt, response, shown in zip(
+            names, prompt_of, _column(responses, buffer), media_of, strict=True
+        )
     ]
+
+
+def _media_ref(told: tuple[str, str, int, int]) -> MediaRef:
+    sha256, path, width, height = told
+    return MediaRef(sha256=sha256, path=path, width=width, height=height)
 
 
 def _views(flat: np.ndarray, lengths: Iterable[int]) -> list[np.ndarray]:

@@ -11,7 +11,6 @@ Media are named by the SHA-256 of their bytes and travel as references; bytes ar
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any, Literal, Self, overload
 
 import numpy as np
@@ -79,14 +78,6 @@ class GenerationRequest:
     top_p: float = 1.0
     """Below 1 for samples that nobody learns from."""
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # A step sends tens of thousands; by way of ``dataclasses.fields`` each costs four times as much.
-        return _request, tuple(getattr(self, name) for name in self.__slots__)
-
-
-def _request(*values: Any) -> GenerationRequest:
-    return GenerationRequest(**dict(zip(GenerationRequest.__slots__, values, strict=True)))
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
@@ -107,16 +98,21 @@ class Completion:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Completions(Sequence[Completion]):
-    """Many completions as columns: they cross between processes without a copy, and a row is a view of them."""
+    """Many completions as columns: they cross between processes without a copy, and a row is a view of them.
+
+    Before each there may be its prompt, so that what a trainer reads is a view too; see ``behind``.
+    """
 
     uids: tuple[str, ...]
     sample_indices: tuple[int, ...]
+    begins: np.ndarray
+    """int64 ``[B]``: where each begins in the two columns of tokens."""
     ends: np.ndarray
-    """int64 ``[B]``: where each ends in the two columns of tokens; the first begins at 0."""
+    """int64 ``[B]``: and where it ends."""
     completion_ids: np.ndarray
-    """int32 ``[N]``, one behind the other; see ``Completion``."""
+    """int32 ``[N]``, one behind the other, prompts between them where there are any; see ``Completion``."""
     rollout_logprobs: np.ndarray
-    """float32 ``[N]``."""
+    """float32 ``[N]``; 0 on prompts."""
     finish_reasons: tuple[FinishReason, ...]
     policy_versions: tuple[int, ...]
     engines: tuple[str, ...]
@@ -125,11 +121,13 @@ class Completions(Sequence[Completion]):
     def of(cls, rows: Iterable[Completion]) -> Self:
         """Columns of rows, in their order."""
         rows = list(rows)
-        lengths = [len(row.completion_ids) for row in rows]
+        lengths = np.array([len(row.completion_ids) for row in rows], np.int64)
+        ends = lengths.cumsum()
         return cls(
             uids=tuple(row.uid for row in rows),
             sample_indices=tuple(row.sample_index for row in rows),
-            ends=np.cumsum(lengths, dtype=np.int64),
+            begins=ends - lengths,
+            ends=ends,
             completion_ids=np.concatenate([np.empty(0, np.int32), *(row.completion_ids for row in rows)]),
             rollout_logprobs=np.concatenate([np.empty(0, np.float32), *(row.rollout_logprobs for row in rows)]),
             finish_reasons=tuple(row.finish_reason for row in rows),
@@ -145,15 +143,33 @@ class Completions(Sequence[Completion]):
     @property
     def lengths(self) -> np.ndarray:
         """int64 ``[B]``, tokens of each."""
-        return np.diff(self.ends, prepend=0)
+        return self.ends - self.begins
 
     def ids(self) -> list[np.ndarray]:
         """The token ids of each, int32 ``[L]``: views."""
-        return _views(self.completion_ids, self.ends)
+        return _views(self.completion_ids, self.begins, self.ends)
 
     def logprobs(self) -> list[np.ndarray]:
         """What the engine said of each token, float32 ``[L]``: views."""
-        return _views(self.rollout_logprobs, self.ends)
+        return _views(self.rollout_logprobs, self.begins, self.ends)
+
+    @property
+    def prompt_lens(self) -> list[int]:
+        """Tokens of the prompt before each; 0 where none was laid there."""
+        return (self.begins - self._starts).tolist()
+
+    def with_prompts(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Ids and log-probs of each and of the prompt before it, ``[T]``: views."""
+        starts = self._starts
+        return _views(self.completion_ids, starts, self.ends), _views(self.rollout_logprobs, starts, self.ends)
+
+    def behind(self, prompts: Sequence[np.ndarray]) -> "Completions":
+        """The same, each behind its prompt, int32 ``[P]``."""
+        return _laid([self], [(0, row) for row in range(len(self))], prompts)
+
+    @property
+    def _starts(self) -> np.ndarray:
+        return np.concatenate([np.zeros(1, np.int64), self.ends])[: len(self)]
 
     def __len__(self) -> int:
         return len(self.uids)
@@ -179,8 +195,7 @@ class Completions(Sequence[Completion]):
     def __getitem__(self, index: int | slice) -> Completion | list[Completion]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        end = int(self.ends[index])  # raises for an index out of range, as iteration needs
-        begin = int(self.ends[index - 1]) if index % len(self) else 0
+        begin, end = int(self.begins[index]), int(self.ends[index])  # an index out of range ends an iteration
         return Completion(
             uid=self.uids[index],
             sample_index=self.sample_indices[index],
@@ -192,32 +207,50 @@ class Completions(Sequence[Completion]):
         )
 
 
-def joined(parts: Sequence[Completions], order: Iterable[tuple[str, int]]) -> Completions:
+def joined(
+    parts: Sequence[Completions], order: Iterable[tuple[str, int]], prompts: Sequence[np.ndarray] | None = None
+) -> Completions:
     """The completions of ``parts`` that are named by ``order``, in its order, in one record.
 
     Args:
         order: Uid and sample index of each; the last part that has one counts.
+        prompts: Laid before each, int32 ``[P]``; None lays nothing there.
     """
     found: Mapping[tuple[str, int], tuple[int, int]] = {
         key: (number, row) for number, part in enumerate(parts) for row, key in enumerate(part.keys)
     }
-    at = [found[key] for key in order]
+    return _laid(parts, [found[key] for key in order], prompts)
+
+
+def _laid(
+    parts: Sequence[Completions], at: Sequence[tuple[int, int]], prompts: Sequence[np.ndarray] | None
+) -> Completions:
+    """Rows by part and place in it, one behind the other, or each behind its prompt."""
     ids, logprobs = [part.ids() for part in parts], [part.logprobs() for part in parts]
-    taken = [ids[part][row] for part, row in at]
+    tokens, said = [ids[part][row] for part, row in at], [logprobs[part][row] for part, row in at]
+    lengths = np.array([len(row) for row in tokens], np.int64)
+    ends = lengths.cumsum()
+    if prompts is not None:
+        before = [len(prompt) for prompt in prompts]
+        ends += np.array(before, np.int64).cumsum()
+        blank = np.zeros(max(before, default=0), np.float32)
+        tokens = [piece for both in zip(prompts, tokens, strict=True) for piece in both]
+        said = [piece for size, row in zip(before, said, strict=True) for piece in (blank[:size], row)]
     return Completions(
         uids=tuple(parts[part].uids[row] for part, row in at),
         sample_indices=tuple(parts[part].sample_indices[row] for part, row in at),
-        ends=np.cumsum([len(row) for row in taken], dtype=np.int64),
-        completion_ids=np.concatenate([np.empty(0, np.int32), *taken]),
-        rollout_logprobs=np.concatenate([np.empty(0, np.float32), *(logprobs[part][row] for part, row in at)]),
+        begins=ends - lengths,
+        ends=ends,
+        completion_ids=np.concatenate([np.empty(0, np.int32), *tokens]),
+        rollout_logprobs=np.concatenate([np.empty(0, np.float32), *said]),
         finish_reasons=tuple(parts[part].finish_reasons[row] for part, row in at),
         policy_versions=tuple(parts[part].policy_versions[row] for part, row in at),
         engines=tuple(parts[part].engines[row] for part, row in at),
     )
 
 
-def _views(column: np.ndarray, ends: np.ndarray) -> list[np.ndarray]:
-    return [column[begin:end] for begin, end in pairwise([0, *ends.tolist()])]
+def _views(column: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> list[np.ndarray]:
+    return [column[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

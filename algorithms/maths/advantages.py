@@ -75,6 +75,8 @@ def discounted_returns(
 GroupBaseline = Literal["grpo", "rloo", "mean"]
 _MIN_VARIANCE = 1e-8
 _STD_FLOOR = 1e-4
+_BLOCK = 256
+"""Rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +94,15 @@ def token_moments(values: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]) -> Mo
     Raises:
         ValueError: a counted value is not finite. The released code turns one such value into a rollout of zeros.
     """
-    # Selected by numpy, which needs no index of every token.
-    chosen = torch.from_numpy(values.numpy(force=True)[mask.numpy(force=True)].astype("float64"))
+    chosen, end = torch.empty(int(mask.count_nonzero()), dtype=torch.float64), 0
     if chosen.numel() == 0:
         return Moments(0.0, 0.0)
+    # Selected by numpy, which needs no index of every token, and by blocks of rows, which need no second copy.
+    rows, kept = values.numpy(force=True), mask.numpy(force=True)
+    for first in range(0, len(rows), _BLOCK):
+        some = torch.from_numpy(rows[first : first + _BLOCK][kept[first : first + _BLOCK]])
+        chosen[end : end + len(some)] = some
+        end += len(some)
     mean = chosen.mean()
     if not bool(torch.isfinite(mean)):  # a sum of float32 is finite in float64
         row, slot = (mask & ~torch.isfinite(values)).nonzero()[0].tolist()

@@ -92,9 +92,19 @@ def logprob_mismatch(
 ) -> Mismatch:
     """Mean and largest absolute gap over the masked tokens the engine scored; 0 where there is none."""
     usable = mask & torch.isfinite(rollout_logprobs)
-    num_nonfinite = int(mask.sum() - usable.sum())
+    gap = (old_logprobs - rollout_logprobs).flatten()
+    return mismatch_of_gaps(gap, usable.flatten(), num_nonfinite=int(mask.sum() - usable.sum()))
+
+
+def mismatch_of_gaps(gap: Float[Tensor, " N"], usable: Bool[Tensor, " N"], *, num_nonfinite: int) -> Mismatch:
+    """The same of gaps that are known.
+
+    Args:
+        gap: Trainer's log-prob less the engine's, of any sign; overwritten.
+        usable: Tokens that count.
+        num_nonfinite: Further ones, which the engine did not score.
+    """
     if not bool(usable.any()):
         return Mismatch(0.0, 0.0, num_nonfinite)
-    gap = old_logprobs - rollout_logprobs
-    gap = (gap.flatten() if bool(usable.all()) else gap[usable]).abs_()
+    gap = (gap if bool(usable.all()) else gap[usable]).abs_()
     return Mismatch(gap.mean().item(), gap.max().item(), num_nonfinite)

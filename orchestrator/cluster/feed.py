@@ -19,6 +19,7 @@ import numpy as np
 from algorithms.records import Sequence as TokenSequence
 from orchestrator.cluster.waits import WaitTimeout, WorkerCannotStart, WorkerLost, get, silent_workers, waiting
 from orchestrator.errors import GuardStop
+from workers.columns import Rows
 from workers.types import Completions, EncodedPrompt, GenerationRequest, joined
 
 _COLLECT_S = 1.0
@@ -118,7 +119,7 @@ def generate(
     keeper: EngineKeeper | None = None,
     is_wanted: Callable[[], bool] = lambda: True,
 ) -> Completions:
-    """Draw every request and return the completions in the order of ``requests``.
+    """Draw every request and return the completions in the order of ``requests``, each behind its prompt.
 
     Args:
         engines: Rollout actors by their index.
@@ -160,32 +161,36 @@ def generate(
             if keeper is not None and not feed.engines:
                 feed.engines = dict(keeper.revive())
                 wait.progress(f"{finished} of {len(requests)}")
-    return joined(parts, ((r.uid, r.sample_index) for r in requests))
+    return joined(parts, ((r.uid, r.sample_index) for r in requests), _prompts(requests))
+
+
+def with_their_prompts(requests: Sequence[GenerationRequest], completions: Completions) -> Completions:
+    """The same, each behind its prompt as the model's forward sees it; those that are there already as they are."""
+    if completions.prompt_lens == [len(r.prompt_ids) for r in requests]:
+        return completions
+    return completions.behind(_prompts(requests))
 
 
 def completion_sequences(requests: Sequence[GenerationRequest], completions: Completions) -> list[TokenSequence]:
     """Join prompts, as the model's forward sees them, with the ids sampled for them: int32 views of one array."""
-    spelled = {id(r.prompt_ids): r.prompt_ids for r in requests}
-    prompts = {key: np.asarray(ids, np.int32) for key, ids in spelled.items()}  # once for all samples of a prompt
-    responses, pieces = completions.ids(), list[np.ndarray]()
-    for request, response in zip(requests, responses, strict=True):
-        pieces += (prompts[id(request.prompt_ids)], response)
-    flat, begin = np.concatenate([np.empty(0, np.int32), *pieces]), 0
-    sequences = []
-    for request, response in zip(requests, responses, strict=True):
-        prompt_len = len(request.prompt_ids)
-        end = begin + prompt_len + len(response)
-        sequences.append(
-            TokenSequence(
-                uid=request.uid,
-                sample_index=request.sample_index,
-                input_ids=flat[begin:end],
-                prompt_len=prompt_len,
-                media=request.media,
-            )
+    rows, _ = with_their_prompts(requests, completions).with_prompts()
+    return [
+        TokenSequence(
+            uid=request.uid,
+            sample_index=request.sample_index,
+            input_ids=row,
+            prompt_len=len(request.prompt_ids),
+            media=request.media,
         )
-        begin = end
-    return sequences
+        for request, row in zip(requests, rows, strict=True)
+    ]
+
+
+def _prompts(requests: Sequence[GenerationRequest]) -> list[np.ndarray]:
+    """Of each as the model's forward sees it, int32 ``[P]``; one array for all samples of a prompt."""
+    spelled = {id(r.prompt_ids): r.prompt_ids for r in requests}
+    arrays = {key: np.asarray(ids, np.int32) for key, ids in spelled.items()}
+    return [arrays[id(r.prompt_ids)] for r in requests]
 
 
 class _Feed:
@@ -262,7 +267,7 @@ class _Feed:
             for _ in range(min(self._window, len(self._queue))):
                 batch.extend(self._queue.popleft())
         if batch:
-            self.engines[index].submit.remote(batch)
+            self.engines[index].submit.remote(Rows(batch))
             held |= {(r.uid, r.sample_index): r for r in batch}
         # One more than runs, so that the engine goes straight on while the driver reads the last results.
         while held and self._asked[index] < _COLLECTS_AHEAD:

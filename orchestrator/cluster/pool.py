@@ -101,8 +101,10 @@ class WorkerPool:
         )
 
     def _patches(self, sequence: TokenSequence) -> int:
-        sizes = [(ref.width, ref.height) for ref in sequence.media]
         spec = self.spec
+        if not spec.weights.patch:
+            return 0
+        sizes = [(ref.width, ref.height) for ref in sequence.media]
         return spec.weights.patches_of(sizes, max_pixels=spec.max_pixels, fixed_side=spec.fixed_side)
 
     def start_worker(self, role: Role, index: int, spec: Any) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from algorithms.figures import added
-from algorithms.maths.logprobs import Mismatch, logprob_mismatch
+from algorithms.maths.logprobs import Mismatch, mismatch_of_gaps
 from algorithms.records import Rollout
 from algorithms.tokens import MISMATCH
 from orchestrator.errors import GuardStop
@@ -65,16 +65,28 @@ def mismatch_of(rollouts: Sequence[Rollout], *, among: Sequence[np.ndarray] | No
         among: bool ``[T]`` for each rollout, tokens that are looked at; None looks at all. Where there is none, nor is
             there a gap.
     """
-    masks = [r.sequence.action_mask for r in rollouts] if among is None else among
-    known = [
-        (r.old_logprobs[begin:], r.rollout_logprobs[begin:], mask[begin:])
-        for r, mask, begin in zip(rollouts, masks, (r.sequence.prompt_len for r in rollouts), strict=True)
-        if r.reward is not None and r.old_logprobs is not None
-    ]
-    if not known or (among is not None and not any(mask.any() for *_, mask in known)):
+    masks: Sequence[np.ndarray | None] = [None] * len(rollouts) if among is None else among
+    known = [(r, m) for r, m in zip(rollouts, masks, strict=True) if r.reward is not None]
+    known = [(r, m) for r, m in known if r.old_logprobs is not None]
+    if not known or (among is not None and not any(m is not None and m[_behind(r)].any() for r, m in known)):
         return None
-    old, rollout, looked_at = (torch.from_numpy(np.concatenate(rows))[None] for rows in zip(*known, strict=True))
-    return logprob_mismatch(old, rollout, looked_at)
+    # Written in place, piece by piece: of a large step every array of all tokens takes hundreds of megabytes.
+    ends = np.cumsum([len(r.sequence.input_ids) - r.sequence.prompt_len for r, _ in known]).tolist()
+    gap, usable, num_masked = np.empty(ends[-1], np.float32), np.empty(ends[-1], bool), 0
+    for (r, mask), begin, end in zip(known, [0, *ends[:-1]], ends, strict=True):
+        assert r.old_logprobs is not None
+        own, sampled = _behind(r), r.rollout_logprobs[_behind(r)]
+        np.subtract(r.old_logprobs[own], sampled, out=gap[begin:end])
+        np.isfinite(sampled, out=usable[begin:end])
+        num_masked += end - begin if mask is None else int(mask[own].sum())
+        if mask is not None:
+            usable[begin:end] &= mask[own]
+    num_nonfinite = num_masked - int(usable.sum())
+    return mismatch_of_gaps(torch.from_numpy(gap), torch.from_numpy(usable), num_nonfinite=num_nonfinite)
+
+
+def _behind(rollout: Rollout) -> slice:
+    return slice(rollout.sequence.prompt_len, None)
 
 
 def mismatch_in(updates: Sequence[Sequence[RankUpdate]]) -> Mismatch | None:

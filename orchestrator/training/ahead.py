@@ -19,7 +19,7 @@ from orchestrator.cluster.feed import Unwanted
 from orchestrator.cluster.waits import WaitTimeout, waiting
 from orchestrator.run.checkpoint import Progress
 from orchestrator.run.metrics import PhaseClock
-from orchestrator.training.learning import check_learnable, learn, recorded, synced, told_anyway
+from orchestrator.training.learning import check_learnable, learn, recorded, stored, synced, told_anyway
 from orchestrator.training.online_metrics import Rate
 from orchestrator.training.online_step import OnlineWork
 from orchestrator.training.refills import Drawn
@@ -65,6 +65,7 @@ class AheadWork:
         )
         check_learnable(session.config, found)
         waiting.forget(batch)
+        del sampled
         progress = replace(progress, ahead=rest)
         steps_left = session.config.run.steps - progress.step - 1
         most = min(rollout.staleness, steps_left) * rollout.prompts_per_step
@@ -72,7 +73,8 @@ class AheadWork:
             lambda: self._sampled(progress, most, found.prompts, meanwhile), within_s=session.deadline_s
         )
         with meanwhile:
-            learned = learn(answering, progress, found, clock)
+            with stored(answering, progress.step + 1, found) as found:
+                learned = learn(answering, progress, found, clock)
             with told_anyway(answering, learned, found, rate, clock), session.phase("rollout", clock):
                 later = meanwhile.result()
         rate = Rate(tokens=rate.tokens + later.rate.tokens, seconds=rate.seconds + later.rate.seconds)

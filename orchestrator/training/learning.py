@@ -1,6 +1,7 @@
 """From a step's answers to its updates, a verified sync and the figures: what every way to sample them shares."""
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,7 +10,7 @@ from typing import Any
 from algorithms.maths.logprobs import Mismatch
 from algorithms.records import Rollout
 from algorithms.records import Sequence as TokenSequence
-from orchestrator.cluster.feed import completion_sequences
+from orchestrator.cluster.feed import completion_sequences, with_their_prompts
 from orchestrator.cluster.sync import SyncResult
 from orchestrator.config.schema import TrainConfig
 from orchestrator.evaluation.right import is_judging
@@ -51,6 +52,24 @@ def check_learnable(config: TrainConfig, found: Drawn) -> None:
     """
     check_coverage(found.rewards, minimum=config.reward.min_coverage)
     check_unknown(found.rewards, most=config.max_unknown)
+
+
+@contextmanager
+def stored(answering: Answering, step: int, found: Drawn) -> Iterator[Drawn]:
+    """Keep the rollouts of a step while they are learned from; the block has them without texts, which nobody reads.
+
+    The file takes seconds of a processor, in which other threads go on, and the texts hundreds of megabytes.
+    """
+    file, judging = answering.session.folder.rollout_file(step), is_judging(answering.train)
+
+    def write(all_of_it: Drawn) -> None:
+        write_rollouts(file, rollout_rows(all_of_it.prompts, all_of_it.sampled, judging=judging))
+
+    with ThreadPoolExecutor(1, thread_name_prefix="rollouts") as beside:
+        written = beside.submit(write, found)
+        found = replace(found, sampled=replace(found.sampled, texts={}))
+        yield found
+    written.result()
 
 
 def learn(answering: Answering, progress: Progress, found: Drawn, clock: PhaseClock) -> Learned:
@@ -109,7 +128,7 @@ def synced(answering: Answering, learned: Learned, seen: Sequence[str], clock: P
 
 @contextmanager
 def told_anyway(answering: Answering, learned: Learned, found: Drawn, rate: Rate, clock: PhaseClock) -> Iterator[None]:
-    """Keep a step's rollouts and figures where what follows its updates fails: a checkpoint may count the step."""
+    """Tell a step's figures where what follows its updates fails: a checkpoint may count the step."""
     try:
         yield
     except Exception:
@@ -120,12 +139,9 @@ def told_anyway(answering: Answering, learned: Learned, found: Drawn, rate: Rate
 
 
 def recorded(answering: Answering, learned: Learned, found: Drawn, sync: SyncResult | None, rate: Rate) -> Metrics:
-    """Keep the step's rollouts and tell its figures; without a sync those of the sync are missing."""
-    prompts, sampled = found.prompts, found.sampled
-    rows = rollout_rows(prompts, sampled, judging=is_judging(answering.train))
-    write_rollouts(answering.session.folder.rollout_file(learned.done.step), rows)
+    """The step's figures; without a sync those of the sync are missing."""
     record = StepRecord(
-        sampled=sampled,
+        sampled=found.sampled,
         figures=learned.figures,
         mismatch=learned.mismatch,
         updates=learned.updates,
@@ -135,15 +151,17 @@ def recorded(answering: Answering, learned: Learned, found: Drawn, sync: SyncRes
         mismatch_strikes=learned.done.mismatch_strikes,
         num_engine_restarts=answering.engines.num_restarts,
         learns_stale=answering.session.config.rollout.staleness > 0,
-        sources={uid: prompt.source for uid, prompt in prompts.items() if prompt.source},
+        sources={uid: prompt.source for uid, prompt in found.prompts.items() if prompt.source},
     )
     return online_metrics(record)
 
 
 def rollouts_of(answering: Answering, sampled: Sampled, *, ask_first: bool) -> list[Rollout]:
     """Join completions with the trainer's view of them, where it is asked before the update."""
-    sequences = completion_sequences(sampled.requests, sampled.completions)
+    completions = with_their_prompts(sampled.requests, sampled.completions)
+    sequences = completion_sequences(sampled.requests, completions)
     prompt_lens = [s.prompt_len for s in sequences]
+    _, sampled_logprobs = completions.with_prompts()
     told = _told(answering, sampled, sequences, ask_first=ask_first)
     if sampled.ref_logprobs:
         told["reference"] = behind_prompts(sampled.ref_logprobs, prompt_lens)
@@ -161,7 +179,7 @@ def rollouts_of(answering: Answering, sampled: Sampled, *, ask_first: bool) -> l
         )
         for s, logprobs, reward, old, ref, value in zip(
             sequences,
-            behind_prompts(sampled.completions.logprobs(), prompt_lens),
+            sampled_logprobs,
             sampled.rewards,
             *(told.get(role, unknown) for role in ("policy", "reference", "critic")),
             strict=True,

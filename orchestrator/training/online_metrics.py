@@ -55,6 +55,7 @@ class Sampled:
 
     requests: tuple[GenerationRequest, ...]
     completions: Completions
+    """Each behind its prompt."""
     rewards: tuple[Reward, ...]
     texts: Mapping[tuple[str, int], str]
     """What each completion says, by uid and sample index."""

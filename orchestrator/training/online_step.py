@@ -15,7 +15,7 @@ from orchestrator.run.checkpoint import Progress
 from orchestrator.run.cursor import PromptPick, sample_seed
 from orchestrator.run.metrics import PhaseClock
 from orchestrator.training.answering import Answering
-from orchestrator.training.learning import check_learnable, learn, recorded, synced, told_anyway
+from orchestrator.training.learning import check_learnable, learn, recorded, stored, synced, told_anyway
 from orchestrator.training.online_metrics import Rate, Sampled
 from orchestrator.training.refills import drawn
 from orchestrator.training.session import Evaluation, Metrics
@@ -50,9 +50,10 @@ class OnlineWork:
             sample=lambda prompts: self._sample(prompts, progress.policy_version, clock),
         )
         check_learnable(config, found)
-        learned = learn(answering, progress, found, clock)
-        tokens = len(found.sampled.completions.completion_ids)
+        tokens = int(found.sampled.completions.lengths.sum())
         rate = Rate(tokens=tokens, seconds=clock.metrics()["time/rollout_s"])
+        with stored(answering, progress.step + 1, found) as found:
+            learned = learn(answering, progress, found, clock)
         with told_anyway(answering, learned, found, rate, clock):
             sync = synced(answering, learned, list(found.prompts), clock)
         return learned.done, recorded(answering, learned, found, sync, rate)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from algorithms.figures import Figure, added
+from orchestrator.cluster.feed import with_their_prompts
 from orchestrator.rewards.reward import Reward
 from orchestrator.run.cursor import PromptCursor, PromptPick
 from orchestrator.training.online_metrics import Sampled
@@ -75,7 +76,8 @@ def drawn(
         equal += [uid for uid in asked if uid in found]
     taken = [*kept, *equal[len(kept) - count :]] if len(kept) < count else kept
     figures = {"rollout/refills": float(len(rounds) - 1), "rollout/equal_frac": len(equal) / len(prompts)}
-    chosen = {uid: prompts[uid] for uid in prompts if uid in set(taken)}
+    chosen_uids = set(taken)
+    chosen = {uid: prompt for uid, prompt in prompts.items() if uid in chosen_uids}
     return Drawn(
         prompts=chosen,
         sampled=_joined(rounds, chosen),
@@ -106,9 +108,11 @@ def _joined(rounds: Sequence[Sampled], chosen: Mapping[str, Prompt]) -> Sampled:
     if len(rounds) == 1 and len(chosen) == len(set(rounds[0].completions.uids)):
         return rounds[0]
     rows = [row for one in rounds for row in zip(one.requests, one.rewards, strict=True) if row[0].uid in chosen]
+    requests = tuple(request for request, _ in rows)
+    completions = joined([one.completions for one in rounds], ((r.uid, r.sample_index) for r in requests))
     return Sampled(
-        requests=tuple(request for request, _ in rows),
-        completions=joined([one.completions for one in rounds], ((r.uid, r.sample_index) for r, _ in rows)),
+        requests=requests,
+        completions=with_their_prompts(requests, completions),
         rewards=tuple(reward for _, reward in rows),
         texts={key: text for one in rounds for key, text in one.texts.items()},
         tallies=added(one.tallies for one in rounds),

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from algorithms.records import Sequence as TokenSequence
-from orchestrator.cluster.feed import completion_sequences
+from orchestrator.cluster.feed import completion_sequences, with_their_prompts
 from orchestrator.rewards.check import compares_samples
 from orchestrator.rewards.reward import Reward, RewardItem
 from orchestrator.run.ahead import AheadGroup, AheadSample
@@ -127,9 +127,11 @@ class Waiting:
         said = [self.text(group, index) for group, index, _ in rows]
         rewards, tallies = self.work.judged(self._given(groups), [self.prompt(group) for group, _, _ in rows], said)
         refs = tuple(sample.ref_logprobs for _, _, sample in rows if sample.ref_logprobs is not None)
+        requests = tuple(self.first_request(group, index) for group, index, _ in rows)
+        completions = Completions.of(completion_of(group, index) for group, index, _ in rows)
         return Sampled(
-            requests=tuple(self.first_request(group, index) for group, index, _ in rows),
-            completions=Completions.of(completion_of(group, index) for group, index, _ in rows),
+            requests=requests,
+            completions=with_their_prompts(requests, completions),
             rewards=tuple(rewards),
             texts={(group.uid, index): text for (group, index, _), text in zip(rows, said, strict=True)},
             tallies=tallies,

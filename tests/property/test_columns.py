@@ -2,6 +2,7 @@
 
 import pickle
 from dataclasses import fields
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from algorithms.records import MediaRef, Sequence, TrainSample
 from algorithms.tokens import action_masks, stacked, step_weights
 from orchestrator.cluster.feed import completion_sequences
-from workers.columns import Microbatches, Slots
+from workers.columns import Microbatches, Rows, Slots
 from workers.types import Completion, Completions, GenerationRequest
 
 _SHAPES = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 4), st.integers(0, 5)), min_size=1, max_size=8)
@@ -51,6 +52,17 @@ def test_records_arrive_as_they_were_sent(shapes: list[tuple[int, int, int]], cu
     for sent in (batches, [[s.sequence for s in batch] for batch in batches], [["any", 1], [None]]):
         arrived = pickle.loads(pickle.dumps(Microbatches(sent), protocol=5))  # noqa: S301
         assert [[_told(one) for one in batch] for batch in arrived] == [[_told(one) for one in b] for b in sent]
+        whole = pickle.loads(pickle.dumps(Rows(chain.from_iterable(sent)), protocol=5))  # noqa: S301
+        assert [_told(one) for one in whole] == [_told(one) for one in chain.from_iterable(sent)]
+
+
+@given(st.lists(st.sampled_from(["<i4", "<f4", "<f8", "|b1", "<i2", "<U3", "|O"]), max_size=4), st.integers(0, 5))
+def test_arrays_arrive_with_their_kind(kinds: list[str], length: int) -> None:
+    sent = [[np.arange(length + number).astype(kind) for number in range(3)] for kind in kinds]
+    buffered = list[memoryview]()
+    message = pickle.dumps(Microbatches(sent), protocol=5, buffer_callback=lambda b: buffered.append(b.raw()))
+    arrived = pickle.loads(message, buffers=buffered)  # noqa: S301
+    assert [[_told(row) for row in batch] for batch in arrived] == [[_told(row) for row in batch] for batch in sent]
 
 
 @given(_SHAPES)

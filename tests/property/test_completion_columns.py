@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from algorithms.records import MediaRef
+from workers.columns import Rows
 from workers.types import Completion, Completions, GenerationRequest, joined
 
 _ROWS = st.lists(
@@ -64,6 +66,26 @@ def test_parts_join_in_the_order_that_is_asked_for(
     assert [_told(row) for row in joined(parts, order)] == [_told(row) for row in put_in]
 
 
+@given(_ROWS, st.data())
+def test_behind_their_prompts_rows_are_the_same(
+    rows: list[tuple[list[tuple[int, float]], str, int]], data: st.DataObject
+) -> None:
+    put_in = _completions(rows)
+    prompts = [np.arange(data.draw(st.integers(0, 3)), dtype=np.int32) for _ in put_in]
+    columns = Completions.of(put_in).behind(prompts)
+    assert [_told(row) for row in columns] == [_told(row) for row in put_in]
+    assert columns.prompt_lens == [len(prompt) for prompt in prompts]
+    ids, logprobs = columns.with_prompts()
+    assert [row.tolist() for row in ids] == [
+        [*prompt.tolist(), *row.completion_ids.tolist()] for prompt, row in zip(prompts, put_in, strict=True)
+    ]
+    assert [row.tobytes() for row in logprobs] == [
+        bytes(4 * len(prompt)) + row.rollout_logprobs.tobytes() for prompt, row in zip(prompts, put_in, strict=True)
+    ]
+    order = [(row.uid, row.sample_index) for row in put_in]
+    assert [_told(row) for row in joined([columns], order)] == [_told(row) for row in put_in]
+
+
 def test_a_row_that_there_is_not_is_an_index_error() -> None:
     for columns in (Completions.of([]), Completions.of(_completions([([(1, 0.0)], "stop", 0)]))):
         with pytest.raises(IndexError):
@@ -71,8 +93,15 @@ def test_a_row_that_there_is_not_is_an_index_error() -> None:
 
 
 def test_requests_travel_whole() -> None:
-    request = GenerationRequest(
-        uid="p", sample_index=1, engine_prompt_ids=(1,), prompt_ids=(1, 1), media=(), seed=2**40, max_new_tokens=3,
-        temperature=0.5, top_p=0.25,
-    )  # fmt: skip
-    assert pickle.loads(pickle.dumps(request)) == request  # noqa: S301
+    image = MediaRef(sha256="a" * 64, path="/a", width=1, height=2)
+    prompts = [(1, 1), (1, 2), (1, 3)]
+    requests = [
+        GenerationRequest(
+            uid=f"p{index // 2}", sample_index=index, engine_prompt_ids=(1,), prompt_ids=prompts[index // 2],
+            media=(image,) * (index // 2), seed=2**40 + index, max_new_tokens=3, temperature=0.5, top_p=0.25,
+        )
+        for index in range(5)
+    ]  # fmt: skip
+    arrived = pickle.loads(pickle.dumps(Rows(requests), protocol=5))  # noqa: S301
+    assert list(arrived) == requests
+    assert arrived[0].prompt_ids is arrived[1].prompt_ids, "samples of a prompt share it on the other side too"

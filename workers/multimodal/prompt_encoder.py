@@ -15,6 +15,7 @@ from workers.models.adapters import adapter_for
 from workers.models.folder import template_by_name
 from workers.multimodal.instructions import num_images, plain_text, texts, with_texts
 from workers.multimodal.processor import Fitting, expand_placeholders, image_expansions, image_text, load_processor
+from workers.multimodal.text_table import TextTable, table_of
 from workers.multimodal.word_tokenizer import Masks, WordTokenizer
 from workers.types import EncodedPrompt, Prompt, UnusablePrompt
 
@@ -158,7 +159,13 @@ class PromptEncoder:
         """The same of many; while it lasts, other threads go on."""
         if self.tokenizer.clean_up_tokenization_spaces or not self.tokenizer.is_fast:
             return [self.decode(row) for row in rows]
+        if self._table is not None:
+            return self._table.texts(rows)
         return self.tokenizer.backend_tokenizer.decode_batch([row.tolist() for row in rows], skip_special_tokens=True)
+
+    @cached_property
+    def _table(self) -> TextTable | None:
+        return table_of(self.tokenizer.backend_tokenizer)
 
     def rendered(self, messages: Iterable[dict[str, Any]]) -> Rendered:
         """The turns as text, in which what their words spell is masked.

@@ -59,6 +59,14 @@ def test_moments_count_tokens_so_a_long_response_weighs_more() -> None:
     torch.testing.assert_close(whiten(values, mask, moments), expected)
 
 
+def test_moments_of_many_rows_are_to_the_bit_those_of_their_tokens_one_behind_the_other() -> None:
+    drawn = torch.Generator().manual_seed(0)
+    values, mask = torch.randn(700, 9, generator=drawn), torch.rand(700, 9, generator=drawn) < 0.5
+    chosen = values[mask].double()
+    variance = (chosen - chosen.mean()).square().sum().item() / len(chosen)
+    assert token_moments(values, mask) == Moments(chosen.mean().item(), variance)
+
+
 def test_no_tokens_have_no_moments() -> None:
     assert token_moments(torch.ones(2, 2), torch.zeros(2, 2, dtype=torch.bool)) == Moments(0.0, 0.0)
 

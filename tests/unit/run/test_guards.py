@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from algorithms.figures import Mean, Most, Sum
-from algorithms.maths.logprobs import Mismatch
+from algorithms.maths.logprobs import Mismatch, logprob_mismatch
 from algorithms.policy_gradient import AlgorithmSection
 from algorithms.records import Rollout, Sequence, TrainSample
 from algorithms.reinforce_pp import ReinforcePp
@@ -129,3 +130,30 @@ def test_the_gap_of_a_rollout_is_that_of_what_has_a_reward() -> None:
     assert (found.abs_mean, found.abs_max) == (pytest.approx(gaps.mean()), pytest.approx(gaps.max()))
     assert found.num_nonfinite == 0
     assert mismatch_of([replace(good, old_logprobs=None)]) is None
+
+
+@pytest.mark.parametrize("share", [None, 0.5])
+@pytest.mark.parametrize("poison", [False, True])
+def test_the_gap_is_to_the_bit_that_of_all_tokens_one_behind_the_other(share: float | None, *, poison: bool) -> None:
+    rng, rollouts, masks = np.random.default_rng(0), list[Rollout](), list[np.ndarray]()
+    for prompt_len, length in zip(rng.integers(1, 9, 40), rng.integers(0, 300, 40), strict=True):
+        size = int(prompt_len + length)
+        sequence = replace(_sample().sequence, input_ids=np.zeros(size, np.int32), prompt_len=int(prompt_len))
+        old, sampled = rng.random((2, size)).astype(np.float32)
+        if poison:
+            sampled[rng.random(size) < 0.1] = np.nan
+        rollouts.append(
+            Rollout(sequence=sequence, reward=1.0, rollout_logprobs=sampled, old_logprobs=old, ref_logprobs=None)
+        )
+        masks.append(sequence.action_mask & (rng.random(size) < (share or 1.0)))
+    rows = [
+        (
+            r.old_logprobs[r.sequence.prompt_len :],
+            r.rollout_logprobs[r.sequence.prompt_len :],
+            m[r.sequence.prompt_len :],
+        )
+        for r, m in zip(rollouts, masks, strict=True)
+        if r.old_logprobs is not None
+    ]
+    joint = (torch.from_numpy(np.concatenate(column))[None] for column in zip(*rows, strict=True))
+    assert mismatch_of(rollouts, among=None if share is None else masks) == logprob_mismatch(*joint)

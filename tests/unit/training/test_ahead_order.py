@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -108,6 +108,7 @@ def _no_policy() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ahead, "learn", learn)
         patch.setattr(ahead, "synced", lambda *_: None)
+        patch.setattr(ahead, "stored", lambda answering, step, found: nullcontext(found))
         patch.setattr(ahead, "recorded", lambda *_: {})
         yield
 
