@@ -194,7 +194,10 @@ def _placed(config: TrainConfig, known: TrainConfig) -> TrainConfig:
 
 def _cost_lines(config: TrainConfig, cluster: ClusterResources, plan: PlacementPlan) -> list[str]:
     gpu_memory_gib = min((n.gpu_memory_gib for n in cluster.nodes if n.gpu_memory_gib is not None), default=None)
-    roles = plan_memory(config, plan, gpu_memory_gib=gpu_memory_gib)
+    try:
+        roles = plan_memory(config, plan, gpu_memory_gib=gpu_memory_gib)
+    except ValueError as error:  # of a configuration that describes no model
+        raise RefusedInput(f"no memory can be planned: {error}") from error
     colocated = config.placement.layout == "colocated"
     told = describe_memory(roles, colocated=colocated, gpu_memory_gib=gpu_memory_gib)
     return [*told, *describe_step_bound(config, cluster, plan)]
