@@ -26,10 +26,12 @@ from orchestrator.data import __main__ as data
 from orchestrator.evaluation.kits.run import KitCommand
 from remote_rm import serve
 from tests.contract.bad_inputs import valid_case
-from tests.fuzz.adversarial import place_of, values
+from tests.fuzz.adversarial import Value, place_of, values
 from tests.fuzz.observed import Ending, observed
 
 _FILE = "setting.toml"
+_VALUES_A_KEY = 50
+_SHARE_IN_FILES = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +95,24 @@ def _train_options(ground: Ground) -> Iterator[Case]:
     for name, field in _fields(config_type(), ""):
         flags = {flag: text for flag, text in ground.base.items() if flag != f"--{name}"}
         argv = tuple(word for flag in flags.items() for word in flag)
-        for value in values(_bounds(field), ground.places):
+        drawn = random.Random(name)
+        for value in _drawn(name, _bounds(field), ground, lambda _: True):
+            in_file = value.words is None or (value.toml is not None and drawn.random() < _SHARE_IN_FILES)
             said = f"train --{name} = {value.name}"
-            if value.words is not None:
-                yield Case(said, train.main, (*argv, f"--{name}", *value.words, "--dry-run"))
-            if value.toml is not None:
-                yield Case(
-                    f"{said} in a file", train.main, (*argv, "--config", _FILE, "--dry-run"), f"{name} = {value.toml}\n"
-                )
+            if in_file:
+                argv_of_file = (*argv, "--config", _FILE, "--dry-run")
+                yield Case(f"{said} in a file", train.main, argv_of_file, f"{name} = {value.toml}\n")
+            else:
+                yield Case(said, train.main, (*argv, f"--{name}", *(value.words or ()), "--dry-run"))
+
+
+def _drawn(key: str, bounds: tuple[float, ...], ground: Ground, fits: Callable[[Value], bool]) -> Iterator[Value]:
+    """The values beside its bounds, and of the others so many as there is time for, other ones for every key."""
+    near, others = list[Value](), list[Value]()
+    for value in filter(fits, values(bounds, ground.places)):
+        (near if value.name.startswith("bound ") else others).append(value)
+    yield from near
+    yield from random.Random(key).sample(others, min(_VALUES_A_KEY, len(others)))
 
 
 def _tables(ground: Ground) -> Iterator[Case]:
@@ -119,7 +131,7 @@ def _tables(ground: Ground) -> Iterator[Case]:
         names = [*kind.model_fields, *(("name", "from", "algo", "run", "data") if table == "stage" else ())]
         for name in names:
             lines = [line for line in whole.splitlines() if not line.startswith(f"{name} =")]
-            for value in values((), ground.places):
+            for value in _drawn(f"{table} {name}", (), ground, lambda one: one.toml is not None):
                 if value.toml is not None:
                     text = "\n".join([*lines, f"{name} = {value.toml}", ""])
                     yield Case(f"[[{table}]] {name} = {value.name}", train.main,
@@ -188,9 +200,8 @@ def _commands(ground: Ground) -> Iterator[Case]:
                 continue
             own = {flag: text for flag, text in base.items() if flag != field.name}
             own |= {"data": gone} if field.name == "endpoint" else {}
-            for value in values((), ground.places):
-                if value.words is None:
-                    continue
+            for value in _drawn(f"{name} {field.name}", (), ground, lambda one: one.words is not None):
+                assert value.words is not None
                 words = {**{flag: (text,) for flag, text in own.items()}, field.name: value.words}
                 argv = [word for flag in ("path", "store", "source", "out") if flag in positional and flag in words
                         for word in words[flag]]  # fmt: skip

@@ -52,7 +52,7 @@ def test_every_count_has_a_largest_value() -> None:
         (lambda path: path.write_text("x = " + "[" * 100_000), "is not usable TOML: nested deeper than 64 levels"),
         (
             lambda path: path.write_text("x = 0x" + "f" * 20_000),
-            "is not usable TOML: it holds an integer of 80000 bits",
+            "holds an integer of 80000 bits",
         ),
     ],
 )
