@@ -1,7 +1,8 @@
 """The two ways a run ends early on purpose, and their exit codes; a failed validation is one of them."""
 
+import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -10,10 +11,12 @@ _MOST_CHARS = 290
 """Of a refusal: with the word before it, no line is longer than 300."""
 _MOST_CHARS_OF_A_STOP = 2000
 _MOST_CHARS_OF_A_VALUE = 100
+_MOST_CHARS_OF_A_LIST, _MOST_NEAR = 160, 3
+_NAME = re.compile(r"'([^']+)'")
 _MOST_TOLD = 20
 _MORE = " more problems"
 _LEFT_OUT = " ... "
-_LONGEST_TEXT = 100_000
+_LONGEST_TEXT = 300_000
 """Of what is looked at to be shown."""
 _QUOTED = re.compile(r"""(?<!\w)'(?:[^'\\]|\\.)*'|(?<!\w)"(?:[^"\\]|\\.)*"|[^\s'"]+""")
 """Values stand between quotes, or are one word; an apostrophe within a word opens none."""
@@ -99,12 +102,20 @@ def _line(problem: dict[str, Any], sources: Mapping[str, str]) -> str:
     kind, field = problem["type"], ".".join(str(part) for part in problem["loc"])
     template = _EXPECTED.get(kind)
     expected = template.format(**problem.get("ctx", {})) if template else problem["msg"]
+    if kind == "literal_error" and len(expected) > _MOST_CHARS_OF_A_LIST:
+        expected = _nearest(problem["input"], _NAME.findall(expected))
     if kind == "missing":
         return f"{field} is not set"
     if not field:  # a check across sections, whose sentence names its fields itself
         return expected
     source = next((sources[name] for name in sources if f"{field}.".startswith(f"{name}.")), None)
     return f"{field} = {_value(problem['input'])}" + (f" {source}" if source else "") + f": {expected}"
+
+
+def _nearest(given: Any, names: Sequence[str]) -> str:
+    """Of more names than a line holds those that the user may have meant."""
+    near = difflib.get_close_matches(_value(given), names, n=_MOST_NEAR, cutoff=0.0)
+    return f"expected one of {len(names)} names, which --help lists; the nearest are {', '.join(map(repr, near))}"
 
 
 def _value(value: Any) -> str:
