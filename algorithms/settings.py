@@ -1,6 +1,7 @@
 """What a section of the configuration is. The docstring under a field is its help on the command line."""
 
 import os
+from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, get_args
 
@@ -22,7 +23,13 @@ def path_fault(text: str) -> str | None:
     if size > _LONGEST_PATH:
         return f"is a path of {size} bytes, and the longest has {_LONGEST_PATH}"
     longest = max(len(os.fsencode(part)) for part in text.split("/"))
-    return f"has a name of {longest} bytes, and the longest has {_LONGEST_NAME}" if longest > _LONGEST_NAME else None
+    if longest > _LONGEST_NAME:
+        return f"has a name of {longest} bytes, and the longest has {_LONGEST_NAME}"
+    try:
+        Path(text).resolve()
+    except (OSError, RuntimeError):
+        return "is a link that leads back to itself, or cannot be followed"
+    return None
 
 
 def _a_path(text: str) -> str:

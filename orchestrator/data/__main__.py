@@ -215,6 +215,8 @@ class Judgements(_Source):
     def run(self) -> int:
         """Write the file, and say how many judgements it has and what was left out."""
         refuse_taken(Path(self.out))
+        if not 0 <= self.max_bad_frac <= 1:
+            raise RefusedInput(f"--max-bad-frac = {self.max_bad_frac:g}: must be from 0 to 1")
         chosen, store = self._chosen(), self.store()
         with TemporaryDirectory() as pictures:
             source = store or self.source(pictures=Path(pictures) if self.images == "in_row" else None)

@@ -15,7 +15,6 @@ from typing import Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow.fs import LocalFileSystem
 
 from orchestrator.data.counted import refuse_bad_share
 from orchestrator.data.keys import Notes
@@ -216,10 +215,9 @@ class _SplitWriter:
     def _writer(self, table: TableName) -> pq.ParquetWriter:
         if table not in self._writers:
             path = _partial(self._folder / self._part().file(table))
-            # Said aloud: a folder whose name begins like an address would be taken for one.
-            local = LocalFileSystem()
+            # Absolute, as a folder whose name begins like an address would be taken for one.
             self._writers[table] = pq.ParquetWriter(
-                str(path), TABLES[table], filesystem=local, compression="zstd", write_page_checksum=True
+                str(path.absolute()), TABLES[table], compression="zstd", write_page_checksum=True
             )
         return self._writers[table]
 

@@ -1,5 +1,6 @@
 """One run from its configuration to the closing summary, and the same told without starting anything."""
 
+import json
 import os
 import sys
 from dataclasses import dataclass
@@ -73,8 +74,13 @@ def dry_run(config: TrainConfig, known: TrainConfig) -> None:
     if here:
         _check_files(known)
     lines += data_lines(known if known.data == config.data else config)
-    sys.stdout.write(resolved_json(config))
-    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.write(_printable(resolved_json(config)))
+    sys.stdout.write(_printable("\n".join(lines) + "\n"))
+
+
+def _printable(text: str) -> str:
+    """Text with what a terminal would obey spelled as JSON spells it."""
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def check_run(config: TrainConfig, known: TrainConfig) -> Checked:
