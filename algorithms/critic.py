@@ -12,7 +12,7 @@ from pydantic import Field
 from algorithms.algorithm import CriticModel, Loss, ScalarHead, Scores
 from algorithms.figures import Figure, Mean
 from algorithms.records import TokenSample
-from algorithms.settings import Count, Section, Share, Text
+from algorithms.settings import Count, GivenPath, Section, Share, Times
 from algorithms.tokens import of_actions
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class CriticSection(Section):
     init: Literal["policy", "reward", "random"] = "policy"
     """Its weights to begin with: the policy's model; a scalar reward model, that of critic.path or else of
     reward.scalar_path; or fresh ones, by run.seed, where model.freeze does not keep the policy's."""
-    path: Text | None = None
+    path: GivenPath | None = None
     """Folder of a scalar reward model, for critic.init = "reward"; none = reward.scalar_path. It may hold an adapter
     alone, which is learned on: model.lora_rank is then its rank."""
     head: Literal["zero", "reward_head"] = "zero"
@@ -53,7 +53,7 @@ class CriticSection(Section):
     """Its learning rate's; none = optimizer.schedule."""
     epochs: Count = 1
     """Times that it goes through the samples of a step, which the policy has a number of its own for."""
-    warmup_steps: int = Field(default=0, ge=0)
+    warmup_steps: Times = 0
     """Steps at the beginning at which the critic alone learns: until it knows what the policy earns, its advantages are
     noise."""
     clip: float | None = Field(default=0.2, gt=0.0)

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from algorithms.algorithm import Needs
 from algorithms.policy_gradient import UNGUARDED, PolicyGradient
-from algorithms.settings import Section, Text
+from algorithms.settings import GivenPath, Section
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class DistillSection(Section):
     """Distillation."""
 
-    teacher_path: Text | None = None
+    teacher_path: GivenPath | None = None
     """Folder of the teacher: a model with the policy's tokenizer, of whatever size."""
     weight: float = Field(default=1.0, gt=0.0)
     """What a nat of the gap to the teacher costs."""

@@ -14,14 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
-from orchestrator.cluster.waits import WaitTimeout, WorkerLost
+from orchestrator import command_line
+from orchestrator.command_line import ended, refuse_paths
 from orchestrator.config.benchmarks import VerdictForm
 from orchestrator.config.flags import parted
 from orchestrator.config.load import load_config
 from orchestrator.config.schema import TrainConfig
-from orchestrator.errors import GuardStop, RefusedInput
+from orchestrator.errors import RefusedInput
 from orchestrator.evaluation.benchmarks.asking import AskOptions
 from orchestrator.evaluation.benchmarks.items import Asks, Benchmark, CountOptions
 from orchestrator.evaluation.benchmarks.judgements import BENCHMARK as JUDGEMENTS
@@ -87,22 +86,18 @@ class Evaluate:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code: 0 done, 2 refused, 3 stopped."""
-    try:
-        words = sys.argv[1:] if argv is None else argv
-        if asks_kit(words):
-            sys.stdout.write(as_markdown(by_kit(words)))
-            return 0
-        command, rest = parsed(words)
-        if command.benchmark == ALL:
-            return run_all(command, rest)
-        sys.stdout.write(as_markdown(run(command, rest)))
-    except RefusedInput as refusal:
-        sys.stderr.write(f"refused: {refusal}\n")
-        return 2
-    except (GuardStop, WaitTimeout, WorkerLost) as stop:
-        sys.stderr.write(f"stopped: {stop}\n")
-        return 3
+    """Run the command line; return the exit code; see ``command_line``."""
+    return ended(lambda: _run(sys.argv[1:] if argv is None else argv))
+
+
+def _run(words: Sequence[str]) -> int:
+    if asks_kit(words):
+        sys.stdout.write(as_markdown(by_kit(words)))
+        return 0
+    command, rest = parsed(words)
+    if command.benchmark == ALL:
+        return run_all(command, rest)
+    sys.stdout.write(as_markdown(run(command, rest)))
     return 0
 
 
@@ -244,7 +239,9 @@ def parsed(argv: Sequence[str]) -> tuple[Evaluate, list[str]]:
         unasked=("algo", "model.path", "data.path", "run.dir", "dry_run"),
         why="a model is measured by --benchmark, --model, --data and --out",
     )
-    return tyro.cli(Evaluate, prog="python -m orchestrator.evaluate", args=own), rest
+    command = command_line.parsed(Evaluate, own, prog="python -m orchestrator.evaluate")
+    refuse_paths(command, "benchmark", "model", "data", "out", "template", "endpoint_key_file", "against")
+    return command, rest
 
 
 def checked(command: Evaluate, benchmark: Benchmark, asks: Asks) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tyro
 
-from orchestrator.errors import RefusedInput
+from orchestrator.command_line import ended, parsed, refuse_paths
 from orchestrator.pipeline.summary import model_line
 from orchestrator.run.model_folder import export
 
@@ -23,13 +23,14 @@ class Export:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code: 0 done, 2 refused."""
-    command = tyro.cli(Export, prog="python -m orchestrator.export", args=argv)
-    try:
-        export(Path(command.source), Path(command.out))
-    except RefusedInput as refusal:
-        sys.stderr.write(f"refused: {refusal}\n")
-        return 2
+    """Run the command line; return the exit code; see ``command_line``."""
+    return ended(lambda: _run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    command = parsed(Export, argv, prog="python -m orchestrator.export")
+    refuse_paths(command, "source", "out")
+    export(Path(command.source), Path(command.out))
     sys.stdout.write(model_line(Path(command.out)) + "\n")
     return 0
 

@@ -17,13 +17,15 @@ from tempfile import TemporaryDirectory
 
 import tyro
 
-from orchestrator.cluster.waits import WaitTimeout, WorkerLost
+from algorithms.settings import MOST
+from orchestrator import command_line
+from orchestrator.command_line import ended, refuse_paths
 from orchestrator.config.benchmarks import VerdictForm
 from orchestrator.config.flags import parted
 from orchestrator.config.load import load_config
 from orchestrator.config.schema import TrainConfig
 from orchestrator.data.shards import beside
-from orchestrator.errors import GuardStop, RefusedInput
+from orchestrator.errors import RefusedInput
 from orchestrator.evaluation.benchmarks.asking import AskOptions
 from orchestrator.evaluation.benchmarks.files import ItemFile
 from orchestrator.evaluation.benchmarks.items import Item
@@ -38,6 +40,7 @@ from orchestrator.run.folder import RunFolder, write_atomic
 
 _OF_ONE = ("question", "image", "frames", "response")
 _OF_VERDICTS = ("votes", "form", "template")
+_MOST_PORT, _MOST_IMAGES = 65_535, 10_000
 _OF_SERVER = ("host", "port", "token_file", "max_images")
 
 
@@ -78,20 +81,17 @@ class Judge:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code: 0 done, 2 refused, 3 stopped."""
-    try:
-        command, rest = parsed(sys.argv[1:] if argv is None else argv)
-        if command.serve:
-            serve(command, rest)
-            return 0
-        for line in run(command, rest):
-            sys.stdout.write(f"{line}\n")
-    except RefusedInput as refusal:
-        sys.stderr.write(f"refused: {refusal}\n")
-        return 2
-    except (GuardStop, WaitTimeout, WorkerLost) as stop:
-        sys.stderr.write(f"stopped: {stop}\n")
-        return 3
+    """Run the command line; return the exit code; see ``command_line``."""
+    return ended(lambda: _run(sys.argv[1:] if argv is None else argv))
+
+
+def _run(argv: Sequence[str]) -> int:
+    command, rest = parsed(argv)
+    if command.serve:
+        serve(command, rest)
+        return 0
+    for line in run(command, rest):
+        sys.stdout.write(f"{line}\n")
     return 0
 
 
@@ -107,7 +107,10 @@ def parsed(argv: Sequence[str]) -> tuple[Judge, list[str]]:
         unasked=("algo", "model.path", "data.path", "run.dir", "dry_run"),
         why="a model is asked by --model, --question or --rows, and --out",
     )
-    command = tyro.cli(Judge, prog="python -m orchestrator.judge", args=own)
+    command = command_line.parsed(Judge, own, prog="python -m orchestrator.judge")
+    refuse_paths(command, "model", "image", "frames", "rows", "out", "template", "token_file")
+    if not 0 <= command.port <= _MOST_PORT:
+        raise RefusedInput(f"port = {command.port}: expected from 0 to {_MOST_PORT}")
     if (command.question is not None) + (command.rows is not None) + command.serve != 1:
         raise RefusedInput("give --question with --response, or --rows, or --serve")
     if command.serve:
@@ -118,9 +121,9 @@ def parsed(argv: Sequence[str]) -> tuple[Judge, list[str]]:
         raise RefusedInput(f"out = {command.out!r} is a folder, expected a file")
     if command.rows is not None:
         _refuse_set(command, _OF_ONE, "each row of --rows has its own")
-    for name in ("votes", "max_images"):
-        if (value := getattr(command, name)) is not None and value < 1:
-            raise RefusedInput(f"{name} = {value}: expected at least 1")
+    for name, most in (("votes", MOST), ("max_images", _MOST_IMAGES)):
+        if (value := getattr(command, name)) is not None and not 1 <= value <= most:
+            raise RefusedInput(f"{name} = {value}: expected from 1 to {most}")
     return command, rest
 
 

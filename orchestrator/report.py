@@ -4,6 +4,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from algorithms.settings import path_fault
+from orchestrator.command_line import ended
 from orchestrator.errors import RefusedInput
 from orchestrator.reporting.page import render
 from orchestrator.reporting.run_record import read_run
@@ -11,18 +13,19 @@ from orchestrator.run.folder import write_atomic
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code: 0 done, 2 refused."""
-    arguments = sys.argv[1:] if argv is None else list(argv)
-    if arguments in (["-h"], ["--help"]):
+    """Run the command line; return the exit code; see ``command_line``."""
+    return ended(lambda: _run(sys.argv[1:] if argv is None else argv))
+
+
+def _run(arguments: Sequence[str]) -> int:
+    if list(arguments) in (["-h"], ["--help"]):
         sys.stdout.write("usage: python -m orchestrator.report RUN_DIR\n")
         return 0
-    try:
-        if len(arguments) != 1:
-            raise RefusedInput(f"{len(arguments)} arguments given, wanted 1: python -m orchestrator.report RUN_DIR")
-        sys.stdout.write(f"{write_report(Path(arguments[0]))}\n")
-    except RefusedInput as refusal:
-        sys.stderr.write(f"refused: {refusal}\n")
-        return 2
+    if len(arguments) != 1:
+        raise RefusedInput(f"{len(arguments)} arguments given, wanted 1: python -m orchestrator.report RUN_DIR")
+    if fault := path_fault(arguments[0]):
+        raise RefusedInput(f"the run folder {arguments[0]!r} {fault}")
+    sys.stdout.write(f"{write_report(Path(arguments[0]))}\n")
     return 0
 
 

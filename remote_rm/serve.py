@@ -6,9 +6,12 @@ ever goes to stdout, because the parent that waits for this line may never read 
 
 import asyncio
 import ctypes
+import io
+import re
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,6 +25,7 @@ from remote_rm.connections import Server
 from remote_rm.functions import pool
 from remote_rm.functions.pool import Bounds, FunctionPool
 from remote_rm.functions.spec import function_specs
+from remote_rm.given import check_host, told
 from remote_rm.judges.protocol import Judge, JudgeError, JudgeUnavailable
 from remote_rm.judges.rules import RulesJudge
 from remote_rm.metrics import Metrics
@@ -30,7 +34,16 @@ from remote_rm.secret_words import Secrets
 from remote_rm.verdict_cache import VerdictCache
 
 _PR_SET_CHILD_SUBREAPER = 36
-_REFUSED = 2
+_MOST_SAID = 20_000
+_REFUSED, _INTERRUPTED = 2, 130
+_MOST = {
+    "function_workers": 10_000,
+    "function_timeout_s": 1e8,
+    "function_memory_gib": 1e6,
+    "judge_concurrency": 10_000,
+    "judge_timeout_s": 1e8,
+}
+_BEHIND = ("Got errors:", "Argument helptext:", "For full helptext", "Perhaps you meant")
 _BACKLOG = 512
 _PROBES = 3
 _BETWEEN_PROBES_S = 1.0
@@ -79,7 +92,7 @@ class ServeOptions:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until stopped; exit code 2 with one line when the options cannot work."""
-    options = tyro.cli(ServeOptions, args=arguments, description=ServeOptions.__doc__)
+    options = _parsed(arguments)
     # What a reward function leaves running becomes a child of this process, which ends it.
     pool.ADOPTS_ORPHANS = ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
     secrets, metrics = Secrets(), Metrics()
@@ -108,10 +121,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         listener = _bind(options.host, options.port)
     except (ValueError, OSError, JudgeError) as error:
-        sys.stderr.write(f"remote_rm.serve: {secrets.scrub(str(error))}\n")
+        sys.stderr.write(f"remote_rm.serve: {told(secrets.scrub(str(error)))}\n")
         raise SystemExit(_REFUSED) from error
+    except KeyboardInterrupt as error:
+        raise SystemExit(_INTERRUPTED) from error
     secrets.take_log()
-    Server(app, metrics).run([listener])
+    with suppress(KeyboardInterrupt):  # which uvicorn raises once more, after it has ended
+        Server(app, metrics).run([listener])
+
+
+def _parsed(arguments: Sequence[str] | None) -> ServeOptions:
+    """The flags, or exit code 2 with one line of the parser's reason, without its frame and its advice."""
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return tyro.cli(ServeOptions, args=arguments, description=ServeOptions.__doc__)
+    except SystemExit as ending:
+        if ending.code:
+            words = re.sub(r"[\u2500-\u257f]+", " ", said.getvalue()[:_MOST_SAID])
+            for mark in _BEHIND:
+                words = words.partition(mark)[0]
+            sys.stderr.write(f"remote_rm.serve: {told(words)}\n")
+        raise
 
 
 def build_judge(options: ServeOptions, key: str | None, secrets: Secrets) -> Judge:
@@ -175,13 +206,21 @@ async def _probe(judge: Judge) -> None:
 def _check_bounds(options: ServeOptions) -> None:
     if not 0 <= options.port <= 65535:
         raise ValueError(f"--port {options.port} should be from 0 to 65535")
-    for name in ("function_workers", "function_timeout_s", "function_memory_gib"):
-        if not (value := getattr(options, name)) > 0:
-            raise ValueError(f"--{name.replace('_', '-')} {value:g} should be above 0")
-    if options.judge_concurrency < 1:
-        raise ValueError(f"--judge-concurrency {options.judge_concurrency} should be at least 1")
-    if not options.judge_timeout_s > 0:
-        raise ValueError(f"--judge-timeout-s {options.judge_timeout_s:g} should be above 0")
+    for name, most in _MOST.items():
+        value, flag = getattr(options, name), f"--{name.replace('_', '-')}"
+        if name == "judge_concurrency" and value < 1:
+            raise ValueError(f"{flag} {value} should be at least 1")
+        if not value > 0:
+            raise ValueError(f"{flag} {value:g} should be above 0")
+        if value > most:
+            raise ValueError(f"{flag} should be at most {most:g}")
+    for name in ("host", "judge_url", "judge_model", "judge_key_file", "cache", "token_file"):
+        if "\0" in str(getattr(options, name)):
+            raise ValueError(f"--{name.replace('_', '-')} holds a NUL character")
+    if any("\0" in str(one) for one in (*options.functions, *options.media_root)):
+        raise ValueError("--functions or --media-root holds a NUL character")
+    if options.judge_url is not None:
+        check_host(options.judge_url, name="--judge-url")
 
 
 def _token(options: ServeOptions) -> str | None:

@@ -13,6 +13,7 @@ from orchestrator.cluster.resources import GIB
 from orchestrator.cluster.roofline.shape import model_counts
 from orchestrator.config.schema import TrainConfig
 from workers.models.adapter_folder import base_folder, is_adapter, num_weights
+from workers.models.described import described_model
 
 _BYTES = {"float32": 4, "bfloat16": 2}
 _ADAM_BYTES = 12
@@ -70,16 +71,12 @@ class MemoryQuestion:
 def model_shape(path: str, freeze: tuple[str, ...], *, lora_rank: int | None = None) -> ModelShape:
     """Count a model's parameters from its ``config.json`` alone, on no device; with a rank, also its adapters'."""
     # Deferred: only a dry run and a preflight ask.
-    import torch
-    from transformers import AutoConfig, AutoModelForImageTextToText
-
     from workers.models.adapters import adapter_for
     from workers.models.lora import lora_layers
 
-    config: Any = AutoConfig.from_pretrained(path)
+    model = described_model(path)
+    config: Any = model.config
     adapter = adapter_for(config.model_type)
-    with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(config)
     sizes = [(adapter.module_of(name), parameter.numel()) for name, parameter in model.named_parameters()]
     text = config.get_text_config()
     added = 0

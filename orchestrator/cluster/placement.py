@@ -21,6 +21,7 @@ Layout = Literal["colocated", "separate"]
 _RAY_PRECISION = 10_000
 """Ray counts resources in steps of 1/10,000; shares are rounded down so that their sum never passes 1."""
 _UNITS = ("GPU", "CPU", "memory")
+_MOST_BUNDLES = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +122,7 @@ def plan_placement(cluster: ClusterResources, requests: Sequence[RoleRequest], *
         RefusedInput: the roles ask for more than the cluster has, in all or on one node.
     """
     asked = [request for request in requests if request.num_workers > 0]
+    _refuse_hopeless(asked)
     sets = [asked] if layout == "colocated" else [[request] for request in asked]
     drafts = [draft for shared in sets if shared for draft in _drafts(shared)]
     for unit in _UNITS:
@@ -137,13 +139,27 @@ def plan_placement(cluster: ClusterResources, requests: Sequence[RoleRequest], *
     return PlacementPlan(layout, groups, tuple(worker for draft in drafts for worker in _workers(draft)))
 
 
+def _refuse_hopeless(asked: Sequence[RoleRequest]) -> None:
+    """Refuse more bundles of a role than any cluster has, before one is made for each of its workers."""
+    for request in asked:
+        if (count := request.num_workers * request.bundles_per_worker) > _MOST_BUNDLES:
+            raise RefusedInput(
+                f"{request.role} {request.num_workers} x {request.bundles_per_worker} GPUs or workers = {count}, more "
+                f"than the {_MOST_BUNDLES} that a plan can hold"
+            )
+
+
 def describe_plan(plan: PlacementPlan) -> list[str]:
     """The plan as lines for a person: every bundle, the node it fits on, and who shares it."""
     lines = [f"layout {plan.layout}: workers {len(plan.workers)}, placement groups {len(plan.groups)}"]
+    homes: dict[tuple[str, int], list[WorkerPlacement]] = {}
+    for worker in plan.workers:
+        for i in worker.bundle_indices:
+            homes.setdefault((worker.group, i), []).append(worker)
     for group in plan.groups:
         lines.append(f"group {group.name} ({group.strategy})")
         for i, bundle in enumerate(group.bundles):
-            tenants = [w for w in plan.workers if w.group == group.name and i in w.bundle_indices]
+            tenants = homes.get((group.name, i), [])
             shares = ", ".join(f"{w.role} {w.index} ({_share(w, first=w.bundle_indices[0] == i)})" for w in tenants)
             size = " + ".join(_amount(bundle.resources[unit], unit) for unit in _UNITS if unit in bundle.resources)
             lines.append(f"  bundle {i} on {bundle.node}, {size}: {shares}")

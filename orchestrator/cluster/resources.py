@@ -3,16 +3,15 @@
 import logging
 import math
 import os
-import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from orchestrator.cluster.roofline.hardware import GPU_KINDS, NETWORK_GB_S, GpuKind, gpu_kind, kind_of_device
 from orchestrator.errors import RefusedInput, refusal
+from workers.given_files import UnusableFile, read_toml
 
 GIB = 2**30
 _SEPARATOR = "#"
@@ -69,13 +68,11 @@ def load_cluster_file(path: str) -> ClusterResources:
         RefusedInput: the file is missing, is not TOML, or has a wrong key or value.
     """
     try:
-        return ClusterResources.model_validate(tomllib.loads(Path(path).read_text(encoding="utf-8")))
-    except OSError as error:
-        raise RefusedInput(f"placement.cluster = {path!r}: {error.strerror}") from error
+        return ClusterResources.model_validate(read_toml(path))
+    except UnusableFile as error:
+        raise RefusedInput(f"placement.cluster = {path!r} {error}") from error
     except ValidationError as error:
         raise RefusedInput(f"placement.cluster = {path!r}: {refusal(error)}") from error
-    except ValueError as error:  # broken TOML, or bytes that are not UTF-8
-        raise RefusedInput(f"placement.cluster = {path!r} is not valid TOML: {error}") from error
 
 
 def cluster_of_nodes(nodes: Iterable[Mapping[str, Any]]) -> ClusterResources:

@@ -4,6 +4,8 @@ import socket
 from ipaddress import IPv6Address, ip_address
 from urllib.parse import unquote, urlsplit
 
+_LONGEST_HOST, _LONGEST_LABEL = 253, 63
+
 
 def address_fault(url: str, *, secret: str) -> str | None:
     """What is wrong with an address, as the end of a sentence; None where nothing is.
@@ -13,18 +15,30 @@ def address_fault(url: str, *, secret: str) -> str | None:
     Args:
         secret: The option that takes a secret instead.
     """
+    if not (url.isascii() and url.isprintable()) or " " in url:
+        return (
+            "is no address: it holds a blank or a character that no address has; a host of other letters has a name "
+            "that begins with xn--"
+        )
     try:
         parts = urlsplit(url)
-        has_host, _ = bool(parts.hostname), parts.port
+        host, port = parts.hostname, parts.port
     except ValueError:
         return "is no address: its host or port cannot be read"
     if "@" in unquote(parts.netloc):
         return f"holds credentials, which config.json, logs and lists of processes would show; put them into {secret}"
     if parts.query or parts.fragment:
         return f"holds a query string or a fragment; a key belongs into {secret}"
-    if parts.scheme not in ("http", "https") or not has_host:
+    if parts.scheme not in ("http", "https") or not host:
         return "should start with http:// or https:// and name a host"
-    return None
+    if not _is_host(host):
+        return f"is no address: a host has at most {_LONGEST_HOST} characters, and {_LONGEST_LABEL} between two dots"
+    return "is no address: its port is 0" if port == 0 else None
+
+
+def _is_host(host: str) -> bool:
+    labels = host.removesuffix(".").split(".")
+    return len(host) <= _LONGEST_HOST and all(0 < len(label) <= _LONGEST_LABEL for label in labels)
 
 
 def store_fault(url: str) -> str | None:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from algorithms.settings import Count, Section, Text
+from algorithms.settings import Count, GivenPath, Section, Text
 
 VerdictForm = Literal["tagged", "answer_is_better", "bracketed", "overall_judgment"]
 
@@ -16,7 +16,7 @@ class Questions(Section):
     """Whether pairs are shown in both orders, or in one that the seed chooses."""
     form: VerdictForm = "tagged"
     """How a judge writes its verdict, and the template that asks for it."""
-    template: Text | None = None
+    template: GivenPath | None = None
     """File with a template of one's own, with {question}, {first} and {second}; its verdict is of the same form."""
 
 
@@ -25,9 +25,9 @@ class EvalBenchmark(Questions):
 
     name: Text
     """Of the benchmark; what its figures are called by."""
-    path: Text
+    path: GivenPath
     """Its released file, or the folder of its shards."""
-    media_root: Text | None = None
+    media_root: GivenPath | None = None
     """Folder that its media stay inside; none = that of the file."""
     rows: Count | None = None
     """Most rows to ask about, drawn by the run's seed, what belongs together whole; none = all."""

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from algorithms.settings import Count, Section, Share, Text
+from algorithms.settings import Count, GivenPath, Section, Share, Text
 from orchestrator.config.formats import DataFormat
 
 
@@ -13,41 +13,41 @@ class DataSource(Section):
 
     name: str = Field(pattern=r"^[a-z0-9_]+$")
     """What its figures and prompts are called by."""
-    path: Text
+    path: GivenPath
     """Its training file, or the folder of its shards."""
     weight: float = Field(default=1.0, gt=0.0)
     """How often its prompts are drawn, beside the weights of the others."""
-    media_root: Text | None = None
+    media_root: GivenPath | None = None
     """As data.media_root, which stands where this is none."""
     format: DataFormat | None = None
     """As data.format; none = data.reader, or the format that the keys of its path tell."""
     map: dict[Text, Text] = Field(default={})
     """As data.map, which stands where this is empty."""
-    eval_path: Text | None = None
+    eval_path: GivenPath | None = None
     """Its held-out file; none = no evaluation on it."""
 
 
 class DataSection(Section):
     """What the model is trained and evaluated on."""
 
-    path: Text | None = None
+    path: GivenPath | None = None
     """Training file, the folder of its shards, or that of a preference store; none = the embedded task, digits."""
     source: tuple[DataSource, ...] = Field(default=(), strict=False)
     """Several sources in place of data.path, mixed by weight: [[data.source]] tables of a --config file, each with a
     name and a path."""
-    media_root: Text | None = None
+    media_root: GivenPath | None = None
     """Folder that every media path must stay inside; none = the folder of the data file or of its shards."""
     format: DataFormat = "r1_reward"
     """Format of the data files; not given, it is the one that the keys of data.path tell."""
-    reader: Text | None = None
+    reader: GivenPath | None = None
     """FILE.py:NAME of a function that reads a row of the data files, in place of data.format; none = the format's."""
     map: dict[Text, Text] = Field(default={})
     """Columns of the data files that have other names than the format reads, { prompt = "problem", image = "img" };
     on the command line prompt=problem image=img."""
-    facts: tuple[Text, ...] = Field(default=(), strict=False)
+    facts: tuple[GivenPath, ...] = Field(default=(), strict=False)
     """JSON files of what is true of the samples, { "id of a row": ["a caption", "a rationale"] }, which reward models
     are told; every row of the data files must be in one."""
-    eval_path: Text | None = None
+    eval_path: GivenPath | None = None
     """Held-out file in the same format, or store; none = no evaluation, the store's held-out split, or the embedded
     task's own."""
     held_out_frac: float = Field(default=0.0, ge=0.0, lt=1.0)

@@ -9,6 +9,9 @@ from typing import Annotated, Any, get_args, get_origin
 from orchestrator.config.options import unknown_option
 from orchestrator.errors import RefusedInput
 
+_MOST_DIGITS = 300
+"""Of an integer, far above all bounds of options."""
+
 
 @dataclass(slots=True)
 class Flags:
@@ -34,6 +37,8 @@ def split_words(argv: Sequence[str]) -> Words:
     """
     groups: list[tuple[str, list[str]]] = []
     for word in argv:
+        if "\0" in word:
+            raise RefusedInput(f"the word {word!r} holds a NUL character, which none can")
         if word.startswith("--") or word == "-h":
             name, equals, text = word.lstrip("-").partition("=")
             groups.append((name.replace("-", "_"), [text] if equals else []))
@@ -152,7 +157,8 @@ def _bool(text: str) -> bool | str:
 
 
 def _int(text: str) -> int | str:
-    return int(text) if re.fullmatch(r"[+-]?\d+", text) else text
+    # Python reads no longer ones; as text they are refused by name.
+    return int(text) if len(text) <= _MOST_DIGITS and re.fullmatch(r"[+-]?\d+", text) else text
 
 
 def _float(text: str) -> float | str:

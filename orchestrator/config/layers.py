@@ -3,13 +3,14 @@
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
-from pathlib import Path
 from typing import Any, Literal
 
 from algorithms.algorithm import Algorithm
 from orchestrator.config.options import options, unknown_option
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
+from workers import given_files
+from workers.given_files import UnusableFile
 
 Layer = dict[str, Any]
 """Values by dotted name, e.g. ``{"optimizer.lr": 1e-4}``."""
@@ -21,14 +22,12 @@ def read_toml(path: str) -> dict[str, Any]:
     """The tables of one configuration file.
 
     Raises:
-        RefusedInput: the file is missing or is not TOML.
+        RefusedInput: the file cannot be read, or is not TOML.
     """
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RefusedInput(f"--config {path}: {error.strerror}") from error
-    except ValueError as error:  # covers broken TOML and bytes that are not UTF-8
-        raise RefusedInput(f"--config {path} is not valid TOML: {error}") from error
+        return given_files.read_toml(path)
+    except UnusableFile as error:
+        raise RefusedInput(f"--config {path} {error}") from error
 
 
 def embedded_layer(table: EmbeddedTable, task: str) -> Layer:

@@ -18,6 +18,8 @@ from orchestrator.config.plugins import load_object, plugin_digest
 from orchestrator.config.schema import TrainConfig, UsersAlgorithm
 from orchestrator.errors import RefusedInput
 
+_LONGEST_NAME = 100
+"""Beyond it no option is meant, and likeness takes long to find out."""
 _NO_SECTIONS = ("config", "dry_run", "help")
 """Flags that are no options."""
 
@@ -116,5 +118,6 @@ def unknown_option(name: str, *, known: Iterable[str], written: str) -> RefusedI
     """
     leaf, known = name.rpartition(".")[2], list(known)
     nearest = [option for option in known if option.rpartition(".")[2] == leaf]
-    nearest = nearest or difflib.get_close_matches(name, known, n=1)
+    if not nearest and len(name) <= _LONGEST_NAME:
+        nearest = difflib.get_close_matches(name, known, n=1)
     return RefusedInput(f"unknown {written}" + (f"; did you mean {' or '.join(nearest)}?" if nearest else ""))

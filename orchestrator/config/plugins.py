@@ -1,16 +1,21 @@
 """Objects from the user's own files, outside the repository: ``FILE.py:NAME``."""
 
 import hashlib
+import io
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib.abc import SourceLoader
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from orchestrator.errors import RefusedInput
+from orchestrator.errors import RefusedInput, one_line
+from workers.given_files import SMALL, UnusableFile, read_bytes
 
 _PREFIX = "plugin_of_"
+_MOST_SAID, _MOST_SHOWN = 4096, 200
 
 
 def load_object(text: str, *, option: str) -> Any:
@@ -36,9 +41,9 @@ def plugin_digest(text: str, *, option: str) -> str:
     """
     path, _ = _parts(text, option)
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise RefusedInput(f"{option} = {text!r}: {str(path)!r} cannot be read ({error.strerror})") from error
+        return hashlib.sha256(read_bytes(path, most=SMALL)).hexdigest()
+    except UnusableFile as error:
+        raise RefusedInput(f"{option} = {text!r}: {str(path)!r} {error}") from error
 
 
 def plugin_modules() -> list[ModuleType]:
@@ -62,11 +67,50 @@ def _module(path: Path, digest: str, said: str) -> ModuleType:
     assert spec is not None and spec.loader is not None
     module = sys.modules[name] = module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+        with _overheard(path):
+            spec.loader.exec_module(module)
+    except BaseException as error:
         del sys.modules[name]
-        raise RefusedInput(f"{said}: {str(path)!r} cannot be run ({type(error).__name__}: {error})") from error
+        if isinstance(error, KeyboardInterrupt | GeneratorExit):
+            raise
+        raise RefusedInput(f"{said}: {str(path)!r} cannot be run ({type(error).__name__}: {_words(error)})") from error
     return module
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as other:  # noqa: BLE001 - an exception class of the user's own
+        return f"which cannot be shown: {type(other).__name__}"
+
+
+@contextmanager
+def _overheard(path: Path) -> Iterator[None]:
+    """What the file prints while it is run is told by its beginning: this command's own words must stand out."""
+    said = _Said()
+    try:
+        with redirect_stdout(said), redirect_stderr(said):
+            yield
+    finally:
+        if said.size:
+            head = one_line("".join(said.head), most=_MOST_SHOWN)
+            sys.stderr.write(f"{one_line(str(path), most=_MOST_SHOWN)} printed {said.size} characters: {head}\n")
+
+
+class _Said(io.TextIOBase):
+    """Keeps the beginning of what is written and counts the rest."""
+
+    def __init__(self) -> None:
+        self.head, self.size = list[str](), 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        if self.size < _MOST_SAID:
+            self.head.append(text[:_MOST_SAID])
+        self.size += len(text)
+        return len(text)
 
 
 class _AsItStands(SourceLoader):
@@ -79,4 +123,4 @@ class _AsItStands(SourceLoader):
         return str(self._path)
 
     def get_data(self, path: str) -> bytes:
-        return Path(path).read_bytes()
+        return read_bytes(path, most=SMALL)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from orchestrator.config.judges import PAIR_REQUEST
 from orchestrator.errors import RefusedInput
+from workers.given_files import SMALL, UnusableFile, read_text
 
 _PLACES = ("question", "first", "second")
 _PLACE = re.compile(rf"\{{({'|'.join(_PLACES)})\}}")
@@ -68,7 +69,7 @@ def request_in(path: str) -> Request:
         RefusedInput: the file cannot be read as text, or see ``checked_request``.
     """
     try:
-        text = checked_request(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise RefusedInput(f"template {path!r} cannot be read as text") from error
+        text = checked_request(read_text(path, most=SMALL))
+    except UnusableFile as error:
+        raise RefusedInput(f"template {path!r} cannot be read as text: it {error}") from error
     return Request(name=Path(path).name, version=hashlib.sha256(text.encode()).hexdigest()[:_VERSION_CHARS], text=text)

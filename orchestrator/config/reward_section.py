@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from algorithms.settings import Count, Seconds, Section, Share, Text
+from algorithms.settings import Count, GiB, GivenPath, Seconds, Section, Share, Text, Workers
 from orchestrator.config.judges import (
     JUDGES,
     PAIR_REQUEST,
@@ -22,15 +22,15 @@ from orchestrator.config.judges import (
 class CritiqueSection(Section):
     """A critique reward model as a source of rewards and margins."""
 
-    path: Text | None = None
+    path: GivenPath | None = None
     """Its folder: what a run of critique_rm left; none = mm_dpo trains one first."""
     weight: float = Field(default=0.0, ge=0.0)
     """Weight of its reward in the reward of an online algorithm."""
-    num_workers: Count = 1
+    num_workers: Workers = 1
     """Workers that write critiques and read rewards off them."""
     max_new_tokens: Count = 1024
     """Longest critique, tokens; one that is cut gives no reward."""
-    cache_path: Text | None = None
+    cache_path: GivenPath | None = None
     """File of the critiques and rewards that are known, which runs can share; none = in the run folder."""
 
 
@@ -42,30 +42,30 @@ class RewardSection(Section):
     """Functions that are the reward: FILE.py:NAME, or format, exact, number, math, choice, count, iou, point, length,
     overlong, pairwise, judge, scalar; each with what it counts and its own options, as in
     "number?weight=0.5&tolerance=0.01"; none = the rules of reward.scoring."""
-    function_workers: Count = 4
+    function_workers: Workers = 4
     """Processes that run them."""
     function_timeout_s: Seconds = 10.0
     """Longest time of one call of a function, seconds."""
-    function_memory_gib: float = Field(default=4.0, gt=0.0)
+    function_memory_gib: GiB = 4.0
     """Memory that one of these processes may take, GiB."""
     url: Text | None = None
     """Address of a running reward service, ours or one that answers OpenRLHF's POST .../get_reward; none = the run
     starts its own."""
-    token_file: Text | None = None
+    token_file: GivenPath | None = None
     """File holding the bearer token that service asks for."""
     judge: Literal["rules", "openai"] = "rules"
     """Judge of consistency: fixed rules, or a model behind an OpenAI-compatible endpoint."""
-    judge_path: Text | None = None
+    judge_path: GivenPath | None = None
     """Folder of a generative judge, as sft or stable_reinforce leave one: it is asked for "pairwise" and "judge" of
     reward.functions, on workers of this run; none = the endpoint at reward.judge_url is."""
-    scalar_path: Text | None = None
+    scalar_path: GivenPath | None = None
     """Folder of a scalar reward model or its adapter, as scalar_rm leaves one: it is asked for "scalar" of
     reward.functions, or by mm_dpo for margins and answers, on workers of this run, and may be of another family than
     the policy; none = none."""
     scalar_cut: float | None = None
     """What "scalar" is for a response that was cut before its end of turn, whatever the model thinks of it; needs
     "unfinished" in reward.functions; none = what the model thinks."""
-    scalar_workers: Count = 1
+    scalar_workers: Workers = 1
     """Workers of reward.scalar_path."""
     judge_request: Text = PAIR_REQUEST
     """What is asked for "pairwise" below the prompt's images: {question}, {first} and {second} stand for the prompt's
@@ -82,7 +82,7 @@ class RewardSection(Section):
     judge_images: Literal["own", "shuffled", "none"] = "own"
     """What those judges are shown: the prompt's images, another prompt's (a control, from which nothing should be
     learned), or none, for a model that takes none."""
-    judge_workers: Count = 1
+    judge_workers: Workers = 1
     """Workers of reward.judge_path."""
     judge_max_new_tokens: Count = 1024
     """Longest verdict, tokens."""
@@ -93,7 +93,7 @@ class RewardSection(Section):
     reward.judge_path."""
     judge_model: Text | None = None
     """Name of the model there."""
-    judge_key_file: Text | None = None
+    judge_key_file: GivenPath | None = None
     """File holding that endpoint's API key."""
     scoring: Literal["strict", "compat"] = "strict"
     """Rules of the reward service for format, accuracy and reading its judge: ours, or the R1-Reward release's."""
@@ -106,7 +106,7 @@ class RewardSection(Section):
     """Longest wait for one scoring request, seconds."""
     max_outage_s: Seconds = 180.0
     """Longest time a step waits for a reward service or judge that is down, seconds."""
-    cache_path: Text | None = None
+    cache_path: GivenPath | None = None
     """Verdict cache file; none = in the run folder."""
 
     @property

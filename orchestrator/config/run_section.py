@@ -1,16 +1,16 @@
 """The section of the run as a whole. The docstring under a field is its help on the command line."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from algorithms.settings import Count, Seconds, Section, Text
+from algorithms.settings import Count, GivenPath, Seconds, Section, Text, Times
 
 
 class RunSection(Section):
     """The run as a whole."""
 
-    dir: Text = "runs/<algo>"
+    dir: GivenPath = "runs/<algo>"
     """Run folder; <algo> stands for the algorithm's name."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of everything random in the run."""
@@ -24,7 +24,7 @@ class RunSection(Section):
     """Newest checkpoints to keep."""
     eval_every: Count = 25
     """Steps between evaluations on held-out data."""
-    max_restarts: Annotated[int, Field(ge=0)] = 3
+    max_restarts: Times = 3
     """Times the policy is started again from the last checkpoint after a rank was lost; engines are replaced always."""
     silent_after_s: Seconds = 120.0
     """A worker whose last heartbeat is older is lost, seconds."""

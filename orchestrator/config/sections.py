@@ -4,14 +4,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from algorithms.settings import Count, Seconds, Section, Share, Text
+from algorithms.settings import Count, GivenPath, Seconds, Section, Share, Text, Times, Workers
 from orchestrator.config.benchmarks import EvalBenchmark
 
 
 class ModelSection(Section):
     """The model that is trained."""
 
-    path: Text | None = None
+    path: GivenPath | None = None
     """Hugging Face model folder; none = the small model of the embedded task."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of weights and activations; auto = bfloat16 on GPU, float32 on CPU."""
@@ -26,7 +26,7 @@ class ModelSection(Section):
     """Train a LoRA adapter of this rank on every linear layer of the parts not frozen; none = train the weights."""
     lora_alpha: Count | None = None
     """The adapter's product counts lora_alpha / lora_rank times; none = twice the rank, whatever that is."""
-    adapter: Text | None = None
+    adapter: GivenPath | None = None
     """Folder of a LoRA adapter of model.path that policy and reference begin with; none = policy with a new one."""
     quantize: Literal["nf4"] | None = None
     """Keep the weights under the adapter in four bits, on a GPU, with bitsandbytes (QLoRA); none = in model.dtype."""
@@ -52,19 +52,19 @@ class RolloutSection(Section):
 
     engine: Literal["auto", "vllm", "transformers"] = "auto"
     """Generation engine; auto = vllm where it is installed and serves the model, else transformers."""
-    num_engines: Count = 1
+    num_engines: Workers = 1
     """Engines that sample side by side."""
-    tensor_parallel_size: Count = 1
+    tensor_parallel_size: Workers = 1
     """GPUs that share one engine."""
     prompts_per_step: Count = 256
     """Prompts of one step."""
     samples_per_prompt: Count = 1
     """Completions sampled for each prompt."""
-    max_refills: int = Field(default=0, ge=0)
+    max_refills: Times = 0
     """Times that a step samples the next prompts in place of those whose samples all earned the same."""
     max_new_tokens: Count = 1024
     """Longest completion, tokens."""
-    staleness: int = Field(default=0, ge=0)
+    staleness: Times = 0
     """Steps that an answer may be older than the weights that learn from it: engines sample while the policy learns."""
     tokens_per_round: Count | None = None
     """Tokens after which engines ask again for what is not whole, long answers going on under the next weights; none =
@@ -165,7 +165,7 @@ class OptimizerSection(Section):
 class PolicySection(Section):
     """The workers that train."""
 
-    num_ranks: Count = 1
+    num_ranks: Workers = 1
     """Training workers, one GPU each where there are GPUs."""
     zero_stage: int = Field(default=2, ge=0, le=3)
     """DeepSpeed ZeRO stage."""
@@ -208,9 +208,9 @@ class ReferenceSection(Section):
     mode: Literal["worker", "precomputed", "lora_off"] = "worker"
     """For preferences: workers that answer at every step, log-probs of all data computed before the first step, or
     the policy itself without its adapter."""
-    num_ranks: Count = 1
+    num_ranks: Workers = 1
     """Reference workers."""
-    path: Text | None = None
+    path: GivenPath | None = None
     """Folder of precomputed log-probs, which runs can share; none = in the run folder."""
 
 
@@ -222,7 +222,7 @@ class PlacementSection(Section):
     share_base: bool = False
     """Reference, critic and scalar reward model are adapters of model.path in the policy's own workers: memory of one
     model. Needs model.lora_rank."""
-    cluster: Text | None = None
+    cluster: GivenPath | None = None
     """TOML file that describes the cluster; none = the cluster Ray reports."""
 
     def check(self, config: Any) -> None:

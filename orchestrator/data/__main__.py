@@ -2,14 +2,16 @@
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 from pydantic import ValidationError
 
+from algorithms.settings import MOST
+from orchestrator.command_line import ended, parsed, refuse_paths
 from orchestrator.config.data_folders import is_store
 from orchestrator.config.data_section import DataSection
 from orchestrator.config.flags import column_pairs
@@ -33,6 +35,8 @@ from orchestrator.data.writer import import_file
 from orchestrator.errors import RefusedInput, refusal
 
 _DEFAULTS = DataSection()
+_PATHS = ("path", "media_root", "reader", "facts", "out", "store", "template", "attempts")
+"""Flags that name files or folders, of all commands."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +77,8 @@ class _Source:
         for name, value in (("--max-pixels", self.max_pixels), ("--video-frames", self.video_frames)):
             if value is not None and value < 1:
                 raise RefusedInput(f"{name} = {value}: must be at least 1")
+            if value is not None and value > MOST:
+                raise RefusedInput(f"{name} = {value}: must be at most {MOST}")
         file = Path(self.path)
         return SourceFile(
             path=file,
@@ -209,6 +215,8 @@ class Judgements(_Source):
     def run(self) -> int:
         """Write the file, and say how many judgements it has and what was left out."""
         refuse_taken(Path(self.out))
+        if not 0 <= self.max_bad_frac <= 1:
+            raise RefusedInput(f"--max-bad-frac = {self.max_bad_frac:g}: must be from 0 to 1")
         chosen, store = self._chosen(), self.store()
         with TemporaryDirectory() as pictures:
             source = store or self.source(pictures=Path(pictures) if self.images == "in_row" else None)
@@ -263,12 +271,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 done, 2 refused input or bad rows."""
     description = "Look at people's files, put them into a store, and write their pairs for others to learn from."
     commands = Check | Show | Import | Export | Judgements
-    command = tyro.cli(commands, prog="python -m orchestrator.data", args=argv, description=description)
-    try:
-        return command.run()
-    except RefusedInput as refusal:
-        sys.stderr.write(f"refused: {refusal}\n")
-        return 2
+    return ended(lambda: _run(commands, argv, description))
+
+
+def _run(commands: Any, argv: Sequence[str] | None, description: str) -> int:
+    command = parsed(commands, argv, prog="python -m orchestrator.data", description=description)
+    refuse_paths(command, *(field.name for field in fields(command) if field.name in _PATHS))
+    return command.run()
 
 
 def _tell_bad(bad: BadRow) -> None:

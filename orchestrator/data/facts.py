@@ -16,6 +16,7 @@ from orchestrator.data.keys import is_empty
 from orchestrator.data.readers.draft import Draft
 from orchestrator.data.rows import RowError, file_sha256, shown, unicode_text
 from orchestrator.errors import RefusedInput
+from workers.given_files import TABLE, read_text
 
 FIELDS = ("facts", "captions")
 """Of a row; one of them."""
@@ -90,8 +91,8 @@ NO_FACTS = FactFiles(())
 def _read(path: Path, _stamp: tuple[int, int], option: str) -> dict[str, tuple[str, ...]]:
     """The whole of a file; again where it has changed since."""
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
-    except (OSError, ValueError, RecursionError) as error:
+        stored = json.loads(read_text(path, most=TABLE), object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
         told = str(error) if isinstance(error, _Repeated) else "it cannot be read as JSON"
         raise RefusedInput(f"{option} {str(path)!r}: {told}") from error
     if not isinstance(stored, dict):

@@ -28,6 +28,7 @@ from orchestrator.data.records import Instruction, Split
 from orchestrator.data.rows import BadRow, uid_parts
 from orchestrator.errors import RefusedInput
 from orchestrator.run.folder import flush, write_atomic
+from workers.given_files import PICTURE, UnusableFile, read_bytes
 
 Orders = Literal["one", "both"]
 Images = Literal["in_row", "path"]
@@ -172,9 +173,9 @@ def _picture(sha256: str, path: str, images: Images) -> str:
     if images == "path":
         return path
     try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise RefusedInput(f"image {path!r} cannot be read ({error.strerror})") from error
+        data = read_bytes(path, most=PICTURE)
+    except UnusableFile as error:
+        raise RefusedInput(f"image {path!r} {error}") from error
     if hashlib.sha256(data).hexdigest() != sha256:
         raise RefusedInput(f"image {path!r} is not the one that the store was made with")
     return base64.b64encode(data).decode()

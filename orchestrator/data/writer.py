@@ -210,8 +210,9 @@ class _SplitWriter:
     def _writer(self, table: TableName) -> pq.ParquetWriter:
         if table not in self._writers:
             path = _partial(self._folder / self._part().file(table))
+            # Absolute, as a folder whose name begins like an address would be taken for one.
             self._writers[table] = pq.ParquetWriter(
-                str(path), TABLES[table], compression="zstd", write_page_checksum=True
+                str(path.absolute()), TABLES[table], compression="zstd", write_page_checksum=True
             )
         return self._writers[table]
 

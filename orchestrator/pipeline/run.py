@@ -1,5 +1,6 @@
 """One run from its configuration to the closing summary, and the same told without starting anything."""
 
+import json
 import os
 import sys
 from dataclasses import dataclass
@@ -73,8 +74,13 @@ def dry_run(config: TrainConfig, known: TrainConfig) -> None:
     if here:
         _check_files(known)
     lines += data_lines(known if known.data == config.data else config)
-    sys.stdout.write(resolved_json(config))
-    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.write(_printable(resolved_json(config)))
+    sys.stdout.write(_printable("\n".join(lines) + "\n"))
+
+
+def _printable(text: str) -> str:
+    """Text with what a terminal would obey spelled as JSON spells it."""
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def check_run(config: TrainConfig, known: TrainConfig) -> Checked:
@@ -194,7 +200,10 @@ def _placed(config: TrainConfig, known: TrainConfig) -> TrainConfig:
 
 def _cost_lines(config: TrainConfig, cluster: ClusterResources, plan: PlacementPlan) -> list[str]:
     gpu_memory_gib = min((n.gpu_memory_gib for n in cluster.nodes if n.gpu_memory_gib is not None), default=None)
-    roles = plan_memory(config, plan, gpu_memory_gib=gpu_memory_gib)
+    try:
+        roles = plan_memory(config, plan, gpu_memory_gib=gpu_memory_gib)
+    except ValueError as error:  # of a configuration that describes no model
+        raise RefusedInput(f"no memory can be planned: {error}") from error
     colocated = config.placement.layout == "colocated"
     told = describe_memory(roles, colocated=colocated, gpu_memory_gib=gpu_memory_gib)
     return [*told, *describe_step_bound(config, cluster, plan)]

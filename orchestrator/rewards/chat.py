@@ -9,7 +9,6 @@ import math
 import re
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from pathlib import Path
 from time import time
 from typing import Any
 
@@ -19,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from algorithms.records import MediaRef
 from orchestrator.rewards.asking import Answer, Question
+from workers.given_files import PICTURE, read_bytes
 from workers.multimodal.media import load_image
 from workers.multimodal.pictures import kind_of
 
@@ -122,7 +122,7 @@ def picture_address(ref: MediaRef) -> str:
     Raises:
         MediaError: see ``load_image``.
     """
-    image, data = load_image(ref), Path(ref.path).read_bytes()
+    image, data = load_image(ref), read_bytes(ref.path, most=PICTURE)
     if _is_plain_jpeg(data):
         return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
     buffer = io.BytesIO()

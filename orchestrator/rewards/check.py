@@ -11,6 +11,7 @@ from orchestrator.errors import RefusedInput
 from orchestrator.rewards.client import BATCH_ITEMS, MOST_ASKED_AT_ONCE, RewardClient
 from orchestrator.rewards.reward import one_line
 from orchestrator.run.folder import RunFolder
+from workers.given_files import SMALL, UnusableFile, read_text
 
 _MAY_TAKE_S = 30.0
 _BETWEEN_PROBES_S = 1.0
@@ -96,9 +97,9 @@ def secret_in(file: str | None, *, option: str, what: str) -> str | None:
     if file is None:
         return None
     try:
-        secret = Path(file).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RefusedInput(f"{option} {file!r} cannot be read as text: {type(error).__name__}") from error
+        secret = read_text(file, most=SMALL).strip()
+    except UnusableFile as error:
+        raise RefusedInput(f"{option} {file!r} cannot be read as text: it {error}") from error
     if not secret or not (secret.isascii() and secret.isprintable()):
         raise RefusedInput(f"{option} {file!r} should hold one line of ASCII characters, the {what}")
     return secret

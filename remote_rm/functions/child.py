@@ -22,6 +22,8 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from remote_rm.given import PICTURE, read_bytes
+
 _PR_SET_PDEATHSIG = 1
 _LARGEST_FLOAT32 = 3.4e38
 _ONE = ("prompt", "completion", "label", "images", "row", "length", "finish_reason")
@@ -192,7 +194,7 @@ def _number(value: Any) -> float | None:
 def _image(source: Mapping[str, str]) -> Any:
     from remote_rm.pictures import open_picture  # deferred: only functions that look need Pillow
 
-    data = base64.b64decode(source["base64"]) if "base64" in source else Path(source["path"]).read_bytes()
+    data = base64.b64decode(source["base64"]) if "base64" in source else read_bytes(Path(source["path"]), most=PICTURE)
     return open_picture(data)
 
 

@@ -263,11 +263,11 @@ SPOILED: dict[str, tuple[Callable[[Case], None], tuple[str, ...]]] = {
     "weights cut off": (_model_with(_cut_weights), ("model.safetensors", "is not a whole safetensors file")),
     "a tokenizer that is half written": (
         _model_with(lambda m: (m / "tokenizer.json").write_text('{"version":')),
-        ("model.path: ", "configuration, processor or tokenizer that cannot be loaded", "JSONDecodeError"),
+        ("model.path: ", "tokenizer that cannot be loaded: tokenizer.json: ", "JSONDecodeError"),
     ),
     "a processor of something else": (
         _model_with(lambda m: (m / "processor_config.json").write_text("[]")),
-        ("model.path: ", "configuration, processor or tokenizer that cannot be loaded"),
+        ("model.path: ", "processor_config.json' holds no JSON object"),
     ),
     "a processor that makes no pixels": (
         _model_with(lambda m: (m / "processor_config.json").write_text('{"processor_class": "Another"}')),

@@ -1,12 +1,12 @@
 """A folder that holds an adapter and no model: what it says of itself and of its base, read without loading either."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from workers.given_files import UnusableFile, read_json
 from workers.models.digests import model_digests
 from workers.models.folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
@@ -25,10 +25,15 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     """
     file = folder / ADAPTER_CONFIG
     try:
-        config = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{str(file)!r} cannot be read: {error}") from error
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA" or not config.get("base_model_name_or_path"):
+        config = read_json(file)
+    except UnusableFile as error:
+        raise ValueError(f"{str(file)!r} {error}") from error
+    if (
+        not isinstance(config, dict)
+        or config.get("peft_type") != "LORA"
+        or not isinstance(base := config.get("base_model_name_or_path"), str)
+        or not base
+    ):
         raise ValueError(f"{str(file)!r} does not describe a LoRA adapter and its base model")
     return config
 

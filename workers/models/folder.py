@@ -3,13 +3,14 @@
 Also what can be read there without loading a model: its chat template, and how many positions it has.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from algorithms.settings import path_fault
+from workers.given_files import TABLE, UnusableFile, read_json, read_text
 from workers.models.adapters import ADAPTERS
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -111,8 +112,11 @@ def scored_after(folder: Path) -> tuple[str | None, str | None]:
 
     None and None of one that reads the response alone.
     """
-    described = json.loads((folder / REWARD_HEAD_CONFIG).read_text())
-    return described["request"], described.get("opening")
+    described = _object_in(folder / REWARD_HEAD_CONFIG)
+    asked, opening = described.get("request"), described.get("opening")
+    if "request" not in described or not all(text is None or isinstance(text, str) for text in (asked, opening)):
+        raise ValueError(f"{str(folder / REWARD_HEAD_CONFIG)!r} does not say in words what is asked ('request')")
+    return asked, opening
 
 
 def read_model_config(path: str | Path) -> dict[str, object]:
@@ -122,21 +126,16 @@ def read_model_config(path: str | Path) -> dict[str, object]:
         ValueError: what is missing or unsupported, in one sentence.
     """
     root = Path(path)
-    if not root.is_dir():
+    if path_fault(str(path)) or not root.is_dir():
         raise ValueError(f"{str(path)!r} is not a folder")
     config_file = root / "config.json"
     if not config_file.is_file():
         hint = "; an adapter becomes a model by python -m orchestrator.export"
         raise ValueError(f"{str(path)!r} has no config.json" + hint * (root / ADAPTER_CONFIG).is_file())
     refuse_pointer(config_file)
-    try:
-        config = json.loads(config_file.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{str(config_file)!r} is not valid JSON ({error.msg} at line {error.lineno})") from error
-    except (OSError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{str(config_file)!r} cannot be read as JSON ({type(error).__name__})") from error
-    model_type = config.get("model_type") if isinstance(config, dict) else None
-    if model_type not in ADAPTERS:
+    config = _object_in(config_file)
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in ADAPTERS:
         raise ValueError(f"{str(path)!r} has model_type {model_type!r}; supported: {', '.join(sorted(ADAPTERS))}")
     return config
 
@@ -188,11 +187,7 @@ def _written_in(root: Path, name: str) -> str | dict[str, str] | None:
     file = root / name
     if not file.is_file():
         return None
-    try:
-        content = json.loads(_text(file))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{str(file)!r} is not valid JSON ({error.msg} at line {error.lineno})") from error
-    template: Any = content.get("chat_template") if isinstance(content, dict) else None
+    template: Any = _object_in(file).get("chat_template")
     named: dict[Any, Any]
     if isinstance(template, list) and all(isinstance(one, dict) for one in template):
         named = {one.get("name"): one.get("template") for one in template}
@@ -205,9 +200,24 @@ def _written_in(root: Path, name: str) -> str | dict[str, str] | None:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{str(file)!r} is not UTF-8 text (byte {error.start})") from error
+        return read_text(file, most=TABLE)
+    except UnusableFile as error:
+        raise ValueError(f"{str(file)!r} {error}") from error
+
+
+def _object_in(file: Path) -> dict[str, Any]:
+    """The object of a JSON file.
+
+    Raises:
+        ValueError: it cannot be read, or holds something else.
+    """
+    try:
+        content = read_json(file)
+    except UnusableFile as error:
+        raise ValueError(f"{str(file)!r} {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{str(file)!r} holds no JSON object")
+    return content
 
 
 _WEIGHTS = "model.safetensors"
@@ -260,7 +270,7 @@ def _quantization(config: dict[str, Any]) -> str | None:
 def _check_shards(root: Path) -> None:
     refuse_pointer(root / _INDEX)
     try:
-        shards: dict[str, str] = json.loads((root / _INDEX).read_text())["weight_map"]
+        shards: dict[str, str] = _object_in(root / _INDEX)["weight_map"]
         wanted = {shard: {name for name, at in shards.items() if at == shard} for shard in sorted(set(shards.values()))}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{str(root / _INDEX)!r} is not an index of weights (no 'weight_map' of names)") from error

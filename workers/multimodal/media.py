@@ -11,6 +11,7 @@ from typing import Literal
 from PIL import Image
 
 from algorithms.records import MediaRef
+from workers.given_files import PICTURE, UnusableFile, read_bytes
 from workers.multimodal.pictures import PictureError, decode
 
 FrameOrder = Literal["natural", "name"]
@@ -159,9 +160,7 @@ def _natural_key(path: Path) -> list[tuple[int, int, str]]:
 
 
 def _read(path: Path) -> bytes:
-    if not path.is_file():  # a pipe would be waited for
-        raise MediaError(path.name, "is not a file")
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise MediaError(path.name, f"cannot be read ({error.strerror})") from error
+        return read_bytes(path, most=PICTURE)
+    except UnusableFile as error:
+        raise MediaError(path.name, str(error)) from error

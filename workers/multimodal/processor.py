@@ -10,14 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from transformers import AutoConfig, AutoImageProcessor, AutoProcessor
+from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, AutoTokenizer, GenerationConfig
 
+from workers.given_files import UnusableFile, read_json
 from workers.models.adapters import adapter_for
 from workers.models.folder import PROCESSOR_FILES, read_model_config
 
 _LEAST, _MOST = "shortest_edge", "longest_edge"
 """What the processors that resize by a number of pixels call their bounds, in pixels and not edges."""
-_SAID_CHARS = 300
+_SAID_CHARS = 120
+_GENERATION = "generation_config.json"
+_SMALL_FILES = (
+    "config.json", _GENERATION, "tokenizer_config.json", "special_tokens_map.json", *PROCESSOR_FILES,
+    "chat_template.json",
+)  # fmt: skip
 _OLDER_NAMES = {_LEAST: "min_pixels", _MOST: "max_pixels"}
 
 
@@ -39,20 +45,46 @@ def check_processor(path: str | Path, *, trust_remote_code: bool = False) -> Non
     """Check that the configuration, the processor and the tokenizer in a model folder can be loaded.
 
     Raises:
-        ValueError: in one sentence, with transformers' own words.
+        ValueError: in one sentence that names the file, or with transformers' own words.
     """
+    for file in (Path(path) / name for name in _SMALL_FILES):
+        if file.exists():
+            _check_json(file)
     try:
         AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
         processor = load_processor(path, trust_remote_code=trust_remote_code)
         missing = [name for name in ("tokenizer", "image_processor") if getattr(processor, name, None) is None]
+        if (Path(path) / _GENERATION).is_file():
+            GenerationConfig.from_pretrained(path)
     except Exception as error:  # Whatever a library makes of somebody's files, down to a KeyError.
         said = " ".join(str(error).split())[:_SAID_CHARS]
         raise ValueError(
             f"{str(path)!r} has a configuration, processor or tokenizer that cannot be loaded: "
-            f"{type(error).__name__}: {said}"
+            f"{_culprit(path, trust_remote_code=trust_remote_code)}{type(error).__name__}: {said}"
         ) from error
     if missing:
         raise ValueError(f"{str(path)!r} has a processor without {' and '.join(missing)}")
+
+
+def _check_json(file: Path) -> None:
+    try:
+        content = read_json(file)
+    except UnusableFile as error:
+        raise ValueError(f"{str(file)!r} {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{str(file)!r} holds no JSON object")
+
+
+def _culprit(path: str | Path, *, trust_remote_code: bool) -> str:
+    """Which file is at fault, where what is read from it alone cannot be loaded either."""
+    kinds: dict[str, Any] = {"config.json": AutoConfig, _GENERATION: GenerationConfig, "tokenizer.json": AutoTokenizer}
+    for name, kind in kinds.items():
+        try:
+            if (Path(path) / name).is_file():
+                kind.from_pretrained(path, trust_remote_code=trust_remote_code)
+        except Exception:  # noqa: BLE001 - the error that is told has been met already
+            return f"{name}: "
+    return ""
 
 
 def bounds_pixels(path: str | Path) -> bool:

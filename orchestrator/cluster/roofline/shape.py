@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from workers.models.described import described_model
+
 _LARGE_TENSOR = 100_000
 """Numbers; DeepSpeed keeps smaller ones whole under ZeRO-3 (``stage3_param_persistence_threshold``)."""
 
@@ -82,14 +84,7 @@ def model_counts(path: str, *, freeze: tuple[str, ...] = (), lora_rank: int | No
         freeze: Parts that get no adapter.
         lora_rank: Of an adapter on every linear layer of the other parts.
     """
-    # Deferred: only a dry run asks.
-    import torch
-    from transformers import AutoConfig, AutoModelForImageTextToText
-
-    config: Any = AutoConfig.from_pretrained(path)
-    with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(config)
-    return counts_of(model, freeze=freeze, lora_rank=lora_rank)
+    return counts_of(described_model(path), freeze=freeze, lora_rank=lora_rank)
 
 
 def counts_of(model: Any, *, freeze: tuple[str, ...] = (), lora_rank: int | None = None) -> ModelCounts:

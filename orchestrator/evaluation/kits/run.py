@@ -15,8 +15,7 @@ from dataclasses import dataclass, fields
 from importlib import metadata
 from pathlib import Path
 
-import tyro
-
+from orchestrator import command_line
 from orchestrator.cluster.choices import engine_kind
 from orchestrator.config.flags import split_words
 from orchestrator.config.load import load_config
@@ -129,7 +128,8 @@ def parsed(argv: Sequence[str]) -> tuple[KitCommand, list[str], tuple[str, ...]]
         if name not in names and name not in _USED:
             raise RefusedInput(f"--{name}: a kit asks by itself; what it takes follows --kit-args, at the end")
         (own if name in names else rest).extend([f"--{name}", *texts])
-    command = tyro.cli(KitCommand, prog="python -m orchestrator.evaluate", args=own)
+    command = command_line.parsed(KitCommand, own, prog="python -m orchestrator.evaluate")
+    command_line.refuse_paths(command, "kit", "kit_python", "model", "out", "data")
     return command, rest, tuple(argv[cut + 1 :])
 
 

@@ -97,6 +97,11 @@ def test_refusal_shows_the_sum_of_colocated_roles() -> None:
     )
 
 
+def test_more_workers_than_a_plan_can_hold_are_refused_before_one_is_made_for_each() -> None:
+    with pytest.raises(RefusedInput, match=r"rollout 100000000 x 1 .* more than the 20000 that a plan can hold"):
+        plan_placement(_cluster(("a", 10**12, 0)), [_role("rollout", 10**8)], layout="colocated")
+
+
 def test_memory_of_colocated_workers_adds_up() -> None:
     roles = [_role("policy", 1, memory_gib=20), _role("rollout", 1, memory_gib=15)]
     plan = plan_placement(_cluster(("a", 2, 0), memory_gib=40), roles, layout="colocated")

@@ -158,10 +158,8 @@ def test_hyphens_and_underscores_in_flags_are_the_same() -> None:
         (["--algo", "sft", "--zzz", "1"], "unknown flag --zzz"),
         (
             ["--algo", "sfft"],
-            "algo = 'sfft' on the command line: expected 'stable_reinforce', 'reinforce_pp', "
-            "'reinforce_pp_baseline', 'grpo', 'dr_grpo', 'dapo', 'gdpo', 'gspo', 'cispo', 'sapo', 'rloo', 'ppo', "
-            "'fact_ppo', 'distill', 'sft', 'dpo', 'ipo', 'hinge', 'ddpo', 'kto', 'kto_pair', 'scalar_rm', 'fact_rm', "
-            "'critique_rm', 'mm_dpo' or 'mpo'",
+            "algo = 'sfft' on the command line: expected one of 26 names, which --help lists; the nearest are 'sft', "
+            "'fact_rm', 'distill'",
         ),
         (
             ["--algo", "sft", "--optimizer.lr", "fast"],
@@ -187,7 +185,26 @@ def test_hyphens_and_underscores_in_flags_are_the_same() -> None:
             ["--algo", "sft", "--policy.zero_stage", "4"],
             "policy.zero_stage = 4 on the command line: must be at most 3",
         ),
-        (["--algo", "sft", "--config", "absent.toml"], "--config absent.toml: No such file or directory"),
+        (
+            ["--algo", "sft", "--config", "absent.toml"],
+            "--config absent.toml cannot be read (No such file or directory)",
+        ),
+        (
+            ["--algo", "sft", "--model.path", "m\0"],
+            "the word 'm\\x00' holds a NUL character, which none can",
+        ),
+        (
+            ["--algo", "sft", "--rollout.num_engines", f"{10**30}"],
+            f"rollout.num_engines = {10**30} on the command line: must be at most 10000",
+        ),
+        (
+            ["--algo", "sft", "--run.steps", "1000000001"],
+            "run.steps = 1000000001 on the command line: must be at most 1000000000",
+        ),
+        (
+            ["--algo", "sft", "--reward.timeout_s", "1e300"],
+            "reward.timeout_s = 1e+300 on the command line: must be at most 100000000.0",
+        ),
     ],
 )
 def test_a_bad_command_line_is_refused_in_one_line(argv: list[str], sentence: str) -> None:
@@ -253,6 +270,23 @@ def test_broken_toml_is_refused_with_its_place(tmp_path: Path) -> None:
         (["--reward.url", "s3cret"], "reward.url should start with http:// or https:// and name a host"),
         (["--reward.url", "http://host:s3cret"], "reward.url is no address: its host or port cannot be read"),
         (["--reward.url", "http://[s3cret"], "reward.url is no address: its host or port cannot be read"),
+        (["--reward.url", "http://host:99999/v1"], "reward.url is no address: its host or port cannot be read"),
+        (["--reward.url", "http://host:0/v1"], "reward.url is no address: its port is 0"),
+        *(
+            (
+                ["--reward.judge_url", f"http://s3{odd}cret/v1"],
+                "reward.judge_url is no address: it holds a blank or a character that no address has; a host of other "
+                "letters has a name that begins with xn--",
+            )
+            for odd in (" ", "\n", "\x1b", "ü")
+        ),
+        *(
+            (
+                ["--reward.url", f"http://{host}/v1"],
+                "reward.url is no address: a host has at most 253 characters, and 63 between two dots",
+            )
+            for host in ("h" * 64, "h." * 200 + "h", "s3..cret")
+        ),
         (
             ["--preference.label_smoothing", "0.1"],
             "preference.label_smoothing = 0.1 has no meaning for algo = 'stable_reinforce'",

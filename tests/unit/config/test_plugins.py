@@ -1,5 +1,6 @@
 """Objects from files outside the repository."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,41 @@ def test_refuses_a_file_that_does_not_give_it(tmp_path: Path, content: str | Non
     with pytest.raises(RefusedInput) as refused:
         load_object(f"{file}:read", option="data.reader")
     assert str(refused.value).startswith(f"data.reader = '{file}:read': {str(file)!r} {told}")
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("raise SystemExit(0)", "cannot be run (SystemExit: 0)"),
+        ("raise ValueError('x' * 100_000)", "cannot be run (ValueError: xxx"),
+        ("class E(BaseException): pass\nraise E('mine')", "cannot be run (E: mine)"),
+        (
+            "class E(Exception):\n    def __str__(self): return 1 / 0\nraise E",
+            "which cannot be shown: ZeroDivisionError",
+        ),
+        ("def f(): f()\nf()", "cannot be run (RecursionError"),
+        ("x = " + "(" * 1000, "cannot be run (SyntaxError"),
+    ],
+)
+def test_a_file_that_ends_in_its_own_way_is_refused_in_one_line(tmp_path: Path, source: str, told: str) -> None:
+    (tmp_path / "a.py").write_text(source)
+    with pytest.raises(RefusedInput) as caught:
+        load_object(f"{tmp_path / 'a.py'}:name", option="data.reader")
+    assert told in str(caught.value) and len(str(caught.value)) <= 300
+
+
+def test_what_a_file_prints_is_told_by_its_beginning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "loud.py").write_text(
+        "print('hello \\x1b[31m')\nfor _ in range(3000):\n    print('x' * 1000)\nname = 1\n"
+    )
+    assert load_object(f"{tmp_path / 'loud.py'}:name", option="data.reader") == 1
+    out, err = capsys.readouterr()
+    assert out == "" and len(err) < 600
+    assert "loud.py printed 3003012 characters: hello \\x1b[31m xxx" in err
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.py")
+    with pytest.raises(RefusedInput, match="is not a file but a pipe"):
+        load_object(f"{tmp_path / 'a.py'}:name", option="data.reader")

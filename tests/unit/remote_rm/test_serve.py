@@ -20,6 +20,7 @@ def _refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert (ended.value.code, out) == (2, "")
     (line,) = err.splitlines()
     assert "s3" not in line
+    assert len(line) <= 300 and line.isprintable()
     return line
 
 
@@ -41,6 +42,16 @@ def _refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (("--cache", "/dev/null/v.sqlite"), "/dev/null"),
         (("--port", "70000"), "--port 70000 should be from 0 to 65535"),
         (("--judge-concurrency", "0"), "--judge-concurrency 0 should be at least 1"),
+        (("--port", "x"), "Error parsing --port"),
+        (("--port", "9" * 5000), "Error parsing --port"),
+        (("--judge", "x" * 100_000), "invalid choice"),
+        (("--function-workers", f"{10**30}"), "--function-workers should be at most 10000"),
+        (("--function-memory-gib", "1e300"), "--function-memory-gib should be at most 1e+06"),
+        (("--token-file", "n" * 256), "cannot be read (File name too long)"),
+        (("--token-file", "/dev/zero"), "is not a file but a pipe, a socket or a device"),
+        (("--cache", "a\0"), "--cache holds a NUL character"),
+        (("--judge", "openai", "--judge-url", "http://h:99999", "--judge-model", "m"), "port cannot be read"),
+        (("--judge", "openai", "--judge-url", "http://h o/", "--judge-model", "m"), "holds a blank"),
         (("--judge-timeout-s", "0"), "--judge-timeout-s 0 should be above 0"),
     ],
 )
