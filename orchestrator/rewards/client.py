@@ -17,6 +17,7 @@ from orchestrator.errors import RefusedInput
 from orchestrator.rewards.openrlhf import body_of, read_openrlhf, speaks_openrlhf
 from orchestrator.rewards.replies import LOOKED_AT, read_rewards
 from orchestrator.rewards.reward import Reward, RewardItem, failed_reward, one_line
+from orchestrator.rewards.secret_words import SecretWords
 
 BATCH_ITEMS = 32
 _CONCURRENT_POSTS = 4
@@ -70,7 +71,7 @@ class RewardClient:
         Raises:
             RefusedInput: the service's address or the proxy that the environment names for it cannot be used.
         """
-        self._url, self._token, self._timeout_s = locate(), token, timeout_s
+        self._url, self._secret, self._timeout_s = locate(), SecretWords(token), timeout_s
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
             httpx.URL(self._url)
@@ -210,7 +211,7 @@ class RewardClient:
 
     def _told(self, words: str) -> str:
         """A service that repeats the token does not get it into a log. Cut afterwards, or a piece of it stays."""
-        return one_line(words.replace(self._token, "***") if self._token else words)
+        return one_line(self._secret.without(words))
 
 
 class RewardStream:

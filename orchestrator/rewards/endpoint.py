@@ -22,6 +22,7 @@ from orchestrator.rewards.bounded_http import BoundedClient, TooLong
 from orchestrator.rewards.chat import EndpointError, Unavailable, answer_in, content_of, refusal, without_refused
 from orchestrator.rewards.outage import Outage
 from orchestrator.rewards.reward import one_line
+from orchestrator.rewards.secret_words import SecretWords
 from workers.multimodal.media import MediaError
 
 _AT_ONCE = 32
@@ -50,6 +51,7 @@ class EndpointWriter:
             max_outage_s: Longest time in which an endpoint that does not answer is waited for, seconds.
         """
         self._url, self._model, self._key = url, model, key
+        self._secret = SecretWords(key)
         self._timeout_s, self._max_outage_s = timeout_s, max_outage_s
         self._parameters: dict[str, Any] = {"max_tokens": max_new_tokens, "temperature": None, "seed": None}
         """Those that the endpoint takes, as far as is known; None is each question's own."""
@@ -170,7 +172,7 @@ class EndpointWriter:
         return one_line(f"{self._model} {self._without_key(words)}")
 
     def _without_key(self, words: str) -> str:
-        return words.replace(self._key, "***") if self._key else words
+        return self._secret.without(words)
 
 
 _Asked = tuple[Question, Any]

@@ -1,6 +1,8 @@
 """A token that a reward service repeats is in no reason, also where the reason is cut in the middle of it."""
 
+import base64
 import json
+from urllib.parse import quote
 
 import pytest
 
@@ -38,6 +40,22 @@ def test_a_piece_of_the_token_is_not_told_either(before: int) -> None:
     ):
         (detail,) = _details(lambda handler, _, b=body, s=status: send(handler, b.encode(), status=s), _item())
         assert "ses" not in detail.replace("left this item", ""), detail
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        quote(_TOKEN, safe="").replace("-", "%2D"),
+        "".join(f"\\u{ord(letter):04x}" for letter in _TOKEN),
+        "".join(f"&#{ord(letter)};" for letter in _TOKEN),
+        base64.b64encode(f"Bearer {_TOKEN}".encode()).decode(),
+        _TOKEN.encode().hex().upper(),
+        _TOKEN[:6] + quote(_TOKEN[6:], safe="").replace("-", "%2d"),
+    ],
+)
+def test_a_token_is_not_told_however_it_is_written(written: str) -> None:
+    (detail,) = _details(lambda handler, _: send(handler, f"no: {written}".encode(), status=401), _item())
+    assert written[4:12] not in detail and "***" in detail
 
 
 def test_half_a_character_in_a_label_fails_its_item() -> None:
