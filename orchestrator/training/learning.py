@@ -19,7 +19,7 @@ from orchestrator.run.guards import Remedy, mismatch_in, mismatch_of, mismatch_r
 from orchestrator.run.metrics import PhaseClock
 from orchestrator.run.rollout_store import write_rollouts
 from orchestrator.training.answering import Answering
-from orchestrator.training.online_metrics import Rate, Sampled, StepRecord, online_metrics, rollout_rows
+from orchestrator.training.online_metrics import Rate, Sampled, StepRecord, answer_figures, online_metrics, rollout_rows
 from orchestrator.training.refills import Drawn
 from orchestrator.training.session import Metrics
 from orchestrator.training.staleness import drift_figures, sampled_by
@@ -126,7 +126,7 @@ def recorded(answering: Answering, learned: Learned, found: Drawn, sync: SyncRes
     write_rollouts(answering.session.folder.rollout_file(learned.done.step), rows)
     record = StepRecord(
         sampled=sampled,
-        figures=learned.figures,
+        figures={**answer_figures(rows), **learned.figures},
         mismatch=learned.mismatch,
         updates=learned.updates,
         num_planned_updates=learned.num_planned,
