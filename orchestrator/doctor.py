@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from orchestrator.config.load import load_runs
+from orchestrator.config.tables import NamedRun
 from orchestrator.diagnosis.checks import jobs_of
 from orchestrator.diagnosis.examination import examined
 from orchestrator.diagnosis.finding import Finding
@@ -31,16 +32,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RefusedInput as refusal:
         console.print(Text(f"unfit: {refusal}"), soft_wrap=True)
         return _UNFIT
-    secrets = secrets_of(run.config for run in runs)
-    failed: list[str] = []
+    try:
+        failed = _findings(flags, runs, console)
+    except KeyboardInterrupt:
+        failed = ["interrupted before everything was looked at"]
+    console.print(Text(_last_line(failed)), soft_wrap=True)
+    return _UNFIT if failed else 0
+
+
+def _findings(flags: Sequence[str], runs: Sequence[NamedRun], console: Console) -> list[str]:
+    """Print each as it comes; what keeps the run from starting."""
+    secrets, failed = secrets_of(run.config for run in runs), list[str]()
     for job, seen in examined(flags, list(jobs_of(runs))):
         # Before it is cut to a line, or a piece of one stays.
         finding = Finding(seen.verdict, without(secrets, seen.found), without(secrets, seen.todo))
         if finding.verdict == "FAIL":
             failed.append(f"{job.subject}: {Finding('FAIL', finding.found).told}")
         console.print(_line(job.subject, finding), soft_wrap=True)
-    console.print(Text(_last_line(failed)), soft_wrap=True)
-    return _UNFIT if failed else 0
+    return failed
 
 
 def _line(subject: str, finding: Finding) -> Text:

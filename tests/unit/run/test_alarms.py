@@ -3,7 +3,6 @@
 import json
 import random
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +11,6 @@ from orchestrator.errors import GuardStop
 from orchestrator.run.alarm_rules import ONE_STEP, RULES, Watched
 from orchestrator.run.alarms import Alarms, replayed, rows_in, told_at_the_end
 
-_RECORDED = Path(__file__).with_name("recorded_runs.json")
 Row = dict[str, Any]
 
 
@@ -177,9 +175,3 @@ def test_rows_of_somebody_else_are_figures_or_nothing() -> None:
     assert len(rows_in(text)) == 40
     for config in ({}, {"data": {"source": 3}}, {"data": {"source": [{"name": 1}]}, "sync": [], "rollout": 3}):
         assert told_at_the_end(text, config) is not None
-
-
-@pytest.mark.skipif(not _RECORDED.is_file(), reason="recorded runs are written by benchmarks/")
-def test_recorded_healthy_runs_raise_none() -> None:
-    for name, rows in json.loads(_RECORDED.read_text()).items():
-        assert replayed(rows, Watched()).lines() == [], name
