@@ -224,8 +224,9 @@ def _parts(rows: Iterable[Row]) -> list[str]:
 def _value(row: Row, name: str) -> float | None:
     """A finite number; of a row that somebody else may have written."""
     value = row.get(name)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and -_MOST < value < _MOST
-    return float(value) if is_number else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return float(value) if -_MOST < value < _MOST else None
 
 
 def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:

