@@ -31,7 +31,8 @@ from workers.types import EncodedPrompt
 from workers.weight_sync.manifest import SyncError
 from workers.weight_sync.shared_memory import clear_exchange
 
-_OBJECT_STORE_BYTES = 1 << 30
+OBJECT_STORE_BYTES = 1 << 30
+"""Of a cluster without GPUs that a run starts on its own machine."""
 
 
 @contextmanager
@@ -53,7 +54,7 @@ def ray_cluster(plan: PlacementPlan) -> Iterator[None]:
         return
     variables["GLOO_SOCKET_IFNAME"] = "lo"  # the ranks' own connections, as Ray's: see orchestrator/cluster/__init__.py
     with reaped_processes():
-        store = None if gpu else _OBJECT_STORE_BYTES
+        store = None if gpu else OBJECT_STORE_BYTES
         # Said aloud, because without an address Ray joins any cluster that somebody has started on this machine.
         ray.init("local", num_cpus=os.cpu_count() or 1, object_store_memory=store, include_dashboard=False, **shared)
         try:

@@ -4,7 +4,6 @@ It counts what grows with the model and the batch: weights, gradients, optimizer
 cannot know (the allocator's fragments, NCCL's buffers, the CUDA context) is the share it leaves free.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -90,32 +89,6 @@ def model_shape(path: str, freeze: tuple[str, ...], *, lora_rank: int | None = N
         layers=text.num_hidden_layers,
         vocab=text.vocab_size,
     )
-
-
-def describe_memory(roles: Mapping[str, RoleMemory], *, colocated: bool, gpu_memory_gib: float | None) -> list[str]:
-    """Lines for a person: each role, and whether the fullest moment of a GPU fits."""
-    lines = [_held(name, role) for name, role in roles.items()]
-    tenants = [name for name, role in roles.items() if role.shares]
-    together = {"policy", *tenants}
-    if tenants:
-        saved = sum(roles[name].shares for name in tenants)
-        each = "; ".join(f"{roles[name].shares / GIB:.1f} GiB of weights for {name}" for name in tenants)
-        lines.append(f"shared base: every policy worker saves {each}, {saved / GIB:.1f} GiB in all")
-    if gpu_memory_gib is None:
-        return lines
-    peaks = {
-        f"{name}'s turn": sum(role.gpu.values())
-        + sum(
-            other.resident
-            for beside, other in roles.items()
-            if beside != name and (colocated or {name, beside} <= together)
-        )
-        for name, role in roles.items()
-    }
-    for turn, peak in peaks.items():
-        verdict = "fits" if peak <= gpu_memory_gib * GIB else "DOES NOT FIT"
-        lines.append(f"GPU in the {turn}: {peak / GIB:.1f} of {gpu_memory_gib:g} GiB, {verdict}")
-    return lines
 
 
 def on_base(held: RoleMemory, asked: MemoryQuestion) -> RoleMemory:
@@ -261,17 +234,3 @@ def _most_samples(config: TrainConfig) -> int:
     """Samples of one micro-batch when every prompt is of the longest kind."""
     whole = config.data.max_prompt_tokens + config.rollout.max_new_tokens
     return max(1, config.policy.tokens_per_microbatch // whole)
-
-
-def _terms(parts: dict[str, float]) -> str:
-    told = " + ".join(f"{name} {amount / GIB:.1f}" for name, amount in parts.items())
-    return f"{told} = {sum(parts.values()) / GIB:.1f} GiB"
-
-
-def _held(name: str, role: RoleMemory) -> str:
-    where = f"{name} in a policy worker" if role.shares else f"one {name} worker"
-    return f"memory of {where}: {_terms(role.gpu)}{_host(role)}"
-
-
-def _host(role: RoleMemory) -> str:
-    return f"; on the host {_terms(role.host)}" if role.host else ""

@@ -94,6 +94,8 @@ def parse_flags(groups: Words, known: Mapping[str, Any]) -> Flags:
             if texts:
                 raise RefusedInput(f"--dry-run takes no value, got {' '.join(texts)!r}")
             flags.dry_run = True
+        elif name == "plain" and not texts:
+            flags.values["run.plain"] = True
         elif name == "config":
             flags.config_files += _some(name, texts)
         elif name in known:

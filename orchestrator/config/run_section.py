@@ -33,6 +33,10 @@ class RunSection(Section):
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(default=("tensorboard",), strict=False)
     """Trackers that get every metric beside metrics.jsonl, and a few held-out answers with their images; all write into
     the run folder."""
+    alarms: Literal["warn", "stop"] = "warn"
+    """When figures say that the run collapsed, is paid nothing or cannot be read: tell it, or stop as a guard does."""
+    plain: bool = False
+    """One line a step, without colours and without a panel, also on a terminal; --plain says the same."""
     mirror: Text | None = None
     """Address that checkpoints are copied to beside the run, anything that fsspec can write to, such as s3://bucket/runs;
     a run folder without a checkpoint continues from the copy. Credentials stay in the environment."""

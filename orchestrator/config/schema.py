@@ -11,6 +11,7 @@ from algorithms.algorithm import Algorithm, DataKind, Needs
 from algorithms.registry import algorithm_class
 from algorithms.settings import Section
 from orchestrator.config.addresses import address_fault, store_fault
+from orchestrator.config.benchmarks import EvalSection
 from orchestrator.config.data_folders import is_store
 from orchestrator.config.data_section import DataSection
 from orchestrator.config.formats import FORMATS, format_of, refuse_unserved
@@ -18,7 +19,6 @@ from orchestrator.config.reward_section import RewardSection
 from orchestrator.config.run_section import RunSection
 from orchestrator.config.sections import (
     BatchingSection,
-    EvalSection,
     GuardSection,
     ModelSection,
     OptimizerSection,

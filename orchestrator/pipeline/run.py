@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.cluster.choices import settled_dtype
-from orchestrator.cluster.memory_plan import describe_memory
+from orchestrator.cluster.memory_told import describe_memory
 from orchestrator.cluster.placement import PlacementPlan, describe_plan
 from orchestrator.cluster.plan import plan_memory, plan_run
 from orchestrator.cluster.resources import ClusterResources
@@ -58,12 +58,12 @@ def dry_run(config: TrainConfig, known: TrainConfig) -> None:
     """
     here = config.placement.cluster is None
     config, known = with_format(config), with_format(known)
-    _check_measured(config)
+    check_measured(config)
     if known.reward.critique == config.reward.critique:
         check_critique_model(known)
     if known.model.path is not None:
         (check_model if here else check_config)(known)
-    cluster, plan = plan_run(_placed(config, known))
+    cluster, plan = plan_run(as_placed(config, known))
     if here:
         check_processors(known)
     config, known = settled_dtype(config, plan), settled_dtype(known, plan)
@@ -72,7 +72,7 @@ def dry_run(config: TrainConfig, known: TrainConfig) -> None:
     if known.model.path is not None and judge_is_known:
         lines += [*_cost_lines(known, cluster, plan), *describe_bound(known)]
     if here:
-        _check_files(known)
+        check_files(known)
     lines += data_lines(known if known.data == config.data else config)
     sys.stdout.write(_printable(resolved_json(config)))
     sys.stdout.write(_printable("\n".join(lines) + "\n"))
@@ -93,18 +93,18 @@ def check_run(config: TrainConfig, known: TrainConfig) -> Checked:
     """
     config, known = with_format(config), with_format(known)
     check_trackers(config)
-    _check_measured(config)
+    check_measured(config)
     if known.model.path is not None:
         check_model(known)
     if known.reward.critique == config.reward.critique:
         check_critique_model(known)
     check_other_models(config, known)
-    cluster, plan = plan_run(_placed(config, known))
+    cluster, plan = plan_run(as_placed(config, known))
     check_processors(known)
     config = settled_dtype(config, plan)
     # What needs workers of its own later is refused now.
     stages = stages_of(config, cluster)
-    _check_files(known)
+    check_files(known)
     return Checked(config, plan, stages)
 
 
@@ -193,7 +193,7 @@ def _describe_judges(config: TrainConfig) -> list[str]:
     return [f"judge: {who}, at most so many questions a step: {', '.join(asked)}"] if asked else []
 
 
-def _placed(config: TrainConfig, known: TrainConfig) -> TrainConfig:
+def as_placed(config: TrainConfig, known: TrainConfig) -> TrainConfig:
     """The run as it is placed: by what it does, and by the kind of the model that is there."""
     return config.model_copy(update={"model": known.model})
 
@@ -209,7 +209,12 @@ def _cost_lines(config: TrainConfig, cluster: ClusterResources, plan: PlacementP
     return [*told, *describe_step_bound(config, cluster, plan)]
 
 
-def _check_measured(config: TrainConfig) -> None:
+def check_measured(config: TrainConfig) -> None:
+    """Refuse benchmarks and a best figure that the run could not have.
+
+    Raises:
+        RefusedInput: naming them.
+    """
     check_benchmarks(config)
     if config.eval.best is not None:
         from orchestrator.training.figures import check_best  # deferred: it imports what only training needs
@@ -217,7 +222,7 @@ def _check_measured(config: TrainConfig) -> None:
         check_best(config)
 
 
-def _check_files(config: TrainConfig) -> None:
+def check_files(config: TrainConfig) -> None:
     """Refuse a missing file before the run folder is made."""
     data, reward = config.data, config.reward
     of_sources = [

@@ -31,9 +31,9 @@ def dry_run_all(runs: list[NamedRun]) -> None:
     for number, run in enumerate(runs, start=1):
         _head(number, runs)
         if run.measure is None:
-            dry_run(run.config, _known(run, runs))
+            dry_run(run.config, known_run(run, runs))
         else:
-            sys.stdout.writelines(f"{line}\n" for line in _check_measure(run, run.measure, runs))
+            sys.stdout.writelines(f"{line}\n" for line in check_stage(run, run.measure, runs))
 
 
 def train_all(runs: list[NamedRun]) -> None:
@@ -57,9 +57,9 @@ def train_all(runs: list[NamedRun]) -> None:
 def _refuse(runs: list[NamedRun]) -> None:
     by_name = {run.name: run.config for run in runs}
     for run in runs:
-        known, made = _known(run, runs), run.made_elsewhere()
+        known, made = known_run(run, runs), run.made_elsewhere()
         if run.measure is not None:
-            _check_measure(run, run.measure, runs)
+            check_stage(run, run.measure, runs)
             continue
         checked = check_run(run.config, known)
         if not made:
@@ -77,13 +77,13 @@ def _refuse(runs: list[NamedRun]) -> None:
         raise RefusedInput("run.resume = 'must', but no stage has a complete checkpoint")
 
 
-def _check_measure(run: NamedRun, measure: Measure, runs: list[NamedRun]) -> list[str]:
+def check_stage(run: NamedRun, measure: Measure, runs: list[NamedRun]) -> list[str]:
     """What the stage asks; see ``check_measure``."""
     maker = next((one for one in runs if one.name == run.made_elsewhere().get("model.path")), None)
     head, makes = None if maker is None else maker.config.needs.head, "generative"
     if head is not None:
         makes = "critique" if head.keeps_language else "scalar"
-    return check_measure(measure, run.config, _known(run, runs), makes=makes)
+    return check_measure(measure, run.config, known_run(run, runs), makes=makes)
 
 
 def _has_begun(run: NamedRun) -> bool:
@@ -124,7 +124,7 @@ def _same_format(run: NamedRun, found: TrainConfig) -> TrainConfig:
     return found
 
 
-def _known(run: NamedRun, runs: list[NamedRun]) -> TrainConfig:
+def known_run(run: NamedRun, runs: list[NamedRun]) -> TrainConfig:
     """As much of the run as can be looked at now: its model is the one that the earlier stages began from."""
     made = run.made_elsewhere()
     if not made:
@@ -132,7 +132,7 @@ def _known(run: NamedRun, runs: list[NamedRun]) -> TrainConfig:
     config, by_name = run.config, {other.name: other for other in runs}
     sections = {"data": config.data, "model": config.model}
     if "model.path" in made:
-        base = _known(by_name[made["model.path"]], runs).model.path
+        base = known_run(by_name[made["model.path"]], runs).model.path
         sections["model"] = config.model.model_copy(update={"path": base})
     if "model.adapter" in made:
         sections["model"] = sections["model"].model_copy(update={"adapter": None})
@@ -141,7 +141,7 @@ def _known(run: NamedRun, runs: list[NamedRun]) -> TrainConfig:
     known = config.model_copy(update=sections)
     for option, stage in made.items():
         if not option.startswith(("data.", "model.")):  # a judge, a teacher, a critic: a model in a folder of its own
-            known = _with(known, option.split("."), _known(by_name[stage], runs).model.path)
+            known = _with(known, option.split("."), known_run(by_name[stage], runs).model.path)
     return known
 
 

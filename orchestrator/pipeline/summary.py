@@ -1,5 +1,6 @@
 """The end of a run, for a person: did it learn, does it look, what did it say before and after, where is it all."""
 
+import json
 import shlex
 import sys
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.evaluation.types import EvalResult, EvalSample
+from orchestrator.run.alarms import told_at_the_end
 from orchestrator.run.folder import RunFolder
 from workers.models.adapters import adapter_for
 from workers.models.folder import (
@@ -89,8 +91,12 @@ def change_lines(before: EvalResult, after: EvalResult) -> list[str]:
 
 
 def next_lines(folder: Path) -> list[str]:
-    """Where the run lies and what to do next, of what there is."""
-    lines = [f"The run:  {folder}", f"Report:   python -m orchestrator.report {shlex.quote(str(folder))}"]
+    """What has gone wrong without a failure, where the run lies and what to do next, of what there is."""
+    lines = [
+        *_alarm_lines(folder),
+        f"The run:  {folder}",
+        f"Report:   python -m orchestrator.report {shlex.quote(str(folder))}",
+    ]
     curves = folder / "tensorboard"
     if curves.is_dir():
         lines.append(f"Curves:   tensorboard --logdir {shlex.quote(str(curves))}")
@@ -101,6 +107,13 @@ def next_lines(folder: Path) -> list[str]:
     elif checkpoints:
         lines.append(model_line(checkpoints[-1] / "policy"))
     return lines
+
+
+def _alarm_lines(folder: Path) -> list[str]:
+    own = RunFolder(folder)
+    if not (own.metrics.is_file() and own.config.is_file()):
+        return []
+    return told_at_the_end(own.metrics.read_text(), json.loads(own.config.read_text()))
 
 
 def model_line(folder: Path) -> str:

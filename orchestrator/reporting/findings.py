@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from statistics import fmean, variance
 from typing import Literal
 
-from orchestrator.config.sections import LOGPROB_TOLERANCE
 from orchestrator.reporting.charts import number
 from orchestrator.reporting.run_record import Point, RunRecord
+from orchestrator.run.alarm_rules import ONE_STEP, Watched
+from orchestrator.run.alarms import replayed
 
 CHANCE = 0.5
 """Accuracy of a coin on pairs."""
@@ -127,10 +128,24 @@ def number_format(record: RunRecord) -> str | None:
     return dtype if dtype in ("float32", "bfloat16") else None
 
 
+def no_alarm(record: RunRecord) -> Check:
+    """What the console told while the run went on, by the same rules."""
+    question, watched = "Nothing collapsed, fell silent or could not be read", _watched(record)
+    alarms = replayed(record.rows, watched)
+    if told := alarms.lines():
+        return Check(question, "no", " · ".join(told))
+    return Check(
+        question, "yes" if record.last_step >= ONE_STEP else "unknown", f"no alarm in {record.last_step} steps"
+    )
+
+
 def mismatch_bound(record: RunRecord) -> float:
     """The run's own tolerance, else that of its number format, the stricter where that is not known; nats."""
-    own = record.setting("sync", "tolerance")
-    return own if isinstance(own, float) else LOGPROB_TOLERANCE[number_format(record) or "float32"]
+    return _watched(record).mismatch
+
+
+def _watched(record: RunRecord) -> Watched:
+    return Watched.of(record.config, dtype=number_format(record))
 
 
 def coverage_bound(record: RunRecord) -> float:

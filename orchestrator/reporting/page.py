@@ -6,7 +6,7 @@ from typing import Any
 
 from orchestrator.reporting.choice_of_kind import kind_of
 from orchestrator.reporting.curves import curves, phase_bar
-from orchestrator.reporting.findings import Check
+from orchestrator.reporting.findings import Check, no_alarm
 from orchestrator.reporting.markup import Html, document, element, table
 from orchestrator.reporting.run_kind import RunKind
 from orchestrator.reporting.run_record import RunRecord, status
@@ -27,7 +27,7 @@ def render(record: RunRecord) -> str:
         element("h2", None, "Is it learning?"),
         _checks([question(record) for question in kind.learning]),
         element("h2", None, "Is it right?"),
-        _checks([question(record) for question in kind.soundness]),
+        _checks([*(question(record) for question in kind.soundness), no_alarm(record)]),
         element("h2", None, "Curves"),
         curves(record) if record.rows else element("p", None, "No step is finished yet."),
         element("h2", None, "Where the time went"),

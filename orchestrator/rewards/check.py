@@ -31,7 +31,7 @@ def check_rewards(config: TrainConfig, folder: RunFolder) -> None:
     if config.reward.url is not None:
         _ask_service(config, config.reward.url)
     elif config.reward.judge == "openai" or config.reward.served or _keeps_cache(config, folder):
-        _probe_own_service(config, folder)
+        probe_own_service(config, folder)
 
 
 def _ask_service(config: TrainConfig, url: str) -> None:
@@ -51,7 +51,7 @@ def _ask_service(config: TrainConfig, url: str) -> None:
         client.close()
 
 
-def _probe_own_service(config: TrainConfig, folder: RunFolder) -> None:
+def probe_own_service(config: TrainConfig, folder: RunFolder) -> None:
     """Have the service's own command try its options, its cache and its judge."""
     arguments = service_arguments(config, folder if _keeps_cache(config, folder) else None)
     command = [sys.executable, "-m", "remote_rm.serve", "--port", "0", *arguments, "--probe"]

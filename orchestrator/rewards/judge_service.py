@@ -45,7 +45,7 @@ def sample_judges(
     elif reward.judge_path is not None:
         yield (*numbers, *_judges(config, _workers(config, reward.judge_path, pool, prompts), prompts))
     else:
-        asked, judge = _endpoint(config, reward.max_outage_s), f"{reward.judge_model} {reward.judge_max_new_tokens}"
+        asked, judge = endpoint(config, reward.max_outage_s), f"{reward.judge_model} {reward.judge_max_new_tokens}"
         with RememberedWriter(asked, folder.root / "answers.sqlite", judge=judge) as writer:
             yield (*numbers, *_judges(config, writer, prompts))
 
@@ -67,7 +67,7 @@ def check_sample_judges(config: TrainConfig, prompts: Sequence[Prompt]) -> None:
     asked = reward.rubric_weight is not None or reward.pairwise_weight is not None
     if not asked or reward.judge_url is None:
         return
-    writer = _endpoint(config, min(_PROBED_FOR_S, reward.max_outage_s))
+    writer = endpoint(config, min(_PROBED_FOR_S, reward.max_outage_s))
     for judge in _judges(config, writer, prompts):
         if (fault := judge.fault(prompts[:_PROBES])) is not None:
             refused = "HTTP 4" in fault and "image" in fault
@@ -141,7 +141,12 @@ def _rubric(config: TrainConfig, weight: float) -> RubricSettings:
     return RubricSettings(weight=weight, rubric=reward.judge_rubric, criteria=reward.criteria, low=low, high=high)
 
 
-def _endpoint(config: TrainConfig, max_outage_s: float) -> Writer:
+def endpoint(config: TrainConfig, max_outage_s: float) -> Writer:
+    """Whoever answers at ``reward.judge_url``.
+
+    Raises:
+        RefusedInput: its key cannot be read.
+    """
     from orchestrator.rewards.endpoint import EndpointWriter  # deferred: the client takes a second to load
 
     reward = config.reward

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 from rich.console import Console as RichConsole
@@ -36,13 +36,19 @@ _SLOW_WAIT_S = 2.0
 class Console:
     """Shows step, phase, named waits with their deadlines, and the last figures."""
 
-    def __init__(self, total_steps: int, *, title: str) -> None:
-        self._rich = RichConsole(file=sys.stdout)
+    def __init__(self, total_steps: int, *, title: str, plain: bool = False) -> None:
+        """
+        Args:
+            plain: No colours and no panel, also on a terminal.
+        """
+        self._rich = RichConsole(file=sys.stdout, color_system=None if plain else "auto")
         # Not left to rich alone: with FORCE_COLOR set it would redraw the panel into a log file.
-        self._can_redraw = sys.stdout.isatty() and self._rich.is_terminal and not self._rich.is_dumb_terminal
+        is_screen = sys.stdout.isatty() and self._rich.is_terminal and not self._rich.is_dumb_terminal
+        self._can_redraw = is_screen and not plain
         self._total, self._title = total_steps, title
         self._step, self._phase, self._phase_since = 0, "start", time.monotonic()
         self._latest: dict[str, float] = {}
+        self._alarms: Sequence[str] = ()
         self._live: Live | None = None
 
     def __enter__(self) -> "Console":
@@ -67,6 +73,12 @@ class Console:
         """Print one line that stays."""
         self._rich.print(text, highlight=False, markup=False, soft_wrap=True)
 
+    def alarm(self, begun: Sequence[str], *, standing: Sequence[str]) -> None:
+        """Say what has begun to go wrong, once; a panel shows what stands for as long as it does."""
+        self._alarms = standing
+        for told in begun:
+            self._rich.print(Text(f"alarm after step {self._step}: {told}", style="bold red"), soft_wrap=True)
+
     def update(self, step: int, metrics: Mapping[str, float]) -> None:
         """Show the figures of a finished step."""
         self._step = step
@@ -88,7 +100,8 @@ class Console:
         now = f"step {self._step}/{self._total}   {self._phase} {time.monotonic() - self._phase_since:.0f} s"
         # Text, not str: rich would read the brackets in a name or a path as markup.
         waits = [Text(_wait_line(wait)) for wait in current_waits() if wait.elapsed_s > _SLOW_WAIT_S]
-        return Panel(Group(Text(now), figures, *waits), title=Text(self._title), title_align="left")
+        alarms = [Text(f"alarm: {told}", style="bold red") for told in self._alarms]
+        return Panel(Group(Text(now), figures, *waits, *alarms), title=Text(self._title), title_align="left")
 
 
 def _shown(metrics: Mapping[str, float]) -> list[tuple[str, str, str]]:

@@ -37,7 +37,9 @@ _RULES: dict[str, Rule] = {
         ("run.resume", "run.checkpoint_every", "run.keep_checkpoints", "run.eval_every", "run.trackers", "run.mirror"),
         "free",
     ),
-    **dict.fromkeys(("run.mirror", "run.max_restarts", "run.silent_after_s", "run.start_timeout_s"), "free"),
+    **dict.fromkeys(("run.max_restarts", "run.silent_after_s", "run.start_timeout_s"), "free"),
+    # What is said, and whether a person is asked before a run goes on: its steps are the same.
+    **dict.fromkeys(("run.alarms", "run.plain"), "free"),
     **dict.fromkeys(("rollout.timeout_s", "reward.timeout_s", "reward.max_outage_s"), "free"),
     **dict.fromkeys(("reward.function_workers", "reward.function_timeout_s", "reward.function_memory_gib"), "free"),
     # It decides whether a run starts; which rows it has is told by their fingerprint.

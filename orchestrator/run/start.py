@@ -7,6 +7,8 @@ from pathlib import Path
 
 from algorithms.figures import Figure
 from orchestrator.config.schema import TrainConfig
+from orchestrator.run.alarm_rules import Row, Watched
+from orchestrator.run.alarms import Alarms, replayed, rows_in
 from orchestrator.run.checkpoint import Progress, find_checkpoint, identity_of
 from orchestrator.run.console import Console
 from orchestrator.run.cursor import PromptCursor, SourceCursor
@@ -28,6 +30,8 @@ class RunStart:
     console: Console
     tracker: Tracker
     log: RunLogFormatter
+    alarms: Alarms
+    """Those of the steps that are behind it."""
     mirror: Mirror | None = None
 
 
@@ -54,7 +58,7 @@ def started_run(
     dropped = folder.truncate_after(progress.step if found else -1)
     write_manifest(config, folder, identity=identity, counts=counts, figures=figures, from_step=progress.step)
     with (
-        Console(config.run.steps, title=f"{config.algo} in {folder.root}") as console,
+        Console(config.run.steps, title=f"{config.algo} in {folder.root}", plain=config.run.plain) as console,
         open_tracker(folder, trackers=config.run.trackers) as tracker,
         run_log(folder.log, run=folder.root.name) as log,
         _told_mirror(console, folder, config.run.mirror) as mirror,
@@ -65,6 +69,8 @@ def started_run(
             console.note(f"continues after step {progress.step} with {', '.join(changed)}{_schedule(config, changed)}")
         for told in dropped if found else ():
             console.note(told)
+        alarms = replayed(_kept_rows(folder), Watched.of(config.model_dump(mode="json")))
+        console.alarm([], standing=[alarm.told for alarm in alarms.standing.values()])
         console.phase("start workers")
         yield RunStart(
             progress=progress,
@@ -72,6 +78,7 @@ def started_run(
             console=console,
             tracker=tracker,
             log=log,
+            alarms=alarms,
             mirror=mirror,
         )
 
@@ -92,6 +99,10 @@ def _told_mirror(console: Console, folder: RunFolder, address: str | None) -> It
             console.phase("mirror")
     for fault in mirror.said() if mirror is not None else ():
         console.note(fault)
+
+
+def _kept_rows(folder: RunFolder) -> list[Row]:
+    return rows_in(folder.metrics.read_text()) if folder.metrics.is_file() else []
 
 
 def _schedule(config: TrainConfig, changed: list[str]) -> str:

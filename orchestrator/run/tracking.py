@@ -15,6 +15,7 @@ from orchestrator.run.metrics import metrics_row
 from orchestrator.run.sample_table import COLUMNS, ShownSample, markdown, sheet
 
 _SAMPLES = "eval/samples"
+_ALARM = "alarm"
 _WANDB_DATA = "WANDB_DATA_DIR"
 
 
@@ -27,6 +28,10 @@ class Sink(Protocol):
 
     def show(self, step: int, samples: Sequence[ShownSample]) -> None:
         """Take a table of answers with their images."""
+        ...
+
+    def tell(self, step: int, words: str) -> None:
+        """Take what people should be told of a step."""
         ...
 
     def close(self) -> None:
@@ -48,6 +53,9 @@ class JsonlSink:
 
     def show(self, step: int, samples: Sequence[ShownSample]) -> None:
         """Nothing: ``evaluations/`` has all of them."""
+
+    def tell(self, step: int, words: str) -> None:
+        """Nothing: ``log.jsonl`` has it."""
 
     def close(self) -> None:
         """Close the file."""
@@ -74,6 +82,10 @@ class TensorBoardSink:
         if (picture := sheet(samples)) is not None:
             self._writer.add_image(_SAMPLES, np.asarray(picture), step, dataformats="HWC")
 
+    def tell(self, step: int, words: str) -> None:
+        """As text."""
+        self._writer.add_text(_ALARM, words, step)
+
     def close(self) -> None:
         """Flush and close."""
         self._writer.close()
@@ -91,7 +103,13 @@ class WandbSink:
         os.environ.update(self._set)
         # The same id after a resume, so that the parts of one run are one run there.
         self._run = wandb.init(
-            dir=folder, project="raylign", name=folder.parent.name, id=_run_id(folder), mode="offline", resume="allow"
+            dir=folder,
+            project="raylign",
+            name=folder.parent.name,
+            id=_run_id(folder),
+            mode="offline",
+            resume="allow",
+            settings=wandb.Settings(silent=True),  # a run's lines are the run's own
         )
 
     def write(self, step: int, row: Mapping[str, float | None]) -> None:
@@ -107,6 +125,10 @@ class WandbSink:
             picture = sample.picture()
             table.add_data(None if picture is None else wandb.Image(picture), *sample.cells)
         self._run.log({_SAMPLES: table}, step=step)
+
+    def tell(self, step: int, words: str) -> None:
+        """As an alert, which is sent to whoever wants alerts of the project."""
+        self._run.alert(title=f"{_ALARM} after step {step}", text=words)
 
     def close(self) -> None:
         """Finish the run."""
@@ -142,6 +164,10 @@ class MlflowSink:
         if (picture := sheet(samples)) is not None:
             self._client.log_image(self._id, picture, f"{place}.png")
 
+    def tell(self, step: int, words: str) -> None:
+        """As a tag of the run."""
+        self._client.set_tag(self._id, f"{_ALARM} after step {step}", words)
+
     def close(self) -> None:
         """Mark the run as ended."""
         self._client.set_terminated(self._id)
@@ -175,6 +201,11 @@ class Tracker:
         """Show people a few answers."""
         for sink in self._sinks:
             sink.show(step, samples)
+
+    def tell(self, step: int, words: str) -> None:
+        """Tell people of something that has gone wrong."""
+        for sink in self._sinks:
+            sink.tell(step, words)
 
     def close(self) -> None:
         """Close every sink."""

@@ -73,14 +73,15 @@ class AheadWork:
             lambda: self._sampled(progress, most, found.prompts, meanwhile), within_s=session.deadline_s
         )
         with meanwhile:
-            with stored(answering, progress.step + 1, found) as found:
+            with stored(answering, progress.step + 1, found) as kept:
+                found = kept.found
                 learned = learn(answering, progress, found, clock)
-            with told_anyway(answering, learned, found, rate, clock), session.phase("rollout", clock):
+            with told_anyway(answering, learned, kept, rate, clock), session.phase("rollout", clock):
                 later = meanwhile.result()
         rate = Rate(tokens=rate.tokens + later.rate.tokens, seconds=rate.seconds + later.rate.seconds)
-        with told_anyway(answering, learned, found, rate, clock):
+        with told_anyway(answering, learned, kept, rate, clock):
             sync = synced(answering, learned, [*seen, *later.seen], clock)
-        metrics = recorded(answering, learned, found, sync, rate)
+        metrics = recorded(answering, learned, kept, sync, rate)
         metrics |= staleness_figures(batch, step=progress.step, late=later.num_late)
         return replace(learned.done, cursor=later.cursor, ahead=later.groups), metrics
 

@@ -11,6 +11,7 @@ from orchestrator.errors import RefusedInput
 from orchestrator.evaluation.while_training import meaning_of
 from orchestrator.rewards import asking, pairwise, reward, rubric
 from orchestrator.run import mirror
+from orchestrator.run.alarms import ALARMS
 from orchestrator.run.metrics import MEMORY_PREFIX, NONFINITE
 from orchestrator.training import offline, online_metrics, refills, session, staleness, updates
 
@@ -24,11 +25,12 @@ EVERY_STEP = (
         f"{MEMORY_PREFIX}*", "resident memory of each role's largest process, and the driver's, at its last sign, GiB"
     ),
     Figure(NONFINITE, "metrics of this row that were not finite and are therefore missing"),
+    ALARMS,
     *mirror.FIGURES,
 )
 ONLINE = (
-    *session.JUDGED, *reward.FIGURES, online_metrics.BY_SOURCE, *online_metrics.FIGURES, *asking.FIGURES,
-    *pairwise.FIGURES, *rubric.FIGURES, *refills.FIGURES, *staleness.FIGURES,
+    *session.JUDGED, *reward.FIGURES, online_metrics.BY_SOURCE, *online_metrics.FIGURES, *online_metrics.ANSWERS,
+    *asking.FIGURES, *pairwise.FIGURES, *rubric.FIGURES, *refills.FIGURES, *staleness.FIGURES,
 )  # fmt: skip
 """Besides, of a run that samples."""
 OFFLINE = offline.FIGURES

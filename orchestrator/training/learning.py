@@ -20,7 +20,7 @@ from orchestrator.run.guards import Remedy, mismatch_in, mismatch_of, mismatch_r
 from orchestrator.run.metrics import PhaseClock
 from orchestrator.run.rollout_store import write_rollouts
 from orchestrator.training.answering import Answering
-from orchestrator.training.online_metrics import Rate, Sampled, StepRecord, online_metrics, rollout_rows
+from orchestrator.training.online_metrics import Rate, Sampled, StepRecord, answer_figures, online_metrics, rollout_rows
 from orchestrator.training.refills import Drawn
 from orchestrator.training.session import Metrics
 from orchestrator.training.staleness import drift_figures, sampled_by
@@ -54,22 +54,35 @@ def check_learnable(config: TrainConfig, found: Drawn) -> None:
     check_unknown(found.rewards, most=config.max_unknown)
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A step's answers, whose rollouts are on disk behind the block of ``stored``."""
+
+    found: Drawn
+    """Without texts."""
+    figures: Metrics
+    """Of the answers; empty inside the block."""
+
+
 @contextmanager
-def stored(answering: Answering, step: int, found: Drawn) -> Iterator[Drawn]:
+def stored(answering: Answering, step: int, found: Drawn) -> Iterator[Kept]:
     """Keep the rollouts of a step while they are learned from; the block has them without texts, which nobody reads.
 
     The file takes seconds of a processor, in which other threads go on, and the texts hundreds of megabytes.
     """
     file, judging = answering.session.folder.rollout_file(step), is_judging(answering.train)
 
-    def write(all_of_it: Drawn) -> None:
-        write_rollouts(file, rollout_rows(all_of_it.prompts, all_of_it.sampled, judging=judging))
+    def write(all_of_it: Drawn) -> Metrics:
+        rows = rollout_rows(all_of_it.prompts, all_of_it.sampled, judging=judging)
+        write_rollouts(file, rows)
+        return answer_figures(rows)
 
     with ThreadPoolExecutor(1, thread_name_prefix="rollouts") as beside:
         written = beside.submit(write, found)
-        found = replace(found, sampled=replace(found.sampled, texts={}))
-        yield found
-    written.result()
+        kept = Kept(replace(found, sampled=replace(found.sampled, texts={})), {})
+        del found
+        yield kept
+    kept.figures.update(written.result())
 
 
 def learn(answering: Answering, progress: Progress, found: Drawn, clock: PhaseClock) -> Learned:
@@ -127,22 +140,22 @@ def synced(answering: Answering, learned: Learned, seen: Sequence[str], clock: P
 
 
 @contextmanager
-def told_anyway(answering: Answering, learned: Learned, found: Drawn, rate: Rate, clock: PhaseClock) -> Iterator[None]:
+def told_anyway(answering: Answering, learned: Learned, kept: Kept, rate: Rate, clock: PhaseClock) -> Iterator[None]:
     """Tell a step's figures where what follows its updates fails: a checkpoint may count the step."""
     try:
         yield
     except Exception:
         session = answering.session
-        metrics = recorded(answering, learned, found, None, rate)
+        metrics = recorded(answering, learned, kept, None, rate)
         session.report(learned.done.step, {**metrics, **clock.metrics(), **session.memory()})
         raise
 
 
-def recorded(answering: Answering, learned: Learned, found: Drawn, sync: SyncResult | None, rate: Rate) -> Metrics:
+def recorded(answering: Answering, learned: Learned, kept: Kept, sync: SyncResult | None, rate: Rate) -> Metrics:
     """The step's figures; without a sync those of the sync are missing."""
     record = StepRecord(
-        sampled=found.sampled,
-        figures=learned.figures,
+        sampled=kept.found.sampled,
+        figures={**kept.figures, **learned.figures},
         mismatch=learned.mismatch,
         updates=learned.updates,
         num_planned_updates=learned.num_planned,
@@ -151,7 +164,7 @@ def recorded(answering: Answering, learned: Learned, found: Drawn, sync: SyncRes
         mismatch_strikes=learned.done.mismatch_strikes,
         num_engine_restarts=answering.engines.num_restarts,
         learns_stale=answering.session.config.rollout.staleness > 0,
-        sources={uid: prompt.source for uid, prompt in found.prompts.items() if prompt.source},
+        sources={uid: prompt.source for uid, prompt in kept.found.prompts.items() if prompt.source},
     )
     return online_metrics(record)
 

@@ -73,6 +73,7 @@ def run(session: Session, work: Work, start: Progress) -> Outcome:
                 after = _evaluate(session, work, progress, last=last)
                 metrics |= after.figures
             session.report(progress.step, metrics)
+            session.heed_alarms()
             last = last or session.has_stalled()
             improved = session.best_step() == progress.step
             if last or improved or progress.step % config.run.checkpoint_every == 0:

@@ -1,7 +1,9 @@
 """One step's raw outcome, as metric rows and as rollout records for people."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field
+from statistics import fmean, pstdev
 
 import numpy as np
 
@@ -40,6 +42,28 @@ FIGURES = (
     ),
 )
 """Of every online step, beyond its rewards, its updates and what its algorithm says."""
+ANSWERS = (
+    Figure("rollout/reward_spread", "standard deviation of the rewards of the step's scored rollouts", "Reward spread"),
+    Figure(
+        "rollout/right_frac",
+        "share of the step's rollouts of labelled prompts whose readable answer is the label",
+        "Answers of the step",
+        "right",
+    ),
+    Figure(
+        "rollout/top_answer_frac",
+        "share of the step's readable answers that are the most frequent one: at 1 the policy says the same to all",
+        "Answers of the step",
+        "the most frequent",
+    ),
+    Figure(
+        "rollout/top_label_frac",
+        "the same of the labels of the step's rollouts",
+        "Answers of the step",
+        "the most frequent label",
+    ),
+)
+"""Of what a step's rollouts say and earn, by which a collapse is known."""
 BY_SOURCE = Figure(
     "source/*",
     "mean reward of the scored rollouts of one data source, by its name: `source/<name>/reward`; missing where it "
@@ -182,3 +206,27 @@ def rollout_rows(prompts: Mapping[str, Prompt], sampled: Sampled, *, judging: bo
             )
         )
     return rows
+
+
+def answer_figures(rows: Sequence[RolloutRow]) -> dict[str, float]:
+    """``ANSWERS`` of a step, those that there are; and which of its prompts teach nothing."""
+    found: dict[str, float] = {}
+    rewards = [row.reward for row in rows if row.reward is not None]
+    if rewards:
+        found["rollout/reward_spread"] = pstdev(rewards)
+    groups: dict[str, list[float]] = {}
+    for row in rows:
+        if row.reward is not None:
+            groups.setdefault(row.uid, []).append(row.reward)
+    several = [len(set(earned)) for earned in groups.values() if len(earned) > 1]
+    if several:
+        found["rollout/equal_frac"] = several.count(1) / len(several)
+    right = [row.answer_right for row in rows if row.answer_right is not None]
+    if right:
+        found["rollout/right_frac"] = fmean(right)
+    said = {"answer": [row.verdict for row in rows], "label": [row.label for row in rows]}
+    for name, words in said.items():
+        there = [word for word in words if word is not None]
+        if there:
+            found[f"rollout/top_{name}_frac"] = Counter(there).most_common(1)[0][1] / len(there)
+    return found

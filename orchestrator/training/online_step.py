@@ -52,11 +52,12 @@ class OnlineWork:
         check_learnable(config, found)
         tokens = int(found.sampled.completions.lengths.sum())
         rate = Rate(tokens=tokens, seconds=clock.metrics()["time/rollout_s"])
-        with stored(answering, progress.step + 1, found) as found:
+        with stored(answering, progress.step + 1, found) as kept:
+            found = kept.found
             learned = learn(answering, progress, found, clock)
-        with told_anyway(answering, learned, found, rate, clock):
+        with told_anyway(answering, learned, kept, rate, clock):
             sync = synced(answering, learned, list(found.prompts), clock)
-        return learned.done, recorded(answering, learned, found, sync, rate)
+        return learned.done, recorded(answering, learned, kept, sync, rate)
 
     def evaluate(self, progress: Progress, *, last: bool) -> Evaluation:
         """The engines have the policy's weights."""

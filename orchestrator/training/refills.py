@@ -21,12 +21,13 @@ FIGURES = (
     Figure("rollout/refills", "times that prompts were sampled in place of those whose samples all earned the same"),
     Figure(
         "rollout/equal_frac",
-        "share of the step's sampled prompts whose samples all earned the same: they teach nothing",
+        "share of the step's sampled prompts whose samples all earned the same: they teach nothing; of prompts with "
+        "several samples",
         "Prompts whose samples earn the same",
         "equal",
     ),
 )
-"""Of steps that refill."""
+"""Of steps that refill; the second of any with several samples a prompt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

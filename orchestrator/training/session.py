@@ -1,6 +1,7 @@
 """What every run holds while it trains: its workers, where it is kept, and everything a person sees of it."""
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -11,6 +12,7 @@ from orchestrator.cluster.pool import WorkerPool
 from orchestrator.config.schema import TrainConfig
 from orchestrator.errors import RefusedInput
 from orchestrator.evaluation.types import EvalResult, EvalSample
+from orchestrator.run.alarms import ALARMS, Alarms
 from orchestrator.run.best import best_step, has_stalled
 from orchestrator.run.checkpoint import Progress, save_checkpoint
 from orchestrator.run.console import Console
@@ -26,6 +28,7 @@ from orchestrator.run.tracking import Tracker
 from workers.weight_sync.shared_memory import clear_exchange
 
 Metrics = dict[str, float]
+_log = logging.getLogger(__name__)
 _SHOWN = 12
 """Held-out answers that trackers get with their images."""
 JUDGED = (
@@ -83,6 +86,7 @@ class Session:
     tracker: Tracker
     console: Console
     log: RunLogFormatter
+    alarms: Alarms
     mirror: Mirror | None = None
     reached: Progress | None = None
     """Where the optimizer steps that were taken since the current step began have led; None before the first."""
@@ -104,14 +108,30 @@ class Session:
         return {f"{MEMORY_PREFIX}{role}": gib for role, gib in self.pool.health.rss_gib().items()}
 
     def report(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Put the figures of a finished step on disk and on the console."""
+        """Put the figures of a finished step on disk and on the console, and say what they say has gone wrong."""
         self.log.step = step
         if self.mirror is not None:
             metrics = {**metrics, **self.mirror.figures()}
             for fault in self.mirror.said():
                 self.console.note(fault)
+        begun = [f"{alarm.name}: {alarm.told}" for alarm in self.alarms.after(step, {"step": step, **metrics})]
+        standing = [alarm.told for alarm in self.alarms.standing.values()]
+        metrics = {**metrics, ALARMS.name: float(len(standing))}
         self.tracker.log(step, metrics)
         self.console.update(step, metrics)
+        self.console.alarm(begun, standing=standing)
+        for told in begun:
+            _log.warning("alarm: %s", told)
+            self.tracker.tell(step, told)
+
+    def heed_alarms(self) -> None:
+        """Stop where ``run.alarms`` says so.
+
+        Raises:
+            GuardStop: an alarm began with the last step.
+        """
+        if self.config.run.alarms == "stop":
+            self.alarms.stop()
 
     def keep_evaluation(self, step: int, evaluation: Evaluation) -> None:
         """Write it into ``evaluations/``: the judgements where there are some, else the figures."""
@@ -191,6 +211,7 @@ def open_session(
             tracker=start.tracker,
             console=start.console,
             log=start.log,
+            alarms=start.alarms,
             mirror=start.mirror,
         )
         try:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from orchestrator.cluster.memory_plan import describe_memory
+from orchestrator.cluster.memory_told import describe_memory
 from orchestrator.cluster.placement import plan_placement
 from orchestrator.cluster.plan import plan_memory, role_requests
 from orchestrator.cluster.resources import GIB, ClusterResources, NodeResources

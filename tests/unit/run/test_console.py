@@ -73,10 +73,37 @@ def test_a_terminal_shows_step_figures_memory_and_waits_with_their_limit() -> No
         assert text in shown, shown
 
 
-def _on_a_terminal(code: str) -> str:
+def test_plain_says_one_line_a_step_on_a_terminal_too() -> None:
+    shown = _on_a_terminal(
+        "from orchestrator.run.console import Console\n"
+        "with Console(9, title='sft in runs/a', plain=True) as shown:\n"
+        "    shown.update(4, {'reward/mean': 1.25})\n"
+        "    shown.alarm(['one_answer: 100%'], standing=['100%'])\n"
+        "    shown.update(5, {'reward/mean': 1.5})\n",
+        NO_COLOR="",
+    )
+    assert shown.splitlines() == [
+        "sft in runs/a",
+        "step 4/9  reward 1.250",
+        "alarm after step 4: one_answer: 100%",
+        "step 5/9  reward 1.500",
+    ]
+
+
+def test_a_panel_shows_an_alarm_for_as_long_as_it_stands() -> None:
+    shown = _on_a_terminal(
+        "from orchestrator.run.console import Console\n"
+        "with Console(9, title='t') as shown:\n"
+        "    shown.alarm(['low_entropy: it is 0'], standing=['it is 0'])\n"
+        "    shown._live.refresh()\n"
+    )
+    assert "alarm after step 0: low_entropy: it is 0" in shown and "alarm: it is 0" in shown
+
+
+def _on_a_terminal(code: str, **variables: str) -> str:
     """Output of ``code`` in a process whose standard output is a terminal of 120 columns."""
     here, there = pty.openpty()
-    environment = os.environ | {"TERM": "xterm", "COLUMNS": "120", "LINES": "40", "NO_COLOR": "1"}
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "120", "LINES": "40", "NO_COLOR": "1"} | variables
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=there, env=environment) as process:
         os.close(there)
         output = b""

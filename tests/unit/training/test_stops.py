@@ -10,8 +10,10 @@ import pytest
 from orchestrator.config import TrainConfig
 from orchestrator.data.stores import open_data
 from orchestrator.errors import GuardStop
+from orchestrator.pipeline.summary import next_lines
 from orchestrator.run.checkpoint import find_checkpoint
 from orchestrator.run.folder import RunFolder
+from orchestrator.run.manifest import write_config
 from orchestrator.tasks.digits_model import build_digits_model
 from orchestrator.training import answering as answering_module
 from orchestrator.training.answering import answering, online_identity
@@ -115,6 +117,30 @@ def test_a_supervised_run_that_a_guard_stops_leaves_a_checkpoint(
         assert found is not None
         assert (found[1].step, found[1].num_updates, found[1].cursor.position) == (1, 1, 4)
         assert (found[0] / "policy" / "model.safetensors").is_file()
+
+
+def test_answers_that_nobody_can_read_are_told_once_and_stop_a_run_that_wants_it(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--data.path", "rows.json", "--run.steps", "4", "--run.eval_every", "1"]
+    with run_folder(tmp_path) as folder:
+        _supervise(loop_config(model, tmp_path, "sft", *argv), tmp_path, folder, monkeypatch)
+        (told,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("alarm ")]
+        assert told.startswith(
+            "alarm after step 2: unread_verdicts: 100% of the policy's held-out answers have no verdict"
+        )
+        assert [row["guard/alarms"] for row in metric_rows(folder)] == [0.0, 0.0, 1.0, 1.0, 1.0]
+        assert next_lines(folder.root)[0].startswith("The run:")  # this one has no config.json
+        write_config(loop_config(model, tmp_path, "sft", *argv), folder)
+        assert next_lines(folder.root)[0].startswith("Alarm since step 2: 100% of the policy's held-out answers")
+    (again := tmp_path / "again").mkdir()
+    with run_folder(again) as folder:
+        config = loop_config(model, again, "sft", *argv, "--run.alarms", "stop")
+        with pytest.raises(GuardStop, match=r"held-out answers have no verdict .* \(run.alarms = 'stop'"):
+            _supervise(config, again, folder, monkeypatch)
+        assert _last(folder)["step"] == 2
+        _supervise(config, again, folder, monkeypatch)  # a person who goes on has read it
+        assert _last(folder)["step"] == 4
 
 
 def test_a_skipped_update_has_a_whole_row_and_names_its_samples(
