@@ -7,3 +7,5 @@ import os
 # is its default.
 if "RAY_ADDRESS" not in os.environ:
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    # Nor does it start a process for every core beforehand: workers have environments, and so processes of their own.
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")

@@ -46,6 +46,12 @@ class CountingRollout(RolloutWorker):
         engine: Any = self._engine
         return engine.found
 
+    def compiled(self) -> int:
+        """How many functions torch has compiled."""
+        from torch._dynamo.utils import counters  # deferred: of the engine's process
+
+        return counters["frames"]["total"]
+
 
 def test_all_samples_of_a_prompt_but_the_first_find_it_computed(
     cluster: None, random_model: Path, digits: DigitsPaths
@@ -65,9 +71,10 @@ def test_all_samples_of_a_prompt_but_the_first_find_it_computed(
     done: list[Completion] = []
     while len(done) < len(requests):
         done += ray.get(engine.collect.remote(1.0))
-    found = ray.get(engine.found.remote())
+    found, compiled = ray.get([engine.found.remote(), engine.compiled.remote()])
     ray.kill(engine)
     # Whole blocks of 32 tokens.
     whole = (len(prompt.prompt_ids) - 1) // 32 * 32
     assert whole >= 64
     assert [found[index] for index in range(6)] == [0, *[whole] * 5]
+    assert compiled == 0, "on a CPU it costs every engine seconds, and nobody asks for what it computes"

@@ -206,7 +206,7 @@ def test_an_engine_that_cannot_start_says_why_once(
     assert pool.role("rollout").replaced == set()
 
 
-@pytest.mark.parametrize("fault", [pytest.param("sticky", marks=pytest.mark.soak), "stale", "tower"])
+@pytest.mark.parametrize("fault", [*(pytest.param(f, marks=pytest.mark.soak) for f in ("sticky", "stale")), "tower"])
 def test_an_engine_that_keeps_the_old_is_caught_and_replaced(
     pool: WorkerPool, probe: list[EncodedPrompt], random_model: Path, fault: str
 ) -> None:

@@ -38,6 +38,9 @@ class VllmEngine:
     """A vLLM engine whose weights are replaced through vLLM's own weight transfer."""
 
     def __init__(self, name: str, spec: EngineSpec) -> None:
+        if not torch.cuda.is_available():
+            # vLLM compiles the count of a token's rank, which nobody reads here: seconds of every engine's start.
+            torch.compiler.set_stance("force_eager")
         vllm_engine.register()
         if adapter_for(str(read_model_config(spec.model.path)["model_type"])).tiles_alone:
             vllm_onevision.register()
