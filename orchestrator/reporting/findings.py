@@ -19,6 +19,7 @@ _FEWEST_STEPS = 6
 
 
 Answer = Literal["yes", "no", "unknown"]
+ANSWER_WORDS = {"yes": "yes", "no": "no", "unknown": "not known"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +130,14 @@ def number_format(record: RunRecord) -> str | None:
 
 def mismatch_bound(record: RunRecord) -> float:
     """The run's own tolerance, else that of its number format, the stricter where that is not known; nats."""
-    own = record.setting("sync", "tolerance")
-    return own if isinstance(own, float) else LOGPROB_TOLERANCE[number_format(record) or "float32"]
+    own = record.figure_of("sync", "tolerance")
+    return own if own is not None else LOGPROB_TOLERANCE[number_format(record) or "float32"]
 
 
 def coverage_bound(record: RunRecord) -> float:
     """Least share of scored rollouts."""
-    own = record.setting("reward", "min_coverage")
-    return own if isinstance(own, float) else 0.9
+    own = record.figure_of("reward", "min_coverage")
+    return own if own is not None else 0.9
 
 
 def _change(points: list[Point]) -> str:
