@@ -107,8 +107,9 @@ def _of_step(folder: RunFolder, step: int, most: int) -> StepRollouts:
 
 def _read(file: pq.ParquetFile, step: int, most: int) -> StepRollouts:
     kinds = _columns(file, [name for name in _KINDS if name in file.schema_arrow.names])
+    nothing: list[Any] = [None] * file.metadata.num_rows
     labels, verdicts, statuses, sources = (
-        kinds.get(name, [None] * file.metadata.num_rows) for name in ("label", "verdict", "reward_status", "source")
+        kinds.get(name, nothing) for name in ("label", "verdict", "reward_status", "source")
     )
     # One of an earlier version, which knew judgements alone, does not say which are right.
     right = kinds.get("answer_right") or [
@@ -120,8 +121,13 @@ def _read(file: pq.ParquetFile, step: int, most: int) -> StepRollouts:
     told = _columns(file, [*_TOLD, *parts], places)
     shown = [
         Rollout(
-            **{name: told[name][k] for name in ("sample_index", "reward")},
-            **{name: told[name][k] or "" for name, kind in _TOLD.items() if kind == _TEXT},
+            uid=told["uid"][k] or "",
+            sample_index=told["sample_index"][k] or 0,
+            prompt_text=told["prompt_text"][k] or "",
+            completion_text=told["completion_text"][k] or "",
+            reward=told["reward"][k],
+            reward_status=told["reward_status"][k] or "",
+            finish_reason=told["finish_reason"][k] or "",
             media=_media(told["media_paths"][k], told["media"][k]),
             parts={name: told[name][k] for name in parts},
             label=labels[place],

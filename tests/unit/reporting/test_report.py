@@ -1,7 +1,6 @@
 """The report of a run is one safe file, whatever state the run is in and whatever the model wrote."""
 
 import base64
-import hashlib
 import io
 import json
 import re
@@ -29,6 +28,7 @@ from orchestrator.reporting.run_record import RunRecord, read_run, status
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.rollout_store import RolloutRow, write_rollouts
 from orchestrator.training.figures import figures_of
+from tests.report_runs import media, rollout
 
 ROOT = Path(__file__).parents[3]
 _ATTACK = "</pre><script>alert('x')</script><img src=x onerror=alert(1)>\"'&amp;"
@@ -65,27 +65,9 @@ def _run(root: Path, rows: list[Mapping[str, object]], *, steps: int = 60, pairs
 
 
 def _rollout(path: Path | None, *, text: str = "<answer> 1 </answer>", verdict: str | None = "1") -> RolloutRow:
-    paths = () if path is None else (str(path),)
-    return RolloutRow(
-        uid="train-000001",
-        sample_index=0,
-        prompt_text=f"which ? {text}",
-        media=tuple(hashlib.sha256(Path(p).read_bytes()).hexdigest() for p in paths),
-        media_paths=paths,
-        completion_text=text,
-        completion_ids=(1,),
-        rollout_logprobs=(-0.5,),
-        reward=1.5,
-        reward_status="scored",
-        parts={"format": 1.0, "accuracy": 1.0, "consistency": None},
-        label="1",
-        verdict=verdict,
-        answer_right=verdict == "1",
-        finish_reason="stop",
-        seed=1,
-        policy_version=0,
-        oldest_version=0,
-    )
+    shown = () if path is None else media(path)
+    told = {"prompt_text": f"which ? {text}", "completion_text": text, "verdict": verdict}
+    return rollout(shown, **told, answer_right=verdict == "1")
 
 
 def _page(root: Path) -> _Page:
