@@ -10,8 +10,9 @@ from orchestrator.evaluation.figures import Worth
 from orchestrator.evaluation.predictions import Prediction
 from orchestrator.evaluation.verdict_readings import READINGS
 from orchestrator.reporting.charts import number
+from orchestrator.reporting.gallery import pictures
 from orchestrator.reporting.markup import Html, element, join
-from orchestrator.reporting.samples import cut, pictures
+from orchestrator.reporting.texts import cut
 
 _THOUGHT = "</think>"
 _SHORT = 300
@@ -67,16 +68,12 @@ def article(compared: Compared, one: Difference) -> Html:
     return element(
         "article",
         {"id": anchor(compared, one)},
-        element("div", {"class": "pictures"}, _pictures(item)),
+        element("div", {"class": "pictures"}, pictures((ref.path, ref.sha256) for ref in item.media)),
         element("pre", {"class": "prompt"}, cut(_words(item.question))),
         *_choices(item),
         *(_model(compared, one, model) for model in (1, 0)),
         element("p", {"class": "note"}, f"{told}; counted in {one.first.figure}"),
     )
-
-
-def _pictures(item: Item) -> Html:
-    return pictures(tuple(ref.path for ref in item.media), tuple(ref.sha256 for ref in item.media))
 
 
 def _choices(item: Item) -> Iterator[Html]:

@@ -12,6 +12,7 @@ from orchestrator.data.image_check import ImageCheck
 from orchestrator.data.records import prompt_of
 from orchestrator.data.side_tables import table_fingerprint
 from orchestrator.data.stores import OfflineData, held_out_rows
+from orchestrator.evaluation.held_out import prompt_text
 from orchestrator.preflight import check_positions
 from orchestrator.rewards.critique_judge import CritiqueReward, Question
 from orchestrator.rewards.offline_judge import judge_fingerprint, offline_judge
@@ -66,7 +67,7 @@ def evaluate_answers(config: TrainConfig, folder: RunFolder, data: OfflineData, 
         with offline_judge(config, folder, store, model, max_images=max(len(p.media) for p in prompts)) as judge:
             rewards = judge.judge(questions)
         rows = [
-            {"uid": p.uid, "before": _told(before, x), "after": _told(after, y)}
+            {"uid": p.uid, **_asked_of(p), "before": _told(before, x), "after": _told(after, y)}
             for p, (before, after), x, y in zip(prompts, texts, rewards[::2], rewards[1::2], strict=True)
         ]
     folder.evaluations.mkdir(exist_ok=True)
@@ -146,6 +147,11 @@ def compare(rewards: list[tuple[float | None, float | None]]) -> AnswerRewards |
         preferred=sum((y > x) + 0.5 * (y == x) for x, y in both) / len(both),
         count=len(both),
     )
+
+
+def _asked_of(prompt: Prompt) -> dict[str, object]:
+    """What a report shows beside the answers."""
+    return {"prompt_text": prompt_text(prompt), "media": [(ref.path, ref.sha256) for ref in prompt.media]}
 
 
 def _told(text: str, answer: CritiqueReward) -> dict[str, object]:

@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from orchestrator.reporting.markup import Html, element, join
 from orchestrator.reporting.run_record import Point
 
-_WIDTH, _HEIGHT = 560, 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 24
+_WIDTH, _HEIGHT = 400, 220
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 14, 10, 40
 _MOST_POINTS = 400
 _MOST_DOTS = 80
 _NUM_COLOURS = 6
+_NARROWEST = 1e-12
+"""Share of its values that an axis spans at least: nearer ones are the same, but for rounding."""
+_LEAST = 1e-100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +57,8 @@ class Chart:
     """None fits the data."""
     prefer_log: bool = False
     """Logarithmic where every value is above 0."""
+    unit: str = ""
+    """Of the vertical axis."""
     note: str = ""
 
 
@@ -64,7 +69,7 @@ def line_chart(chart: Chart) -> Html:
         return Html("")
     axis = _axis(chart, [value for points in series.values() for _, value in points] + list(chart.bounds.values()))
     first, last = _steps(series)
-    drawn = [_grid(axis, first, last)]
+    drawn = [_grid(axis, first, last), _axis_labels(chart.unit)]
     for label, value in chart.bounds.items():
         y = f"{axis.y(value):.1f}"
         line = {"class": "bound", "x1": _LEFT, "x2": _WIDTH - _RIGHT, "y1": y, "y2": y}
@@ -86,8 +91,9 @@ def stacked_chart(chart: Chart) -> Html:
     steps = sorted({step for values in series.values() for step in values})
     steps = steps[:: 1 + len(steps) // _MOST_POINTS]
     base = [0.0] * len(steps)
-    axis = Axis(low=0.0, high=max(sum(v.get(s, 0.0) for v in series.values()) for s in steps) or 1.0)
-    drawn = [_grid(axis, steps[0], steps[-1])]
+    high = max(sum(v.get(s, 0.0) for v in series.values()) for s in steps)
+    axis = Axis(low=0.0, high=high if high > _LEAST else 1.0)
+    drawn = [_grid(axis, steps[0], steps[-1]), _axis_labels(chart.unit)]
     for index, (label, values) in enumerate(series.items()):
         top = [low + values.get(step, 0.0) for low, step in zip(base, steps, strict=True)]
         edge = [*zip(steps, top, strict=True), *reversed(list(zip(steps, base, strict=True)))]
@@ -137,12 +143,13 @@ def thinned(points: Sequence[Point]) -> list[Point]:
 
 
 def _axis(chart: Chart, values: Sequence[float]) -> Axis:
-    if chart.prefer_log and min(values) > 0:
+    if chart.prefer_log and min(values) > _LEAST:
         low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
         return Axis(low=10.0**low, high=10.0 ** max(high, low + 1), is_log=True)
     low, high = chart.y_range or (min(values), max(values))
-    if low == high:
-        low, high = min(low, 0.0), max(high, 0.0) or 1.0
+    if high - low <= max(_LEAST, _NARROWEST * max(abs(low), abs(high))):
+        low, high = min(low, 0.0), max(high, 0.0)
+        high = high if high - low > _LEAST else low + 1.0
     margin = 0.0 if chart.y_range else (high - low) * 0.05
     return Axis(low=low - margin, high=high + margin)
 
@@ -174,12 +181,18 @@ def _grid(axis: Axis, first: int, last: int) -> Html:
         drawn.append(element("line", {"class": "grid", "x1": _LEFT, "x2": _WIDTH - _RIGHT, "y1": y, "y2": y}))
         label = {"class": "tick", "x": _LEFT - 6, "y": y, "dy": "0.32em", "text-anchor": "end"}
         drawn.append(element("text", label, f"{value:.0e}" if axis.is_log else f"{value:g}"))
-    middle = [step for step in range(first + 1, last) if step % max(1, int(_nice((last - first) / 6))) == 0]
-    spacing = max(1, len(middle) // 8 + 1)
-    for step in middle[::spacing] or sorted({first, last}):
-        label = {"class": "tick", "x": f"{_x(step, first, last):.1f}", "y": _HEIGHT - 8, "text-anchor": "middle"}
+    spacing = max(1, int(_nice((last - first) / 6))) if last > first else 1
+    for step in range(-(-first // spacing) * spacing, last + 1, spacing):
+        label = {"class": "tick", "x": f"{_x(step, first, last):.1f}", "y": _HEIGHT - 22, "text-anchor": "middle"}
         drawn.append(element("text", label, str(step)))
     return join(drawn)
+
+
+def _axis_labels(unit: str) -> Html:
+    across = {"class": "axis", "x": (_LEFT + _WIDTH - _RIGHT) / 2, "y": _HEIGHT - 5, "text-anchor": "middle"}
+    middle = (_TOP + _HEIGHT - _BOTTOM) / 2
+    up = {"class": "axis", "transform": f"translate(13 {middle}) rotate(-90)", "text-anchor": "middle"}
+    return join([element("text", across, "step"), *([element("text", up, unit)] if unit else [])])
 
 
 def _x(step: int, first: int, last: int) -> float:

@@ -75,9 +75,24 @@ def curves(record: RunRecord) -> Html:
             by_title.setdefault(figure.title, []).append(figure)
     drawn = [line_chart(_chart(title, figures, record)) for title, figures in by_title.items()]
     memory = {name.removeprefix(MEMORY_PREFIX): record.series(name) for name in record.names(MEMORY_PREFIX)}
-    drawn.append(line_chart(Chart(title="Memory, GiB", series=memory)))
-    drawn.append(stacked_chart(Chart(title="Seconds of a step", series=phase_seconds(record))))
+    drawn.append(line_chart(Chart(title="Memory, GiB", series=memory, unit="GiB")))
+    drawn.append(stacked_chart(Chart(title="Seconds of a step", series=phase_seconds(record), unit="seconds")))
     return element("div", {"class": "curves"}, *drawn)
+
+
+def drawn_figures(record: RunRecord) -> list[tuple[str, str]]:
+    """Names of the figures that have a title, each with that title and what tells it from others of the same."""
+    shared: dict[str, int] = {}
+    for figure in record.figures:
+        shared[figure.title] = shared.get(figure.title, 0) + 1
+    found = []
+    for figure in record.figures:
+        is_many = figure.name.endswith("*")
+        for name in record.names(figure.name[:-1]) if is_many else [figure.name]:
+            label = _end(name) if is_many or not figure.label else figure.label
+            alone = shared[figure.title] == 1 and not is_many
+            found.append((name, figure.title if alone else f"{figure.title}: {label}"))
+    return [(name, title) for name, title in found if title.partition(": ")[0]]
 
 
 def phase_seconds(record: RunRecord) -> dict[str, list[Point]]:
@@ -106,8 +121,14 @@ def _chart(title: str, figures: Iterable[Figure], record: RunRecord) -> Chart:
         bounds={look.bound[0]: look.bound[1](record)} if look.bound else {},
         y_range=look.y_range,
         prefer_log=look.prefer_log,
+        unit=unit_of(title, is_share=look.y_range == _SHARE),
         note=look.note(record),
     )
+
+
+def unit_of(title: str, *, is_share: bool = False) -> str:
+    """What a title says behind its comma."""
+    return "share" if is_share else title.rpartition(", ")[2] if ", " in title else ""
 
 
 def _series(figures: Iterable[Figure], record: RunRecord) -> dict[str, list[Point]]:

@@ -20,6 +20,7 @@ _FEWEST_STEPS = 6
 
 
 Answer = Literal["yes", "no", "unknown"]
+ANSWER_WORDS = {"yes": "yes", "no": "no", "unknown": "not known"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +151,8 @@ def _watched(record: RunRecord) -> Watched:
 
 def coverage_bound(record: RunRecord) -> float:
     """Least share of scored rollouts."""
-    own = record.setting("reward", "min_coverage")
-    return own if isinstance(own, float) else 0.9
+    own = record.figure_of("reward", "min_coverage")
+    return own if own is not None else 0.9
 
 
 def _change(points: list[Point]) -> str:

@@ -1,8 +1,6 @@
 """Reading a run folder as it stands, finished or not."""
 
-import json
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +9,12 @@ from algorithms.figures import Figure
 from orchestrator.errors import RefusedInput
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.metrics import MEMORY_PREFIX
+from orchestrator.run.plain_files import UnreadableFile, json_value, read_plain
 
 _NO_CURVES = ("time/", MEMORY_PREFIX)
+_MOST_BYTES, _MOST_BYTES_OF_ROWS = 1 << 24, 1 << 28
+_GREATEST = 1e100
+"""What is greater is no figure that could be drawn or averaged: a square of it still has to be a number."""
 Point = tuple[int, float]
 
 
@@ -27,8 +29,8 @@ class RunRecord:
     """Versions, seeds and sizes; empty likewise."""
     rows: tuple[Mapping[str, Any], ...]
     """Rows of ``metrics.jsonl`` in step order, one a step."""
-    num_torn_lines: int
-    """Lines of ``metrics.jsonl`` that are no row: what a crash, or a write in progress, leaves."""
+    left_out: tuple[str, ...] = ()
+    """What in the folder could not be used, and why, a sentence each."""
 
     @property
     def figures(self) -> list[Figure]:
@@ -41,9 +43,9 @@ class RunRecord:
         ]
 
     def series(self, name: str) -> list[Point]:
-        """``(step, value)`` of every row that has a finite number under ``name``."""
+        """``(step, value)`` of every row that has a finite number under ``name``, none beyond 1e100."""
         points = [(row["step"], row.get(name)) for row in self.rows]
-        return [(step, value) for step, value in points if isinstance(value, int | float) and math.isfinite(value)]
+        return [(step, value) for step, value in points if isinstance(value, int | float) and abs(value) <= _GREATEST]
 
     def names(self, prefix: str) -> list[str]:
         """Names of metrics that start with ``prefix``, in the order of their first appearance."""
@@ -53,6 +55,11 @@ class RunRecord:
         """One option of the configuration; None where it is not there."""
         values = self.config.get(section)
         return values.get(name) if isinstance(values, dict) else None
+
+    def figure_of(self, section: str, name: str) -> float | None:
+        """One option that is a number that can be drawn; None where it is none."""
+        value = self.setting(section, name)
+        return value if isinstance(value, float) and abs(value) <= _GREATEST else None
 
     @property
     def algo(self) -> str:
@@ -86,6 +93,12 @@ def status(record: RunRecord) -> str:
     return f"Unfinished: {record.last_step} of {steps} steps. The same command continues it."
 
 
+def holds_run(root: Path) -> bool:
+    """Whether a folder is that of a run."""
+    folder = RunFolder(root)
+    return folder.config.is_file() or folder.metrics.is_file()
+
+
 def read_run(root: Path) -> RunRecord:
     """Read the run in ``root``.
 
@@ -94,34 +107,63 @@ def read_run(root: Path) -> RunRecord:
     """
     if not root.is_dir():
         raise RefusedInput(f"RUN_DIR {str(root)!r} is not a folder")
-    folder = RunFolder(root)
-    if not folder.config.is_file() and not folder.metrics.is_file():
+    if not holds_run(root):
         raise RefusedInput(f"RUN_DIR {str(root)!r} holds no run: neither config.json nor metrics.jsonl is in it")
-    rows, num_torn = _read_rows(folder.metrics)
+    folder, left_out = RunFolder(root), list[str]()
     return RunRecord(
         folder=folder,
-        config=_read_object(folder.config),
-        manifest=_read_object(folder.manifest),
-        rows=rows,
-        num_torn_lines=num_torn,
+        rows=_read_rows(folder, left_out),
+        config=_read_object(folder.config, left_out),
+        manifest=_read_object(folder.manifest, left_out),
+        left_out=tuple(left_out),
     )
 
 
-def _read_rows(path: Path) -> tuple[tuple[dict[str, Any], ...], int]:
-    lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
-    parsed = [_parse(line, lambda value: isinstance(value.get("step"), int)) for line in lines]
-    by_step = {row["step"]: row for row in parsed if row}
-    return tuple(by_step[step] for step in sorted(by_step)), sum(not row for row in parsed)
+def _read_rows(folder: RunFolder, left_out: list[str]) -> tuple[dict[str, Any], ...]:
+    content = _content(folder.metrics, _MOST_BYTES_OF_ROWS, left_out)
+    by_step: dict[int, dict[str, Any]] = {}
+    num_torn = 0
+    for line in content.splitlines():
+        row = _row(line)
+        if row is None:
+            num_torn += 1
+        else:
+            by_step[row["step"]] = row
+    if num_torn:
+        left_out.append(f"{num_torn} torn lines of metrics.jsonl were left out.")
+    return tuple(by_step[step] for step in sorted(by_step))
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    return _parse(path.read_text(errors="replace"), lambda value: True) if path.is_file() else {}
-
-
-def _parse(text: str, is_wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """The JSON object in ``text``; empty when it is broken, no object, or not wanted."""
+def _row(line: bytes) -> dict[str, Any] | None:
+    """A row of a step; None of what a crash, or a write in progress, leaves."""
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
+        row = json_value(line)
+    except UnreadableFile:
+        return None
+    return row if isinstance(row, dict) and type(row.get("step")) is int else None
+
+
+def _read_object(path: Path, left_out: list[str]) -> dict[str, Any]:
+    """The JSON object in a file of the run; empty where there is none."""
+    content = _content(path, _MOST_BYTES, left_out)
+    if not content:
         return {}
-    return value if isinstance(value, dict) and is_wanted(value) else {}
+    try:
+        value = json_value(content)
+        if not isinstance(value, dict):
+            raise UnreadableFile("holds no JSON object")
+    except UnreadableFile as error:
+        left_out.append(f"{path.name} {error}.")
+        return {}
+    return value
+
+
+def _content(path: Path, most: int, left_out: list[str]) -> bytes:
+    """What a file of the run holds; nothing where there is none, or where it is no file to be read."""
+    if not path.exists() and not path.is_symlink():
+        return b""
+    try:
+        return read_plain(path, most=most, inside=path.parent)
+    except UnreadableFile as error:
+        left_out.append(f"{path.name} {error}.")
+        return b""

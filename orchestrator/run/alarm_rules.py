@@ -62,7 +62,7 @@ class Watched:
         try:
             weights = {str(one["name"]): float(one["weight"]) for one in data.get("source") or ()}
             a_step = int(rollout.get("prompts_per_step", 0)) / sum(weights.values()) if weights else 0.0
-        except (TypeError, KeyError, ValueError, ZeroDivisionError):
+        except (TypeError, KeyError, ValueError, ZeroDivisionError, OverflowError):
             return cls(mismatch=bound)
         return cls(mismatch=bound, sources={name: a_step * weight for name, weight in weights.items()})
 

@@ -121,6 +121,10 @@ class RunFolder:
         """Steps whose rollouts are there, in order."""
         return sorted(_numbered(self.rollouts))
 
+    def evaluation_steps(self) -> list[int]:
+        """Steps after which an evaluation was kept, in order."""
+        return sorted(_numbered(self.evaluations))
+
     def checkpoint(self, step: int) -> Path:
         """Folder of the checkpoint taken after ``step`` steps."""
         return self.checkpoints / f"step_{step:06d}"

@@ -30,6 +30,7 @@ _SCHEMA = pa.schema(
         ("seed", pa.int64()),
         ("policy_version", pa.int64()),
         ("oldest_version", pa.int64()),
+        ("source", pa.string()),
     ]
 )
 OWN_COLUMNS = frozenset(_SCHEMA.names)
@@ -70,6 +71,8 @@ class RolloutRow:
     """Of the weights that sampled its last token."""
     oldest_version: int
     """Of those that sampled its first."""
+    source: str = ""
+    """Of the data, where there are several."""
 
 
 def write_rollouts(path: Path, rows: Sequence[RolloutRow]) -> None:

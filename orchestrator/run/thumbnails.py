@@ -5,11 +5,13 @@ from pathlib import Path
 
 from PIL import Image
 
+from orchestrator.run.plain_files import UnreadableFile, read_plain
 from workers.multimodal.pictures import PictureError, decode
 
 SIDE = 224
 """Longest edge, pixels; a smaller image keeps its size."""
 _MOST_BYTES = 1 << 28
+"""Of a file: it is read whole, to compare its digest."""
 
 
 def thumbnail(path: Path, digest: str) -> Image.Image:
@@ -21,11 +23,9 @@ def thumbnail(path: Path, digest: str) -> Image.Image:
         PictureError: why it cannot be shown, as a sentence without its subject.
     """
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise PictureError("is too large to show")
-        content = path.read_bytes()
-    except OSError as error:
-        raise PictureError(f"cannot be read: {error.strerror}") from error
+        content = read_plain(path, most=_MOST_BYTES)
+    except UnreadableFile as error:
+        raise PictureError(str(error)) from error
     if hashlib.sha256(content).hexdigest() != digest:
         raise PictureError("has changed since the run")
     small = decode(content)

@@ -203,6 +203,7 @@ def rollout_rows(prompts: Mapping[str, Prompt], sampled: Sampled, *, judging: bo
                 seed=request.seed,
                 policy_version=completion.policy_version,
                 oldest_version=sampled.spans[place][0][1] if sampled.spans else completion.policy_version,
+                source=prompt.source,
             )
         )
     return rows

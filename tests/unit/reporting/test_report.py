@@ -1,7 +1,6 @@
 """The report of a run is one safe file, whatever state the run is in and whatever the model wrote."""
 
 import base64
-import hashlib
 import io
 import json
 import re
@@ -24,11 +23,12 @@ from orchestrator.reporting.curves import phase_seconds
 from orchestrator.reporting.findings import Check
 from orchestrator.reporting.online_run import ONLINE
 from orchestrator.reporting.page import render
+from orchestrator.reporting.rollouts import each_kind_in_turn, spread
 from orchestrator.reporting.run_record import RunRecord, read_run, status
-from orchestrator.reporting.samples import chosen
 from orchestrator.run.folder import RunFolder
 from orchestrator.run.rollout_store import RolloutRow, write_rollouts
 from orchestrator.training.figures import figures_of
+from tests.report_runs import media, rollout
 
 ROOT = Path(__file__).parents[3]
 _ATTACK = "</pre><script>alert('x')</script><img src=x onerror=alert(1)>\"'&amp;"
@@ -65,27 +65,9 @@ def _run(root: Path, rows: list[Mapping[str, object]], *, steps: int = 60, pairs
 
 
 def _rollout(path: Path | None, *, text: str = "<answer> 1 </answer>", verdict: str | None = "1") -> RolloutRow:
-    paths = () if path is None else (str(path),)
-    return RolloutRow(
-        uid="train-000001",
-        sample_index=0,
-        prompt_text=f"which ? {text}",
-        media=tuple(hashlib.sha256(Path(p).read_bytes()).hexdigest() for p in paths),
-        media_paths=paths,
-        completion_text=text,
-        completion_ids=(1,),
-        rollout_logprobs=(-0.5,),
-        reward=1.5,
-        reward_status="scored",
-        parts={"format": 1.0, "accuracy": 1.0, "consistency": None},
-        label="1",
-        verdict=verdict,
-        answer_right=verdict == "1",
-        finish_reason="stop",
-        seed=1,
-        policy_version=0,
-        oldest_version=0,
-    )
+    shown = () if path is None else media(path)
+    told = {"prompt_text": f"which ? {text}", "completion_text": text, "verdict": verdict}
+    return rollout(shown, **told, answer_right=verdict == "1")
 
 
 def _page(root: Path) -> _Page:
@@ -98,7 +80,7 @@ def test_nothing_a_model_or_a_file_says_becomes_markup(tmp_path: Path) -> None:
     (root / "manifest.json").write_text(json.dumps({"data": _ATTACK, "versions": {_ATTACK: _ATTACK}}))
     write_rollouts(RunFolder(root).rollout_file(1), [_rollout(None, text=_ATTACK)])
     page = _page(root)
-    assert "script" not in page.tags and "onerror" not in dict(page.attributes)
+    assert page.tags.count("script") == 1 and "onerror" not in dict(page.attributes)
     assert "".join(page.text).count("<script>alert('x')</script>") >= 5
 
 
@@ -193,19 +175,19 @@ def test_a_run_that_has_only_its_configuration_has_a_report(tmp_path: Path) -> N
         assert sentence in text
 
 
-def test_first_middle_and_last_step_are_shown(tmp_path: Path) -> None:
+def test_every_step_is_shown_and_of_very_many_some_with_both_ends(tmp_path: Path) -> None:
     root = _run(tmp_path / "run", [])
     for step in range(1, 8):
         write_rollouts(RunFolder(root).rollout_file(step), [_rollout(None)])
-    titles = re.findall(r"Step (\d+):", write_report(root).read_text())
-    assert titles == ["1", "4", "7"]
+    titles = re.findall(r"<h3>Step (\d+):", write_report(root).read_text())
+    assert titles == ["1", "2", "3", "4", "5", "6", "7"]
+    assert spread(range(1, 100), 3) == [1, 50, 99]
 
 
-def test_samples_show_right_and_wrong_verdicts_where_there_are_both() -> None:
-    right, wrong = _rollout(None), _rollout(None, verdict=None)
-    assert chosen([right] * 9 + [wrong] * 9) == [right, right, wrong, wrong]
-    assert chosen([right] * 9 + [wrong]) == [right, right, right, wrong]
-    assert chosen([wrong] * 9) == [wrong] * 4
+def test_samples_are_of_every_kind_in_turn() -> None:
+    assert each_kind_in_turn("aaaaabbc", 4) == [0, 1, 5, 7]
+    assert each_kind_in_turn("aaaaab", 4) == [0, 1, 2, 5]
+    assert each_kind_in_turn("aa", 4) == [0, 1]
 
 
 def _learned(tmp_path: Path, **changed: float) -> Path:
@@ -315,14 +297,14 @@ def test_a_value_that_is_null_leaves_a_gap_and_not_a_zero(tmp_path: Path) -> Non
 def test_a_curve_runs_from_corner_to_corner() -> None:
     svg = line_chart(Chart(title="t", series={"a": [(0, 0.0), (10, 1.0)]}, y_range=(0.0, 1.0)))
     (path,) = re.findall(r'class="line c0" d="([^"]+)"', svg)
-    assert path == "M52.0,196.0L548.0,10.0"
+    assert path == "M60.0,180.0L386.0,10.0"
 
 
 def test_a_logarithmic_axis_is_used_only_above_zero() -> None:
     above = line_chart(Chart(title="t", series={"a": [(1, 1e-6), (2, 1e-4)]}, prefer_log=True))
     with_zero = line_chart(Chart(title="t", series={"a": [(1, 0.0), (2, 1e-4)]}, prefer_log=True))
     assert ">1e-05<" in above and ">1e-05<" not in with_zero
-    assert Axis(low=1e-6, high=1e-4, is_log=True).y(1e-5) == pytest.approx((10 + 196) / 2)
+    assert Axis(low=1e-6, high=1e-4, is_log=True).y(1e-5) == pytest.approx((10 + 180) / 2)
 
 
 @pytest.mark.parametrize("points", [[(3, 0.0)], [(1, 0.0), (2, 0.0)], [(1, -2.0), (2, -2.0)], [(1, 5.0)]])
