@@ -13,6 +13,7 @@ pytestmark = pytest.mark.integration
 _STAGES = """
 run.dir = "{root}/run"
 rollout.engine = "transformers"
+rollout.max_new_tokens = 8
 
 [[stage]]
 name = "cold"
