@@ -30,9 +30,11 @@ class RunSection(Section):
     """A worker whose last heartbeat is older is lost, seconds."""
     start_timeout_s: Seconds = 600.0
     """Longest time from a worker's start to its first heartbeat, and to its being ready, seconds."""
-    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(default=("tensorboard",), strict=False)
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = Field(
+        default=("tensorboard",), strict=False
+    )
     """Trackers that get every metric beside metrics.jsonl, and a few held-out answers with their images; all write into
-    the run folder."""
+    the run folder, but trackio, which keeps all runs in TRACKIO_DIR."""
     alarms: Literal["warn", "stop"] = "warn"
     """When figures say that the run collapsed, is paid nothing or cannot be read: tell it, or stop as a guard does."""
     plain: bool = False

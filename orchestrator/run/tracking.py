@@ -1,9 +1,10 @@
 """Where metric rows go: one JSON line per step, and whichever trackers the run asks for."""
 
+import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Protocol
 from uuid import NAMESPACE_URL, uuid5
@@ -173,10 +174,49 @@ class MlflowSink:
         self._client.set_terminated(self._id)
 
 
+class TrackioSink:
+    """A run of Trackio in its own place on this machine, ``TRACKIO_DIR``, where ``trackio show`` looks for all runs."""
+
+    def __init__(self, folder: Path) -> None:
+        import trackio  # deferred: slow to import and optional
+
+        # A name for people, and what makes it this folder's: a resume goes on with the same run.
+        name = f"{folder.parent.name}-{_run_id(folder)}"
+        with redirect_stdout(io.StringIO()):  # a run's lines are the run's own
+            self._run = trackio.init(
+                project="raylign", name=name, resume="allow", embed=False, auto_log_gpu=False, auto_log_cpu=False
+            )
+
+    def write(self, step: int, row: Mapping[str, float | None]) -> None:
+        """Log every finite value at ``step``."""
+        self._run.log({name: value for name, value in row.items() if value is not None}, step=step)
+
+    def show(self, step: int, samples: Sequence[ShownSample]) -> None:
+        """A table with a column of images."""
+        import trackio
+
+        pictures = [sample.picture() for sample in samples]
+        rows = [
+            [None if picture is None else trackio.Image(picture), *sample.cells]
+            for sample, picture in zip(samples, pictures, strict=True)
+        ]
+        self._run.log({_SAMPLES: trackio.Table(columns=["image", *COLUMNS], data=rows)}, step=step)
+
+    def tell(self, step: int, words: str) -> None:
+        """As an alert of the dashboard."""
+        self._run.alert("alarm", words, step=step)
+
+    def close(self) -> None:
+        """Write what waits."""
+        with redirect_stdout(io.StringIO()):
+            self._run.finish()
+
+
 TRACKERS: Mapping[str, Callable[[Path], Sink]] = {
     "tensorboard": TensorBoardSink,
     "wandb": WandbSink,
     "mlflow": MlflowSink,
+    "trackio": TrackioSink,
 }
 """Each takes the folder, named after it, that it may write to."""
 

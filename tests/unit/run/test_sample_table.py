@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -89,7 +90,7 @@ from orchestrator.run.sample_table import ShownSample
 from orchestrator.run.tracking import open_tracker
 from {module} import table
 
-with open_tracker(RunFolder(Path(sys.argv[1])), trackers=["wandb"]) as tracker:
+with open_tracker(RunFolder(Path(sys.argv[1])), trackers=[sys.argv[2]]) as tracker:
     tracker.show(4, table(Path(sys.argv[1])))
     tracker.log(4, {{"reward/mean": 0.5}})
 """
@@ -99,7 +100,7 @@ def test_wandb_gets_a_table_with_a_column_of_images(tmp_path: Path) -> None:
     # In a process of its own: wandb's helper lives as long as its process, and reads the environment once.
     environment = {name: value for name, value in os.environ.items() if name != "WANDB_DATA_DIR"}
     script = _SHOW.format(module="tests.unit.run.test_sample_table")
-    subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=environment, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", script, str(tmp_path), "wandb"], env=environment, check=True, timeout=120)
     tables = list(tmp_path.glob("wandb/wandb/offline-run-*/files/media/table/eval/samples_*.json"))
     told = json.loads(tables[0].read_text())
     assert told["columns"] == ["image", "prompt", "answer", "label", "right"]
@@ -108,3 +109,21 @@ def test_wandb_gets_a_table_with_a_column_of_images(tmp_path: Path) -> None:
     assert second[0] is None
     pictures = [path.read_bytes() for path in (tmp_path / "wandb" / "artifacts").rglob("*") if path.is_file()]
     assert any(content.startswith(b"\x89PNG") for content in pictures), "the images wait beside the run, to be sent"
+
+
+def test_trackio_gets_figures_and_a_table_with_its_images_and_a_resume_goes_on_with_them(tmp_path: Path) -> None:
+    # In a process of its own: it reads where it keeps runs once, when it is imported.
+    environment = {**os.environ, "TRACKIO_DIR": str(tmp_path / "runs")}
+    script = _SHOW.format(module="tests.unit.run.test_sample_table")
+    for _ in range(2):
+        command = [sys.executable, "-c", script, str(tmp_path), "trackio"]
+        told = subprocess.run(command, env=environment, check=True, timeout=120, capture_output=True, text=True)
+        assert "Created new run" not in told.stdout
+    with sqlite3.connect(tmp_path / "runs" / "raylign.db") as found:
+        rows = found.execute("SELECT run_name, step, metrics FROM metrics ORDER BY id").fetchall()
+    assert len({name for name, _, _ in rows}) == 1
+    assert [step for _, step, _ in rows] == [4] * 4
+    figures = [json.loads(text) for _, _, text in rows]
+    assert figures[1]["reward/mean"] == 0.5
+    assert "the second" in json.dumps(figures[0]["eval/samples"])
+    assert any(path.suffix == ".png" for path in (tmp_path / "runs" / "media").rglob("*"))
