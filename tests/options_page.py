@@ -47,7 +47,7 @@ def _tables(kind: type[Section]) -> Iterator[str]:
             yield from (doc + (f" Read by {', '.join(readers[name])}." if name in readers else ""), "")
         yield from ("| option | default | meaning | resumed |", "| --- | --- | --- | --- |")
         for key, field in section.model_fields.items():
-            if _is_section(field.annotation):
+            if _section(field.annotation) is not None:
                 continue
             dotted = f"{name}.{key}" if name else key
             meaning = _one_line(field.description or "")
@@ -61,12 +61,12 @@ def _tables(kind: type[Section]) -> Iterator[str]:
 def _sections(kind: type[Section], prefix: str = "") -> Iterator[tuple[str, type[Section]]]:
     yield prefix, kind
     for name, field in kind.model_fields.items():
-        if _is_section(field.annotation):
-            yield from _sections(field.annotation, f"{prefix}.{name}" if prefix else name)
+        if (inner := _section(field.annotation)) is not None:
+            yield from _sections(inner, f"{prefix}.{name}" if prefix else name)
 
 
-def _is_section(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, Section)
+def _section(annotation: Any) -> type[Section] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
 
 
 def _readers() -> dict[str, list[str]]:

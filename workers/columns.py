@@ -172,8 +172,8 @@ def _unpacked(packed: tuple[Any, ...], buffer: np.ndarray) -> list[Any]:
     match packed:
         case "arrays", column:
             return _column(column, buffer)
-        case "sequences", *columns:
-            return _sequence_rows(*columns, buffer)
+        case "sequences", prompts, prompt_of, responses, names, media, media_of:
+            return _sequence_rows(prompts, prompt_of, responses, names, media, media_of, buffer)
         case "records", kind, columns:
             rows = zip(*(_unpacked(column, buffer) for column in columns.values()), strict=True)
             return [kind(**dict(zip(columns, row, strict=True))) for row in rows]

@@ -21,4 +21,5 @@ def _evaluated(folder: RunFolder, figure: str) -> dict[int, float]:
     """By step the figure's value; what was measured before the first step is no result of training."""
     rows, _ = folder.metrics_rows()
     found = {row["step"]: row.get(figure) for row in rows if row["step"] > 0}
-    return {step: value for step, value in found.items() if type(value) in (int, float) and abs(value) < math.inf}
+    numbers = {step: value for step, value in found.items() if isinstance(value, int | float)}
+    return {step: value for step, value in numbers.items() if not isinstance(value, bool) and abs(value) < math.inf}

@@ -92,7 +92,11 @@ def test_a_change_of_any_option_is_refused_by_name_or_declared(algo: str, model:
                 old, new = before[name], json.loads(json.dumps(value))
                 told = f"run.resume: checkpoint step_000005 has {name} = {old!r}, this run has {new!r}"
                 said = _refusal(folder, changed, _identity(changed))
-                assert said.startswith((f"{told}; use another run.dir", f"{told} (other too: ")), name
+                if len(told) > 200:  # the middle of long values is left out
+                    told = f"run.resume: checkpoint step_000005 has {name} = {str(old)[:20]!r}".rstrip("'\"")
+                    assert said.startswith(told), name
+                else:
+                    assert said.startswith((f"{told}; use another run.dir", f"{told} (other too: ")), name
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
