@@ -247,7 +247,10 @@ def test_a_bad_row_of_data_is_told_by_field_and_value(folder: Path, row: dict[st
     assert isinstance(first, Instruction) and isinstance(third, Instruction)
 
 
-def test_a_file_with_other_keys_is_refused_naming_them(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = write_jsonl(folder / "d.jsonl", {"question": "which ?", "img": "a.png"})
-    assert main(["import", str(file), "--out", str(folder / "store"), "--format", "mm_rlhf"]) == 2
+def test_a_file_with_other_keys_is_refused_naming_them(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)  # of a long path the sentence would show less
+    write_jsonl(folder / "d.jsonl", {"question": "which ?", "img": "a.png"})
+    assert main(["import", "d.jsonl", "--out", str(folder / "store"), "--format", "mm_rlhf"]) == 2
     assert 'not in the declared map: "question", "img"; the map has id, prompt' in capsys.readouterr().err

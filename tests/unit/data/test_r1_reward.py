@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.data.rows import BadRow
 from tests.unit.data.rows import MAX_PIXELS, image, picture, read, row, text, write_jsonl
+from workers.multimodal import media
 
 
 def _reason(tmp_path: Path, bad: Any) -> str:
@@ -264,13 +265,13 @@ def test_an_image_shared_by_many_rows_is_opened_once(tmp_path: Path, monkeypatch
     picture(tmp_path / "a.png")
     (tmp_path / "b.png").write_text("no image")
     reads: list[str] = []
-    read_bytes = Path.read_bytes
+    read_bytes = media.read_bytes
 
-    def counted(path: Path) -> bytes:
-        reads.append(path.name)
-        return read_bytes(path)
+    def counted(path: Path, *, most: int) -> bytes:
+        reads.append(Path(path).name)
+        return read_bytes(path, most=most)
 
-    monkeypatch.setattr(Path, "read_bytes", counted)
+    monkeypatch.setattr(media, "read_bytes", counted)
     rows = [row(image(name)) for name in ("a.png", "b.png") for _ in range(20)]
     dataset = read(write_jsonl(tmp_path / "d.jsonl", *rows))
     assert (len(dataset.prompts), len(dataset.bad_rows)) == (20, 20)

@@ -329,7 +329,7 @@ def test_safety_bench_tells_its_task_by_category_or_path(tmp_path: Path) -> None
     assert _one(read("safety_bench", jail)).category == "typographic-jailbreaking"
     guard = parquet(tmp_path / "vlguard_safe_unsafes" / "train.parquet", {k: v for k, v in row.items() if k != "label"})
     assert _one(read("safety_bench", guard)).category == "safe-unsafes"
-    with pytest.raises(RefusedInput, match="names one of risk-identification"):
+    with pytest.raises(RefusedInput, match="neither the field 'category' nor the file's path"):
         read("safety_bench", parquet(tmp_path / "b.parquet", row))
 
 

@@ -100,7 +100,7 @@ def test_no_setting_lets_an_image_of_any_size_be_decoded(root: Path, monkeypatch
 
 def test_a_pipe_is_refused_instead_of_waited_for(root: Path) -> None:
     os.mkfifo(root / "a.png")
-    _refuses(lambda: probe_image(root / "a.png", max_pixels=24), "'a.png' is not a file")
+    _refuses(lambda: probe_image(root / "a.png", max_pixels=24), "'a.png' is not a file but a pipe")
 
 
 def test_loading_gives_rgb_whatever_the_file_holds(root: Path) -> None:
