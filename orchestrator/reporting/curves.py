@@ -15,12 +15,22 @@ _SHARE = (0.0, 1.0)
 _CHANCE = ("chance", lambda record: CHANCE)
 
 
+def _chance_of_judges(record: RunRecord) -> float | None:
+    """Of whoever says which of two is better, not of whoever answers a question."""
+    return CHANCE if record.names("eval/first_position_rate") else None
+
+
+def _note_on_shuffled(record: RunRecord) -> str:
+    falls = "a judge that looks falls to chance" if _chance_of_judges(record) else "a policy that looks is wrong"
+    return f"With the images shuffled among the held-out rows, {falls}."
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Look:
     """What a chart has besides its lines; a chart without one is drawn all the same."""
 
-    bound: tuple[str, Callable[[RunRecord], float]] | None = None
-    """A dashed line: its label, and where a run has it."""
+    bound: tuple[str, Callable[[RunRecord], float | None]] | None = None
+    """A dashed line: its label, and where a run has it, if it has."""
     y_range: tuple[float, float] | None = None
     prefer_log: bool = False
     note: Callable[[RunRecord], str] = lambda record: ""
@@ -41,9 +51,9 @@ def _both_may_fall(record: RunRecord) -> str:
 _IMPLICIT_REWARDS = _Look(note=_both_may_fall)
 _LOOKS = {
     "Held-out accuracy": _Look(
-        bound=_CHANCE,
+        bound=("chance", _chance_of_judges),
         y_range=_SHARE,
-        note=lambda record: "With the images shuffled among the pairs, a judge that looks falls to chance.",
+        note=_note_on_shuffled,
     ),
     "Engine against trainer, nats": _Look(
         bound=("bound of the mean", mismatch_bound),
@@ -118,7 +128,7 @@ def _chart(title: str, figures: Iterable[Figure], record: RunRecord) -> Chart:
     return Chart(
         title=title,
         series=_series(figures, record),
-        bounds={look.bound[0]: look.bound[1](record)} if look.bound else {},
+        bounds={look.bound[0]: bound} if look.bound and (bound := look.bound[1](record)) is not None else {},
         y_range=look.y_range,
         prefer_log=look.prefer_log,
         unit=unit_of(title, is_share=look.y_range == _SHARE),

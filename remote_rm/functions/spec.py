@@ -11,7 +11,7 @@ _PART = re.compile(r"[a-z][a-z0-9_]{0,63}")
 TAKEN = (
     "mean", "pairwise", "critique", "uid", "sample_index", "prompt_text", "media", "media_paths", "completion_text",
     "completion_ids", "rollout_logprobs", "reward", "reward_status", "label", "verdict", "answer_right",
-    "finish_reason", "seed", "policy_version", "oldest_version",
+    "finish_reason", "seed", "policy_version", "oldest_version", "source",
 )  # fmt: skip
 """``reward/mean`` is the whole reward's, two are added by others, the rest are columns of a run's rollout files."""
 
