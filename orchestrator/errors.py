@@ -91,11 +91,19 @@ def refusal(error: ValidationError, *, sources: Mapping[str, str] | None = None)
     """
     problems, count = error.errors(include_url=False), error.error_count()
     lines = [_line(dict(problem), sources or {}) for problem in problems[:_MOST_TOLD]]
+    if len("; ".join(lines)) > _MOST_CHARS:
+        # Of alternatives, the one whose type fits says more than the others.
+        is_another = [problem["type"].endswith("_type") for problem in problems[:_MOST_TOLD]]
+        lines = [line for _, line in sorted(zip(is_another, lines, strict=True), key=_first)]
     while len(lines) > 1 and len("; ".join(lines)) > _MOST_CHARS - len(_MORE):
         lines.pop()
     if len(lines) < count:
         lines.append(f"{count - len(lines)}{_MORE}")
     return RefusedInput("; ".join(lines))
+
+
+def _first(pair: tuple[bool, str]) -> bool:
+    return pair[0]
 
 
 def _line(problem: dict[str, Any], sources: Mapping[str, str]) -> str:

@@ -34,7 +34,7 @@ def _ask(model: Path, *words: str) -> int:
         (("--rows", "r.jsonl", "--image", "a.png"), "image = ('a.png',): each row of --rows has its own"),
         (("--rows", "no.jsonl"), "no.jsonl' is not a file"),
         ((*_ASKED, "--port", "80"), "port = 80: it is of --serve"),
-        ((*_ASKED, "--votes", "0"), "votes = 0: expected at least 1"),
+        ((*_ASKED, "--votes", "0"), "votes = 0: expected from 1 to"),
         ((*_ASKED, "--algo", "dpo"), "--algo: a model is asked by --model, --question or --rows, and --out"),
         ((*_ASKED, "--template", "no.txt"), "template 'no.txt' cannot be read as text"),
         ((*_ASKED, "--rollout.no", "1"), "rollout.no"),
