@@ -65,7 +65,8 @@ def _refusal(folder: RunFolder, config: TrainConfig, identity: Identity) -> str:
     with pytest.raises(RefusedInput) as refusal:
         find_checkpoint(folder, config, identity)
     assert "\n" not in str(refusal.value)
-    return str(refusal.value)
+    (whole,) = refusal.value.args  # what is shown leaves out the middle of a long sentence, as long as paths here are
+    return whole
 
 
 def test_every_option_is_decided() -> None:
@@ -92,11 +93,7 @@ def test_a_change_of_any_option_is_refused_by_name_or_declared(algo: str, model:
                 old, new = before[name], json.loads(json.dumps(value))
                 told = f"run.resume: checkpoint step_000005 has {name} = {old!r}, this run has {new!r}"
                 said = _refusal(folder, changed, _identity(changed))
-                if len(told) > 200:  # the middle of long values is left out
-                    told = f"run.resume: checkpoint step_000005 has {name} = {str(old)[:20]!r}".rstrip("'\"")
-                    assert said.startswith(told), name
-                else:
-                    assert said.startswith((f"{told}; use another run.dir", f"{told} (other too: ")), name
+                assert said.startswith((f"{told}; use another run.dir", f"{told} (other too: ")), name
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
