@@ -68,11 +68,12 @@ class Service:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.cache = folder / "verdicts.sqlite"
-        self._judge_url, self._variables, self._log = judge_url, variables, (folder / "log").open("a")
+        self._judge_url, self._variables, self._words = judge_url, variables, folder / "log"
         self.start()
 
     def start(self) -> None:
         """Anew, at the same address."""
+        self._log = self._words.open("a")
         self.process = subprocess.Popen(
             [
                 sys.executable, "-m", "remote_rm.serve", "--port", str(self.port), "--cache", str(self.cache),
@@ -82,7 +83,7 @@ class Service:
         )  # fmt: skip
         assert self.process.stdout is not None
         if not self.process.stdout.readline().startswith("listening"):
-            raise SystemExit(f"the service did not start: {Path(self._log.name).read_text()[-500:]}")
+            raise SystemExit(f"the service did not start: {self._words.read_text()[-500:]}")
 
     def end(self, how: int) -> None:
         """By a signal; returns when it has."""
@@ -90,6 +91,7 @@ class Service:
         self.process.wait(timeout=30)
         assert self.process.stdout is not None
         self.process.stdout.close()
+        self._log.close()
 
 
 def main() -> None:

@@ -47,7 +47,8 @@ class RefusedInput(Exception):
     """Bad input or configuration: one line naming field or row, value and bound. Exit code 2."""
 
     def __str__(self) -> str:
-        return told(super().__str__(), most=_MOST_CHARS)
+        # A command line shows less of it.
+        return told(super().__str__(), most=_MOST_CHARS_OF_A_STOP)
 
 
 class GuardStop(Exception):

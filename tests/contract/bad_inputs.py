@@ -181,7 +181,7 @@ SPOILED: dict[str, tuple[Callable[[Case], None], tuple[str, ...]]] = {
     "image as text": (lambda c: c.show("data:image/png;base64," + "AAAA" * 40_000), ("row 1", "is a data: URI")),
     "image at an address": (lambda c: c.show("https://example.org/a.png"), ("row 1", "is an address")),
     "refusing nothing": (_set("--data.oversize", "refuse"), ("data.max_pixels is not set", "data.oversize")),
-    "outside the media root": (lambda c: c.show("../outside.png"), ("row 1", "../outside.png")),
+    "outside the media root": (lambda c: c.show("../outside.png"), ("row 1", "image")),
     "answer 3": (lambda c: c.row.update(answer=["<answer>3</answer>"]), ("row 1", "answer", "3", "1 or 2")),
     "empty file": (_text(""), ("rows.jsonl",)),
     "broken JSON": (_text('{"message": \n'), ("row 1", "JSON")),

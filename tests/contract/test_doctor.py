@@ -18,6 +18,7 @@ from orchestrator.diagnosis.worker import looked
 from orchestrator.run.checkpoint import Identity
 from orchestrator.run.identity import option_identity
 from orchestrator.tasks.digits_model import build_digits_model
+from tests.checkpoints import leave_checkpoint
 from tests.contract.bad_inputs import Case, valid_case
 from tests.contract.fake_judge import Body, Say, fake_judge
 from tests.contract.service import serving
@@ -99,9 +100,7 @@ def _checkpoint(case: Case, **changes: object) -> None:
     """One that says that it is of the case's run, but for these."""
     patient = Patient(load_runs(case.argv())[0], 0)
     identity: Identity = option_identity(patient.settled) | changes
-    folder = patient.folder / "checkpoints" / "step_000007"
-    folder.mkdir(parents=True)
-    (folder / "manifest.json").write_text(json.dumps({"step": 7, "identity": identity}))
+    leave_checkpoint(patient.folder, identity, step=7)
 
 
 def test_a_run_folder_of_another_run_is_named_with_key_and_both_values(case: Case) -> None:

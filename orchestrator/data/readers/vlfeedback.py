@@ -30,9 +30,12 @@ def read_vlfeedback(row: Any) -> Draft:
     keys = check_keys(fields, (*_READ, *scalars(fields, ("id",))), images=("img_path",))
     completions = _completions(fields)
     inside = [key for completion in completions for key in _unread(completion)]
+    responses, models = tuple(_response(completion) for completion in completions), fields.get("models")
+    if not is_empty(models) and not (isinstance(models, list) and all(isinstance(name, str) for name in models)):
+        raise RowError(f"field 'models' is {shown(models)}, expected a list of names")
     return Draft(
         turns=place_media([("user", text_field(fields, "prompt"))], media_parts(fields, image_fields=keys.images)),
-        responses=tuple(_response(completion) for completion in completions),
+        responses=responses,
         meta=scalar_meta(fields, ("id",)),
         unread=((*keys.unread, *inside),),
     )

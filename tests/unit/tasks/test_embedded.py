@@ -1,6 +1,5 @@
 """What a run without data of its own learns from: files as a user would have them, and a model that can read them."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from orchestrator.pipeline.stages import Running
 from orchestrator.run.folder import RunFolder
 from orchestrator.tasks.digits_critiques import PROMPT, REFUSAL
 from orchestrator.training.offline import offline_identity
+from tests.checkpoints import leave_checkpoint
 from workers.multimodal.prompt_encoder import PromptEncoder
 
 
@@ -54,7 +54,7 @@ def test_mm_dpo_starts_from_a_policy_that_was_taught_once(tmp_path: Path, monkey
         runs.append(config)
         checkpoint = folder.checkpoint(config.run.steps)
         shutil.copytree(config.model.folder, checkpoint / "policy")
-        (checkpoint / "manifest.json").write_text(json.dumps({"identity": offline_identity(config, data, {})}))
+        leave_checkpoint(folder.root, offline_identity(config, data, {}), step=config.run.steps)
 
     monkeypatch.setattr(embedded_module, "learn", learn)
     flags = ("--algo", "mm_dpo", "--run.seed", "3", "--model.lora_rank", "4")

@@ -20,7 +20,7 @@ from orchestrator.run.cursor import PromptCursor, sample_seed
 from orchestrator.run.metrics import PhaseClock
 from orchestrator.training import ahead
 from orchestrator.training.ahead import AheadWork
-from orchestrator.training.learning import Learned
+from orchestrator.training.learning import Kept, Learned
 from orchestrator.training.online_metrics import Sampled
 from orchestrator.training.online_step import OnlineWork
 from orchestrator.training.waiting import Waiting
@@ -108,7 +108,7 @@ def _no_policy() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ahead, "learn", learn)
         patch.setattr(ahead, "synced", lambda *_: None)
-        patch.setattr(ahead, "stored", lambda answering, step, found: nullcontext(found))
+        patch.setattr(ahead, "stored", lambda answering, step, found: nullcontext(Kept(found, {})))
         patch.setattr(ahead, "recorded", lambda *_: {})
         yield
 
