@@ -24,7 +24,9 @@ _EXTRA = re.compile(r"""extra == ['"](cpu|gpu)['"]""")
 
 def versions() -> Iterator[Finding]:
     """Every package that is needed, and one engine."""
-    installed = {one.metadata["Name"].lower().replace("_", "-"): one.version for one in metadata.distributions()}
+    installed: dict[str, str] = {}
+    for one in metadata.distributions():  # of several the first, which an import finds: setuptools brings some along
+        installed.setdefault(one.metadata["Name"].lower().replace("_", "-"), one.version)
     yield from judge_versions(installed, required=_required(), tested=_tested())
 
 
