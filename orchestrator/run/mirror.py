@@ -1,8 +1,8 @@
 """Copies of checkpoints at another address, made beside the run: ``run.mirror``.
 
 consumes          waits for                       produces
-a checkpoint      the copy before it (skipped     ADDRESS/RUN/checkpoints/step_N, its manifest last
-                  where a newer one waits)
+a checkpoint      the copy before it (skipped     ADDRESS/PARENT/RUN/checkpoints/step_N, its manifest
+                  where a newer one waits)        last
 
 A step never waits for it, only the end of the run does. A copy that fails is tried again, then counted and said; what
 the run writes is safe in its own folder. What is waiting is a tree of hard links, so that pruning takes nothing away.
@@ -79,7 +79,11 @@ class Mirror:
         """Copy a whole checkpoint soon; one that still waits is let go in its favour."""
         links = self._waiting_room / checkpoint.name
         shutil.rmtree(links, ignore_errors=True)
-        shutil.copytree(checkpoint, links, copy_function=os.link)
+        try:
+            shutil.copytree(checkpoint, links, copy_function=os.link)
+        except OSError as error:  # a file system without hard links
+            self._give_up(checkpoint.name, error)
+            return
         kept = tuple(path.name for path in self._folder.complete_checkpoints())
         with self._lock:
             if self._asked is not None and self._asked.links != links:
@@ -127,11 +131,14 @@ class Mirror:
                 self._copy(asked)
                 self._copied = int(asked.step.removeprefix("step_"))
             except Exception as error:  # noqa: BLE001 - likewise; counted and said
-                with self._lock:
-                    self._failed += 1
-                    self.faults.append(f"run.mirror: {asked.step} was not copied: {_told(error)}")
+                self._give_up(asked.step, error)
             finally:
                 shutil.rmtree(asked.links, ignore_errors=True)
+
+    def _give_up(self, step: str, error: Exception) -> None:
+        with self._lock:
+            self._failed += 1
+            self.faults.append(f"run.mirror: {step} was not copied: {_told(error)}")
 
     def _next(self) -> _Asked | None:
         with self._lock:
@@ -164,17 +171,22 @@ class Mirror:
 
 @contextmanager
 def open_mirror(folder: RunFolder, address: str | None) -> Iterator[Mirror | None]:
-    """The run's mirror, closed at the end of the block; None without an address."""
-    mirror = None if address is None else Mirror(folder, address)
+    """The run's mirror, closed at the end of the block; None without an address. Whoever interrupts does not wait."""
+    mirror, waits_s = None if address is None else Mirror(folder, address), _LAST_COPY_S
     try:
         yield mirror
+    except KeyboardInterrupt:
+        waits_s = 0.0
+        raise
     finally:
         if mirror is not None:
-            mirror.close()
+            mirror.close(deadline_s=waits_s)
 
 
 def place(address: str, run: Path) -> tuple[Any, str]:
-    """File system of an address and the run's own folder there, which has the name of the run folder.
+    """File system of an address and the run's own folder there, named as the run folder and the one that it is in.
+
+    The stages of two pipelines have the same names.
 
     Raises:
         RefusedInput: nothing here can speak to it.
@@ -183,7 +195,7 @@ def place(address: str, run: Path) -> tuple[Any, str]:
         files, root = fsspec.core.url_to_fs(address)
     except (ImportError, ValueError, OSError) as error:
         raise RefusedInput(f"run.mirror = {address!r} cannot be used: {_told(error)}") from error
-    return files, f"{root.rstrip('/')}/{run.resolve().name}"
+    return files, "/".join([root.rstrip("/"), *run.resolve().parts[-2:]])
 
 
 def fetch_newest(folder: RunFolder, address: str) -> int | None:

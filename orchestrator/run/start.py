@@ -93,12 +93,17 @@ def _fetched(config: TrainConfig, folder: RunFolder) -> int | None:
 @contextmanager
 def _told_mirror(console: Console, folder: RunFolder, address: str | None) -> Iterator[Mirror | None]:
     """The run's mirror, whose last words are said once it is closed."""
-    with open_mirror(folder, address) as mirror:
-        yield mirror
-        if mirror is not None:
-            console.phase("mirror")
-    for fault in mirror.said() if mirror is not None else ():
-        console.note(fault)
+    mirror = None
+    try:
+        with open_mirror(folder, address) as mirror:
+            try:
+                yield mirror
+            finally:
+                if mirror is not None:
+                    console.phase("copy to run.mirror")
+    finally:
+        for fault in mirror.said() if mirror is not None else ():
+            console.note(fault)
 
 
 def _kept_rows(folder: RunFolder) -> list[Row]:

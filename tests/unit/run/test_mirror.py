@@ -1,5 +1,6 @@
 """Checkpoints are copied to another address whole, beside the run, and come back from there."""
 
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from orchestrator.run.folder import RunFolder
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[RunFolder]:
-    found = RunFolder(tmp_path / "run")
+    found = RunFolder(tmp_path / "runs" / "run")
     found.create()
     found.config.write_text("{}")
     yield found
@@ -41,15 +42,15 @@ def _checkpoint(folder: RunFolder, step: int, words: str = "weights") -> Path:
 
 
 def _names() -> set[str]:
-    return {path.removeprefix("/runs/run/") for path in fsspec.filesystem("memory").store}
+    return {path.removeprefix("/far/runs/run/") for path in fsspec.filesystem("memory").store}
 
 
 def test_a_checkpoint_is_copied_with_what_continues_it_and_an_old_one_goes(folder: RunFolder) -> None:
-    with mirror.open_mirror(folder, "memory://runs") as copies:
+    with mirror.open_mirror(folder, "memory://far") as copies:
         assert copies is not None
         copies.send(_checkpoint(folder, 1))
     assert "checkpoints/step_000001/policy/model.safetensors" in _names() and "config.json" in _names()
-    with mirror.open_mirror(folder, "memory://runs") as copies:
+    with mirror.open_mirror(folder, "memory://far") as copies:
         assert copies is not None
         _checkpoint(folder, 2)
         folder.prune(keep=1)
@@ -73,7 +74,7 @@ def test_pruning_while_a_copy_is_under_way_takes_nothing_from_it(
         put(files, local, remote)
 
     monkeypatch.setattr(mirror, "_put", slow)
-    with mirror.open_mirror(folder, "memory://runs") as copies:
+    with mirror.open_mirror(folder, "memory://far") as copies:
         assert copies is not None
         copies.send(_checkpoint(folder, 1))
         assert begun.wait(10)
@@ -83,8 +84,8 @@ def test_pruning_while_a_copy_is_under_way_takes_nothing_from_it(
         go_on.set()
     # The one that waited when a newer one came was never copied.
     store = fsspec.filesystem("memory").store
-    assert "/runs/run/checkpoints/step_000002/manifest.json" not in store
-    found = store["/runs/run/checkpoints/step_000003/policy/model.safetensors"].getvalue()
+    assert "/far/runs/run/checkpoints/step_000002/manifest.json" not in store
+    found = store["/far/runs/run/checkpoints/step_000003/policy/model.safetensors"].getvalue()
     assert (found, copies.figures()["mirror/step"]) == (b"weights 3", 3.0)
 
 
@@ -102,11 +103,11 @@ def test_a_copy_is_tried_again_and_one_that_is_given_up_is_counted_said_and_neve
         put(files, local, remote)
 
     monkeypatch.setattr(mirror, "_put", broken)
-    with mirror.open_mirror(folder, "memory://runs") as copies:
+    with mirror.open_mirror(folder, "memory://far") as copies:
         assert copies is not None
         copies.send(_checkpoint(folder, 1))
     assert copies.figures() == {"mirror/step": 1.0, "mirror/failed": 0.0}
-    with mirror.open_mirror(folder, "memory://runs") as copies:
+    with mirror.open_mirror(folder, "memory://far") as copies:
         assert copies is not None
         copies.send(_checkpoint(folder, 2))
     assert copies.figures() == {"mirror/failed": 1.0}
@@ -115,10 +116,35 @@ def test_a_copy_is_tried_again_and_one_that_is_given_up_is_counted_said_and_neve
     assert "checkpoints/step_000001/manifest.json" in _names()
 
 
+def test_a_file_system_without_hard_links_costs_the_copy_and_not_the_run(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with mirror.open_mirror(folder, "memory://far") as copies:
+        assert copies is not None
+        copies.send(_checkpoint(folder, 1))
+    assert copies.figures() == {"mirror/failed": 1.0}
+    assert "step_000001 was not copied" in copies.said()[0]
+
+
+def test_whoever_interrupts_does_not_wait_for_a_copy(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr(mirror, "_put", lambda *_: go_on.wait(30))
+    with pytest.raises(KeyboardInterrupt), mirror.open_mirror(folder, "memory://far") as copies:
+        assert copies is not None
+        copies.send(_checkpoint(folder, 1))
+        raise KeyboardInterrupt
+    assert copies.said() == ["run.mirror: the last copy was not whole after 0 s"]
+    go_on.set()
+
+
 def test_an_end_waits_no_longer_than_its_deadline(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     go_on = threading.Event()
     monkeypatch.setattr(mirror, "_put", lambda *_: go_on.wait(10))
-    copies = mirror.Mirror(folder, "memory://runs")
+    copies = mirror.Mirror(folder, "memory://far")
     copies.send(_checkpoint(folder, 1))
     copies.close(deadline_s=0.05)
     go_on.set()
@@ -129,8 +155,8 @@ def test_a_run_folder_without_a_checkpoint_gets_the_newest_whole_copy(folder: Ru
     with mirror.open_mirror(folder, f"file://{tmp_path}/far") as copies:
         assert copies is not None
         copies.send(_checkpoint(folder, 3))
-    (tmp_path / "far" / "run" / "checkpoints" / "step_000009" / "policy").mkdir(parents=True)  # half a copy
-    other = RunFolder(tmp_path / "elsewhere" / "run")
+    (tmp_path / "far" / "runs" / "run" / "checkpoints" / "step_000009" / "policy").mkdir(parents=True)  # half a copy
+    other = RunFolder(tmp_path / "elsewhere" / "runs" / "run")
     other.create()
     assert mirror.fetch_newest(other, f"file://{tmp_path}/far") == 3
     (found,) = other.complete_checkpoints()
