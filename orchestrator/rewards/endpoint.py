@@ -124,11 +124,10 @@ class EndpointWriter:
         return await self._try(asked, asking, tries)
 
     async def _try(self, asked: "_Asked", asking: "_Asking", tries: "_Tries") -> Answer:
-        before = asking.outage.num_answers
         try:
             answer = await self._call(asked, asking.client)
         except Unavailable as error:
-            tries.own += not error.is_busy and asking.outage.num_answers > before
+            tries.failed(error)
             asking.outage.failed(str(error))
             raise
         except EndpointError:
@@ -198,13 +197,19 @@ class _Tries:
 
     def __init__(self, outage: Outage, most_s: float) -> None:
         self._outage, self._most_s = outage, most_s
-        self.own = 0
+        self._own = 0
         """Failures while others were answered, but for those of an endpoint that said it was busy."""
+        self._num_answers = outage.num_answers
         self.took_too_long = False
+
+    def failed(self, error: Unavailable) -> None:
+        """Count it as the question's own if another was answered since its last: a quick failure has none beside it."""
+        self._own += not error.is_busy and self._outage.num_answers > self._num_answers
+        self._num_answers = self._outage.num_answers
 
     def are_enough(self, state: RetryCallState) -> bool:
         self.took_too_long = self._outage.is_over or (state.seconds_since_start or 0.0) >= self._most_s
-        return self.took_too_long or self.own >= _OWN_ATTEMPTS
+        return self.took_too_long or self._own >= _OWN_ATTEMPTS
 
 
 def _wait_s(state: RetryCallState) -> float:

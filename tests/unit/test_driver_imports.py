@@ -1,6 +1,5 @@
 """A refusal must come within seconds, so what decides it loads no heavy library."""
 
-import resource
 import subprocess
 import sys
 
@@ -26,10 +25,11 @@ def test_processes_without_a_model_load_no_model_library() -> None:
     assert answer.stdout.split() == ["ray"]
 
 
-def test_help_takes_less_than_two_seconds_of_a_processor() -> None:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = [sys.executable, "-m", "orchestrator.train", "--algo", "mm_dpo", "--help"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert "--mm_dpo.margin_weight" in shown
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2.0
+def test_help_loads_less_than_fits_into_two_seconds() -> None:
+    """Modules, and not seconds, which are another number on every processor: 793 took 1.3 s to 2.6 s."""
+    code = "import atexit, sys; atexit.register(lambda: print(len(sys.modules))); import orchestrator.train as train"
+    code += "; train.main(sys.argv[1:])"
+    command = [sys.executable, "-c", code, "--algo", "mm_dpo", "--help"]
+    *shown, num_modules = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert any("--mm_dpo.margin_weight" in line for line in shown)
+    assert int(num_modules) < 900
