@@ -1,6 +1,7 @@
 """What a section of the configuration is. The docstring under a field is its help on the command line."""
 
 import os
+import re
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, get_args
@@ -13,12 +14,15 @@ _MOST_WORKERS, _MOST_S = 10_000, 1e8
 _LONGEST_NAME, _LONGEST_PATH = 255, 4095
 """Of one part of a path and of the whole, bytes: what Linux takes."""
 NONE_WORD = "none"
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 def path_fault(text: str) -> str | None:
     """Why no file can have this path, as the end of a sentence; None where one can."""
     if "\0" in text:
         return "holds a NUL character, which no path can"
+    if _ADDRESS.match(text):
+        return "is an address, and a path of this machine is needed"
     size = len(os.fsencode(text))
     if size > _LONGEST_PATH:
         return f"is a path of {size} bytes, and the longest has {_LONGEST_PATH}"

@@ -20,6 +20,12 @@ _LONGEST_TEXT = 300_000
 """Of what is looked at to be shown."""
 _QUOTED = re.compile(r"""(?<!\w)'(?:[^'\\]|\\.)*'|(?<!\w)"(?:[^"\\]|\\.)*"|[^\s'"]+""")
 """Values stand between quotes, or are one word; an apostrophe within a word opens none."""
+_SECRET = re.compile(
+    r"""(?P<before>\b[a-z][a-z0-9+.-]{1,20}(?::|%3a)(?:/|%2f){2})[^\s/@'"<>]{1,512}(?=@|%40)"""
+    r"""|(?P<name>[?&][\w.-]{0,40}(?:key|token|secret|signature|password|credential)=)[^\s&'"<>]+""",
+    re.IGNORECASE,
+)
+"""Credentials in an address, which people paste where none is asked for."""
 _EXPECTED = {
     "int_type": "expected an integer",
     "float_type": "expected a number",
@@ -61,9 +67,9 @@ class GuardStop(Exception):
 def one_line(text: str, *, most: int) -> str:
     """A message without line breaks and about as long as ``most``, its middle left out: who and why are at its ends.
 
-    What a terminal would obey, or not show, is spelled out.
+    What a terminal would obey, or not show, is spelled out; of an address, no credentials are shown.
     """
-    line = " ".join(_shortened(text, _LONGEST_TEXT).splitlines())
+    line = _SECRET.sub(r"\g<before>\g<name>***", " ".join(_shortened(text, _LONGEST_TEXT).splitlines()))
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in line)
     return _shortened(shown, most)
 

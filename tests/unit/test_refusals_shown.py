@@ -33,3 +33,21 @@ def test_what_a_terminal_obeys_is_spelled_out(error: type[Exception]) -> None:
 
 def test_half_a_character_can_be_written_anywhere() -> None:
     assert one_line("a\udc80b", most=100).encode() == rb"a\udc80b"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "data.path = 'https://u:hunter2secret@h/x' on the command line: is an address",
+        "rows.jsonl, row 3: hf%3A%2F%2Fu%3Ahunter2secret%40h%2Fx is no picture".replace("hf", "https"),
+        "https://h/x?X-Amz-Signature=hunter2secret&b=c cannot be read",
+        "s3://hunter2secret@bucket/x",
+    ],
+)
+def test_credentials_in_an_address_are_not_told(words: str) -> None:
+    assert "hunter2" not in str(RefusedInput(words)) and "***" in str(GuardStop(words))
+
+
+@pytest.mark.parametrize("words", ["a@b.c", "https://h/x?seed=3", "grpo@own_task.py", "file://x and y@z"])
+def test_what_only_looks_like_credentials_is_told(words: str) -> None:
+    assert str(RefusedInput(words)) == words
