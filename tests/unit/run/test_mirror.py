@@ -137,7 +137,7 @@ def test_whoever_interrupts_does_not_wait_for_a_copy(folder: RunFolder, monkeypa
         assert copies is not None
         copies.send(_checkpoint(folder, 1))
         raise KeyboardInterrupt
-    assert copies.said() == ["run.mirror: the last copy was not whole after 0 s"]
+    assert copies is not None and copies.said() == ["run.mirror: the last copy was not whole after 0 s"]
     go_on.set()
 
 
