@@ -21,7 +21,7 @@ _LONGEST_TEXT = 300_000
 _QUOTED = re.compile(r"""(?<!\w)'(?:[^'\\]|\\.)*'|(?<!\w)"(?:[^"\\]|\\.)*"|[^\s'"]+""")
 """Values stand between quotes, or are one word; an apostrophe within a word opens none."""
 _SECRET = re.compile(
-    r"""(?P<before>\b[a-z][a-z0-9+.-]{1,20}(?::|%3a)(?:/|%2f){2})[^\s/@'"<>]{1,512}(?=@|%40)"""
+    r"""(?P<before>\b[a-z][a-z0-9+.-]{1,20}(?::|%3a)(?:/|%2f){2})[^\s/'"<>]{1,512}(?=@|%40)"""
     r"""|(?P<name>[?&][\w.-]{0,40}(?:key|token|secret|signature|password|credential)=)[^\s&'"<>]+""",
     re.IGNORECASE,
 )

@@ -27,11 +27,11 @@ _CALLED = r"(?:api[_-]?key|access[_-]?token|auth[_-]?token|token|secret|password
 _SHAPES = re.compile(
     r"(?P<header>\b(?:bearer|basic)(?:\s+|%20|\+))[A-Za-z0-9._~+/=%-]{6,}"
     # "credentials@" of an address, its slashes perhaps encoded
-    r"|(?P<scheme>\b[A-Za-z][A-Za-z0-9+.-]{1,20}(?::|%3[aA])(?:/|\\/|%2[fF]){2})[^\s/@\"'<>]{1,512}?(?:@|%40)"
+    r"|(?P<scheme>\b[A-Za-z][A-Za-z0-9+.-]{1,20}(?::|%3[aA])(?:/|\\/|%2[fF]){2})[^\s/\"'<>]{1,512}(?:@|%40)"
     rf"|(?P<parameter>[?&]{_CALLED}=)[^\s&\"'<>]+"
     rf"|(?P<field>\b{_CALLED}\\?[\"']\s*:\s*\\?[\"'])[^\"'\\]+"
     r"|\b(?:sk-|rk-|hf_|gh[opsur]_|github_pat_|glpat-|xox[abprs]-|AKIA|AIza)[A-Za-z0-9_-]{8,}"
-    r"|\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*",
+    r"|(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{8,4096}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*",
     re.IGNORECASE,
 )
 _KEPT = ("header", "scheme", "parameter", "field")
@@ -83,7 +83,7 @@ def _of_environment(environment: Mapping[str, str]) -> set[str]:
     found = set()
     for name, value in environment.items():
         if _SECRET_VARIABLE.search(name) and len(value) >= _SHORTEST_OF_ENVIRONMENT:
-            found.add(value)
+            found.add(value.strip())
         elif _PROXY_VARIABLE.search(name):
             found |= _credentials_of(value)
     return found

@@ -245,6 +245,6 @@ def _asked_wait_s(header: str | None) -> float:
     except ValueError:
         try:
             seconds = parsedate_to_datetime(header).timestamp() - time()
-        except ValueError:
+        except (ValueError, OverflowError):  # the offset of its time zone is as long as they like
             return 0.0
     return min(max(seconds, 0.0), _LONGEST_ASKED_WAIT_S) if math.isfinite(seconds) else 0.0

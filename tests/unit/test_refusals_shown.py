@@ -42,6 +42,7 @@ def test_half_a_character_can_be_written_anywhere() -> None:
         "rows.jsonl, row 3: hf%3A%2F%2Fu%3Ahunter2secret%40h%2Fx is no picture".replace("hf", "https"),
         "https://h/x?X-Amz-Signature=hunter2secret&b=c cannot be read",
         "s3://hunter2secret@bucket/x",
+        "https://bob:p@hunter2secret@host/x is gone",
     ],
 )
 def test_credentials_in_an_address_are_not_told(words: str) -> None:

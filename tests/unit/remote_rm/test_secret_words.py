@@ -117,3 +117,12 @@ raise RuntimeError({_KEY!r})
     assert ended.returncode == 1
     assert _KEY not in ended.stderr
     assert "it said ***" in ended.stderr and "ValueError: ***" in ended.stderr and "RuntimeError: ***" in ended.stderr
+
+
+def test_what_looks_like_a_thousand_beginnings_of_a_token_is_read_once() -> None:
+    """A megabyte of it took an hour when every beginning was followed to the end of the text."""
+    assert Secrets((), {}).scrub("-eyJ" * 250_000) == "-eyJ" * 250_000
+
+
+def test_a_variable_made_from_a_file_ends_without_its_line_break() -> None:
+    assert Secrets((), {"A_KEY": "abcdefgh12\n"}).scrub("it is abcdefgh12.") == "it is ***."
