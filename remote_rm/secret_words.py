@@ -82,7 +82,7 @@ class _Formatter(logging.Formatter):
 def _of_environment(environment: Mapping[str, str]) -> set[str]:
     found = set()
     for name, value in environment.items():
-        if _SECRET_VARIABLE.search(name) and len(value) >= _SHORTEST_OF_ENVIRONMENT:
+        if _SECRET_VARIABLE.search(name) and len(value.strip()) >= _SHORTEST_OF_ENVIRONMENT:
             found.add(value.strip())
         elif _PROXY_VARIABLE.search(name):
             found |= _credentials_of(value)

@@ -56,17 +56,8 @@ def test_no_secret_is_in_what_a_run_wrote_or_printed(
         result = run_cli(
             *online_arguments(warm_model, digits, tmp_path / "run"),
             *("--run.steps", "2", "--run.eval_every", "1", "--rollout.engine", "transformers"),
-            *(
-                "--reward.judge",
-                "openai",
-                "--reward.judge_url",
-                judge.url,
-                "--reward.judge_model",
-                "judge",
-                "--reward.min_coverage",
-                "0.2",
-            ),
-            *("--reward.judge_key_file", str(tmp_path / "key")),
+            *("--reward.judge", "openai", "--reward.judge_url", judge.url, "--reward.judge_model", "judge"),
+            *("--reward.judge_key_file", str(tmp_path / "key"), "--reward.min_coverage", "0.2"),
             *("--run.trackers", "tensorboard", "wandb", "mlflow", "trackio"),
             *("--run.mirror", str(tmp_path / "run" / "mirror")),
         )
@@ -74,7 +65,5 @@ def test_no_secret_is_in_what_a_run_wrote_or_printed(
     assert result.returncode == 0, result.stderr[-3000:]
     assert [secret for secret in _SECRETS if is_told(result.stdout + result.stderr, secret)] == []
     assert where_told(tmp_path / "run", *_SECRETS) == []
-    # The judge did repeat it: some rewards failed with its words, and some were given.
-    rows = metric_rows(tmp_path / "run")
-    assert 0.2 < rows[1]["judge/coverage"] < 1.0
-    assert _KEY not in str(rows)
+    # Some rewards failed, by those words, and some were given.
+    assert 0.2 < metric_rows(tmp_path / "run")[1]["judge/coverage"] < 1.0

@@ -120,9 +120,13 @@ raise RuntimeError({_KEY!r})
 
 
 def test_what_looks_like_a_thousand_beginnings_of_a_token_is_read_once() -> None:
-    """A megabyte of it took an hour when every beginning was followed to the end of the text."""
+    """80 kB of it took 24.6 s when every beginning was followed to the end of the text."""
     assert Secrets((), {}).scrub("-eyJ" * 250_000) == "-eyJ" * 250_000
 
 
 def test_a_variable_made_from_a_file_ends_without_its_line_break() -> None:
     assert Secrets((), {"A_KEY": "abcdefgh12\n"}).scrub("it is abcdefgh12.") == "it is ***."
+
+
+def test_a_variable_of_blanks_is_no_secret() -> None:
+    assert Secrets((), {"A_KEY": " " * 20}).scrub("no stars here") == "no stars here"
